@@ -1,0 +1,46 @@
+//! A connection as the kernel saw it begin.
+
+use crate::subject::Task;
+
+/// `AF_INET`.
+pub const INET: u16 = 2;
+/// `AF_INET6`.
+pub const INET6: u16 = 10;
+
+/// An address and port. IPv4 is held as IPv4-mapped IPv6 (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2);
+/// `family` says which socket family it came through.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Address in network byte order.
+    pub addr: [u8; 16],
+    /// Port in host byte order.
+    pub port: u16,
+    /// [`INET`] or [`INET6`]: the family of the socket, not of the address.
+    pub family: u16,
+}
+
+/// What the listener looks a flow up by: the agent's own end of the redirected connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Local address and port of the agent's socket. `family` is [`INET`] for any IPv4 address,
+    /// also when it came through an IPv6 socket, because that is how the listener sees it.
+    pub local: Endpoint,
+}
+
+/// One redirected TCP connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelFlow {
+    /// Socket cookie (`bpf_get_socket_cookie`), unique while the host is up.
+    pub cookie: u64,
+    /// When connect(2) was called: nanoseconds since boot, suspend included (`CLOCK_BOOTTIME`).
+    pub connected_ns: u64,
+    /// Who called connect(2).
+    pub task: Task,
+    /// Where the agent meant to go.
+    pub original: Endpoint,
+    /// Keeps the size a multiple of eight without padding.
+    pub reserved: u32,
+}

@@ -1,0 +1,7 @@
+//! agentgate: the gate on everything an AI agent sends.
+//!
+//! Modules stand in the order in which a connection meets them.
+
+pub mod kernel;
+pub mod model;
+pub mod policy;

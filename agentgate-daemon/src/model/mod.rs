@@ -1,0 +1,21 @@
+//! Plain data: the words of the project as types. No tokio, no files, no sockets, no clock.
+
+pub mod body;
+pub mod flag;
+pub mod flow;
+pub mod host;
+pub mod mode;
+pub mod record;
+pub mod subject;
+pub mod time;
+pub mod verdict;
+
+pub use body::Captured;
+pub use flag::{Flag, Severity};
+pub use flow::{Flow, OriginalDestination};
+pub use host::{Authority, Host, InvalidHost};
+pub use mode::Mode;
+pub use record::{Failure, Kind, Record, RecordId, RequestHead, ResponseHead, State};
+pub use subject::{Ancestor, SessionId, Subject};
+pub use time::Timestamp;
+pub use verdict::{Action, Refusal, Verdict};

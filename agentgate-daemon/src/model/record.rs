@@ -1,0 +1,149 @@
+//! What the audit log keeps.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Authority, Captured, Flag, Flow, Subject, Timestamp, Verdict};
+
+/// Number of a record: rises by one, never reused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecordId(pub u64);
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RecordId {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One connection that reached the listener.
+    Flow,
+    /// One request and its response; `parent` is its flow.
+    Exchange,
+    /// A call that the kernel refused before there was a connection.
+    Kernel,
+    /// A change of policy, mode or lists, and who made it; a start or stop of the gate.
+    Control,
+}
+
+/// How far it got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Begun; what is read in this state after a restart was interrupted with the daemon.
+    Open,
+    /// Ended as it should.
+    Done,
+    /// Refused by policy, or because it could not be judged.
+    Refused,
+    /// Ended by an error; see `failure`.
+    Failed,
+    /// The agent went away before the end.
+    Cancelled,
+}
+
+/// Whose fault an error was, and which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// `agent`, `origin`, `policy` or `gate`.
+    pub blame: String,
+    /// Stable snake_case code, such as `origin_certificate_invalid`.
+    pub code: String,
+    /// One line for a person, without secrets.
+    pub detail: String,
+}
+
+/// A request's head. Header values are masked before they get here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHead {
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Path and query as sent.
+    pub target: String,
+    /// `HTTP/1.1`, `HTTP/2.0`.
+    pub version: String,
+    /// In the order they came; secrets masked.
+    pub headers: Vec<(String, String)>,
+    pub body: Captured,
+}
+
+/// A response's head. Header values are masked before they get here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseHead {
+    pub status: u16,
+    pub version: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Captured,
+    /// Microseconds from the request's head to the response's head.
+    pub first_byte_us: u64,
+}
+
+/// One record. Fields that later parsers add are optional, so that older records still read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub id: RecordId,
+    pub kind: Kind,
+    pub state: State,
+    pub started: Timestamp,
+    /// `None` while open.
+    pub finished: Option<Timestamp>,
+    /// The flow an exchange ran on.
+    pub parent: Option<RecordId>,
+    pub subject: Option<Subject>,
+    pub flow: Option<Flow>,
+    /// Whom it was for, as far as it is known.
+    pub authority: Option<Authority>,
+    /// `tls`, `http/1`, `http/2`, `opaque`, `silent`, `udp`, `tcp`, `socket`, …
+    pub protocol: String,
+    pub verdict: Option<Verdict>,
+    pub flags: Vec<Flag>,
+    pub request: Option<RequestHead>,
+    pub response: Option<ResponseHead>,
+    /// Bytes from the agent, of a flow.
+    pub bytes_up: u64,
+    /// Bytes to the agent, of a flow.
+    pub bytes_down: u64,
+    pub failure: Option<Failure>,
+    /// For `Kind::Control` and `Kind::Kernel`: what happened, in one line.
+    pub note: Option<String>,
+}
+
+impl Record {
+    /// An open record of `kind` that started at `started`; the id is given by the audit log.
+    #[must_use]
+    pub fn new(kind: Kind, started: Timestamp) -> Self {
+        Self {
+            id: RecordId::default(),
+            kind,
+            state: State::Open,
+            started,
+            finished: None,
+            parent: None,
+            subject: None,
+            flow: None,
+            authority: None,
+            protocol: String::new(),
+            verdict: None,
+            flags: Vec::new(),
+            request: None,
+            response: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            failure: None,
+            note: None,
+        }
+    }
+}

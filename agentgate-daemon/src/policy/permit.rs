@@ -1,0 +1,120 @@
+//! The proof of an allow. Fields are private and constructors visible to `policy` only, so nothing
+//! can be forwarded that was not judged, nor anywhere else than was judged.
+
+use std::{net::{IpAddr, SocketAddr}, sync::Arc};
+
+use crate::model::{Authority, Flag, Refusal, Verdict};
+
+/// How the origin is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// As in a URL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// An approved origin: name and port; the daemon resolves the name itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    pub scheme: Scheme,
+    pub authority: Authority,
+}
+
+/// Judges resolved addresses: private, loopback, link-local and metadata ranges are refused unless a
+/// `cidrs` entry names them.
+pub trait AddressRule: Send + Sync + std::fmt::Debug {
+    /// Whether `ip` at `port` may be dialled.
+    ///
+    /// # Errors
+    /// The refusal, with its reason.
+    fn admits(&self, ip: IpAddr, port: u16) -> Result<(), Refusal>;
+}
+
+/// Leave to forward one request: owns the judged head and the approved destination.
+#[derive(Debug)]
+pub struct Permit {
+    pub(in crate::policy) head: http::request::Parts,
+    pub(in crate::policy) destination: Destination,
+    pub(in crate::policy) verdict: Verdict,
+    pub(in crate::policy) flags: Vec<Flag>,
+    pub(in crate::policy) addresses: Arc<dyn AddressRule>,
+}
+
+impl Permit {
+    /// The approved origin.
+    #[must_use]
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+    /// The verdict behind it.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+    /// What was flagged on the way.
+    #[must_use]
+    pub fn flags(&self) -> &[Flag] {
+        &self.flags
+    }
+    /// The judged head.
+    #[must_use]
+    pub fn head(&self) -> &http::request::Parts {
+        &self.head
+    }
+    /// Gives up the permit for what it permits.
+    #[must_use]
+    pub fn into_parts(self) -> (http::request::Parts, Destination, Arc<dyn AddressRule>) {
+        (self.head, self.destination, self.addresses)
+    }
+}
+
+/// Where a tunnel goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunnelTo {
+    /// By name: the daemon resolves it.
+    Name(Authority),
+    /// By address: the connection was judged by its original destination.
+    Address(SocketAddr),
+}
+
+/// Leave to tunnel one connection without reading it.
+#[derive(Debug)]
+pub struct TunnelPermit {
+    pub(in crate::policy) to: TunnelTo,
+    pub(in crate::policy) verdict: Verdict,
+    pub(in crate::policy) flags: Vec<Flag>,
+    pub(in crate::policy) addresses: Arc<dyn AddressRule>,
+}
+
+impl TunnelPermit {
+    /// Where to.
+    #[must_use]
+    pub fn to(&self) -> &TunnelTo {
+        &self.to
+    }
+    /// The verdict behind it.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+    /// What was flagged on the way.
+    #[must_use]
+    pub fn flags(&self) -> &[Flag] {
+        &self.flags
+    }
+    /// Gives up the permit for what it permits.
+    #[must_use]
+    pub fn into_parts(self) -> (TunnelTo, Arc<dyn AddressRule>) {
+        (self.to, self.addresses)
+    }
+}

@@ -1,0 +1,3 @@
+//! The cgroup programs.
+#![no_std]
+#![no_main]
