@@ -1,11 +1,14 @@
 //! agentgate: the gate on everything an AI agent sends.
 //!
-//! Modules stand in the order in which a connection meets them.
+//! Modules stand in the order in which a connection meets them; `conn` and `exchange` are the two
+//! spines that call the rest.
 
-pub mod forward;
-pub mod http;
 pub mod kernel;
-pub mod model;
-pub mod policy;
 pub mod sniff;
+pub mod policy;
 pub mod tls;
+pub mod http;
+pub mod forward;
+pub mod audit;
+pub mod store;
+pub mod model;
