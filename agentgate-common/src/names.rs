@@ -14,6 +14,9 @@ pub const SOCKETS: &str = "SOCKETS";
 /// storage getpeername(2) cannot reach (MPTCP).
 pub const PEERS: &str = "PEERS";
 
+/// The maps that are pinned, each under its own name.
+pub const PINNED_MAPS: [&str; 6] = [SETTINGS, FLOWS, PEERS, EVENTS, COUNTERS, SOCKETS];
+
 /// Entries of [`FLOWS`]: connections that are between connect(2) and accept(2) at one time.
 pub const FLOWS_CAPACITY: u32 = 65_536;
 /// Entries of [`PEERS`].

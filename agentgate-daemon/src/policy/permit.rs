@@ -1,7 +1,10 @@
 //! The proof of an allow. Fields are private and constructors visible to `policy` only, so nothing
 //! can be forwarded that was not judged, nor anywhere else than was judged.
 
-use std::{net::{IpAddr, SocketAddr}, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::model::{Authority, Flag, Refusal, Verdict};
 
