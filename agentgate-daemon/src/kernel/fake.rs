@@ -1,4 +1,5 @@
 //! A kernel for tests: flows are put in by hand.
+
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -8,7 +9,7 @@ use std::{
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
 
-use super::{Kernel, KernelError};
+use super::{Counter, Kernel, KernelError};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
@@ -68,5 +69,8 @@ impl Kernel for FakeKernel {
     }
     fn lost_events(&self) -> Result<u64, KernelError> {
         Ok(0)
+    }
+    fn counters(&self) -> Result<Vec<Counter>, KernelError> {
+        Ok(Vec::new())
     }
 }
