@@ -3,7 +3,10 @@
 //! Modules stand in the order in which a connection meets them.
 
 pub mod audit;
+pub mod cli;
+pub mod control;
 pub mod kernel;
+pub mod launch;
 pub mod model;
 pub mod policy;
 pub mod store;

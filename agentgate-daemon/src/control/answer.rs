@@ -14,7 +14,7 @@ use super::{
     server::Line,
     steer,
     wire::{
-        AuditReport, BODY_CHUNK, BodySide, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply,
+        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply,
         Request, StatusReport, to_hex,
     },
 };
@@ -113,9 +113,9 @@ pub(super) async fn answer(
             };
             recorded(context, asker, what, steer::set_mode(&context.policy, mode)).await
         }
-        Request::ListEdit { list, change, host } => {
-            let what = steer::describe(list, change, &host);
-            recorded(context, asker, what, steer::edit(&context.policy, list, change, host)).await
+        Request::ListEdit { list, edit, host } => {
+            let what = steer::describe(list, edit, &host);
+            recorded(context, asker, what, steer::edit(&context.policy, list, edit, host)).await
         }
     };
     line.send(&whole.map_or_else(Reply::Error, Reply::ok)).await
@@ -203,7 +203,7 @@ fn status(context: &ControlContext) -> Payload {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     Payload::Status(StatusReport {
         gate: (context.gate)(),
-        policy: steer::report(&context.policy.status()),
+        policy: context.policy.status(),
         audit: AuditReport {
             healthy: health.ok,
             error: health.error,
@@ -235,12 +235,12 @@ async fn body(
     context: &ControlContext,
     asker: &Asker,
     id: RecordId,
-    side: BodySide,
+    side: Side,
     line: &mut Line,
 ) -> io::Result<()> {
-    let (name, side) = match side {
-        BodySide::Request => ("request", Side::Request),
-        BodySide::Response => ("response", Side::Response),
+    let name = match side {
+        Side::Request => "request",
+        Side::Response => "response",
     };
     let record = control_record(context, asker, &format!("{name} body of record {id} shown"));
     let noted = context.audit.note(record).await.map_err(|error| {

@@ -7,7 +7,11 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::model::{Action, Kind, Mode, Record, RecordId, Timestamp};
+use crate::{
+    model::{Action, Kind, Mode, Record, RecordId, Timestamp},
+    reload::{Edit, List, PolicyStatus},
+    store::Side,
+};
 
 /// Version of this protocol. Both ends come from one package, so there is no negotiation: another
 /// version is refused with a hint to restart the daemon.
@@ -49,7 +53,7 @@ pub enum Request {
     /// One record.
     Show { id: RecordId },
     /// The captured prefix of one body, as a stream of [`Item::Body`]. Recorded: bodies are not masked.
-    Body { id: RecordId, side: BodySide },
+    Body { id: RecordId, side: Side },
     /// Read and compile the policy files again.
     PolicyReload,
     /// The mode in force.
@@ -57,7 +61,7 @@ pub enum Request {
     /// Override the mode of `policy.toml`, or with `None` stop doing so.
     ModeSet { mode: Option<Mode> },
     /// Change a host list.
-    ListEdit { list: HostList, change: ListChange, host: String },
+    ListEdit { list: List, edit: Edit, host: String },
     /// The certificate of the gate's authority, PEM.
     CaExport,
     /// The dashboard's address with its token. Recorded.
@@ -83,43 +87,6 @@ pub struct LogFilter {
     pub since: Option<Timestamp>,
     /// At most [`LIMIT_CAP`]; more is cut to it.
     pub limit: usize,
-}
-
-/// Which body of an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BodySide {
-    Request,
-    Response,
-}
-
-/// A host list that people and `agentctl` edit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HostList {
-    Allow,
-    Deny,
-    Passthrough,
-}
-
-impl HostList {
-    /// The word people write.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-            Self::Passthrough => "passthrough",
-        }
-    }
-}
-
-/// What to do with an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ListChange {
-    Add,
-    Remove,
 }
 
 /// One line from the daemon.
@@ -156,10 +123,10 @@ pub enum Payload {
     Status(StatusReport),
     Enrolled(Enrolled),
     Record(Record),
-    Policy(PolicyReport),
+    Policy(PolicyStatus),
     Mode { mode: Mode },
     /// `changed` is false where the list already said so.
-    List { list: HostList, host: String, changed: bool },
+    List { list: List, host: String, changed: bool },
     Ca { pem: String },
     Dashboard { listen: SocketAddr, url: String },
 }
@@ -190,7 +157,7 @@ pub struct Enrolled {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusReport {
     pub gate: GateReport,
-    pub policy: PolicyReport,
+    pub policy: PolicyStatus,
     pub audit: AuditReport,
 }
 
@@ -213,21 +180,6 @@ pub struct GateReport {
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
-}
-
-/// The policy in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PolicyReport {
-    pub mode: Mode,
-    /// Entries of the allow list, from the document and the file.
-    pub allow: usize,
-    pub deny: usize,
-    pub passthrough: usize,
-    /// Names the policy in force.
-    pub digest: String,
-    pub loaded_at: Timestamp,
-    /// Why the files on disk are not in force; empty where they are.
-    pub errors: Vec<String>,
 }
 
 /// The audit log's health.

@@ -13,14 +13,13 @@ fn record() -> Record {
     record
 }
 
-fn policy() -> PolicyReport {
-    PolicyReport {
-        mode: Mode::Blocklist,
-        allow: 1,
-        deny: 2,
-        passthrough: 3,
-        digest: "abc".into(),
-        loaded_at: Timestamp(1),
+fn policy() -> PolicyStatus {
+    PolicyStatus {
+        generation: 4,
+        summary: crate::policy::Policy::closed().summary(),
+        mode_overridden: true,
+        loaded_at: None,
+        tried_at: Timestamp(1),
         errors: vec!["policy.toml:3:7: unknown key".into()],
     }
 }
@@ -48,12 +47,12 @@ fn requests_survive() {
         Request::Logs { filter, follow: true },
         Request::Logs { filter: LogFilter::default(), follow: false },
         Request::Show { id: RecordId(3) },
-        Request::Body { id: RecordId(3), side: BodySide::Response },
+        Request::Body { id: RecordId(3), side: Side::Response },
         Request::PolicyReload,
         Request::ModeGet,
         Request::ModeSet { mode: Some(Mode::Audit) },
         Request::ModeSet { mode: None },
-        Request::ListEdit { list: HostList::Deny, change: ListChange::Remove, host: "a\nb".into() },
+        Request::ListEdit { list: List::Deny, edit: Edit::Remove, host: "a\nb".into() },
         Request::CaExport,
         Request::Dashboard,
     ];
@@ -83,7 +82,7 @@ fn replies_survive() {
         Payload::Record(record()),
         Payload::Policy(policy()),
         Payload::Mode { mode: Mode::Enforce },
-        Payload::List { list: HostList::Allow, host: "example.com".into(), changed: true },
+        Payload::List { list: List::Allow, host: "example.com".into(), changed: true },
         Payload::Ca { pem: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".into() },
         Payload::Dashboard {
             listen: "127.0.0.1:7878".parse().unwrap(),
