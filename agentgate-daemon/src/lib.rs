@@ -2,7 +2,9 @@
 //!
 //! Modules stand in the order in which a connection meets them.
 
+pub mod audit;
 pub mod dashboard;
 pub mod kernel;
 pub mod model;
 pub mod policy;
+pub mod store;
