@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Redirect, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     Shared,
@@ -19,45 +19,18 @@ use super::{
 use crate::{
     audit::AuditError,
     model::{Authority, Failure, Kind, Record, State as RecordState, Timestamp},
-    policy::{Policy, Written},
+    policy::Policy,
     reload::{Edit, EditError, List},
 };
 
 /// Longest pattern in a record's note, in characters.
 const MAX_SHOWN: usize = 300;
 
-/// The lists by the names people use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Name {
-    Allow,
-    Deny,
-    Passthrough,
-}
-
-impl Name {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-            Self::Passthrough => "passthrough",
-        }
-    }
-
-    fn list(self) -> List {
-        match self {
-            Self::Allow => List::Allow,
-            Self::Deny => List::Deny,
-            Self::Passthrough => List::Passthrough,
-        }
-    }
-}
-
 /// A change of a list, as the form and the API ask for it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
-    pub(super) list: Name,
+    pub(super) list: List,
     /// A host pattern.
     pub(super) host: String,
     #[serde(default)]
@@ -90,7 +63,11 @@ impl ChangeError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unrecorded(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Edit(error) => edit_status(error),
+            Self::Edit(EditError::Pattern(_)) => StatusCode::BAD_REQUEST,
+            Self::Edit(EditError::NotInForce { .. } | EditError::Symlink { .. } | EditError::TooLarge { .. }) => {
+                StatusCode::CONFLICT
+            }
+            Self::Edit(EditError::Io { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Editor(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,7 +85,7 @@ impl Shared {
         // The entry goes along: a client that leaves stops neither the edit nor its record.
         let done = tokio::task::spawn_blocking(move || {
             let edit = if change.remove { Edit::Remove } else { Edit::Add };
-            let done = policy.edit_list(change.list.list(), edit, &change.host);
+            let done = policy.edit_list(change.list, edit, &change.host);
             let state = match &done {
                 Ok(true) => RecordState::Done,
                 Ok(false) => {
@@ -120,7 +97,7 @@ impl Shared {
                 Err(error) => {
                     entry.record().failure = Some(Failure {
                         blame: "policy".to_owned(),
-                        code: "list_edit_failed".to_owned(),
+                        code: error.code().to_owned(),
                         detail: error.to_string(),
                     });
                     RecordState::Failed
@@ -137,7 +114,7 @@ impl Shared {
 #[derive(Debug, Deserialize)]
 pub(super) struct HostForm {
     csrf: String,
-    list: Name,
+    list: List,
     host: String,
     #[serde(default)]
     remove: bool,
@@ -192,12 +169,12 @@ pub(super) fn notice(code: &str) -> Option<&'static str> {
 /// Where `authority` stands in the three lists.
 pub(super) fn standings(policy: &Policy, authority: &Authority) -> Vec<Standing> {
     let listed = policy.listed(&authority.host, authority.port);
-    [(Name::Allow, listed.allow), (Name::Deny, listed.deny), (Name::Passthrough, listed.passthrough)]
+    [(List::Allow, listed.allow), (List::Deny, listed.deny), (List::Passthrough, listed.passthrough)]
         .into_iter()
         .map(|(name, hit)| Standing {
             list: name.as_str(),
-            in_file: hit.as_ref().is_some_and(|(_, written)| *written == Written::List),
-            pattern: hit.map(|(pattern, _)| pattern.to_string()),
+            in_file: hit.as_ref().is_some_and(|entry| entry.in_list_file),
+            pattern: hit.map(|entry| entry.pattern.to_string()),
         })
         .collect()
 }

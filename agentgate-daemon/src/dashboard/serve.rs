@@ -1,6 +1,6 @@
 //! The HTTP server: connection cap, deadlines, an orderly end.
 
-use std::{convert::Infallible, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use tokio::{
     net::TcpListener,
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
@@ -29,21 +29,20 @@ const MAX_HEAD: usize = 32 * 1024;
 /// How long responses may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Serves the dashboard on `listener` until `stop` resolves, then ends live feeds, lets responses
-/// finish for two seconds and returns.
-pub async fn serve(listener: TcpListener, context: DashboardContext, stop: impl Future<Output = ()>) {
+/// Serves the dashboard on `listener` until `drain` turns true or its sender is gone, then ends live
+/// feeds, lets responses finish for two seconds and returns.
+pub async fn serve(listener: TcpListener, context: DashboardContext, mut drain: watch::Receiver<bool>) {
     let shared = shared(context);
     let router = routes(shared.clone());
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
-    let mut stop = pin!(stop);
     loop {
         // The semaphore is never closed, so a permit always comes.
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            () = &mut stop => break,
+            _ = drain.wait_for(|drain| *drain) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -52,7 +51,7 @@ pub async fn serve(listener: TcpListener, context: DashboardContext, stop: impl 
                 // Out of descriptors: one of ours must end before the next accept can succeed.
                 tokio::select! {
                     _ = connections.join_next(), if !connections.is_empty() => {}
-                    () = &mut stop => break,
+                    _ = drain.wait_for(|drain| *drain) => break,
                     () = tokio::time::sleep(Duration::from_millis(100)) => {}
                 }
                 continue;
@@ -74,7 +73,7 @@ pub async fn serve(listener: TcpListener, context: DashboardContext, stop: impl 
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = &mut connection => ended,
-                _ = stopped.wait_for(|stopped| *stopped) => {
+                () = async { drop(stopped.wait_for(|stopped| *stopped).await) } => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

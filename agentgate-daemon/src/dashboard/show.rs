@@ -84,15 +84,20 @@ pub(super) fn duration(us: u64) -> String {
     }
 }
 
-/// Time of day in UTC, with the date in front where it is not the day of `today`.
+/// Time of day in UTC to the second, with the date in front where it is not the day of `today`.
 #[must_use]
 pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
     // RFC 3339: `2026-11-20T07:38:30.123Z`.
     let (text, now) = (at.to_string(), today.to_string());
     match (text.split_once('T'), now.split_once('T')) {
         (Some((day, time)), Some((this_day, _))) => {
-            let time = time.trim_end_matches('Z');
-            if day == this_day { time.to_owned() } else { format!("{} {time}", day.get(5..).unwrap_or(day)) }
+            let time = time.split('.').next().unwrap_or(time);
+            if day == this_day {
+                time.to_owned()
+            } else {
+                // The year and the seconds give way to the day; the row's title has all of it.
+                format!("{} {}", day.get(5..).unwrap_or(day), time.get(..5).unwrap_or(time))
+            }
         }
         (Some(_) | None, _) => text,
     }
@@ -233,8 +238,8 @@ mod tests {
     fn clock_names_the_day_only_when_it_is_another() {
         let noon = Timestamp(1_795_176_000_123_000);
         assert_eq!(noon.to_string(), "2026-11-20T12:00:00.123Z");
-        assert_eq!(clock(noon, Timestamp(noon.0 + 3_600_000_000)), "12:00:00.123");
-        assert_eq!(clock(noon, Timestamp(noon.0 + 86_400_000_000)), "11-20 12:00:00.123");
+        assert_eq!(clock(noon, Timestamp(noon.0 + 3_600_000_000)), "12:00:00");
+        assert_eq!(clock(noon, Timestamp(noon.0 + 86_400_000_000)), "11-20 12:00");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Form,
-    extract::{Path, Query, Request, State, rejection::{FormRejection, PathRejection, QueryRejection}},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{Path, Query, State, rejection::{FormRejection, PathRejection, QueryRejection}},
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
 use maud::Markup;
@@ -28,8 +28,8 @@ impl Shared {
         let status = self.policy.status();
         let health = self.audit.health();
         Standing {
-            mode: status.mode,
-            digest: status.digest.chars().take(12).collect(),
+            mode: status.summary.mode,
+            digest: status.summary.digest.chars().take(12).collect(),
             policy_errors: status.errors,
             audit_error: health.error,
         }
@@ -135,10 +135,10 @@ pub(super) struct LoginParams {
 pub(super) async fn login_page(
     State(shared): State<Arc<Shared>>,
     params: Result<Query<LoginParams>, QueryRejection>,
-    request: Request,
+    extensions: Extensions,
 ) -> Response {
     match params {
-        Ok(Query(LoginParams { token })) if !token.is_empty() => enter(&shared, &token, request),
+        Ok(Query(LoginParams { token })) if !token.is_empty() => enter(&shared, &token, &extensions),
         Ok(_) => reply::page(StatusCode::OK, layout::bare("Log in", &message::login(None))),
         Err(rejection) => reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     }
@@ -148,24 +148,20 @@ pub(super) async fn login_page(
 pub(super) async fn login(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    request: Request,
+    extensions: Extensions,
+    form: Result<Form<LoginParams>, FormRejection>,
 ) -> Response {
     if !guard::same_origin(&headers) {
         return reply::problem(StatusCode::FORBIDDEN, "This form was sent from another site.");
     }
-    let (parts, body) = request.into_parts();
-    let form = Request::from_parts(parts.clone(), body);
-    let form: Result<Form<LoginParams>, FormRejection> = axum::extract::FromRequest::from_request(form, &()).await;
     match form {
-        Ok(Form(LoginParams { token })) => {
-            enter(&shared, token.trim(), Request::from_parts(parts, axum::body::Body::empty()))
-        }
+        Ok(Form(LoginParams { token })) => enter(&shared, token.trim(), &extensions),
         Err(rejection) => reply::problem(rejection.status(), &rejection.body_text()),
     }
 }
 
-fn enter(shared: &Shared, token: &str, request: Request) -> Response {
-    let peer = guard::peer(request.extensions());
+fn enter(shared: &Shared, token: &str, extensions: &Extensions) -> Response {
+    let peer = guard::peer(extensions);
     match shared.door.login(token, Instant::now()) {
         Ok((id, number)) => {
             tracing::info!(session = number, ?peer, "dashboard: logged in");

@@ -102,7 +102,6 @@ impl Detail<'_> {
                 section.card {
                     h2 { "Verdict" }
                     dl {
-                        dt { "Verdict" } dd { (chip(self.record)) }
                         dt { "Rule" } dd { code { (visible(&verdict.rule)) } }
                         dt { "Reason" } dd { (visible(&verdict.reason)) }
                         @if let Some(remedy) = show::remedy(self.record) {

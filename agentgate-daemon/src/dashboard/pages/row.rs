@@ -105,9 +105,7 @@ pub(super) fn status(record: &Record) -> Markup {
     html! {
         @match (record.state, code) {
             (State::Failed, _) => {
-                span.state.bad title=[record.failure.as_ref().map(|f| visible(&f.detail).into_owned())] {
-                    (visible(record.failure.as_ref().map_or("failed", |f| f.code.as_str())))
-                }
+                span.state.bad title=[record.failure.as_ref().map(|f| visible(&f.detail).into_owned())] { "failed" }
             }
             (State::Cancelled, _) => span.state.warn { "cancelled" },
             (State::Open, None) => span.state.busy { "open" },
