@@ -3,8 +3,10 @@
 //! Modules stand in the order in which a connection meets them.
 
 pub mod audit;
+pub mod config;
 pub mod dashboard;
 pub mod kernel;
 pub mod model;
 pub mod policy;
+pub mod reload;
 pub mod store;
