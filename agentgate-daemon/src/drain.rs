@@ -33,6 +33,12 @@ impl Drain {
     }
 }
 
+/// Resolves when it is time to stop, or when whoever would say so is gone.
+pub async fn told(watch: &mut watch::Receiver<bool>) {
+    // The guard that `wait_for` gives must not live across another await: it is dropped here.
+    drop(watch.wait_for(|on| *on).await);
+}
+
 /// Tasks of one kind, owned, so that they can be waited for and ended.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks(Arc<Mutex<JoinSet<()>>>);

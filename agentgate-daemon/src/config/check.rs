@@ -103,6 +103,7 @@ fn sizes(config: &Config, faults: &mut Faults<'_>) {
     for (key, value, least, most) in [
         ("sniff_timeout_ms", limits.sniff_timeout_ms, 100, 60_000),
         ("silence_ms", limits.silence_ms, 50, 60_000),
+        ("header_timeout_ms", limits.header_timeout_ms, 100, 120_000),
         ("handshake_timeout_ms", limits.handshake_timeout_ms, 100, 120_000),
         ("header_bytes", limits.header_bytes as u64, 8 * 1024, mebibyte),
         ("connect_timeout_ms", limits.connect_timeout_ms, 100, 120_000),

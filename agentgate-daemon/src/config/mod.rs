@@ -113,6 +113,8 @@ pub struct Limits {
     pub sniff_timeout_ms: u64,
     /// How long an agent may send nothing before it counts as one that lets the server speak first.
     pub silence_ms: u64,
+    /// From the first byte of a request's head to its last.
+    pub header_timeout_ms: u64,
     /// For the TLS handshake with the agent, and the one with the origin.
     pub handshake_timeout_ms: u64,
     /// Longest head of a request or response.
@@ -133,6 +135,7 @@ impl Default for Limits {
         Self {
             sniff_timeout_ms: 5_000,
             silence_ms: 1_000,
+            header_timeout_ms: 30_000,
             handshake_timeout_ms: 10_000,
             header_bytes: 256 * 1024,
             connect_timeout_ms: 10_000,

@@ -55,7 +55,7 @@ fn faults_have_places() {
     check(
         "[limits]\nsniff_timeout = 5",
         &[&at(
-            "2:1: unknown key `sniff_timeout`; known here: silence_ms, handshake_timeout_ms, header_bytes, \
+            "2:1: unknown key `sniff_timeout`; known here: silence_ms, header_timeout_ms, handshake_timeout_ms, header_bytes, \
                connect_timeout_ms, idle_timeout_ms, drain_timeout_ms, connections",
         )
         .replace("known here: ", "known here: sniff_timeout_ms, ")],

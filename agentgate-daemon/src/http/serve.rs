@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::AgentBody;
+use crate::drain::told;
 
 /// What one connection may ask of the gate.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +75,7 @@ where
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 done = connection.as_mut() => done,
-                _ = drain.wait_for(|on| *on) => {
+                () = told(&mut drain) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -93,7 +94,7 @@ where
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 done = connection.as_mut() => done,
-                _ = drain.wait_for(|on| *on) => {
+                () = told(&mut drain) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
