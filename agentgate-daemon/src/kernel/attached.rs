@@ -173,7 +173,7 @@ impl Parts {
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let source = Source::new(&mut ebpf, ring, sender)?;
         let links = attach(&ebpf, guarded, pins)?;
-        Ok(move |pins| Self {
+        Ok(Self {
             settings,
             flows,
             counters,

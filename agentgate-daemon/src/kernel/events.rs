@@ -82,7 +82,8 @@ impl Source {
                 tokio::select! {
                     () = &mut stop => {
                         let _full_or_closed = sender.try_send(event);
-                        return Ok(drain(events.get_mut(), &sender));
+                        drain(events.get_mut(), &sender);
+                        return Ok(());
                     }
                     sent = sender.send(event) => {
                         if sent.is_err() {
@@ -102,7 +103,8 @@ impl Source {
 fn watched<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both sources own the descriptor of their map, never change it, and close it when
     // they are dropped, after they have been deregistered.
-    unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }
+    let watched = unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) };
+    watched.map_err(|error| error.into_parts().1)
 }
 
 fn drain(events: &mut RingBuf<MapData>, sender: &mpsc::Sender<KernelEvent>) {
