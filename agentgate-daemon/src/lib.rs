@@ -4,9 +4,11 @@
 
 pub mod audit;
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod kernel;
 pub mod launch;
 pub mod model;
 pub mod policy;
+pub mod reload;
 pub mod store;
