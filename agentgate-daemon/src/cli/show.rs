@@ -154,6 +154,7 @@ mod tests {
         record.flags = vec![Flag::new("would_block", Severity::Medium, "x")];
         record.request = Some(RequestHead {
             method: "GET".into(),
+            scheme: "https".into(),
             target: "/a".into(),
             version: "HTTP/1.1".into(),
             headers: vec![("authorization".into(), "Bearer ****abcd".into())],

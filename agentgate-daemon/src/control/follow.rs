@@ -6,7 +6,7 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 
 use super::{
     answer::{ControlContext, blocking, internal},
-    server::Line,
+    server::{Line, draining},
     wire::{ErrorReply, Item, LIMIT_CAP, LogFilter, Reply},
 };
 use crate::{
@@ -43,7 +43,7 @@ pub(super) async fn logs(
     loop {
         let received = tokio::select! {
             biased;
-            _ = drain.wait_for(|draining| *draining) => return line.send(&Reply::End).await,
+            () = draining(&mut drain) => return line.send(&Reply::End).await,
             () = line.closed() => return Ok(()),
             received = live.recv() => received,
         };

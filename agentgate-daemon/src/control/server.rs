@@ -35,26 +35,30 @@ use super::{
     wire::{self, Envelope, ErrorCode, ErrorReply, LINE_CAP, Reply},
 };
 
-/// How long a peer may take over its one line. agentctl needs a millisecond; a stopped one must not
-/// hold a place.
-const READ_DEADLINE: Duration = Duration::from_secs(5);
-
 /// How long a peer may take to accept one line. A pager that is not read on is cut off after this.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Control connections at a time, followers of the log among them.
-const CONNECTIONS: usize = 64;
-
-/// Refusals of guarded peers that are being recorded at a time. Beyond it the connection is dropped and
-/// counted, so that an agent that hammers the socket can neither fill the log's queue nor keep people
-/// out.
-const REFUSALS: usize = 4;
 
 /// Time between attempts while accept(2) fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections the kernel keeps waiting.
 const BACKLOG: i32 = 128;
+
+/// What peers may take up.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// How long a peer may take over its one line. agentctl needs a millisecond; a stopped one must not
+    /// hold a place.
+    read: Duration,
+    /// Control connections at a time, followers of the log among them.
+    connections: usize,
+    /// Refusals of guarded peers that are being recorded at a time. Beyond it the connection is dropped
+    /// and counted, so that an agent that hammers the socket can neither fill the log's queue nor keep
+    /// people out.
+    refusals: usize,
+}
+
+const BOUNDS: Bounds = Bounds { read: Duration::from_secs(5), connections: 64, refusals: 4 };
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -142,15 +146,30 @@ fn group_id(groups: &str, group: &str) -> Option<u32> {
 
 /// Serves until `drain` says true and the connections that are open then have had their answer.
 /// Followers of the log are told the end. Needs no cancellation, but may be dropped at any time.
-pub async fn serve(listener: UnixListener, context: Arc<ControlContext>, mut drain: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let refusals = Arc::new(Semaphore::new(REFUSALS));
+pub async fn serve(listener: UnixListener, context: Arc<ControlContext>, drain: watch::Receiver<bool>) {
+    serve_within(BOUNDS, listener, context, drain).await;
+}
+
+/// Returns when the drain says true, or when nobody is left who could.
+pub(super) async fn draining(drain: &mut watch::Receiver<bool>) {
+    // The guard that comes back must not be held across an await.
+    let _guard_or_gone = drain.wait_for(|draining| *draining).await.is_ok();
+}
+
+async fn serve_within(
+    bounds: Bounds,
+    listener: UnixListener,
+    context: Arc<ControlContext>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let refusals = Arc::new(Semaphore::new(bounds.refusals));
     let mut unrecorded: u64 = 0;
     let mut tasks = JoinSet::new();
     loop {
         let stream = tokio::select! {
             biased;
-            _ = drain.wait_for(|draining| *draining) => break,
+            () = draining(&mut drain) => break,
             Some(ended) = tasks.join_next() => {
                 report(ended);
                 continue;
@@ -187,12 +206,12 @@ pub async fn serve(listener: UnixListener, context: Arc<ControlContext>, mut dra
             }
             Ok((cgroup, peer)) => {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    refuse(stream, busy());
+                    refuse(stream, busy(bounds));
                     continue;
                 };
                 let drain = drain.clone();
                 tasks.spawn(async move {
-                    connection(stream, &context, Asker { peer, cgroup }, drain).await;
+                    connection(stream, &context, Asker { peer, cgroup }, bounds, drain).await;
                     drop(place);
                 });
             }
@@ -215,8 +234,8 @@ fn guarded() -> ErrorReply {
         .hint("ask from outside the agent's session")
 }
 
-fn busy() -> ErrorReply {
-    ErrorReply::new(ErrorCode::Busy, format!("more than {CONNECTIONS} control connections"))
+fn busy(bounds: Bounds) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Busy, format!("more than {} control connections", bounds.connections))
         .hint("end some `agentctl logs -f`")
 }
 
@@ -232,11 +251,12 @@ async fn connection(
     stream: UnixStream,
     context: &ControlContext,
     asker: Asker,
+    bounds: Bounds,
     drain: watch::Receiver<bool>,
 ) {
     let (read, write) = stream.into_split();
     let mut line = Line { read: BufReader::new(read), write };
-    let request = match timeout(READ_DEADLINE, line.request()).await {
+    let request = match timeout(bounds.read, line.request()).await {
         Ok(Ok(Some(envelope))) if envelope.version == wire::VERSION => envelope.request,
         Ok(Ok(Some(envelope))) => {
             let message = format!("control protocol {}, the daemon speaks {}", envelope.version, wire::VERSION);
@@ -246,7 +266,7 @@ async fn connection(
         Ok(Ok(None)) => return,
         Ok(Err(error)) => return line.last(Reply::Error(error)).await,
         Err(_) => {
-            let error = ErrorReply::new(ErrorCode::Deadline, "no request within 5 s");
+            let error = ErrorReply::new(ErrorCode::Deadline, format!("no request within {:?}", bounds.read));
             return line.last(Reply::Error(error)).await;
         }
     };
