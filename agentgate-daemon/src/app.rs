@@ -53,12 +53,26 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// The cgroup side of a gate.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// The guarded cgroup below the cgroup v2 mount, such as `/agent.slice`.
-    pub path: String,
+    /// Where cgroup v2 is mounted.
+    pub mount: PathBuf,
+    /// The directory of the guarded cgroup.
+    pub directory: PathBuf,
     /// Puts processes under guard.
     pub enroller: Arc<dyn Enroller>,
     /// Names of the attached programs.
     pub programs: Vec<String>,
+}
+
+impl Guard {
+    /// The guarded cgroup below the mount, such as `/agent.slice`.
+    fn path(&self) -> String {
+        below(&self.mount, &self.directory)
+    }
+}
+
+/// A cgroup's path as `/proc/PID/cgroup` gives it.
+fn below(mount: &Path, directory: &Path) -> String {
+    format!("/{}", directory.strip_prefix(mount).unwrap_or(directory).display())
 }
 
 /// What outlives the construction and is shared with tests and tools in the same process.
@@ -98,18 +112,25 @@ impl std::fmt::Debug for App {
 pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
-        let directory = kernel::guarded_path(&config.gate.cgroup)?;
+        let (mount, directory) = (kernel::cgroup2_mount()?, kernel::guarded_path(&config.gate.cgroup)?);
         let options = kernel::Options { cgroup: directory.clone(), pin_dir: config.gate.pin_dir.clone() };
         let attached = Arc::new(Attached::start(&options)?);
-        let mount = kernel::cgroup2_mount()?;
-        let path = format!("/{}", directory.strip_prefix(&mount).unwrap_or(&directory).display());
+        let path = below(&mount, &directory);
         let guard = Guard {
-            path: path.clone(),
-            enroller: launch::cgroup::enroller(directory, path),
+            enroller: launch::cgroup::enroller(directory.clone(), path),
             programs: PROGRAMS.iter().map(ToString::to_string).collect(),
+            mount,
+            directory,
         };
-        let app = App::start(config, attached, guard).await?;
+        let app = App::start(config, attached.clone(), guard).await?;
+        let mut drain = app.drain.watch();
+        let events = tokio::spawn(async move {
+            if let Err(error) = attached.run_events(async move { told(&mut drain).await }).await {
+                tracing::error!(%error, "refusals by the kernel are no longer recorded");
+            }
+        });
         app.run(told_to_stop()?).await;
+        events.await.context("the reader of kernel events")?;
         Ok(())
     })
 }
@@ -186,7 +207,7 @@ impl App {
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let stages = Stages {
             kernel: kernel.clone(),
-            sessions: Arc::new(Sessions::new(&guard.path)),
+            sessions: Arc::new(Sessions::new(&guard.mount, &guard.directory).context("the guarded cgroup")?),
             agent_tls: AgentTls::new(leaves, ms(limits.handshake_timeout_ms))?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: ms(limits.silence_ms), total: ms(limits.sniff_timeout_ms) },
@@ -280,7 +301,7 @@ impl App {
             gate: gate.clone(),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
-            guarded: PathBuf::from(&guard.path),
+            guarded: PathBuf::from(guard.path()),
             dashboard: url.zip(dashboard_at).map(|(url, listen)| DashboardAccess { listen, url: url.into() }),
         };
         services.spawn(control::server::serve(control, Arc::new(context), drain.watch()));
@@ -304,7 +325,7 @@ impl App {
         };
         services.spawn(accepting);
         tell_systemd(&[sd_notify::NotifyState::Ready]);
-        tracing::info!(port, cgroup = guard.path, mode = %handles.policy.current().mode(), "the gate is up");
+        tracing::info!(port, cgroup = guard.path(), mode = %handles.policy.current().mode(), "the gate is up");
 
         stop.await;
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
@@ -424,7 +445,7 @@ fn gate_report(
     started: Timestamp,
     drain: watch::Receiver<bool>,
 ) -> Arc<dyn Fn() -> GateReport + Send + Sync> {
-    let (guarded, programs) = (guard.path.clone(), guard.programs.clone());
+    let (guarded, programs) = (guard.path(), guard.programs.clone());
     Arc::new(move || GateReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

@@ -13,6 +13,7 @@ use std::{
 use agentgate::{
     app::{App, Guard},
     config::Config,
+    control::{EnrolError, Enroller, Process},
     kernel::fake::FakeKernel,
     model::{Flow, Kind, OriginalDestination, Record, State},
     store::Query,
@@ -46,6 +47,18 @@ pub(crate) struct World {
     cookies: AtomicU64,
 }
 
+/// A guard over nothing: the kernel is a fake one, and nobody is enrolled.
+fn guard(root: &std::path::Path) -> Guard {
+    #[derive(Debug)]
+    struct Nobody;
+    impl Enroller for Nobody {
+        fn enrol(&self, process: &Process) -> Result<String, EnrolError> {
+            Err(EnrolError::ProcessGone { pid: process.pid() })
+        }
+    }
+    Guard { mount: root.to_owned(), directory: root.join("guarded"), enroller: Arc::new(Nobody), programs: Vec::new() }
+}
+
 /// A policy for tests: everything lives on loopback, so loopback may be dialled.
 pub(crate) const LOOPBACK: &str = "[network]\ncidrs = [{ allow = \"127.0.0.0/8\" }]\n";
 
@@ -73,7 +86,7 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), root.path()).unwrap();
         let kernel = Arc::new(FakeKernel::default());
-        let app = App::start(config, kernel.clone(), Guard::none()).await.unwrap();
+        let app = App::start(config, kernel.clone(), guard(root.path())).await.unwrap();
         let (port, ca, handles) = (app.port(), app.ca_pem().to_owned(), app.handles());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
