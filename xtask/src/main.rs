@@ -1,2 +1,108 @@
-//! Set-up, demo and tests.
-fn main() {}
+//! Set-up, demo and tests: `cargo xtask help`.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line program talks to a person"
+)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod demo;
+mod lab;
+mod privilege;
+mod setup;
+mod test;
+mod tidy;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Set-up, demo and tests of agentgate")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or install what builds and tests need; says what it does before it does it
+    Setup,
+    /// Show an agent's traffic caught, judged and recorded, on this machine, and leave nothing behind
+    Demo {
+        /// End after the table; the exit code is 1 if anything differs from what was expected
+        #[arg(long)]
+        once: bool,
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the tests
+    Test {
+        /// Which: all of them, in this order, where none is named
+        #[arg(value_enum)]
+        steps: Vec<test::Step>,
+        /// Run only those scenarios of the lab whose name contains this
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Check module headers, file sizes, the import table and what must not be in a source file
+    Tidy,
+    /// The parts of the lab, as root
+    #[command(subcommand)]
+    Lab(LabTask),
+}
+
+#[derive(Debug, Subcommand)]
+enum LabTask {
+    /// Check the lab itself, without the daemon
+    Bare,
+    /// Run the scenarios against programs that are built already
+    Suite { filter: Option<String> },
+    /// Run the demo against programs that are built already
+    Demo {
+        #[arg(long)]
+        once: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Name what labs that are gone have left; exit code 1 if there is anything
+    Leftovers,
+    /// Remove it
+    Sweep,
+    /// The inner process
+    #[command(hide = true)]
+    Inside { orders: String },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().task {
+        Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Task::Demo { once, json } => demo::run(once, json),
+        Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
+        Task::Tidy => tidy::run(),
+        Task::Lab(task) => run_lab(task),
+    }
+}
+
+fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
+    match task {
+        LabTask::Bare => lab::outside::run(lab::Job::Bare),
+        LabTask::Suite { filter } => lab::outside::run(lab::Job::Suite { filter }),
+        LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
+        LabTask::Leftovers => {
+            let found = lab::leftovers::of_dead_labs()?;
+            print!("{found}");
+            Ok(if found.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        LabTask::Sweep => {
+            print!("{}", lab::leftovers::sweep()?);
+            Ok(ExitCode::SUCCESS)
+        }
+        LabTask::Inside { orders } => lab::inside::run(&orders),
+    }
+}

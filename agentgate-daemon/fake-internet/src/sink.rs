@@ -1,0 +1,55 @@
+//! Sinks: they take whatever comes, count it and answer nothing.
+
+use std::sync::Arc;
+
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpStream, UdpSocket},
+    task::JoinSet,
+};
+
+use crate::journal::{Datagram, Journal};
+
+pub(crate) async fn count_datagrams(socket: UdpSocket, site: &'static str, port: u16, journal: Arc<Journal>) {
+    let mut buffer = vec![0; 65_536];
+    // A receive error on an unconnected UDP socket concerns one datagram, not the socket.
+    loop {
+        if let Ok((len, peer)) = socket.recv_from(&mut buffer).await {
+            journal.datagram(Datagram {
+                site: site.to_owned(),
+                port,
+                peer,
+                len,
+            });
+        }
+    }
+}
+
+pub(crate) async fn swallow_streams(
+    listener: TcpListener,
+    site: &'static str,
+    port: u16,
+    journal: Arc<Journal>,
+) {
+    let mut streams = JoinSet::new();
+    while let Ok((stream, peer)) = listener.accept().await {
+        while streams.try_join_next().is_some() {}
+        let Ok(local) = stream.local_addr() else { continue };
+        let id = journal.connection(site, port, peer, local);
+        streams.spawn(swallow(stream, id, Arc::clone(&journal)));
+    }
+}
+
+async fn swallow(mut stream: TcpStream, id: u64, journal: Arc<Journal>) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => return,
+            Ok(len) => journal.update_connection(id, |c| c.received += len as u64),
+            Err(error) => {
+                journal.update_connection(id, |c| c.error = Some(error.to_string()));
+                return;
+            }
+        }
+    }
+}

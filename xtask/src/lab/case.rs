@@ -1,0 +1,470 @@
+//! One case: a command, and what the agent, the origin and the log should then show. And a row: what
+//! they did show.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use fake_internet::Snapshot;
+use serde::Serialize;
+
+use super::{
+    agent::{self, Ended},
+    inside::Lab,
+    log::{Pattern, Record},
+};
+
+/// Which side of the gate a command runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Inside,
+    Outside,
+}
+
+/// What should have arrived at an origin since the case began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Expected {
+    site: &'static str,
+    requests: Option<usize>,
+    connections: Option<usize>,
+    datagrams: Option<usize>,
+    version: Option<&'static str>,
+}
+
+/// A look at everything, for what the table cannot say: gives what differs.
+pub(crate) type Look = fn(&Seen<'_>) -> Vec<String>;
+
+/// What a [`Look`] gets.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) ended: &'a Ended,
+    pub(crate) arrivals: &'a Snapshot,
+    pub(crate) records: &'a [Record],
+}
+
+/// A command with expectations.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    place: Place,
+    command: Vec<String>,
+    fails: bool,
+    says: Vec<&'static str>,
+    expected: Option<Expected>,
+    log: Option<Pattern>,
+    look: Option<Look>,
+}
+
+impl Case {
+    fn new(name: &'static str, place: Place, command: &[&str]) -> Self {
+        let command = command.iter().map(|&word| word.to_owned()).collect();
+        Self {
+            name,
+            place,
+            command,
+            fails: false,
+            says: Vec::new(),
+            expected: None,
+            log: None,
+            look: None,
+        }
+    }
+
+    /// A command inside the guarded cgroup. `{root}` stands for the file with the internet's root.
+    pub(crate) fn inside(name: &'static str, command: &[&str]) -> Self {
+        Self::new(name, Place::Inside, command)
+    }
+
+    /// A command outside it.
+    pub(crate) fn outside(name: &'static str, command: &[&str]) -> Self {
+        Self::new(name, Place::Outside, command)
+    }
+
+    /// The command should end with an error. Otherwise it should end with 0.
+    pub(crate) fn fails(mut self) -> Self {
+        self.fails = true;
+        self
+    }
+
+    /// The command should print this.
+    pub(crate) fn says(mut self, text: &'static str) -> Self {
+        self.says.push(text);
+        self
+    }
+
+    fn expected(&mut self, site: &'static str) -> &mut Expected {
+        self.expected.insert(Expected {
+            site,
+            ..self.expected.unwrap_or_default()
+        })
+    }
+
+    /// So many requests should have reached the site.
+    pub(crate) fn requests(mut self, site: &'static str, n: usize) -> Self {
+        self.expected(site).requests = Some(n);
+        self
+    }
+
+    /// The request should have reached the site in this version.
+    pub(crate) fn version(mut self, site: &'static str, version: &'static str) -> Self {
+        self.expected(site).version = Some(version);
+        self
+    }
+
+    /// Nothing at all should have reached the site.
+    pub(crate) fn nothing_at(mut self, site: &'static str) -> Self {
+        let none = Some(0);
+        *self.expected(site) = Expected {
+            site,
+            requests: none,
+            connections: none,
+            datagrams: none,
+            version: None,
+        };
+        self
+    }
+
+    /// A record like this should exist.
+    pub(crate) fn logs(mut self, pattern: Pattern) -> Self {
+        self.log = Some(pattern);
+        self
+    }
+
+    /// And whatever else.
+    pub(crate) fn look(mut self, look: Look) -> Self {
+        self.look = Some(look);
+        self
+    }
+
+    /// Runs it and compares.
+    ///
+    /// # Errors
+    /// When it cannot be run at all; what differs is in the row.
+    pub(crate) async fn run(&self, lab: &Lab) -> anyhow::Result<Row> {
+        let began = Instant::now();
+        let root = lab.root_pem.display().to_string();
+        let words: Vec<String> = self
+            .command
+            .iter()
+            .map(|word| word.replace("{root}", &root))
+            .collect();
+        let mark = if lab.daemon.is_some() {
+            lab.newest().await?
+        } else {
+            0
+        };
+        let before = lab.internet.journal.snapshot();
+        let ended = match self.place {
+            Place::Inside => agent::finish(lab.inside(&words)).await?,
+            Place::Outside => agent::finish(lab.outside(&words)?).await?,
+        };
+        let records = match (&lab.daemon, &self.log) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(pattern)) => lab.records_with(mark, pattern).await?,
+            (Some(_), None) => lab.records(mark).await?,
+        };
+        let arrivals = since(&before, lab.internet.journal.snapshot());
+        let mut row = Row::new(self.name, &spoken(&self.command));
+        self.compare_agent(&ended, &mut row);
+        self.compare_origin(&arrivals, &mut row);
+        self.compare_log(&ended, &records, &mut row);
+        if let Some(look) = self.look {
+            row.differs.extend(look(&Seen {
+                ended: &ended,
+                arrivals: &arrivals,
+                records: &records,
+            }));
+        }
+        if !row.ok() {
+            row.details = format!(
+                "exit {} after {:?}\nstdout: {}\nstderr: {}\nrecords: {}",
+                ended.code,
+                ended.took,
+                cut(&ended.stdout, 1500),
+                cut(&ended.stderr, 1500),
+                records
+                    .iter()
+                    .map(Record::summary)
+                    .collect::<Vec<_>>()
+                    .join("\n         "),
+            );
+        }
+        row.took = began.elapsed();
+        Ok(row)
+    }
+
+    fn compare_agent(&self, ended: &Ended, row: &mut Row) {
+        let last = |text: &str| {
+            text.lines()
+                .rev()
+                .find(|l| !l.trim().is_empty())
+                .map(|l| cut(l.trim(), 90))
+        };
+        let line = last(&ended.stdout)
+            .or_else(|| last(&ended.stderr))
+            .unwrap_or_default();
+        row.agent = format!("exit {}: {line}", ended.code);
+        let failed = ended.code != 0;
+        row.expect(failed == self.fails, || {
+            format!("the command ended with {}", ended.code)
+        });
+        for text in &self.says {
+            row.expect(ended.said().contains(text), || {
+                format!("the command did not say {text:?}")
+            });
+        }
+    }
+
+    fn compare_origin(&self, arrivals: &Snapshot, row: &mut Row) {
+        let Some(want) = self.expected else { return };
+        let requests = arrivals.requests_to(want.site).count();
+        let connections = arrivals.connections_to(want.site).count();
+        let datagrams = arrivals.datagrams_to(want.site).count();
+        let version = arrivals
+            .requests_to(want.site)
+            .next_back()
+            .map(|r| r.version.clone());
+        row.origin = match (requests, connections, datagrams) {
+            (0, 0, 0) => "nothing".to_owned(),
+            (0, 0, n) => format!("datagrams: {n}"),
+            (0, n, _) => format!("connections: {n}, no request"),
+            (n, _, _) => format!("requests: {n}, {}", version.clone().unwrap_or_default()),
+        };
+        let counted = [
+            ("requests", want.requests, requests),
+            ("connections", want.connections, connections),
+            ("datagrams", want.datagrams, datagrams),
+        ];
+        for (what, want_n, n) in counted {
+            row.expect(want_n.is_none_or(|want_n| want_n == n), || {
+                format!("{} saw {n} {what}, not {}", want.site, want_n.unwrap_or_default())
+            });
+        }
+        row.expect(
+            want.version.is_none() || want.version == version.as_deref(),
+            || format!("{} saw {}", want.site, version.unwrap_or_default()),
+        );
+    }
+
+    fn compare_log(&self, ended: &Ended, records: &[Record], row: &mut Row) {
+        if let Some(pattern) = &self.log {
+            let found = records.iter().find(|record| pattern.matches(record));
+            match found {
+                Some(record) => {
+                    let who = record.who();
+                    row.log = format!("{}; {}", record.summary(), who.as_deref().unwrap_or("nobody"));
+                    // A call refused in the kernel may be over before procfs can name its process.
+                    row.expect(who.is_some() || record.kind == "kernel", || {
+                        "the record does not name pid, executable and session".to_owned()
+                    });
+                }
+                None => row.differs.push(format!("no record matches {pattern:?}")),
+            }
+        } else if self.place == Place::Outside {
+            let its = records.iter().find(|record| record.pid() == Some(ended.pid));
+            row.log = its.map_or("nothing".to_owned(), Record::summary);
+            row.expect(its.is_none(), || {
+                "a command outside the cgroup was recorded".to_owned()
+            });
+        }
+    }
+}
+
+/// Entries of `now` that `before` does not have: the journal only grows.
+pub(crate) fn since(before: &Snapshot, now: Snapshot) -> Snapshot {
+    Snapshot {
+        connections: now
+            .connections
+            .into_iter()
+            .skip(before.connections.len())
+            .collect(),
+        requests: now.requests.into_iter().skip(before.requests.len()).collect(),
+        datagrams: now.datagrams.into_iter().skip(before.datagrams.len()).collect(),
+        queries: now.queries.into_iter().skip(before.queries.len()).collect(),
+    }
+}
+
+/// A command as one would say it: a script's text is left out.
+fn spoken(command: &[String]) -> String {
+    let words = command
+        .iter()
+        .map(|word| if word.contains('\n') { "…" } else { word.as_str() });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// What happened, as one row of the table.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// What the agent did.
+    pub(crate) did: String,
+    /// What it saw.
+    pub(crate) agent: String,
+    /// What the origin saw.
+    pub(crate) origin: String,
+    /// What the log holds.
+    pub(crate) log: String,
+    /// What is not as expected; empty when all is well.
+    pub(crate) differs: Vec<String>,
+    /// More about a difference.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) details: String,
+    #[serde(serialize_with = "as_millis", rename = "ms")]
+    pub(crate) took: Duration,
+}
+
+fn as_millis<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Row {
+    /// A row that says nothing yet.
+    pub(crate) fn new(name: &str, did: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            did: did.to_owned(),
+            agent: String::new(),
+            origin: "-".to_owned(),
+            log: "-".to_owned(),
+            differs: Vec::new(),
+            details: String::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    /// True when nothing differs.
+    pub(crate) fn ok(&self) -> bool {
+        self.differs.is_empty()
+    }
+
+    /// Notes a difference where `holds` is false.
+    pub(crate) fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+        if !holds {
+            self.differs.push(otherwise());
+        }
+    }
+
+    /// Adds to what the agent saw.
+    pub(crate) fn saw(&mut self, what: &str) {
+        if !self.agent.is_empty() {
+            self.agent.push_str("; ");
+        }
+        self.agent.push_str(what);
+    }
+}
+
+/// Width of the columns: name and command, agent, origin, log.
+const WIDTHS: [usize; 4] = [34, 26, 22, 46];
+
+/// The rows as a table for people.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let rule = "-".repeat(WIDTHS.iter().sum::<usize>() + 3 * WIDTHS.len() + 7);
+    let heads = [
+        "what the agent did",
+        "what the agent saw",
+        "what the origin saw",
+        "what the log holds",
+    ];
+    line(&mut text, &heads.map(|head| wrap(head, 80)), "");
+    text.push_str(&rule);
+    text.push('\n');
+    for row in rows {
+        let first = format!("{}: {}", row.name, row.did);
+        let cells = [&first, &row.agent, &row.origin, &row.log];
+        let mut wrapped = [const { Vec::new() }; 4];
+        for ((into, cell), width) in wrapped.iter_mut().zip(cells).zip(WIDTHS) {
+            *into = wrap(cell, width);
+        }
+        line(&mut text, &wrapped, if row.ok() { "ok" } else { "DIFFERS" });
+        for difference in &row.differs {
+            // Writing to a String does not fail.
+            let _ok = writeln!(text, "    DIFFERS: {difference}");
+        }
+        for detail in row.details.lines() {
+            let _ok = writeln!(text, "      | {detail}");
+        }
+        text.push_str(&rule);
+        text.push('\n');
+    }
+    text
+}
+
+fn line(text: &mut String, cells: &[Vec<String>; 4], verdict: &str) {
+    let height = cells.iter().map(Vec::len).max().unwrap_or(0);
+    for index in 0..height {
+        for (cell, width) in cells.iter().zip(WIDTHS) {
+            let part = cell.get(index).map_or("", String::as_str);
+            let _ok = write!(text, "{part:width$} | ");
+        }
+        text.push_str(if index == 0 { verdict } else { "" });
+        while text.ends_with(' ') {
+            text.pop();
+        }
+        text.push('\n');
+    }
+}
+
+/// Breaks at spaces where it can, within words where it must.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut current = String::new();
+    for word in text.split_whitespace() {
+        let mut rest: Vec<char> = word.chars().collect();
+        let room = width.saturating_sub(current.chars().count() + 1);
+        if !current.is_empty() && rest.len() > room {
+            lines.push(std::mem::take(&mut current));
+        }
+        while rest.len() > width {
+            lines.push(rest.drain(..width).collect());
+        }
+        if !current.is_empty() {
+            current.push(' ');
+        }
+        current.extend(rest);
+    }
+    if !current.is_empty() || lines.is_empty() {
+        lines.push(current);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wraps_at_spaces_and_inside_long_words() {
+        let rows: [(&str, usize, &[&str]); 5] = [
+            ("", 5, &[""]),
+            ("one two", 10, &["one two"]),
+            ("one two three", 7, &["one two", "three"]),
+            ("abcdefgh", 3, &["abc", "def", "gh"]),
+            ("a abcdefgh", 3, &["a", "abc", "def", "gh"]),
+        ];
+        for (text, width, expect) in rows {
+            assert_eq!(wrap(text, width), expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_differs() {
+        let mut row = Row::new("name", "curl https://open.example/");
+        row.expect(true, || unreachable!());
+        assert!(row.ok() && table(std::slice::from_ref(&row)).contains("| ok\n"));
+        row.expect(false, || "everything".to_owned());
+        let text = table(&[row]);
+        assert!(
+            text.contains("| DIFFERS\n") && text.contains("DIFFERS: everything"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! The real `agentgated` on the lab's cgroup: configuration, start, readiness, end.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use fake_internet::world;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    net::UnixDatagram,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::inside::Lab;
+
+/// From start to READY=1: loading eBPF and opening a store take well under a second; a debug build on
+/// a busy machine takes more.
+const START: Duration = Duration::from_secs(30);
+/// From SIGTERM to the end: the daemon's drain has its own, shorter deadline.
+const STOP: Duration = Duration::from_secs(15);
+
+/// The running daemon. Killed when dropped, and by the kernel when this process dies.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Ends it in good order.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let log = self.log.clone();
+        let status = self.end(Signal::TERM).await?;
+        anyhow::ensure!(status.success(), "agentgated ended with {status}\n{}", tail(&log));
+        Ok(())
+    }
+
+    /// Ends it as the kernel's OOM killer would.
+    pub(crate) async fn kill(self) -> anyhow::Result<ExitStatus> {
+        self.end(Signal::KILL).await
+    }
+
+    /// The end of its log.
+    pub(crate) fn log_tail(&self) -> String {
+        tail(&self.log)
+    }
+
+    async fn end(mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            kill_process(pid, signal).context("signal agentgated")?;
+        }
+        let status = timeout(STOP, self.child.wait()).await;
+        status
+            .with_context(|| format!("agentgated does not end\n{}", tail(&self.log)))?
+            .context("wait")
+    }
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_else(|error| format!("no log: {error}"));
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .get(lines.len().saturating_sub(40)..)
+        .unwrap_or_default()
+        .join("\n")
+}
+
+impl Lab {
+    fn config(&self) -> PathBuf {
+        self.dir.join("agentgate.toml")
+    }
+
+    /// What `--root` names.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// The daemon's policy file.
+    pub(crate) fn policy(&self) -> PathBuf {
+        self.root().join("etc/agentgate/policy.toml")
+    }
+
+    /// Writes configuration and the policy that scenarios start from.
+    pub(crate) fn write_settings(&self) -> anyhow::Result<()> {
+        let etc = self.root().join("etc/agentgate");
+        fs::create_dir_all(etc.join("lists"))?;
+        let [v4, v6] = world::NAME_SERVERS;
+        let config = format!(
+            "[gate]\ncgroup = \"{}\"\npin_dir = \"/sys/fs/bpf/agentgate\"\n\n\
+             [dns]\nresolvers = [\"{v4}:53\", \"[{v6}]:53\"]\n\n\
+             [tls]\nextra_roots = \"{}\"\n",
+            self.guarded.display(),
+            self.root_pem.display(),
+        );
+        fs::write(self.config(), config)?;
+        fs::write(
+            etc.join("lists/deny.txt"),
+            format!("# Refused in every mode but audit.\n{}\n", world::DENIED),
+        )?;
+        fs::write(
+            etc.join("lists/passthrough.txt"),
+            format!("{}\n", world::PASSTHROUGH),
+        )?;
+        fs::write(etc.join("lists/allow.txt"), format!("{}\n", world::ANTHROPIC))?;
+        fs::write(self.policy(), policy("blocklist"))?;
+        Ok(())
+    }
+
+    /// `agentgated` on the lab's settings. It dies with this thread, and needs no unsafe code for it:
+    /// the signal that setpriv(1) asks for survives its exec.
+    pub(crate) fn agentgated(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.programs.agentgated);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--root")
+            .arg(self.root());
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// `agentctl` on the lab's settings.
+    pub(crate) fn agentctl(&self) -> Command {
+        let mut command = Command::new(&self.programs.agentctl);
+        command
+            .arg("--config")
+            .arg(self.config())
+            .arg("--root")
+            .arg(self.root());
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// With the end of its log, when it ends or is not ready in time.
+    pub(crate) async fn start_daemon(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.daemon.is_none(), "the daemon runs already");
+        let socket = self.dir.join("notify.sock");
+        if socket.exists() {
+            fs::remove_file(&socket)?;
+        }
+        let notify = UnixDatagram::bind(&socket).context("bind the readiness socket")?;
+        let log = self.dir.join("agentgated.log");
+        let writer = fs::File::options().create(true).append(true).open(&log)?;
+        let mut child = self
+            .agentgated()
+            .env("NOTIFY_SOCKET", &socket)
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .spawn()
+            .context("start agentgated through setpriv (package util-linux)")?;
+        let ready = async {
+            let mut buffer = [0; 4096];
+            loop {
+                let len = notify.recv(&mut buffer).await?;
+                let text = String::from_utf8_lossy(buffer.get(..len).unwrap_or_default());
+                if text.lines().any(|line| line == "READY=1") {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        tokio::select! {
+            status = child.wait() => anyhow::bail!("agentgated ended with {}\n{}", status?, tail(&log)),
+            ready = timeout(START, ready) => match ready {
+                Ok(ready) => ready?,
+                Err(_) => anyhow::bail!("agentgated is not ready after {START:?}\n{}", tail(&log)),
+            },
+        }
+        self.daemon = Some(Daemon { child, log });
+        Ok(())
+    }
+}
+
+/// The policy that scenarios start from, in a mode of their choice.
+pub(crate) fn policy(mode: &str) -> String {
+    format!(
+        "version = 1\nmode = \"{mode}\"\n\n[hosts]\nallow = [\"{}\", \"{}\"]\n",
+        world::OPEN,
+        world::OLD
+    )
+}

@@ -1,0 +1,271 @@
+//! The audit log as `agentctl logs --json` prints it, read without the daemon's own types: what is
+//! checked here is what a person's script would see.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use super::inside::Lab;
+
+/// How long a record may take to reach its final state after the client ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than one scenario makes.
+const LIMIT: &str = "500";
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: u64,
+    pub(crate) kind: String,
+    pub(crate) state: String,
+    pub(crate) subject: Option<Subject>,
+    pub(crate) flow: Option<Flow>,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) protocol: String,
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) flags: Vec<Flag>,
+    pub(crate) request: Option<Request>,
+    pub(crate) response: Option<Response>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) note: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Subject {
+    pub(crate) session: String,
+    pub(crate) pid: u32,
+    pub(crate) exe: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Flow {
+    pub(crate) original: String,
+    pub(crate) pid: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Authority {
+    pub(crate) host: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Verdict {
+    pub(crate) action: String,
+    pub(crate) rule: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Flag {
+    pub(crate) code: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) version: String,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) blame: String,
+    pub(crate) code: String,
+}
+
+impl Record {
+    /// Process that it names.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.subject
+            .as_ref()
+            .map(|s| s.pid)
+            .or(self.flow.as_ref().map(|f| f.pid))
+    }
+
+    /// The gist on one line.
+    pub(crate) fn summary(&self) -> String {
+        let mut words = vec![format!("#{} {} {}", self.id, self.kind, self.state)];
+        words.extend(
+            self.verdict
+                .as_ref()
+                .map(|v| format!("{} ({})", v.action, v.rule)),
+        );
+        words.extend(self.authority.as_ref().map(|a| a.host.clone()));
+        words.extend(self.request.as_ref().map(|r| r.version.clone()));
+        words.extend(self.response.as_ref().map(|r| r.status.to_string()));
+        words.extend(self.failure.as_ref().map(|f| format!("{}:{}", f.blame, f.code)));
+        words.extend(self.flags.iter().map(|f| format!("!{}", f.code)));
+        if self.kind == "kernel" || self.kind == "control" {
+            words.extend(self.note.clone());
+        }
+        words.join(" ")
+    }
+
+    /// pid, executable and session on one line; `None` where one of them is missing.
+    pub(crate) fn who(&self) -> Option<String> {
+        let subject = self.subject.as_ref()?;
+        let exe = subject.exe.as_deref().filter(|exe| !exe.is_empty())?;
+        let name = exe.rsplit('/').next().unwrap_or(exe);
+        (subject.pid > 0 && !subject.session.is_empty())
+            .then(|| format!("{name}[{}] in {}", subject.pid, subject.session))
+    }
+}
+
+/// Conditions on one record; what is `None` is not looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pattern {
+    pub(crate) kind: Option<&'static str>,
+    pub(crate) state: Option<&'static str>,
+    pub(crate) host: Option<&'static str>,
+    pub(crate) action: Option<&'static str>,
+    /// Beginning of the rule.
+    pub(crate) rule: Option<&'static str>,
+    pub(crate) protocol: Option<&'static str>,
+    /// Version of the request.
+    pub(crate) version: Option<&'static str>,
+    pub(crate) status: Option<u16>,
+    pub(crate) flag: Option<&'static str>,
+    pub(crate) blame: Option<&'static str>,
+    /// The original destination.
+    pub(crate) original: Option<&'static str>,
+}
+
+impl Pattern {
+    pub(crate) fn matches(&self, r: &Record) -> bool {
+        let same = |want: Option<&str>, got: Option<&str>| want.is_none_or(|want| got == Some(want));
+        same(self.kind, Some(&r.kind))
+            && same(self.state, Some(&r.state))
+            && same(self.protocol, Some(&r.protocol))
+            && same(self.host, r.authority.as_ref().map(|a| a.host.as_str()))
+            && same(self.action, r.verdict.as_ref().map(|v| v.action.as_str()))
+            && same(self.version, r.request.as_ref().map(|q| q.version.as_str()))
+            && same(self.blame, r.failure.as_ref().map(|f| f.blame.as_str()))
+            && same(self.original, r.flow.as_ref().map(|f| f.original.as_str()))
+            && self
+                .rule
+                .is_none_or(|rule| r.verdict.as_ref().is_some_and(|v| v.rule.starts_with(rule)))
+            && self
+                .status
+                .is_none_or(|status| r.response.as_ref().is_some_and(|p| p.status == status))
+            && self
+                .flag
+                .is_none_or(|flag| r.flags.iter().any(|f| f.code == flag))
+    }
+}
+
+impl Lab {
+    /// Records with a greater number than `after`, oldest first.
+    pub(crate) async fn records(&self, after: u64) -> anyhow::Result<Vec<Record>> {
+        let output = self
+            .agentctl()
+            .args(["logs", "--json", "--limit", LIMIT])
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .context("agentctl logs")?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "agentctl logs: {complaint}");
+        let mut records = Vec::new();
+        for line in output
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let record: Record = serde_json::from_slice(line)
+                .with_context(|| format!("agentctl logs --json: {}", String::from_utf8_lossy(line)))?;
+            if record.id > after {
+                records.push(record);
+            }
+        }
+        records.sort_by_key(|record| record.id);
+        Ok(records)
+    }
+
+    /// The number of the newest record.
+    pub(crate) async fn newest(&self) -> anyhow::Result<u64> {
+        Ok(self.records(0).await?.last().map_or(0, |record| record.id))
+    }
+
+    /// Records after `after` as soon as one of them matches, or whatever there is when patience ends.
+    /// Each question starts a process, which takes its time, so that the loop needs no pause.
+    pub(crate) async fn records_with(&self, after: u64, pattern: &Pattern) -> anyhow::Result<Vec<Record>> {
+        let began = Instant::now();
+        loop {
+            let records = self.records(after).await?;
+            let found = records.iter().any(|record| pattern.matches(record));
+            if found || began.elapsed() > PATIENCE {
+                return Ok(records);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_look_at_what_they_name() {
+        let record: Record = serde_json::from_str(
+            r#"{"id":7,"kind":"exchange","state":"done","started":1,"finished":2,"parent":6,
+            "subject":{"session":"run-1@9","pid":42,"uid":0,"start":1,"comm":"curl","exe":"/usr/bin/curl",
+            "cmdline":[],"ancestors":[],"cgroup":"/x"},
+            "flow":{"cookie":1,"original":"198.51.100.10:443","pid":42,"uid":0,"gid":0,"comm":"curl",
+            "cgroup":9,"connected_ns":1},"authority":{"host":"open.example","port":443},"protocol":"http/2",
+            "verdict":{"action":"allow","rule":"allow:open.example","reason":"listed"},"flags":[],
+            "request":{"method":"GET","scheme":"https","target":"/","version":"HTTP/2.0","headers":[],
+            "body":{"total":0,"truncated":false}},"response":{"status":200,"version":"HTTP/2.0","headers":[],
+            "body":{"total":0,"truncated":false},"first_byte_us":5},"bytes_up":0,"bytes_down":0,
+            "failure":null,"note":null}"#,
+        )
+        .unwrap();
+        let all = Pattern {
+            kind: Some("exchange"),
+            state: Some("done"),
+            host: Some("open.example"),
+            action: Some("allow"),
+            rule: Some("allow:"),
+            protocol: Some("http/2"),
+            version: Some("HTTP/2.0"),
+            status: Some(200),
+            original: Some("198.51.100.10:443"),
+            ..Pattern::default()
+        };
+        assert!(all.matches(&record) && Pattern::default().matches(&record));
+        for other in [
+            Pattern {
+                kind: Some("flow"),
+                ..all
+            },
+            Pattern {
+                host: Some("other.example"),
+                ..all
+            },
+            Pattern {
+                rule: Some("deny:"),
+                ..all
+            },
+            Pattern {
+                status: Some(403),
+                ..all
+            },
+            Pattern {
+                flag: Some("x"),
+                ..all
+            },
+            Pattern {
+                blame: Some("origin"),
+                ..all
+            },
+        ] {
+            assert!(!other.matches(&record), "{other:?}");
+        }
+        assert_eq!(record.who().as_deref(), Some("curl[42] in run-1@9"));
+    }
+}

@@ -1,0 +1,34 @@
+//! A way from the machine's loopback to the dashboard inside: the listening socket was made outside,
+//! and a socket stays in the network namespace it was made in.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// The dashboard's own port; the relay takes the same where it is free.
+pub(crate) const DASHBOARD: u16 = 7878;
+
+/// Binds the outer end: the dashboard's usual port, or any other where that is taken.
+pub(crate) fn bind() -> std::io::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, DASHBOARD))
+        .or_else(|_taken| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+}
+
+/// Carries connections from `outer` to the dashboard until dropped.
+pub(crate) async fn run(outer: TcpListener) {
+    let inner = SocketAddr::from((Ipv4Addr::LOCALHOST, DASHBOARD));
+    let mut carried = JoinSet::new();
+    while let Ok((mut client, _)) = outer.accept().await {
+        while carried.try_join_next().is_some() {}
+        carried.spawn(async move {
+            if let Ok(mut dashboard) = TcpStream::connect(inner).await {
+                // How either end closes is between the two of them.
+                let _closed = copy_bidirectional(&mut client, &mut dashboard).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,177 @@
+//! `cargo xtask test`: every check there is, in one order, with a table at the end.
+
+use std::{
+    fmt,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::{privilege, setup, setup::Need, tidy};
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Formatting
+    Fmt,
+    /// Lints, with warnings denied
+    Clippy,
+    /// Unit and in-process tests, and the policy cases
+    Unit,
+    /// Headers, sizes, the import table
+    Tidy,
+    /// Licences, bans and sources of dependencies; advisories where their database can be fetched
+    Deny,
+    /// Tests of single parts that need root
+    Root,
+    /// Scenarios on real eBPF
+    Lab,
+    /// All of them
+    All,
+}
+
+const ORDER: [Step; 7] = [
+    Step::Fmt,
+    Step::Clippy,
+    Step::Unit,
+    Step::Tidy,
+    Step::Deny,
+    Step::Root,
+    Step::Lab,
+];
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Fmt => "fmt",
+            Self::Clippy => "clippy",
+            Self::Unit => "unit",
+            Self::Tidy => "tidy",
+            Self::Deny => "deny",
+            Self::Root => "root",
+            Self::Lab => "lab",
+            Self::All => "all",
+        };
+        f.pad(name)
+    }
+}
+
+impl Step {
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Fmt | Self::Tidy => &[],
+            Self::Clippy | Self::Unit | Self::Root => &[Need::Build],
+            Self::Deny => &[Need::Deny],
+            Self::Lab => &[Need::Build, Need::Lab],
+            Self::All => &[Need::Build, Need::Lab, Need::Deny],
+        }
+    }
+
+    fn run(self, filter: Option<&str>) -> anyhow::Result<()> {
+        match self {
+            Self::Fmt => cargo(&["fmt", "--all", "--check"]),
+            Self::Clippy => cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]),
+            Self::Unit => cargo(&["test"]),
+            Self::Tidy => tidy::check(),
+            Self::Deny => deny(),
+            Self::Root => root_tests(),
+            Self::Lab => lab(filter),
+            Self::All => Ok(()),
+        }
+    }
+}
+
+/// Runs the steps; all of them where none is named. One that fails does not keep the others from
+/// running.
+///
+/// # Errors
+/// When set-up fails.
+pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCode> {
+    let everything = steps.is_empty() || steps.contains(&Step::All);
+    let chosen = ORDER
+        .into_iter()
+        .filter(|step| everything || steps.contains(step));
+    let chosen: Vec<Step> = chosen.collect();
+    let mut needs: Vec<Need> = Vec::new();
+    for need in chosen.iter().flat_map(|step| step.needs()) {
+        if !needs.contains(need) {
+            needs.push(*need);
+        }
+    }
+    setup::ensure(&needs)?;
+    let mut results: Vec<(Step, anyhow::Result<()>, Duration)> = Vec::new();
+    for step in chosen {
+        println!("\n==> {step}");
+        let began = Instant::now();
+        let result = step.run(filter);
+        if let Err(error) = &result {
+            println!("{error:#}");
+        }
+        results.push((step, result, began.elapsed()));
+    }
+    println!("\nstep    result  time");
+    for (step, result, took) in &results {
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        println!("{step:7} {word:7} {:.1} s", took.as_secs_f64());
+    }
+    let failed = results.iter().filter(|(_, result, _)| result.is_err()).count();
+    println!("{} passed, {failed} failed", results.len() - failed);
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Builds `agentgated` and `agentctl` beside this program.
+pub(crate) fn build_programs() -> anyhow::Result<()> {
+    cargo(&["build", "--package", "agentgate-daemon", "--bins"])
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    status(Command::new("cargo").args(arguments))
+}
+
+fn status(command: &mut Command) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|a| a.to_string_lossy().into_owned())
+        .collect();
+    let status = command.status().with_context(|| format!("start {program}"))?;
+    anyhow::ensure!(status.success(), "{program} {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+fn deny() -> anyhow::Result<()> {
+    cargo(&["deny", "check", "licenses", "bans", "sources"])?;
+    let fetched = Command::new("cargo")
+        .args(["deny", "fetch", "db"])
+        .output()
+        .context("start cargo deny")?;
+    if !fetched.status.success() {
+        println!("advisories: not checked, their database cannot be fetched from here");
+        return Ok(());
+    }
+    cargo(&["deny", "check", "--disable-fetch", "advisories"])
+}
+
+/// The ignored tests: each says itself why it needs root. One at a time, since they share cgroups'
+/// parent and ports.
+fn root_tests() -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--package", "agentgate-daemon"]);
+    if !privilege::is_root() {
+        command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
+    }
+    status(command.args(["--", "--ignored", "--test-threads=1"]))
+}
+
+fn lab(filter: Option<&str>) -> anyhow::Result<()> {
+    build_programs()?;
+    let mut arguments = vec!["lab", "suite"];
+    arguments.extend(filter);
+    status(&mut privilege::this_as_root(&arguments)?)
+}

@@ -1,0 +1,166 @@
+//! The import table: which module of the daemon may name which.
+
+/// Module, and the paths below `crate::` it may name. `model` is open to all, and a module to itself.
+const TABLE: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("parse", &[]),
+    ("inspect", &[]),
+    ("policy", &[]),
+    ("kernel", &[]),
+    ("listen", &["kernel"]),
+    ("session", &["kernel"]),
+    ("sniff", &[]),
+    ("tls", &[]),
+    ("http", &[]),
+    ("store", &[]),
+    ("config", &[]),
+    ("drain", &[]),
+    ("dns", &["policy"]),
+    (
+        "forward",
+        &["policy::Permit", "policy::TunnelPermit", "policy::permit", "tls"],
+    ),
+    ("gate", &["parse", "policy"]),
+    ("audit", &["store"]),
+    ("reload", &["policy"]),
+    (
+        "exchange",
+        &["http", "parse", "inspect", "policy", "gate", "forward", "audit"],
+    ),
+    (
+        "conn",
+        &[
+            "listen", "session", "sniff", "tls", "http", "policy", "forward", "audit", "exchange", "kernel",
+        ],
+    ),
+    ("control", &["kernel", "policy", "reload", "store", "audit"]),
+    ("dashboard", &["policy", "reload", "store", "audit"]),
+    (
+        "launch",
+        &["control::wire", "control::client", "policy", "config"],
+    ),
+    (
+        "cli",
+        &["control::wire", "control::client", "policy", "config", "launch"],
+    ),
+    ("metrics", &[]),
+    ("signal", &["reload"]),
+    ("telemetry", &["config"]),
+];
+/// Modules that may name anything.
+const EVERYTHING: [&str; 2] = ["app", "lib"];
+/// Modules that anybody may name: plain data, and the word that it is time to end.
+const OPEN: [&str; 2] = ["model", "drain"];
+
+/// The daemon's module that a file belongs to; `None` for files outside its library.
+pub(super) fn module(name: &str) -> Option<String> {
+    let below = name.strip_prefix("agentgate-daemon/src/")?;
+    let first = below.split('/').next()?;
+    (first != "bin").then(|| first.trim_end_matches(".rs").to_owned())
+}
+
+/// Whether `super::` in this file means the crate's root.
+pub(super) fn is_top(name: &str) -> bool {
+    let below = name.trim_start_matches("agentgate-daemon/src/");
+    !below.contains('/') || below.matches('/').count() == 1 && below.ends_with("/mod.rs")
+}
+
+/// What a module names but may not.
+pub(super) fn breaches(module: &str, paths: &[String]) -> Vec<String> {
+    if EVERYTHING.contains(&module) {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = TABLE.iter().find(|(name, _)| *name == module) else {
+        return vec![format!(
+            "module {module} is not in the import table: give it a row and say why"
+        )];
+    };
+    let mut found: Vec<String> = paths
+        .iter()
+        .filter(|path| {
+            let first = path.split("::").next().unwrap_or_default();
+            let open = first == module || OPEN.contains(&first);
+            !open && !allowed.iter().any(|entry| covers(entry, path))
+        })
+        .map(|path| {
+            format!(
+                "{module} may not import crate::{path}; it may: model {}",
+                allowed.join(" ")
+            )
+        })
+        .collect();
+    found.dedup();
+    found
+}
+
+fn covers(entry: &str, path: &str) -> bool {
+    path.strip_prefix(entry)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Every path below `crate::` that the code names, `use` trees unfolded. Where `top` is set, `super::`
+/// means the same.
+pub(super) fn of(code: &str, top: bool) -> Vec<String> {
+    let code: String = code
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let mut found = Vec::new();
+    for root in ["crate::", "super::"] {
+        if root == "super::" && !top {
+            continue;
+        }
+        for (at, _) in code.match_indices(root) {
+            let before = code.get(..at).and_then(|text| text.chars().next_back());
+            let part_of_longer = before.is_some_and(|c| c.is_alphanumeric() || "_:$".contains(c));
+            if !part_of_longer {
+                unfold(code.get(at + root.len()..).unwrap_or_default(), "", &mut found);
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Reads one path or `use` tree at the beginning of `text`; gives what follows it.
+fn unfold<'a>(text: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = unfold(rest, prefix, found).trim_start();
+            // `name as other`: what it is called here does not matter.
+            if let Some(renamed) = rest.strip_prefix("as ") {
+                rest = renamed
+                    .trim_start()
+                    .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+                rest = rest.trim_start();
+            }
+            match rest.strip_prefix(',') {
+                Some(more) if !more.trim_start().starts_with('}') => rest = more,
+                Some(more) => return more.trim_start().strip_prefix('}').unwrap_or(more),
+                None => return rest.strip_prefix('}').unwrap_or(rest),
+            }
+        }
+    }
+    let end = text
+        .find(|c: char| !c.is_alphanumeric() && c != '_')
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    let path = match (prefix, name) {
+        ("", name) => name.to_owned(),
+        (prefix, "" | "self") => prefix.to_owned(),
+        (prefix, name) => format!("{prefix}::{name}"),
+    };
+    match rest.strip_prefix("::") {
+        Some(rest) if !rest.starts_with('<') => unfold(rest, &path, found),
+        Some(_) | None => {
+            if !path.is_empty() {
+                found.push(path);
+            }
+            // A glob is the module itself.
+            rest.strip_prefix('*').unwrap_or(rest)
+        }
+    }
+}
