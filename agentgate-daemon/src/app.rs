@@ -72,7 +72,10 @@ impl Guard {
 
 /// A cgroup's path as `/proc/PID/cgroup` gives it.
 fn below(mount: &Path, directory: &Path) -> String {
-    format!("/{}", directory.strip_prefix(mount).unwrap_or(directory).display())
+    format!(
+        "/{}",
+        directory.strip_prefix(mount).unwrap_or(directory).display()
+    )
 }
 
 /// What outlives the construction and is shared with tests and tools in the same process.
@@ -101,7 +104,9 @@ pub struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,10 +115,19 @@ impl std::fmt::Debug for App {
 /// # Errors
 /// Whatever keeps it from starting, in one line with its causes.
 pub fn run(config: Config) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime")?;
     runtime.block_on(async {
-        let (mount, directory) = (kernel::cgroup2_mount()?, kernel::guarded_path(&config.gate.cgroup)?);
-        let options = kernel::Options { cgroup: directory.clone(), pin_dir: config.gate.pin_dir.clone() };
+        let (mount, directory) = (
+            kernel::cgroup2_mount()?,
+            kernel::guarded_path(&config.gate.cgroup)?,
+        );
+        let options = kernel::Options {
+            cgroup: directory.clone(),
+            pin_dir: config.gate.pin_dir.clone(),
+        };
         let attached = Arc::new(Attached::start(&options)?);
         let path = below(&mount, &directory);
         let guard = Guard {
@@ -186,14 +200,20 @@ impl App {
         let extra: Vec<PathBuf> = config.tls.extra_roots.iter().cloned().collect();
         launch::bundle::write(&paths.bundle, &launch::bundle::SYSTEM_BUNDLES, &extra, &pem)
             .context("the agents' trust bundle")?;
-        launch::bundle::write_environment_file(&paths.env_file, &paths.bundle).context("the agents' environment")?;
+        launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
+            .context("the agents' environment")?;
 
         let ms = Duration::from_millis;
         let limits = &config.limits;
         let idle = ms(limits.idle_timeout_ms);
-        let resolver = Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
+        let resolver = Resolver::new(&config.dns.resolvers)
+            .map_err(anyhow::Error::msg)
+            .context("the resolver")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
-        let deadlines = forward::Deadlines { connect: ms(limits.connect_timeout_ms), idle };
+        let deadlines = forward::Deadlines {
+            connect: ms(limits.connect_timeout_ms),
+            idle,
+        };
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
@@ -210,8 +230,14 @@ impl App {
             sessions: Arc::new(Sessions::new(&guard.mount, &guard.directory).context("the guarded cgroup")?),
             agent_tls: AgentTls::new(leaves, ms(limits.handshake_timeout_ms))?,
             exchanger: Arc::new(exchanger),
-            sniff: sniff::Deadlines { silence: ms(limits.silence_ms), total: ms(limits.sniff_timeout_ms) },
-            serve: serve::Limits { header_bytes: limits.header_bytes, header_time: ms(limits.header_timeout_ms) },
+            sniff: sniff::Deadlines {
+                silence: ms(limits.silence_ms),
+                total: ms(limits.sniff_timeout_ms),
+            },
+            serve: serve::Limits {
+                header_bytes: limits.header_bytes,
+                header_time: ms(limits.header_timeout_ms),
+            },
             drain: drain.watch(),
         };
         let listeners = Listeners::bind(config.gate.listen_port, limits.connections).await?;
@@ -240,7 +266,8 @@ impl App {
             started: Timestamp::now(),
             config,
         };
-        app.kernel.configure(&app.settings(&app.handles.policy.current()))?;
+        app.kernel
+            .configure(&app.settings(&app.handles.policy.current()))?;
         Ok(app)
     }
 
@@ -265,21 +292,43 @@ impl App {
     /// Serves until `stop`, then drains: no more accepting, what is under way ends or is ended at the
     /// deadline, and the last records are written.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { config, handles, kernel, guard, stages, listeners, control, dashboard, ca, audit_thread, drain, started } =
-            self;
+        let Self {
+            config,
+            handles,
+            kernel,
+            guard,
+            stages,
+            listeners,
+            control,
+            dashboard,
+            ca,
+            audit_thread,
+            drain,
+            started,
+        } = self;
         let connections = Tasks::default();
         let services = Tasks::default();
         let port = listeners.port();
-        let dashboard_at = dashboard.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
+        let dashboard_at = dashboard
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok());
         control_note(&handles.audit, "the gate started").await;
 
         if let Some(events) = kernel.events() {
-            services.spawn(denials::record(events, stages.sessions.clone(), handles.audit.clone()));
+            services.spawn(denials::record(
+                events,
+                stages.sessions.clone(),
+                handles.audit.clone(),
+            ));
         }
         services.spawn(follow_policy(
             handles.policy.clone(),
             kernel.clone(),
-            Wanted { resolvers: config.dns.resolvers.clone(), port, gate_ports: dashboard_at.map(|a| a.port()).into_iter().collect() },
+            Wanted {
+                resolvers: config.dns.resolvers.clone(),
+                port,
+                gate_ports: dashboard_at.map(|a| a.port()).into_iter().collect(),
+            },
             drain.watch(),
         ));
         let watching = handles.policy.clone().watch(drain.watch());
@@ -291,8 +340,19 @@ impl App {
         services.spawn(sweep(stages.clone(), drain.watch()));
         services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
 
-        let gate = gate_report(&guard, kernel.clone(), connections.clone(), port, dashboard_at, started, drain.watch());
-        let url = dashboard.as_ref().zip(dashboard_at).map(|((_, token), at)| format!("http://{at}/login?token={}", token.expose()));
+        let gate = gate_report(
+            &guard,
+            kernel.clone(),
+            connections.clone(),
+            port,
+            dashboard_at,
+            started,
+            drain.watch(),
+        );
+        let url = dashboard
+            .as_ref()
+            .zip(dashboard_at)
+            .map(|((_, token), at)| format!("http://{at}/login?token={}", token.expose()));
         let context = ControlContext {
             policy: handles.policy.clone(),
             audit: handles.audit.clone(),
@@ -302,7 +362,10 @@ impl App {
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
             guarded: PathBuf::from(guard.path()),
-            dashboard: url.zip(dashboard_at).map(|(url, listen)| DashboardAccess { listen, url: url.into() }),
+            dashboard: url.zip(dashboard_at).map(|(url, listen)| DashboardAccess {
+                listen,
+                url: url.into(),
+            }),
         };
         services.spawn(control::server::serve(control, Arc::new(context), drain.watch()));
         if let Some((listener, token)) = dashboard
@@ -321,7 +384,9 @@ impl App {
 
         let accepting = {
             let connections = connections.clone();
-            listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
+            listeners.run(drain.watch(), move |accepted| {
+                connections.spawn(stages.clone().run(accepted))
+            })
         };
         services.spawn(accepting);
         tell_systemd(&[sd_notify::NotifyState::Ready]);
@@ -346,7 +411,10 @@ impl App {
     }
 
     fn settings(&self, policy: &Policy) -> Settings {
-        let dashboard = self.dashboard.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
+        let dashboard = self
+            .dashboard
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok());
         Wanted {
             resolvers: self.config.dns.resolvers.clone(),
             port: self.listeners.port(),
@@ -365,10 +433,17 @@ struct Wanted {
 
 impl Wanted {
     fn settings(&self, policy: &Policy) -> Settings {
-        let mut settings = Settings { listener_port: self.port, ..Settings::default() };
+        let mut settings = Settings {
+            listener_port: self.port,
+            ..Settings::default()
+        };
         // One port serves both families in the kernel: the first resolver's.
         let port = self.resolvers.first().map(SocketAddr::port);
-        for resolver in self.resolvers.iter().filter(|resolver| Some(resolver.port()) == port) {
+        for resolver in self
+            .resolvers
+            .iter()
+            .filter(|resolver| Some(resolver.port()) == port)
+        {
             match resolver.ip() {
                 IpAddr::V4(ip) if settings.dns4 == [0; 4] => {
                     settings.dns4 = ip.octets();
@@ -393,7 +468,12 @@ impl Wanted {
 }
 
 /// Installs the kernel's part of each new policy.
-async fn follow_policy(policy: PolicyHandle, kernel: Arc<dyn Kernel>, wanted: Wanted, mut drain: watch::Receiver<bool>) {
+async fn follow_policy(
+    policy: PolicyHandle,
+    kernel: Arc<dyn Kernel>,
+    wanted: Wanted,
+    mut drain: watch::Receiver<bool>,
+) {
     let mut generation = policy.subscribe();
     loop {
         tokio::select! {
@@ -451,7 +531,10 @@ fn gate_report(
         pid: std::process::id(),
         started,
         guarded: guarded.clone(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))],
+        listen: vec![
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ],
         programs: programs.clone(),
         lost_events: kernel.lost_events().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");

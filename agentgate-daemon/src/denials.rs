@@ -61,7 +61,10 @@ fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
     let code = denial.map_or("unknown", Denial::code);
     record.protocol = protocol(event).to_owned();
     if destination.port() != 0 {
-        record.authority = Some(Authority { host: Host::from(destination.ip()), port: destination.port() });
+        record.authority = Some(Authority {
+            host: Host::from(destination.ip()),
+            port: destination.port(),
+        });
     }
     record.verdict = Some(Verdict {
         action: Action::Deny,

@@ -69,7 +69,11 @@ impl Exchanger {
     pub async fn run(&self, on: Arc<OnConnection>, request: Request<Incoming>) -> Response<AgentBody> {
         let clock = Instant::now();
         let (head, body) = request.into_parts();
-        let asked = Asked { version: head.version, prefer_400: refusal::retries_403(&head.headers), clock };
+        let asked = Asked {
+            version: head.version,
+            prefer_400: refusal::retries_403(&head.headers),
+            clock,
+        };
         let record = opened(&on, &head);
         if let Some((refusal, host)) = unsupported(&head) {
             return self.refuse(&asked, record, refusal, host, head, body).await;
@@ -81,9 +85,11 @@ impl Exchanger {
             subject: &on.subject,
         };
         match self.policy.current().judge(context, head) {
-            Judgement::Deny { refusal, head, authority } => {
-                self.refuse(&asked, record, refusal, authority, head, body).await
-            }
+            Judgement::Deny {
+                refusal,
+                head,
+                authority,
+            } => self.refuse(&asked, record, refusal, authority, head, body).await,
             Judgement::Allow(permit) => self.forward(&asked, &on, record, permit, body).await,
         }
     }
@@ -105,12 +111,20 @@ impl Exchanger {
             Ok(entry) => entry,
             Err(error) => return asked.unrecorded(Some(&authority.host), &error.to_string()),
         };
-        let ending = Arc::new(Ending(Mutex::new(Moving { entry: Some(entry), ..Moving::default() })));
+        let ending = Arc::new(Ending(Mutex::new(Moving {
+            entry: Some(entry),
+            ..Moving::default()
+        })));
         let sent = {
             let ending = ending.clone();
-            Tee::new(body, self.limits.request_bytes, self.limits.idle, move |end, captured| {
-                ending.with(|parts| parts.request = Some((end, captured)));
-            })
+            Tee::new(
+                body,
+                self.limits.request_bytes,
+                self.limits.idle,
+                move |end, captured| {
+                    ending.with(|parts| parts.request = Some((end, captured)));
+                },
+            )
         };
         match self.forwarder.send(&on.subject.session, permit, sent).await {
             Ok(Sent { response, reuse }) => self.answer(asked, ending, response, reuse),
@@ -139,12 +153,17 @@ impl Exchanger {
             });
         });
         to_agent(&mut head, asked.version);
-        let body = Tee::new(body, self.limits.response_bytes, self.limits.idle, move |end, captured| {
-            if end == End::Complete {
-                reuse.complete();
-            }
-            ending.with(|parts| parts.response = Some((end, captured)));
-        });
+        let body = Tee::new(
+            body,
+            self.limits.response_bytes,
+            self.limits.idle,
+            move |end, captured| {
+                if end == End::Complete {
+                    reuse.complete();
+                }
+                ending.with(|parts| parts.response = Some((end, captured)));
+            },
+        );
         Response::from_parts(head, Either::Right(body))
     }
 
@@ -182,14 +201,17 @@ impl Exchanger {
                 return asked.unrecorded(host.as_ref(), &error.to_string());
             }
         };
-        asked.say(host.as_ref(), &Message {
-            status: refusal.status,
-            reason: &refusal.verdict.reason,
-            rule: &refusal.verdict.rule,
-            remedy: &refusal.remedy,
-            retry: false,
-            record: Some(id),
-        })
+        asked.say(
+            host.as_ref(),
+            &Message {
+                status: refusal.status,
+                reason: &refusal.verdict.reason,
+                rule: &refusal.verdict.rule,
+                remedy: &refusal.remedy,
+                retry: false,
+                record: Some(id),
+            },
+        )
     }
 
     async fn refused_body(&self, mut body: Incoming) -> Captured {
@@ -220,8 +242,16 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
     record.parent = Some(on.flow_id);
     record.subject = Some(on.subject.clone());
     record.flow = Some(on.flow.clone());
-    record.protocol = if head.version == http::Version::HTTP_2 { "http/2" } else { "http/1" }.to_owned();
-    let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    record.protocol = if head.version == http::Version::HTTP_2 {
+        "http/2"
+    } else {
+        "http/1"
+    }
+    .to_owned();
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
     record.request = Some(RequestHead {
         method: head.method.to_string(),
         scheme: on.scheme.as_str().to_owned(),
@@ -237,7 +267,11 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
 /// record nothing. 426 makes clients that can do without a WebSocket fall back to HTTP.
 fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
     let refuse = |rule: &str, status, reason: &str| Refusal {
-        verdict: Verdict { action: Action::Deny, rule: format!("gate:{rule}"), reason: reason.to_owned() },
+        verdict: Verdict {
+            action: Action::Deny,
+            rule: format!("gate:{rule}"),
+            reason: reason.to_owned(),
+        },
         flags: vec![Flag::new(rule, Severity::Medium, reason)],
         status,
         remedy: String::new(),
@@ -245,18 +279,34 @@ fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
     let refusal = if head.method == http::Method::CONNECT {
         refuse("connect_inside", 405, "CONNECT is not carried through the gate")
     } else if head.headers.contains_key(http::header::UPGRADE) && !is_h2c_offer(head) {
-        refuse("upgrade", 426, "a switch of protocol (WebSocket) is not carried through the gate; use plain HTTP")
+        refuse(
+            "upgrade",
+            426,
+            "a switch of protocol (WebSocket) is not carried through the gate; use plain HTTP",
+        )
     } else {
         return None;
     };
-    let host = head.uri.host().or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()?.split(':').next());
-    let authority = host.and_then(|host| Host::parse(host).ok()).map(|host| Authority { host, port: 0 });
+    let host = head.uri.host().or_else(|| {
+        head.headers
+            .get(http::header::HOST)?
+            .to_str()
+            .ok()?
+            .split(':')
+            .next()
+    });
+    let authority = host
+        .and_then(|host| Host::parse(host).ok())
+        .map(|host| Authority { host, port: 0 });
     Some((refusal, authority))
 }
 
 /// An offer of HTTP/2 that a server is free to ignore (RFC 7540 3.2): curl sends it on plain HTTP.
 fn is_h2c_offer(head: &Parts) -> bool {
-    head.headers.get_all(http::header::UPGRADE).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+    head.headers
+        .get_all(http::header::UPGRADE)
+        .iter()
+        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// What is needed of a request to answer it.
@@ -279,14 +329,17 @@ impl Asked {
     /// The store does not take records: nothing may leave.
     fn unrecorded(&self, host: Option<&Host>, error: &str) -> Response<AgentBody> {
         tracing::error!(error, "refused: the audit log cannot be written");
-        self.say(host, &Message {
-            status: 503,
-            reason: "the audit log cannot be written, so nothing may leave",
-            rule: "gate:audit_unavailable",
-            remedy: "ask the host's administrator to look at `agentctl status`",
-            retry: true,
-            record: None,
-        })
+        self.say(
+            host,
+            &Message {
+                status: 503,
+                reason: "the audit log cannot be written, so nothing may leave",
+                rule: "gate:audit_unavailable",
+                remedy: "ask the host's administrator to look at `agentctl status`",
+                retry: true,
+                record: None,
+            },
+        )
     }
 
     /// The origin could not be reached or refused to be understood.
@@ -304,7 +357,9 @@ impl Asked {
                     record.flags.extend(refusal.flags.iter().cloned());
                 }
                 if let ForwardError::Certificate(_) = error {
-                    record.flags.push(Flag::new(error.code(), Severity::High, reason.clone()));
+                    record
+                        .flags
+                        .push(Flag::new(error.code(), Severity::High, reason.clone()));
                 }
                 record.response = Some(ResponseHead {
                     status: error.status(),
@@ -315,14 +370,17 @@ impl Asked {
             });
             parts.entry.as_ref().map(Entry::id)
         });
-        self.say(Some(host), &Message {
-            status: error.status(),
-            reason: &reason,
-            rule: &rule,
-            remedy: &remedy,
-            retry: error.is_passing(),
-            record,
-        })
+        self.say(
+            Some(host),
+            &Message {
+                status: error.status(),
+                reason: &reason,
+                rule: &rule,
+                remedy: &remedy,
+                retry: error.is_passing(),
+                record,
+            },
+        )
     }
 }
 
@@ -356,12 +414,27 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         let parts = mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let Moving { entry: Some(mut entry), request, response, failure } = parts else { return };
+        let Moving {
+            entry: Some(mut entry),
+            request,
+            response,
+            failure,
+        } = parts
+        else {
+            return;
+        };
         let record = entry.record();
         let broke = |blame: &str, code: &str, detail: String| {
-            Some(Failure { blame: blame.to_owned(), code: code.to_owned(), detail })
+            Some(Failure {
+                blame: blame.to_owned(),
+                code: code.to_owned(),
+                detail,
+            })
         };
-        let denied = record.verdict.as_ref().is_some_and(|verdict| verdict.action == Action::Deny);
+        let denied = record
+            .verdict
+            .as_ref()
+            .is_some_and(|verdict| verdict.action == Action::Deny);
         let (state, failure) = match (failure, &response) {
             (Some(failure), _) if denied => (State::Refused, Some(failure)),
             (Some(failure), _) => (State::Failed, Some(failure)),
@@ -369,9 +442,14 @@ impl Drop for Ending {
             (None, Some((End::Failed(why), _))) => {
                 (State::Failed, broke("origin", "origin_broke_off", why.clone()))
             }
-            (None, Some((End::Dropped, _)) | None) => {
-                (State::Cancelled, broke("agent", "agent_went_away", "the agent closed before the end".to_owned()))
-            }
+            (None, Some((End::Dropped, _)) | None) => (
+                State::Cancelled,
+                broke(
+                    "agent",
+                    "agent_went_away",
+                    "the agent closed before the end".to_owned(),
+                ),
+            ),
         };
         record.failure = failure;
         if let (Some(head), Some((_, captured))) = (record.request.as_mut(), request) {

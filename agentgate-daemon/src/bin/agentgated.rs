@@ -30,8 +30,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref(), &arguments.root) {
         Ok(config) => config,
-        Err(error) => {
-            say(&format!("agentgated: {error}"));
+        Err(errors) => {
+            for error in errors {
+                say(&error.to_string());
+            }
             return ExitCode::from(2);
         }
     };

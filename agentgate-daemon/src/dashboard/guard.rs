@@ -66,22 +66,31 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 /// 127.0.0.1 (DNS rebinding) is answered. Any port: the browser may come through a tunnel.
 fn addressed_here(request: &Request) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let ours = |text: &str| text.parse::<uri::Authority>().is_ok_and(|authority| is_loopback_name(&authority));
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let ours = |text: &str| {
+        text.parse::<uri::Authority>()
+            .is_ok_and(|authority| is_loopback_name(&authority))
+    };
     host.to_str().is_ok_and(ours) && request.uri().authority().is_none_or(is_loopback_name)
 }
 
 fn is_loopback_name(authority: &uri::Authority) -> bool {
     // User information is no part of a Host header.
     !authority.as_str().contains('@')
-        && (authority.host().eq_ignore_ascii_case("localhost") || matches!(authority.host(), "127.0.0.1" | "[::1]"))
+        && (authority.host().eq_ignore_ascii_case("localhost")
+            || matches!(authority.host(), "127.0.0.1" | "[::1]"))
 }
 
 /// Whether a browser says that this state-changing request comes from our own page. Clients that are
 /// no browsers send neither header; they are held by the CSRF token or the bearer token.
 pub(super) fn same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
-    match (text(header::HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {
+    match (
+        text(header::HeaderName::from_static("sec-fetch-site")),
+        text(header::ORIGIN),
+    ) {
         // With `Referrer-Policy: no-referrer` browsers send `Origin: null` for our own forms (Fetch,
         // "append a request `Origin` header"), so Sec-Fetch-Site has the say where there is one.
         (Some(site), None | Some("null")) => site == "same-origin",
@@ -93,12 +102,16 @@ pub(super) fn same_origin(headers: &HeaderMap) -> bool {
 
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-    origin.strip_prefix("http://").is_some_and(|rest| Some(rest) == host)
+    origin
+        .strip_prefix("http://")
+        .is_some_and(|rest| Some(rest) == host)
 }
 
 /// The address of the client, where the server recorded it.
 pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
-    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer)
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| *peer)
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -128,7 +141,11 @@ pub(super) struct Viewer {
 impl Viewer {
     /// Who this is, for the audit log.
     pub(super) fn who(&self) -> String {
-        format!("dashboard session {} from {}", self.session.number, from(self.peer))
+        format!(
+            "dashboard session {} from {}",
+            self.session.number,
+            from(self.peer)
+        )
     }
 
     /// Whether `presented` is the token that this session's forms carry.
@@ -143,7 +160,10 @@ impl FromRequestParts<Arc<Shared>> for Viewer {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
         let session = cookie(&parts.headers).and_then(|id| shared.door.find(id, Instant::now()));
         match session {
-            Some(session) => Ok(Self { session, peer: peer(&parts.extensions) }),
+            Some(session) => Ok(Self {
+                session,
+                peer: peer(&parts.extensions),
+            }),
             None if parts.method == Method::GET && parts.uri.path() != "/live" => {
                 Err(Redirect::to("/login").into_response())
             }
@@ -170,11 +190,16 @@ impl FromRequestParts<Arc<Shared>> for Client {
             {
                 return Ok(Self { who: viewer.who() });
             }
-            return Err(reply::api_problem(StatusCode::UNAUTHORIZED, "send Authorization: Bearer TOKEN"));
+            return Err(reply::api_problem(
+                StatusCode::UNAUTHORIZED,
+                "send Authorization: Bearer TOKEN",
+            ));
         };
         let token = value.to_str().ok().and_then(bearer).unwrap_or_default();
         match shared.door.check(token, Instant::now()) {
-            Ok(()) => Ok(Self { who: format!("dashboard API from {}", from(peer)) }),
+            Ok(()) => Ok(Self {
+                who: format!("dashboard API from {}", from(peer)),
+            }),
             Err(refused) => {
                 let (status, retry) = failed(&refused, peer);
                 let mut response = reply::api_problem(status, "not the dashboard's token");
@@ -204,9 +229,10 @@ pub(super) fn failed(refused: &Refused, peer: Option<SocketAddr>) -> (StatusCode
             (StatusCode::UNAUTHORIZED, None)
         }
         // Not logged: the limit keeps a flood out of the log too.
-        Refused::TooMany(wait) => {
-            (StatusCode::TOO_MANY_REQUESTS, Some(HeaderValue::from(wait.as_secs().saturating_add(1))))
-        }
+        Refused::TooMany(wait) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            Some(HeaderValue::from(wait.as_secs().saturating_add(1))),
+        ),
         Refused::NoRandomness => {
             tracing::error!("dashboard: no randomness for a session");
             (StatusCode::SERVICE_UNAVAILABLE, None)
@@ -215,8 +241,15 @@ pub(super) fn failed(refused: &Refused, peer: Option<SocketAddr>) -> (StatusCode
 }
 
 /// Refuses a client that is not on this host, should the listener ever be bound elsewhere.
-pub(super) async fn loopback_only(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+pub(super) async fn loopback_only(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| peer.ip());
     if peer.is_some_and(|ip: IpAddr| !ip.to_canonical().is_loopback()) {
         tracing::warn!(listen = %shared.listen, ?peer, "dashboard: refused a client that is not on this host");
         return reply::problem(StatusCode::FORBIDDEN, "Only clients on this host are served.");
@@ -253,7 +286,11 @@ mod tests {
             for host in hosts {
                 request = request.header("host", *host);
             }
-            assert_eq!(addressed_here(&request.body(Body::empty()).unwrap()), expect, "{hosts:?} {target}");
+            assert_eq!(
+                addressed_here(&request.body(Body::empty()).unwrap()),
+                expect,
+                "{hosts:?} {target}"
+            );
         }
     }
 

@@ -48,7 +48,10 @@ pub(super) async fn live(
         Err(rejection) => return reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     let filter = match filter {
-        Ok(filter) => Filter { before: None, ..filter },
+        Ok(filter) => Filter {
+            before: None,
+            ..filter
+        },
         Err(error) => return reply::problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let Ok(slot) = shared.live.clone().try_acquire_owned() else {
@@ -64,7 +67,9 @@ pub(super) async fn live(
         shared,
         _slot: slot,
     };
-    let body = Body::new(Events { next: Some(Box::pin(feed.step())) });
+    let body = Body::new(Events {
+        next: Some(Box::pin(feed.step())),
+    });
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
@@ -139,7 +144,11 @@ impl Feed {
             }
         };
         let today = Timestamp::now();
-        let rows: String = listing.records.iter().map(|record| row(record, today).into_string()).collect();
+        let rows: String = listing
+            .records
+            .iter()
+            .map(|record| row(record, today).into_string())
+            .collect();
         self.sent = Some(tokio::time::Instant::now());
         Some((event("page", &rows), Some(self)))
     }
@@ -208,7 +217,9 @@ impl http_body::Body for Events {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(step) = &mut self.next else { return Poll::Ready(None) };
+        let Some(step) = &mut self.next else {
+            return Poll::Ready(None);
+        };
         match step.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
@@ -230,7 +241,10 @@ mod tests {
     #[test]
     fn an_event_cannot_be_broken_out_of() {
         assert_eq!(event("row", "<tr>"), "event: row\ndata: <tr>\n\n");
-        assert_eq!(event("row", "a\nevent: b\r\n\n"), "event: row\ndata: a\ndata: event: b\ndata: \ndata: \ndata: \n\n");
+        assert_eq!(
+            event("row", "a\nevent: b\r\n\n"),
+            "event: row\ndata: a\ndata: event: b\ndata: \ndata: \ndata: \n\n"
+        );
         assert_eq!(event("page", ""), "event: page\ndata: \n\n");
     }
 }

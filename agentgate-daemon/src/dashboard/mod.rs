@@ -76,7 +76,9 @@ pub struct DashboardContext {
 
 impl fmt::Debug for DashboardContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DashboardContext").field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("DashboardContext")
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,7 +102,14 @@ pub fn router(context: DashboardContext) -> Router {
 }
 
 fn shared(context: DashboardContext) -> Arc<Shared> {
-    let DashboardContext { policy, audit, store, token, listen, status } = context;
+    let DashboardContext {
+        policy,
+        audit,
+        store,
+        token,
+        listen,
+        status,
+    } = context;
     Arc::new(Shared {
         policy,
         audit,
@@ -131,7 +140,10 @@ fn routes(shared: Arc<Shared>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::loopback_only))
+        .layer(middleware::from_fn_with_state(
+            shared.clone(),
+            guard::loopback_only,
+        ))
         .layer(middleware::from_fn(guard::harden))
         .with_state(shared)
 }
@@ -153,7 +165,11 @@ async fn not_found(request: Request) -> Response {
 }
 
 async fn method_not_allowed(request: Request) -> Response {
-    either(&request, StatusCode::METHOD_NOT_ALLOWED, "That cannot be done here.")
+    either(
+        &request,
+        StatusCode::METHOD_NOT_ALLOWED,
+        "That cannot be done here.",
+    )
 }
 
 fn either(request: &Request, status: StatusCode, text: &str) -> Response {

@@ -38,7 +38,9 @@ pub async fn serve(listener: TcpListener, context: DashboardContext, mut drain: 
     let mut connections = JoinSet::new();
     loop {
         // The semaphore is never closed, so a permit always comes.
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,

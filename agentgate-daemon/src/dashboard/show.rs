@@ -18,7 +18,13 @@ pub(super) fn visible_lines(text: &str) -> Cow<'_, str> {
 }
 
 fn reveal(text: &str, lines: bool) -> Cow<'_, str> {
-    let hidden = |c: char| if lines && matches!(c, '\n' | '\t') { false } else { is_hidden(c) };
+    let hidden = |c: char| {
+        if lines && matches!(c, '\n' | '\t') {
+            false
+        } else {
+            is_hidden(c)
+        }
+    };
     if !text.chars().any(hidden) {
         return Cow::Borrowed(text);
     }
@@ -96,7 +102,11 @@ pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
                 time.to_owned()
             } else {
                 // The year and the seconds give way to the day; the row's title has all of it.
-                format!("{} {}", day.get(5..).unwrap_or(day), time.get(..5).unwrap_or(time))
+                format!(
+                    "{} {}",
+                    day.get(5..).unwrap_or(day),
+                    time.get(..5).unwrap_or(time)
+                )
             }
         }
         (Some(_) | None, _) => text,
@@ -167,11 +177,18 @@ pub(super) fn remedy(record: &Record) -> Option<String> {
     let verdict = record.verdict.as_ref().filter(|v| v.action == Action::Deny)?;
     let original = record.flow.as_ref().map(|f| f.original.0);
     match verdict.rule.split_once(':')? {
-        ("mode", _) => record.authority.as_ref().map(|a| format!("agentctl allow {}", a.host)),
+        ("mode", _) => record
+            .authority
+            .as_ref()
+            .map(|a| format!("agentctl allow {}", a.host)),
         ("deny", pattern) => Some(format!("agentctl deny {pattern} --remove")),
         ("invariant", "opaque" | "missing_sni" | "metadata") => original.map(|to| {
             let bits = if to.is_ipv4() { 32 } else { 128 };
-            format!("cidrs = [{{ allow = \"{}/{bits}\", ports = [{}] }}]", to.ip(), to.port())
+            format!(
+                "cidrs = [{{ allow = \"{}/{bits}\", ports = [{}] }}]",
+                to.ip(),
+                to.port()
+            )
         }),
         _ => None,
     }
@@ -245,16 +262,31 @@ mod tests {
     #[test]
     fn remedies() {
         let mut record = Record::new(Kind::Exchange, Timestamp(0));
-        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
+        record.authority = Some(Authority {
+            host: Host::parse("api.example.com").unwrap(),
+            port: 443,
+        });
         let rows = [
-            (Action::Deny, "mode:enforce", Some("agentctl allow api.example.com")),
-            (Action::Deny, "deny:*.example.com", Some("agentctl deny *.example.com --remove")),
+            (
+                Action::Deny,
+                "mode:enforce",
+                Some("agentctl allow api.example.com"),
+            ),
+            (
+                Action::Deny,
+                "deny:*.example.com",
+                Some("agentctl deny *.example.com --remove"),
+            ),
             (Action::Deny, "invariant:destination_mismatch", None),
             (Action::Deny, "invariant:opaque", None),
             (Action::Allow, "mode:blocklist", None),
         ];
         for (action, rule, expect) in rows {
-            record.verdict = Some(Verdict { action, rule: rule.to_owned(), reason: String::new() });
+            record.verdict = Some(Verdict {
+                action,
+                rule: rule.to_owned(),
+                reason: String::new(),
+            });
             assert_eq!(remedy(&record).as_deref(), expect, "{rule}");
         }
     }

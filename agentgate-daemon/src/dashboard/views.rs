@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use axum::{
     Form,
-    extract::{Path, Query, State, rejection::{FormRejection, PathRejection, QueryRejection}},
+    extract::{
+        Path, Query, State,
+        rejection::{FormRejection, PathRejection, QueryRejection},
+    },
     http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
@@ -12,8 +15,9 @@ use maud::Markup;
 use serde::Deserialize;
 
 use super::{
-    Shared, change,
+    Shared,
     auth::Refused,
+    change,
     filter::Params,
     guard::{self, Viewer},
     layout::{self, Standing},
@@ -36,7 +40,10 @@ impl Shared {
     }
 
     fn page(&self, status: StatusCode, title: &str, viewer: &Viewer, main: &Markup) -> Response {
-        reply::page(status, layout::page(title, &self.standing(), &viewer.session.csrf, main))
+        reply::page(
+            status,
+            layout::page(title, &self.standing(), &viewer.session.csrf, main),
+        )
     }
 
     /// The page for a store that cannot be read.
@@ -68,7 +75,11 @@ pub(super) async fn list(
         },
         Err(error) => (read::Listing::default(), Some(error)),
     };
-    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    let status = if error.is_some() {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
     let list = List {
         params: &params,
         error,
@@ -96,7 +107,10 @@ pub(super) async fn detail(
     params: Result<Query<DetailParams>, QueryRejection>,
 ) -> Response {
     let not_found = || {
-        let main = message::message("No such record", "The audit log holds no record with this number.");
+        let main = message::message(
+            "No such record",
+            "The audit log holds no record with this number.",
+        );
         shared.page(StatusCode::NOT_FOUND, "Not found", &viewer, &main)
     };
     let Ok(Path(id)) = id else { return not_found() };
@@ -208,7 +222,10 @@ pub(super) async fn logout(
         return reply::problem(StatusCode::BAD_REQUEST, "The form is incomplete.");
     };
     if !guard::same_origin(&headers) || !viewer.csrf_matches(&form.csrf) {
-        return reply::problem(StatusCode::FORBIDDEN, "This form does not belong to your session.");
+        return reply::problem(
+            StatusCode::FORBIDDEN,
+            "This form does not belong to your session.",
+        );
     }
     shared.door.logout(viewer.session.number);
     with_cookie(Redirect::to("/login").into_response(), None)

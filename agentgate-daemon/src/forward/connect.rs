@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::{net::TcpStream, time::{Instant, timeout, timeout_at}};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::ForwardError;
@@ -22,14 +25,26 @@ pub(super) async fn tcp(addresses: &[SocketAddr], deadline: Duration) -> Result<
     let mut last = ForwardError::ConnectTimeout(deadline);
     for (index, address) in addresses.iter().enumerate() {
         let is_last = index + 1 == addresses.len();
-        let until = if is_last { end } else { end.min(Instant::now() + NEXT_ADDRESS) };
+        let until = if is_last {
+            end
+        } else {
+            end.min(Instant::now() + NEXT_ADDRESS)
+        };
         match timeout_at(until, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Without it small writes wait for an acknowledgement, up to 40 ms.
-                stream.set_nodelay(true).map_err(|source| ForwardError::Connect { address: *address, source })?;
+                stream.set_nodelay(true).map_err(|source| ForwardError::Connect {
+                    address: *address,
+                    source,
+                })?;
                 return Ok(stream);
             }
-            Ok(Err(source)) => last = ForwardError::Connect { address: *address, source },
+            Ok(Err(source)) => {
+                last = ForwardError::Connect {
+                    address: *address,
+                    source,
+                }
+            }
             Err(_elapsed) => last = ForwardError::ConnectTimeout(deadline),
         }
         if Instant::now() >= end {
@@ -51,7 +66,8 @@ pub(super) async fn tls(
 ) -> Result<TlsStream<TcpStream>, ForwardError> {
     let name = match host.as_ip() {
         Some(ip) => ServerName::from(ip),
-        None => ServerName::try_from(host.as_str().to_owned()).map_err(|error| ForwardError::Tls(error.to_string()))?,
+        None => ServerName::try_from(host.as_str().to_owned())
+            .map_err(|error| ForwardError::Tls(error.to_string()))?,
     };
     match timeout(deadline, TlsConnector::from(config.clone()).connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),

@@ -56,7 +56,9 @@ pub struct Forwarder {
 
 impl fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forwarder").field("deadlines", &self.deadlines).finish_non_exhaustive()
+        f.debug_struct("Forwarder")
+            .field("deadlines", &self.deadlines)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +81,9 @@ pub struct Reuse {
 impl Reuse {
     /// Gives the connection back, as soon as it is ready for another request.
     pub fn complete(mut self) {
-        let Some(mut sender) = self.sender.take() else { return };
+        let Some(mut sender) = self.sender.take() else {
+            return;
+        };
         if sender.is_ready() {
             self.pool.put(self.key, Ready::Http1(sender));
             return;
@@ -97,7 +101,12 @@ impl Forwarder {
     /// A forwarder with an empty pool.
     #[must_use]
     pub fn new(resolver: Resolver, tls: Arc<ClientConfig>, deadlines: Deadlines) -> Self {
-        Self { resolver, tls, pool: Arc::default(), deadlines }
+        Self {
+            resolver,
+            tls,
+            pool: Arc::default(),
+            deadlines,
+        }
     }
 
     /// Sends what `permit` permits, for `session`, with `body`.
@@ -107,10 +116,20 @@ impl Forwarder {
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn send(&self, session: &SessionId, permit: Permit, body: OriginBody) -> Result<Sent, ForwardError> {
+    pub async fn send(
+        &self,
+        session: &SessionId,
+        permit: Permit,
+        body: OriginBody,
+    ) -> Result<Sent, ForwardError> {
         let (head, destination, rule) = permit.into_parts();
         let prior_knowledge = destination.scheme == Scheme::Http && head.version == Version::HTTP_2;
-        let key = Key { session: session.clone(), destination, prior_knowledge, rule };
+        let key = Key {
+            session: session.clone(),
+            destination,
+            prior_knowledge,
+            rule,
+        };
         let mut request = Request::from_parts(head, body);
         let mut fresh = false;
         loop {
@@ -141,7 +160,14 @@ impl Forwarder {
                         Ready::Http1(sender) => Some(sender),
                         Ready::Http2(_) => None,
                     };
-                    return Ok(Sent { response, reuse: Reuse { sender, key, pool: self.pool.clone() } });
+                    return Ok(Sent {
+                        response,
+                        reuse: Reuse {
+                            sender,
+                            key,
+                            pool: self.pool.clone(),
+                        },
+                    });
                 }
                 Ok(Err(mut error)) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
@@ -176,16 +202,36 @@ impl Forwarder {
     }
 
     async fn connect(&self, key: &Key) -> Result<Ready, ForwardError> {
-        let Key { destination, rule, .. } = key;
+        let Key {
+            destination, rule, ..
+        } = key;
         let tcp = self.dial(destination, rule.as_ref()).await?;
         if destination.scheme == Scheme::Http {
-            return if key.prior_knowledge { self.http2(key, tcp).await } else { http1(tcp).await };
+            return if key.prior_knowledge {
+                self.http2(key, tcp).await
+            } else {
+                http1(tcp).await
+            };
         }
-        let tls = connect::tls(&self.tls, &destination.authority.host, tcp, self.deadlines.connect).await?;
-        if tls.get_ref().1.alpn_protocol() == Some(b"h2") { self.http2(key, tls).await } else { http1(tls).await }
+        let tls = connect::tls(
+            &self.tls,
+            &destination.authority.host,
+            tcp,
+            self.deadlines.connect,
+        )
+        .await?;
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.http2(key, tls).await
+        } else {
+            http1(tls).await
+        }
     }
 
-    async fn dial(&self, destination: &Destination, rule: &dyn AddressRule) -> Result<TcpStream, ForwardError> {
+    async fn dial(
+        &self,
+        destination: &Destination,
+        rule: &dyn AddressRule,
+    ) -> Result<TcpStream, ForwardError> {
         let addresses = self.resolver.addresses(&destination.authority, rule).await?;
         connect::tcp(&addresses, self.deadlines.connect).await
     }

@@ -73,8 +73,13 @@ struct Kept {
 
 impl Kept {
     fn drop_stale(&mut self, now: Instant) {
-        self.http1.retain(|(since, sender)| now.duration_since(*since) < IDLE && !sender.is_closed());
-        if self.http2.as_ref().is_some_and(|(since, sender)| now.duration_since(*since) >= IDLE || sender.is_closed()) {
+        self.http1
+            .retain(|(since, sender)| now.duration_since(*since) < IDLE && !sender.is_closed());
+        if self
+            .http2
+            .as_ref()
+            .is_some_and(|(since, sender)| now.duration_since(*since) >= IDLE || sender.is_closed())
+        {
             self.http2 = None;
         }
     }

@@ -51,14 +51,22 @@ pub struct Tee<B> {
 
 impl<B> fmt::Debug for Tee<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tee").field("total", &self.total).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Tee")
+            .field("total", &self.total)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
 impl<B: Body> Tee<B> {
     /// Keeps at most `limit` bytes; fails when the sender is silent for `idle`; calls `observer`
     /// exactly once, at the end or when dropped.
-    pub fn new(inner: B, limit: usize, idle: Duration, observer: impl FnOnce(End, Captured) + Send + 'static) -> Self {
+    pub fn new(
+        inner: B,
+        limit: usize,
+        idle: Duration,
+        observer: impl FnOnce(End, Captured) + Send + 'static,
+    ) -> Self {
         let complete = inner.is_end_stream();
         Self {
             inner,
@@ -86,7 +94,14 @@ impl<B> Tee<B> {
         if let Some(observer) = self.observer.take() {
             let bytes = std::mem::take(&mut self.prefix).freeze();
             let truncated = self.total > bytes.len() as u64;
-            observer(end, Captured { total: self.total, truncated, bytes });
+            observer(
+                end,
+                Captured {
+                    total: self.total,
+                    truncated,
+                    bytes,
+                },
+            );
         }
     }
 }
@@ -99,11 +114,16 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             let idle = this.idle;
-            let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
+            let waiting = this
+                .waiting
+                .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
             ready!(waiting.as_mut().poll(cx));
             let error = Idle(idle);
             this.end(End::Failed(error.to_string()));
@@ -141,7 +161,11 @@ where
 
 impl<B> Drop for Tee<B> {
     fn drop(&mut self) {
-        self.end(if self.complete { End::Complete } else { End::Dropped });
+        self.end(if self.complete {
+            End::Complete
+        } else {
+            End::Dropped
+        });
     }
 }
 
@@ -185,7 +209,11 @@ mod tests {
         let (tee, seen) = observed(Full::new(Bytes::from_static(b"0123456789")), 4);
         assert_eq!(tee.collect().await.unwrap().to_bytes(), "0123456789");
         let seen = seen.lock().unwrap();
-        let expect = Captured { total: 10, truncated: true, bytes: Bytes::from_static(b"0123") };
+        let expect = Captured {
+            total: 10,
+            truncated: true,
+            bytes: Bytes::from_static(b"0123"),
+        };
         assert_eq!(*seen, [(End::Complete, expect)]);
     }
 

@@ -112,10 +112,12 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
     fn u8(&mut self) -> Result<usize, InvalidHello> {
-        self.take(1).map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        self.take(1)
+            .map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
     }
     fn u16(&mut self) -> Result<usize, InvalidHello> {
-        self.take(2).map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        self.take(2)
+            .map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
     }
     fn vec8(&mut self) -> Result<&'a [u8], InvalidHello> {
         let length = self.u8()?;
@@ -192,13 +194,12 @@ mod tests {
 
     /// A hello as rustls writes it.
     fn real(name: &str, alpn: &[&[u8]]) -> Vec<u8> {
-        let mut config = rustls::ClientConfig::builder_with_provider(
-            rustls::crypto::aws_lc_rs::default_provider().into(),
-        )
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
+        let mut config =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         let name = rustls_pki_types::ServerName::try_from(name.to_owned()).unwrap();
         let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();
@@ -238,7 +239,9 @@ mod tests {
 
     #[test]
     fn addresses_have_no_server_name() {
-        let Parsed::Complete(hello) = parse(&real("203.0.113.7", &[])) else { panic!("complete") };
+        let Parsed::Complete(hello) = parse(&real("203.0.113.7", &[])) else {
+            panic!("complete")
+        };
         assert_eq!(hello.server_name, None);
     }
 

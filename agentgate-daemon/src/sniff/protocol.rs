@@ -50,7 +50,10 @@ pub fn classify(bytes: &[u8]) -> Protocol {
 
 /// `METHOD SP target`: upper-case letters, then a space, then a target's first character.
 fn http1(bytes: &[u8]) -> Protocol {
-    let method = bytes.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-' || **b == b'_').count();
+    let method = bytes
+        .iter()
+        .take_while(|b| b.is_ascii_uppercase() || **b == b'-' || **b == b'_')
+        .count();
     if method > LONGEST_METHOD {
         return Protocol::Other;
     }
@@ -88,7 +91,10 @@ mod tests {
             assert_eq!(classify(bytes), expect, "{:?}", String::from_utf8_lossy(bytes));
             for end in 0..bytes.len() {
                 let part = classify(&bytes[..end]);
-                assert!(part == Protocol::Incomplete || part == expect, "prefix {end} of {bytes:?}: {part:?}");
+                assert!(
+                    part == Protocol::Incomplete || part == expect,
+                    "prefix {end} of {bytes:?}: {part:?}"
+                );
             }
         }
     }

@@ -1,7 +1,11 @@
 //! The side towards the origin: certificates are verified, always, against the system's roots and
 //! an extra file where one is configured.
 
-use std::{io, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -28,8 +32,17 @@ pub fn client_config(extra: Option<&Path>) -> Result<Arc<ClientConfig>, RootsErr
     if let Some(path) = extra {
         add_file(&mut roots, path)?;
     } else if added == 0 {
-        let why = native.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        return Err(RootsError::System(if why.is_empty() { "none found; install ca-certificates".into() } else { why }));
+        let why = native
+            .errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ");
+        return Err(RootsError::System(if why.is_empty() {
+            "none found; install ca-certificates".into()
+        } else {
+            why
+        }));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -41,7 +54,10 @@ pub fn client_config(extra: Option<&Path>) -> Result<Arc<ClientConfig>, RootsErr
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
-    let fail = |detail: String| RootsError::Extra { path: path.to_owned(), detail };
+    let fail = |detail: String| RootsError::Extra {
+        path: path.to_owned(),
+        detail,
+    };
     let pem = std::fs::read(path).map_err(|error: io::Error| fail(error.to_string()))?;
     let mut count = 0_usize;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -49,5 +65,9 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
         roots.add(certificate).map_err(|error| fail(error.to_string()))?;
         count += 1;
     }
-    if count == 0 { Err(fail("holds no certificate (PEM)".to_owned())) } else { Ok(()) }
+    if count == 0 {
+        Err(fail("holds no certificate (PEM)".to_owned()))
+    } else {
+        Ok(())
+    }
 }

@@ -5,7 +5,7 @@ use agentgate::{
     store::Side,
 };
 use bytes::Bytes;
-use fake_internet::world::{ABSENT, ANTHROPIC, EXPIRED, OLD, OPEN, PASSTHROUGH, SELF_SIGNED, WRONG_NAME};
+use fake_internet::world::{ANTHROPIC, EXPIRED, OLD, OPEN, PASSTHROUGH, SELF_SIGNED, WRONG_NAME};
 use http_body_util::{BodyExt as _, Full};
 
 use super::setup::{Answer, LOOPBACK, PATIENCE, World, get, send};
@@ -214,7 +214,6 @@ async fn names_that_do_not_exist_and_origins_that_do_not_answer() {
         world.exchange("/closed").await.failure.unwrap().code,
         "connect_failed"
     );
-    let _resolves = ABSENT;
 }
 
 #[tokio::test(flavor = "multi_thread")]

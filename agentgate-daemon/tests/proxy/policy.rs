@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use agentgate::model::{Kind, State};
 use fake_internet::world::{ANTHROPIC, DENIED, OPEN, UNLISTED};
-use http_body_util::Full;
 use tokio::io::AsyncReadExt as _;
 
 use super::setup::{Answer, LOOPBACK, World, get, send};
@@ -69,13 +68,13 @@ async fn a_reload_counts_from_the_next_request_on_the_same_connection() {
             .await
             .unwrap();
     tokio::spawn(connection);
-    let first = Answer::of(sender.send_request(get(OPEN, "/a", false)).await.unwrap()).await;
+    let first = Answer::of(sender.send_request(get(OPEN, "/?a", false)).await.unwrap()).await;
     assert_eq!(first.status, 403);
     let etc = world.root.path().join("etc/agentgate/policy.toml");
     std::fs::write(etc, enforce(&format!("allow = [\"{OPEN}\"]"))).unwrap();
     world.handles().policy.reload().unwrap();
     sender.ready().await.unwrap();
-    let second = Answer::of(sender.send_request(get(OPEN, "/b", false)).await.unwrap()).await;
+    let second = Answer::of(sender.send_request(get(OPEN, "/?b", false)).await.unwrap()).await;
     assert_eq!(second.status, 200);
 }
 
@@ -128,8 +127,16 @@ async fn no_server_name_is_refused_in_enforce() {
 #[tokio::test(flavor = "multi_thread")]
 async fn loopback_and_metadata_are_not_dialled_unless_named() {
     let world = World::new("version = 1\nmode = \"audit\"\n").await;
-    let answer = world.https(OPEN, get(OPEN, "/inside", false), false).await;
+    // The agent meant a public address; the gate's own resolution of the name points inside.
+    let public = std::net::SocketAddr::from(([198, 51, 100, 10], world.origin(OPEN, 443).port()));
+    let stream = world.tls(OPEN, public, &[b"http/1.1"]).await.unwrap();
+    let answer = Answer::of(send(stream, get(OPEN, "/inside", false), false).await.unwrap()).await;
     assert_eq!(answer.status, 403, "{:?}", answer.body);
+    let record = world.exchange("/inside").await;
+    assert_eq!(
+        (record.state, record.failure.unwrap().code.as_str()),
+        (State::Refused, "address_refused")
+    );
     assert_eq!(world.arrivals(OPEN), 0);
     let mut stream = world.connect("169.254.169.254:80".parse().unwrap()).await;
     tokio::io::AsyncWriteExt::write_all(
@@ -156,5 +163,4 @@ async fn loopback_and_metadata_are_not_dialled_unless_named() {
         })
         .await;
     assert_eq!(record.state, State::Refused);
-    let _unused: Option<Full<bytes::Bytes>> = None;
 }

@@ -56,7 +56,12 @@ fn guard(root: &std::path::Path) -> Guard {
             Err(EnrolError::ProcessGone { pid: process.pid() })
         }
     }
-    Guard { mount: root.to_owned(), directory: root.join("guarded"), enroller: Arc::new(Nobody), programs: Vec::new() }
+    Guard {
+        mount: root.to_owned(),
+        directory: root.join("guarded"),
+        enroller: Arc::new(Nobody),
+        programs: Vec::new(),
+    }
 }
 
 /// A policy for tests: everything lives on loopback, so loopback may be dialled.
@@ -86,7 +91,9 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), root.path()).unwrap();
         let kernel = Arc::new(FakeKernel::default());
-        let app = App::start(config, kernel.clone(), guard(root.path())).await.unwrap();
+        let app = App::start(config, kernel.clone(), guard(root.path()))
+            .await
+            .unwrap();
         let (port, ca, handles) = (app.port(), app.ca_pem().to_owned(), app.handles());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {

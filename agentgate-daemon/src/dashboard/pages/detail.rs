@@ -176,7 +176,11 @@ impl Detail<'_> {
 
 /// What was asked of whom, in one line.
 fn headline(r: &Record) -> Markup {
-    let to = r.authority.as_ref().map(ToString::to_string).or_else(|| r.flow.as_ref().map(|f| f.original.0.to_string()));
+    let to = r
+        .authority
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(|| r.flow.as_ref().map(|f| f.original.0.to_string()));
     html! {
         @if let Some(request) = &r.request {
             span.method { (visible(&request.method)) } " "
@@ -232,7 +236,11 @@ fn process(subject: &Subject) -> Markup {
 /// An argument as a shell would want it, so that its bounds are seen.
 fn quoted(arg: &str) -> String {
     let safe = |c: char| c.is_alphanumeric() || "-_./:=@%+,*".contains(c);
-    if !arg.is_empty() && arg.chars().all(safe) { arg.to_owned() } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    if !arg.is_empty() && arg.chars().all(safe) {
+        arg.to_owned()
+    } else {
+        format!("'{}'", arg.replace('\'', r"'\''"))
+    }
 }
 
 /// A head with its body.

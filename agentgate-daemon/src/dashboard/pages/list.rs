@@ -75,7 +75,13 @@ impl List<'_> {
 
     fn form(&self) -> Markup {
         let p = self.params;
-        let spans = [("", "any time"), ("15m", "last 15 min"), ("1h", "last hour"), ("24h", "last day"), ("7d", "last week")];
+        let spans = [
+            ("", "any time"),
+            ("15m", "last 15 min"),
+            ("1h", "last hour"),
+            ("24h", "last day"),
+            ("7d", "last week"),
+        ];
         html! {
             form.filter method="get" action="/" role="search" {
                 input type="hidden" name="kind" value=(p.kind);

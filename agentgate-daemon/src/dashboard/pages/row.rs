@@ -95,7 +95,9 @@ fn what(record: &Record) -> Markup {
 }
 
 fn short(text: &str) -> &str {
-    text.char_indices().nth(MAX_WHAT).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+    text.char_indices()
+        .nth(MAX_WHAT)
+        .map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
 }
 
 /// How it ended: the response's status where there is one, else the state.
@@ -126,5 +128,9 @@ fn class(code: u16) -> &'static str {
 }
 
 fn pid(record: &Record) -> Option<u32> {
-    record.subject.as_ref().map(|s| s.pid).or_else(|| record.flow.as_ref().map(|f| f.pid))
+    record
+        .subject
+        .as_ref()
+        .map(|s| s.pid)
+        .or_else(|| record.flow.as_ref().map(|f| f.pid))
 }
