@@ -2,6 +2,7 @@
 //!
 //! Modules stand in the order in which a connection meets them.
 
+pub mod audit;
 pub mod kernel;
 pub mod model;
 pub mod policy;
