@@ -110,8 +110,17 @@ impl PolicyHandle {
     ///
     /// # Errors
     /// The status, with its `errors`, where they are broken: the last good policy stays.
+    #[expect(
+        clippy::result_large_err,
+        reason = "both answers are the status, and callers treat them alike"
+    )]
     pub fn reload(&self) -> Result<PolicyStatus, PolicyStatus> {
-        self.reload_locked(&mut self.lock())
+        let mut status = self.lock();
+        if self.reload_locked(&mut status) {
+            Ok(status.clone())
+        } else {
+            Err(status.clone())
+        }
     }
 
     /// The generation in force; changes with each policy that is installed.
@@ -160,13 +169,17 @@ impl PolicyHandle {
     }
 
     fn in_force(&self, status: &mut PolicyStatus) -> Result<PolicyStatus, EditError> {
-        self.reload_locked(status)
-            .map_err(|status| EditError::NotInForce {
-                errors: status.errors,
+        if self.reload_locked(status) {
+            Ok(status.clone())
+        } else {
+            Err(EditError::NotInForce {
+                errors: status.errors.clone(),
             })
+        }
     }
 
-    fn reload_locked(&self, status: &mut PolicyStatus) -> Result<PolicyStatus, PolicyStatus> {
+    /// Whether the files were good; `status` says the rest.
+    fn reload_locked(&self, status: &mut PolicyStatus) -> bool {
         let loaded = files::compile(&self.0.paths);
         status.tried_at = Timestamp::now();
         match loaded {
@@ -188,12 +201,12 @@ impl PolicyHandle {
                 status.mode_overridden = loaded.mode_overridden;
                 status.loaded_at = Some(status.tried_at);
                 status.errors.clear();
-                Ok(status.clone())
+                true
             }
             Err(errors) => {
                 report(&errors, "the policy in force stays as it was");
                 status.errors = errors;
-                Err(status.clone())
+                false
             }
         }
     }

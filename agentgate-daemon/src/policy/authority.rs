@@ -22,10 +22,10 @@ pub(super) struct Misnamed {
 }
 
 /// Reads the name of `head`, which came over `scheme`.
-pub(super) fn read(head: &Parts, scheme: Scheme) -> Result<Named, Misnamed> {
-    let misnamed = |code, severity, status, reason: &str| Misnamed {
-        refusal: refusal::invariant(code, severity, status, reason),
-        named: None,
+pub(super) fn read(head: &Parts, scheme: Scheme) -> Result<Named, Box<Misnamed>> {
+    let boxed = |refusal, named| Box::new(Misnamed { refusal, named });
+    let misnamed = |code, severity, status, reason: &str| {
+        boxed(refusal::invariant(code, severity, status, reason), None)
     };
     let target = match head.uri.authority() {
         Some(authority) => Some(parse(authority.as_str()).ok_or_else(|| {
@@ -64,10 +64,7 @@ pub(super) fn read(head: &Parts, scheme: Scheme) -> Result<Named, Misnamed> {
     let named = match (target, host) {
         (Some(target), Some(host)) if !agree(&target, &host, scheme) => {
             let refusal = refusal::mismatch(&target.host, &format!("its own Host header, {}", host.host));
-            return Err(Misnamed {
-                refusal,
-                named: Some(target),
-            });
+            return Err(boxed(refusal, Some(target)));
         }
         (Some(named), _) | (None, Some(named)) => named,
         (None, None) => {
@@ -84,19 +81,13 @@ pub(super) fn read(head: &Parts, scheme: Scheme) -> Result<Named, Misnamed> {
             &named.host,
             &format!("{}, its target for {other}", scheme.as_str()),
         );
-        return Err(Misnamed {
-            refusal,
-            named: Some(named),
-        });
+        return Err(boxed(refusal, Some(named)));
     }
     if asks_for_a_tunnel(head) {
         // What follows a CONNECT is not HTTP, so nothing after it could be judged or recorded.
         let reason = "CONNECT asks for a tunnel, which cannot be judged";
         let refusal = refusal::invariant("connect", Severity::High, 403, reason);
-        return Err(Misnamed {
-            refusal,
-            named: Some(named),
-        });
+        return Err(boxed(refusal, Some(named)));
     }
     Ok(named)
 }
@@ -152,7 +143,8 @@ mod tests {
         let h1 = Version::HTTP_11;
         let h2 = Version::HTTP_2;
         // method, target, version, Host headers: name or code
-        let rows: [(&str, &str, Version, &[&[u8]], &str); 33] = [
+        type Row<'a> = (&'a str, &'a str, Version, &'a [&'a [u8]], &'a str);
+        let rows: [Row<'_>; 33] = [
             ("GET", "/", h1, &[b"a.test"], "a.test"),
             ("GET", "/", h1, &[b"A.Test."], "a.test"),
             ("GET", "/", h1, &[b"a.test:8443"], "a.test:8443"),

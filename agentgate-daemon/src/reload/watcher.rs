@@ -72,13 +72,8 @@ pub(super) async fn run(handle: PolicyHandle, mut drain: watch::Receiver<bool>) 
         // reload, so that what changes after the files were read is an event.
         let watches = arm(&inotify, &watched)?;
         let reloading = handle.clone();
-        let outcome = tokio::task::spawn_blocking(move || reloading.reload()).await?;
-        if let Err(status) = outcome {
-            tracing::debug!(
-                generation = status.generation,
-                "the changed files were not installed"
-            );
-        }
+        // Outcome and faults are in the status and the log.
+        tokio::task::spawn_blocking(move || drop(reloading.reload())).await?;
         loop {
             let mut ready = tokio::select! {
                 ready = inotify.readable() => ready.map_err(failed)?,
