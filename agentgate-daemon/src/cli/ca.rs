@@ -10,7 +10,9 @@ pub(super) enum Command {
 }
 
 pub(super) fn export(session: &mut Session) -> Result<(), Failure> {
-    let Payload::Ca { pem } = session.ask(Request::CaExport)? else { return Err(Failure::Unexpected) };
+    let Payload::Ca { pem } = session.ask(Request::CaExport)? else {
+        return Err(Failure::Unexpected);
+    };
     if session.output.json {
         session.output.json(&serde_json::json!({ "pem": pem }))
     } else {

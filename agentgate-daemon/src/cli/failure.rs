@@ -33,9 +33,11 @@ impl Failure {
     pub fn message(&self) -> Option<String> {
         match self {
             Self::ReaderGone | Self::Invalid(None) => None,
-            Self::Daemon(_) | Self::Unexpected | Self::Invalid(Some(_)) | Self::Launch(_) | Self::Output(_) => {
-                Some(self.to_string())
-            }
+            Self::Daemon(_)
+            | Self::Unexpected
+            | Self::Invalid(Some(_))
+            | Self::Launch(_)
+            | Self::Output(_) => Some(self.to_string()),
         }
     }
 
@@ -62,6 +64,10 @@ impl Failure {
 impl From<io::Error> for Failure {
     /// For writes to standard output.
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::ReaderGone } else { Self::Output(error) }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ReaderGone
+        } else {
+            Self::Output(error)
+        }
     }
 }

@@ -22,7 +22,10 @@ enum Choice {
 fn parse(text: &str) -> Result<Choice, String> {
     match text {
         "default" => Ok(Choice::Default),
-        name => name.parse().map(Choice::Override).map_err(|error| format!("{error}, or default")),
+        name => name
+            .parse()
+            .map(Choice::Override)
+            .map_err(|error| format!("{error}, or default")),
     }
 }
 
@@ -32,7 +35,9 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
         Some(Choice::Override(mode)) => Request::ModeSet { mode: Some(mode) },
         Some(Choice::Default) => Request::ModeSet { mode: None },
     };
-    let Payload::Mode { mode } = session.ask(request)? else { return Err(Failure::Unexpected) };
+    let Payload::Mode { mode } = session.ask(request)? else {
+        return Err(Failure::Unexpected);
+    };
     if session.output.json {
         session.output.json(&serde_json::json!({ "mode": mode }))
     } else {

@@ -14,8 +14,8 @@ use super::{
     server::Line,
     steer,
     wire::{
-        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply,
-        Request, StatusReport, to_hex,
+        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply, Request,
+        StatusReport, to_hex,
     },
 };
 use crate::{
@@ -64,7 +64,9 @@ pub struct DashboardAccess {
 
 impl fmt::Debug for DashboardAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DashboardAccess").field("listen", &self.listen).finish_non_exhaustive()
+        f.debug_struct("DashboardAccess")
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,19 +94,34 @@ pub(super) async fn answer(
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
-        Request::CaExport => Ok(Payload::Ca { pem: context.ca_pem.to_string() }),
-        Request::ModeGet => Ok(Payload::Mode { mode: context.policy.current().mode() }),
+        Request::CaExport => Ok(Payload::Ca {
+            pem: context.ca_pem.to_string(),
+        }),
+        Request::ModeGet => Ok(Payload::Mode {
+            mode: context.policy.current().mode(),
+        }),
         Request::Enrol => recorded(context, asker, "enrol".to_owned(), enrol(context, asker)).await,
         Request::Dashboard => {
             let access = context.dashboard.clone().ok_or_else(|| {
                 ErrorReply::new(ErrorCode::Unavailable, "the dashboard is switched off")
                     .hint("set `enabled = true` under [dashboard] in agentgate.toml")
             });
-            let give = async move { access.map(|a| Payload::Dashboard { listen: a.listen, url: a.url.to_string() }) };
+            let give = async move {
+                access.map(|a| Payload::Dashboard {
+                    listen: a.listen,
+                    url: a.url.to_string(),
+                })
+            };
             recorded(context, asker, "dashboard token shown".to_owned(), give).await
         }
         Request::PolicyReload => {
-            recorded(context, asker, "policy reload".to_owned(), steer::reload(&context.policy)).await
+            recorded(
+                context,
+                asker,
+                "policy reload".to_owned(),
+                steer::reload(&context.policy),
+            )
+            .await
         }
         Request::ModeSet { mode } => {
             let what = match mode {
@@ -115,7 +132,13 @@ pub(super) async fn answer(
         }
         Request::ListEdit { list, edit, host } => {
             let what = steer::describe(list, edit, &host);
-            recorded(context, asker, what, steer::edit(&context.policy, list, edit, host)).await
+            recorded(
+                context,
+                asker,
+                what,
+                steer::edit(&context.policy, list, edit, host),
+            )
+            .await
         }
     };
     line.send(&whole.map_or_else(Reply::Error, Reply::ok)).await
@@ -144,7 +167,10 @@ async fn recorded(
 ) -> Result<Payload, ErrorReply> {
     let record = control_record(context, asker, &what);
     let mut entry = context.audit.open(record).await.map_err(|error| {
-        ErrorReply::new(ErrorCode::AuditUnavailable, format!("not done, since it cannot be recorded: {error}"))
+        ErrorReply::new(
+            ErrorCode::AuditUnavailable,
+            format!("not done, since it cannot be recorded: {error}"),
+        )
     })?;
     match act.await {
         Ok(payload) => {
@@ -183,7 +209,10 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         .strip_prefix(&context.guarded)
         .ok()
         .and_then(|below| below.components().next())
-        .map_or_else(|| "-".to_owned(), |name| name.as_os_str().to_string_lossy().into_owned());
+        .map_or_else(
+            || "-".to_owned(),
+            |name| name.as_os_str().to_string_lossy().into_owned(),
+        );
     record.subject = Some(Subject {
         session: SessionId(session),
         pid: peer.process.pid(),
@@ -215,9 +244,9 @@ fn status(context: &ControlContext) -> Payload {
 
 async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {
     let (enroller, asker) = (Arc::clone(&context.enroller), Arc::clone(asker));
-    let cgroup = blocking(move || enroller.enrol(&asker.peer.process)).await?.map_err(|error| {
-        ErrorReply::new(ErrorCode::EnrolFailed, format!("not put under guard: {error}"))
-    })?;
+    let cgroup = blocking(move || enroller.enrol(&asker.peer.process))
+        .await?
+        .map_err(|error| ErrorReply::new(ErrorCode::EnrolFailed, format!("not put under guard: {error}")))?;
     Ok(Payload::Enrolled(Enrolled {
         cgroup,
         guarded: context.guarded.to_string_lossy().into_owned(),
@@ -228,7 +257,9 @@ async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, 
 async fn show(context: &ControlContext, id: RecordId) -> Result<Payload, ErrorReply> {
     let store = Arc::clone(&context.store);
     let found = blocking(move || store.get(id)).await?.map_err(internal)?;
-    found.map(Payload::Record).ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, format!("no record {id}")))
+    found
+        .map(Payload::Record)
+        .ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, format!("no record {id}")))
 }
 
 async fn body(
@@ -244,15 +275,25 @@ async fn body(
     };
     let record = control_record(context, asker, &format!("{name} body of record {id} shown"));
     let noted = context.audit.note(record).await.map_err(|error| {
-        ErrorReply::new(ErrorCode::AuditUnavailable, format!("not shown, since it cannot be recorded: {error}"))
+        ErrorReply::new(
+            ErrorCode::AuditUnavailable,
+            format!("not shown, since it cannot be recorded: {error}"),
+        )
     });
     let store = Arc::clone(&context.store);
     let found = match noted {
-        Ok(_) => blocking(move || store.body(id, side)).await.and_then(|found| found.map_err(internal)),
+        Ok(_) => blocking(move || store.body(id, side))
+            .await
+            .and_then(|found| found.map_err(internal)),
         Err(error) => Err(error),
     };
     let found = found.and_then(|bytes| {
-        bytes.ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, format!("no {name} body captured for record {id}")))
+        bytes.ok_or_else(|| {
+            ErrorReply::new(
+                ErrorCode::NotFound,
+                format!("no {name} body captured for record {id}"),
+            )
+        })
     });
     match found {
         Ok(bytes) => {

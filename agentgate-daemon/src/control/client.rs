@@ -40,7 +40,9 @@ pub enum ClientError {
         path: PathBuf,
     },
     /// The answer is none.
-    #[error("agentgated answered with what this agentctl does not understand ({0}); are both of one version?")]
+    #[error(
+        "agentgated answered with what this agentctl does not understand ({0}); are both of one version?"
+    )]
     Protocol(String),
     /// The connection broke.
     #[error("connection to agentgated: {0}")]
@@ -48,7 +50,11 @@ pub enum ClientError {
 }
 
 fn describe(error: &ErrorReply) -> String {
-    if error.hint.is_empty() { error.message.clone() } else { format!("{}; {}", error.message, error.hint) }
+    if error.hint.is_empty() {
+        error.message.clone()
+    } else {
+        format!("{}; {}", error.message, error.hint)
+    }
 }
 
 /// One connection.
@@ -65,15 +71,21 @@ impl Client {
     /// [`ClientError::NotRunning`] or [`ClientError::Permission`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Permission { path: path.to_owned() },
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ClientError::NotRunning { path: path.to_owned(), source }
-            }
+            io::ErrorKind::PermissionDenied => ClientError::Permission {
+                path: path.to_owned(),
+            },
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning {
+                path: path.to_owned(),
+                source,
+            },
             _ => ClientError::Io(source),
         })?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
+        Ok(Self {
+            path: path.to_owned(),
+            stream: BufReader::new(stream),
+        })
     }
 
     /// Asks for one whole answer.
@@ -85,7 +97,9 @@ impl Client {
         match self.receive()? {
             Reply::Ok(payload) => Ok(*payload),
             Reply::Error(error) => Err(ClientError::Refused(error)),
-            other @ (Reply::Item(_) | Reply::End) => Err(ClientError::Protocol(format!("unexpected {other:?}"))),
+            other @ (Reply::Item(_) | Reply::End) => {
+                Err(ClientError::Protocol(format!("unexpected {other:?}")))
+            }
         }
     }
 
@@ -102,7 +116,11 @@ impl Client {
     ) -> Result<(), E> {
         self.send(request).map_err(E::from)?;
         if patient {
-            self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Io).map_err(E::from)?;
+            self.stream
+                .get_ref()
+                .set_read_timeout(None)
+                .map_err(ClientError::Io)
+                .map_err(E::from)?;
         }
         loop {
             match self.receive().map_err(E::from)? {
@@ -115,10 +133,18 @@ impl Client {
     }
 
     fn send(&mut self, request: Request) -> Result<(), ClientError> {
-        let line = wire::encode(&Envelope::from(request)).map_err(|e| ClientError::Protocol(e.to_string()))?;
+        let line =
+            wire::encode(&Envelope::from(request)).map_err(|e| ClientError::Protocol(e.to_string()))?;
         match self.stream.get_mut().write_all(&line) {
             // A daemon that refuses the peer answers and closes without reading; the answer is waiting.
-            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
             other => other.map_err(|e| self.broken(e)),
         }
     }
@@ -141,7 +167,9 @@ impl Client {
 
     fn broken(&self, error: io::Error) -> ClientError {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout { path: self.path.clone() },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout {
+                path: self.path.clone(),
+            },
             _ => ClientError::Io(error),
         }
     }
@@ -157,9 +185,15 @@ mod tests {
         let path = dir.path().join("control.sock");
         let error = Client::connect(&path).unwrap_err();
         assert!(matches!(error, ClientError::NotRunning { .. }));
-        assert!(error.to_string().contains("systemctl start agentgated"), "{error}");
+        assert!(
+            error.to_string().contains("systemctl start agentgated"),
+            "{error}"
+        );
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning { .. })));
+        assert!(matches!(
+            Client::connect(&path),
+            Err(ClientError::NotRunning { .. })
+        ));
     }
 
     #[test]
@@ -170,7 +204,9 @@ mod tests {
             let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
             let daemon = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
-                BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+                BufReader::new(stream.try_clone().unwrap())
+                    .read_line(&mut String::new())
+                    .unwrap();
                 stream.write_all(answer).unwrap();
             });
             let error = Client::connect(&path).unwrap().ask(Request::Status).unwrap_err();

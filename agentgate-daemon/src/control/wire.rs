@@ -36,7 +36,10 @@ pub struct Envelope {
 
 impl From<Request> for Envelope {
     fn from(request: Request) -> Self {
-        Self { version: VERSION, request }
+        Self {
+            version: VERSION,
+            request,
+        }
     }
 }
 
@@ -124,11 +127,22 @@ pub enum Payload {
     Enrolled(Enrolled),
     Record(Record),
     Policy(PolicyStatus),
-    Mode { mode: Mode },
+    Mode {
+        mode: Mode,
+    },
     /// `changed` is false where the list already said so.
-    List { list: List, host: String, changed: bool },
-    Ca { pem: String },
-    Dashboard { listen: SocketAddr, url: String },
+    List {
+        list: List,
+        host: String,
+        changed: bool,
+    },
+    Ca {
+        pem: String,
+    },
+    Dashboard {
+        listen: SocketAddr,
+        url: String,
+    },
 }
 
 /// Parts of streamed answers.
@@ -137,9 +151,13 @@ pub enum Payload {
 pub enum Item {
     Record(Record),
     /// This reader was too slow and the live feed went on without it; the log itself holds them.
-    Missed { updates: u64 },
+    Missed {
+        updates: u64,
+    },
     /// Up to [`BODY_CHUNK`] bytes in lower case hex.
-    Body { hex: String },
+    Body {
+        hex: String,
+    },
 }
 
 /// The asking process is under guard.
@@ -208,7 +226,11 @@ pub struct ErrorReply {
 impl ErrorReply {
     /// An error without a hint.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: String::new() }
+        Self {
+            code,
+            message: message.into(),
+            hint: String::new(),
+        }
     }
     /// With a hint.
     #[must_use]
@@ -319,15 +341,24 @@ pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, WireError> {
 #[must_use]
 pub fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).map(char::from).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
 }
 
 /// The bytes of lower or upper case hex; `None` where it is not hex.
 #[must_use]
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect()
 }
 
 #[cfg(test)]

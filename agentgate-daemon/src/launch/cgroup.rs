@@ -50,7 +50,12 @@ impl OwnCgroups {
     /// Children of `directory`, whose path below the mount is `path`.
     #[must_use]
     pub fn new(directory: PathBuf, path: String) -> Self {
-        Self { directory, path, number: AtomicU64::new(0), making: Mutex::new(()) }
+        Self {
+            directory,
+            path,
+            number: AtomicU64::new(0),
+            making: Mutex::new(()),
+        }
     }
 
     /// Removes children that have run empty, and returns how many.
@@ -73,7 +78,10 @@ impl OwnCgroups {
             }
         }
         let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-        Err(EnrolError::step(format!("a free name in {}", self.directory.display()))(taken))
+        Err(EnrolError::step(format!(
+            "a free name in {}",
+            self.directory.display()
+        ))(taken))
     }
 }
 
@@ -130,7 +138,9 @@ fn move_into(process: &Process, directory: &Path) -> Result<(), EnrolError> {
     }
     match fs::write(&procs, process.pid().to_string()) {
         Ok(()) => Ok(()),
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(EnrolError::ProcessGone { pid: process.pid() }),
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {
+            Err(EnrolError::ProcessGone { pid: process.pid() })
+        }
         Err(e) => Err(EnrolError::step(format!("write {}", procs.display()))(e)),
     }
 }
@@ -141,7 +151,11 @@ pub(super) fn confirm(process: &Process, expected: &str) -> Result<String, Enrol
     if is_inside(&found, Path::new(expected)) {
         Ok(expected.to_owned())
     } else {
-        Err(EnrolError::NotInside { pid: process.pid(), expected: expected.to_owned(), found })
+        Err(EnrolError::NotInside {
+            pid: process.pid(),
+            expected: expected.to_owned(),
+            found,
+        })
     }
 }
 
@@ -150,9 +164,10 @@ pub(super) fn of_peer(process: &Process) -> impl FnOnce(PeerError) -> EnrolError
     move |error| match error {
         PeerError::Gone { .. } => EnrolError::ProcessGone { pid },
         PeerError::Io { what, source } => EnrolError::Step { step: what, source },
-        error @ (PeerError::NoPid | PeerError::NoCgroup { .. }) => {
-            EnrolError::Step { step: format!("cgroup of process {pid}"), source: io::Error::other(error) }
-        }
+        error @ (PeerError::NoPid | PeerError::NoCgroup { .. }) => EnrolError::Step {
+            step: format!("cgroup of process {pid}"),
+            source: io::Error::other(error),
+        },
     }
 }
 
@@ -189,8 +204,10 @@ mod tests {
         fs::write(dir.path().join("run-2-0.scope/busy"), "").unwrap();
         let cgroups = OwnCgroups::new(dir.path().to_owned(), "/agent.slice".into());
         assert_eq!(cgroups.sweep().unwrap(), 1);
-        let mut left: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, ["other", "run-2-0.scope"]);
     }

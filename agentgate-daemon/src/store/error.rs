@@ -12,7 +12,9 @@ pub enum StoreError {
     #[error("{} is in use by another process; is agentgated running already?", path.display())]
     Busy { path: PathBuf },
     /// The file was written by a later version.
-    #[error("the audit log has schema {found}, this program knows up to {known}: use the version that wrote it")]
+    #[error(
+        "the audit log has schema {found}, this program knows up to {known}: use the version that wrote it"
+    )]
     Newer { found: u64, known: u64 },
     /// The file cannot be made or opened.
     #[error("cannot open {}: {source}", path.display())]
@@ -79,4 +81,10 @@ macro_rules! from_redb {
         }
     )*};
 }
-from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+from_redb!(
+    DatabaseError,
+    TransactionError,
+    TableError,
+    StorageError,
+    CommitError
+);

@@ -81,7 +81,10 @@ impl Store {
     }
 
     pub(crate) fn open_by(opener: Opener) -> Result<Self, StoreError> {
-        let store = Self { database: RwLock::new(Some(opener()?)), opener };
+        let store = Self {
+            database: RwLock::new(Some(opener()?)),
+            opener,
+        };
         store.settle(None, &interrupted())?;
         Ok(store)
     }
@@ -92,7 +95,10 @@ impl Store {
     /// [`StoreError`] where the file cannot be read or the record is of an unknown format.
     pub fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let table = self.read()?.open_table(tables::RECORDS)?;
-        table.get(id.0)?.map(|value| record::decode(id, value.value())).transpose()
+        table
+            .get(id.0)?
+            .map(|value| record::decode(id, value.value()))
+            .transpose()
     }
 
     /// The captured bytes of one side of an exchange, as they were on the wire. `None` where nothing
@@ -102,7 +108,9 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn body(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
         let table = self.read()?.open_table(tables::BODIES)?;
-        Ok(table.get((id.0, side.key()))?.map(|value| Bytes::copy_from_slice(value.value())))
+        Ok(table
+            .get((id.0, side.key()))?
+            .map(|value| Bytes::copy_from_slice(value.value())))
     }
 
     /// The id that the next record gets.
@@ -136,7 +144,10 @@ impl Store {
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let unusable = |source| StoreError::File { path: path.to_owned(), source };
+    let unusable = |source| StoreError::File {
+        path: path.to_owned(),
+        source,
+    };
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -147,12 +158,18 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         .map_err(unusable)?;
     let mode = file.metadata().map_err(unusable)?.permissions().mode();
     if mode & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))
+            .map_err(unusable)?;
     }
-    Database::builder().set_cache_size(CACHE_BYTES).create_file(file).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Busy { path: path.to_owned() },
-        other => other.into(),
-    })
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .create_file(file)
+        .map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Busy {
+                path: path.to_owned(),
+            },
+            other => other.into(),
+        })
 }
 
 fn interrupted() -> Failure {

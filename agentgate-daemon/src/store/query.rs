@@ -47,7 +47,11 @@ impl HostPattern {
         if self.0.len() > PATTERN_BYTES {
             return false;
         }
-        if self.0.contains(['*', '?']) { glob(self.0.as_bytes(), host.as_bytes()) } else { host.contains(&self.0) }
+        if self.0.contains(['*', '?']) {
+            glob(self.0.as_bytes(), host.as_bytes())
+        } else {
+            host.contains(&self.0)
+        }
     }
 }
 
@@ -81,7 +85,11 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+    pattern
+        .get(p..)
+        .unwrap_or_default()
+        .iter()
+        .all(|byte| *byte == b'*')
 }
 
 /// What to look for; every filter that is given must match.
@@ -120,7 +128,11 @@ impl Store {
     /// [`StoreError`] where the file or a record cannot be read.
     pub fn query(&self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.read()?;
-        let text = query.text.as_ref().map(|text| text.to_ascii_lowercase()).filter(|text| !text.is_empty());
+        let text = query
+            .text
+            .as_ref()
+            .map(|text| text.to_ascii_lowercase())
+            .filter(|text| !text.is_empty());
         let mut search = Search {
             records: transaction.open_table(RECORDS)?,
             blocks: transaction.open_table(BLOCKS)?,
@@ -157,7 +169,10 @@ fn matching_hosts(
     // The empty string is no host, so the first step starts before every row.
     let mut at = String::new();
     for _ in 0..HOSTS_SEEN {
-        let after = (std::ops::Bound::Excluded((at.as_str(), u64::MAX)), std::ops::Bound::Unbounded);
+        let after = (
+            std::ops::Bound::Excluded((at.as_str(), u64::MAX)),
+            std::ops::Bound::Unbounded,
+        );
         let Some(row) = index.range::<(&str, u64)>(after)?.next() else {
             return Ok(Some(found));
         };
@@ -215,7 +230,12 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn by_hosts(&mut self, transaction: &ReadTransaction, hosts: &[String], below: u64) -> Result<(), StoreError> {
+    fn by_hosts(
+        &mut self,
+        transaction: &ReadTransaction,
+        hosts: &[String],
+        below: u64,
+    ) -> Result<(), StoreError> {
         let index = transaction.open_table(HOSTS)?;
         let mut rows: Vec<Range<'_, (&str, u64), ()>> = Vec::with_capacity(hosts.len());
         let mut heads = BinaryHeap::with_capacity(hosts.len());
@@ -242,7 +262,10 @@ impl Search<'_> {
                 }
             };
             let step = if worth {
-                let value = self.records.get(id)?.ok_or(StoreError::Missing { id: RecordId(id) })?;
+                let value = self
+                    .records
+                    .get(id)?
+                    .ok_or(StoreError::Missing { id: RecordId(id) })?;
                 self.look_at(RecordId(id), value.value())?
             } else {
                 self.spend(id)
@@ -259,7 +282,9 @@ impl Search<'_> {
         query.since.is_none_or(|since| block.latest >= since)
             && query.until.is_none_or(|until| block.earliest < until)
             && query.kind.is_none_or(|kind| block.present & kind_bit(kind) != 0)
-            && query.verdict.is_none_or(|action| block.present & action_bit(action) != 0)
+            && query
+                .verdict
+                .is_none_or(|action| block.present & action_bit(action) != 0)
     }
 
     fn look_at(&mut self, id: RecordId, value: &[u8]) -> Result<Step, StoreError> {
@@ -285,7 +310,9 @@ impl Search<'_> {
 
     fn matches(&self, record: &Record) -> bool {
         let query = self.query;
-        query.verdict.is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
+        query
+            .verdict
+            .is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
             && query.kind.is_none_or(|kind| record.kind == kind)
             && query.since.is_none_or(|since| record.started >= since)
             && query.until.is_none_or(|until| record.started < until)

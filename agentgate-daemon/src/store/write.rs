@@ -51,7 +51,11 @@ impl Store {
         {
             let mut batch = Batch::open(&transaction)?;
             let left = match only {
-                None => batch.open.iter()?.map(|row| Ok(row?.0.value())).collect::<Result<Vec<u64>, StoreError>>()?,
+                None => batch
+                    .open
+                    .iter()?
+                    .map(|row| Ok(row?.0.value()))
+                    .collect::<Result<Vec<u64>, StoreError>>()?,
                 Some(ids) => {
                     let mut left = Vec::new();
                     for id in ids {
@@ -81,7 +85,10 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let database = self.database.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let database = self
+            .database
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         // Durability::Immediate is redb's default; quick repair is explained in the module's header.
         let mut transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
         transaction.set_quick_repair(true);
@@ -98,7 +105,10 @@ fn check_schema(transaction: &WriteTransaction) -> Result<(), StoreError> {
             meta.insert(SCHEMA, SCHEMA_VERSION)?;
             Ok(())
         }
-        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
+        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer {
+            found,
+            known: SCHEMA_VERSION,
+        }),
         Some(_) => Ok(()),
     }
 }
@@ -134,7 +144,8 @@ impl<'t> Batch<'t> {
 
     fn put_open(&mut self, record: &Record) -> Result<(), StoreError> {
         let host = record::host(record);
-        self.open.insert(record.id.0, host.as_deref().unwrap_or_default())?;
+        self.open
+            .insert(record.id.0, host.as_deref().unwrap_or_default())?;
         self.put(record, host.as_deref())
     }
 
@@ -165,7 +176,10 @@ impl<'t> Batch<'t> {
             self.hosts.insert((host, id), ())?;
         }
         let summary = Summary::of(record);
-        self.summaries.entry(id / BLOCK).and_modify(|all| *all = all.union(summary)).or_insert(summary);
+        self.summaries
+            .entry(id / BLOCK)
+            .and_modify(|all| *all = all.union(summary))
+            .or_insert(summary);
         self.last_id = self.last_id.max(id);
         Ok(())
     }

@@ -9,11 +9,11 @@ use super::*;
 use crate::{
     audit::{Audit, AuditOptions, AuditThread},
     control::{
+        DashboardAccess,
         client::{Client, ClientError},
         enrol::{EnrolError, Enroller},
         peer::{Process, unified_path},
         wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
-        DashboardAccess,
     },
     model::{Kind, Mode, Record, RecordId, RequestHead, State, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
@@ -50,8 +50,11 @@ struct Gate {
 impl Gate {
     fn start(guarded: &str, bounds: Bounds) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (policy, lists, mode) =
-            (dir.path().join("policy.toml"), dir.path().join("lists"), dir.path().join("mode"));
+        let (policy, lists, mode) = (
+            dir.path().join("policy.toml"),
+            dir.path().join("lists"),
+            dir.path().join("mode"),
+        );
         fs::write(&policy, "version = 1\nmode = \"enforce\"\n").unwrap();
         fs::create_dir(&lists).unwrap();
         let store = Arc::new(Store::open(dir.path().join("audit.redb")).unwrap());
@@ -85,13 +88,27 @@ impl Gate {
         let socket = dir.path().join("control.sock");
         let listener = bind(&socket, "no-such-group").unwrap();
         let (drain, draining) = watch::channel(false);
-        let server = tokio::spawn(serve_within(bounds, listener, Arc::new(context.clone()), draining));
-        Self { dir, socket, context, thread: Some(thread), drain, server }
+        let server = tokio::spawn(serve_within(
+            bounds,
+            listener,
+            Arc::new(context.clone()),
+            draining,
+        ));
+        Self {
+            dir,
+            socket,
+            context,
+            thread: Some(thread),
+            drain,
+            server,
+        }
     }
 
     async fn ask(&self, request: Request) -> Result<Payload, ClientError> {
         let socket = self.socket.clone();
-        tokio::task::spawn_blocking(move || Client::connect(&socket)?.ask(request)).await.unwrap()
+        tokio::task::spawn_blocking(move || Client::connect(&socket)?.ask(request))
+            .await
+            .unwrap()
     }
 
     async fn items(&self, request: Request) -> Result<Vec<Item>, ClientError> {
@@ -128,12 +145,25 @@ impl Gate {
 
     /// Notes of the control records, oldest first, with their state.
     async fn notes(&self) -> Vec<(State, String)> {
-        let filter = LogFilter { kind: Some(Kind::Control), limit: 100, ..LogFilter::default() };
-        let items = self.items(Request::Logs { filter, follow: false }).await.unwrap();
-        items.into_iter().map(|item| match item {
-            Item::Record(record) => (record.state, record.note.unwrap()),
-            other => panic!("{other:?}"),
-        }).collect()
+        let filter = LogFilter {
+            kind: Some(Kind::Control),
+            limit: 100,
+            ..LogFilter::default()
+        };
+        let items = self
+            .items(Request::Logs {
+                filter,
+                follow: false,
+            })
+            .await
+            .unwrap();
+        items
+            .into_iter()
+            .map(|item| match item {
+                Item::Record(record) => (record.state, record.note.unwrap()),
+                other => panic!("{other:?}"),
+            })
+            .collect()
     }
 
     async fn stop(mut self) {
@@ -155,19 +185,35 @@ fn code(result: Result<Payload, ClientError>) -> ErrorCode {
 #[tokio::test(flavor = "multi_thread")]
 async fn steers_the_policy_and_records_who_did() {
     let gate = Gate::start(ELSEWHERE, BOUNDS);
-    assert_eq!(gate.ask(Request::ModeGet).await.unwrap(), Payload::Mode { mode: Mode::Enforce });
-    let set = Request::ModeSet { mode: Some(Mode::Audit) };
+    assert_eq!(
+        gate.ask(Request::ModeGet).await.unwrap(),
+        Payload::Mode { mode: Mode::Enforce }
+    );
+    let set = Request::ModeSet {
+        mode: Some(Mode::Audit),
+    };
     assert_eq!(gate.ask(set).await.unwrap(), Payload::Mode { mode: Mode::Audit });
     assert_eq!(gate.context.policy.current().mode(), Mode::Audit);
     let back = Request::ModeSet { mode: None };
-    assert_eq!(gate.ask(back).await.unwrap(), Payload::Mode { mode: Mode::Enforce });
-    let add = |host: &str| Request::ListEdit { list: List::Allow, edit: Edit::Add, host: host.into() };
+    assert_eq!(
+        gate.ask(back).await.unwrap(),
+        Payload::Mode { mode: Mode::Enforce }
+    );
+    let add = |host: &str| Request::ListEdit {
+        list: List::Allow,
+        edit: Edit::Add,
+        host: host.into(),
+    };
     for expect in [true, false] {
-        let Payload::List { changed, .. } = gate.ask(add("api.example.com")).await.unwrap() else { panic!() };
+        let Payload::List { changed, .. } = gate.ask(add("api.example.com")).await.unwrap() else {
+            panic!()
+        };
         assert_eq!(changed, expect);
     }
     assert_eq!(code(gate.ask(add("not a host")).await), ErrorCode::Invalid);
-    assert!(matches!(gate.ask(Request::PolicyReload).await.unwrap(), Payload::Policy(s) if s.summary.allow == 1));
+    assert!(
+        matches!(gate.ask(Request::PolicyReload).await.unwrap(), Payload::Policy(s) if s.summary.allow == 1)
+    );
     fs::write(gate.dir.path().join("policy.toml"), "version = 1\nmodes = 2\n").unwrap();
     match gate.ask(Request::PolicyReload).await {
         Err(ClientError::Refused(error)) => {
@@ -176,11 +222,17 @@ async fn steers_the_policy_and_records_who_did() {
         }
         other => panic!("{other:?}"),
     }
-    let Payload::Status(status) = gate.ask(Request::Status).await.unwrap() else { panic!() };
+    let Payload::Status(status) = gate.ask(Request::Status).await.unwrap() else {
+        panic!()
+    };
     assert_eq!((status.policy.errors.len(), status.audit.healthy), (1, true));
 
     let notes = gate.notes().await;
-    let who = format!("by uid {} (pid {}, ", rustix::process::geteuid().as_raw(), std::process::id());
+    let who = format!(
+        "by uid {} (pid {}, ",
+        rustix::process::geteuid().as_raw(),
+        std::process::id()
+    );
     let expect = [
         (State::Done, "mode audit, "),
         (State::Done, "mode as in policy.toml, "),
@@ -202,13 +254,28 @@ async fn steers_the_policy_and_records_who_did() {
 async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     let gate = Gate::start(unified_path(&own).unwrap(), BOUNDS);
-    for request in [Request::Status, Request::Enrol, Request::ModeSet { mode: Some(Mode::Audit) }] {
+    for request in [
+        Request::Status,
+        Request::Enrol,
+        Request::ModeSet {
+            mode: Some(Mode::Audit),
+        },
+    ] {
         assert_eq!(code(gate.ask(request).await), ErrorCode::Guarded);
     }
     // Without a byte from the peer, too.
-    assert!(matches!(gate.raw(Vec::new(), false).await, Some(Reply::Error(e)) if e.code == ErrorCode::Guarded));
+    assert!(
+        matches!(gate.raw(Vec::new(), false).await, Some(Reply::Error(e)) if e.code == ErrorCode::Guarded)
+    );
     assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
-    let page = gate.context.store.query(&crate::store::Query { limit: 10, ..Default::default() }).unwrap();
+    let page = gate
+        .context
+        .store
+        .query(&crate::store::Query {
+            limit: 10,
+            ..Default::default()
+        })
+        .unwrap();
     assert_eq!(page.records.len(), 4);
     for record in page.records {
         assert_eq!((record.kind, record.state), (Kind::Control, State::Refused));
@@ -221,22 +288,43 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
 async fn nothing_is_changed_that_cannot_be_recorded() {
     let mut gate = Gate::start(ELSEWHERE, BOUNDS);
     gate.thread.take().unwrap().drain(Duration::from_secs(5)).await;
-    let add = Request::ListEdit { list: List::Allow, edit: Edit::Add, host: "a.example.com".into() };
-    for request in [Request::ModeSet { mode: Some(Mode::Audit) }, add, Request::Enrol, Request::Dashboard] {
+    let add = Request::ListEdit {
+        list: List::Allow,
+        edit: Edit::Add,
+        host: "a.example.com".into(),
+    };
+    for request in [
+        Request::ModeSet {
+            mode: Some(Mode::Audit),
+        },
+        add,
+        Request::Enrol,
+        Request::Dashboard,
+    ] {
         assert_eq!(code(gate.ask(request).await), ErrorCode::AuditUnavailable);
     }
     assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
     assert!(!gate.dir.path().join("mode").exists() && !gate.dir.path().join("lists/allow.txt").exists());
-    let body = Request::Body { id: RecordId(1), side: Side::Request };
-    assert!(matches!(gate.items(body).await, Err(ClientError::Refused(e)) if e.code == ErrorCode::AuditUnavailable));
+    let body = Request::Body {
+        id: RecordId(1),
+        side: Side::Request,
+    };
+    assert!(
+        matches!(gate.items(body).await, Err(ClientError::Refused(e)) if e.code == ErrorCode::AuditUnavailable)
+    );
     gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn enrolment_says_where_and_the_failure_why() {
     let gate = Gate::start(ELSEWHERE, BOUNDS);
-    let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else { panic!() };
-    assert_eq!((enrolled.cgroup.as_str(), enrolled.guarded.as_str()), ("/agentgate-nobody.slice/run-1-0.scope", ELSEWHERE));
+    let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (enrolled.cgroup.as_str(), enrolled.guarded.as_str()),
+        ("/agentgate-nobody.slice/run-1-0.scope", ELSEWHERE)
+    );
     assert_eq!(enrolled.bundle, gate.dir.path().join("ca-bundle.pem"));
     assert_eq!(code(gate.ask(Request::Enrol).await), ErrorCode::EnrolFailed);
     gate.stop().await;
@@ -251,22 +339,52 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     head.body.bytes = bytes.clone().into();
     record.request = Some(head);
     let id = gate.context.audit.note(record).await.unwrap();
-    let items = gate.items(Request::Body { id, side: Side::Request }).await.unwrap();
-    let got: Vec<u8> = items.iter().flat_map(|item| match item {
-        Item::Body { hex } => from_hex(hex).unwrap(),
-        other => panic!("{other:?}"),
-    }).collect();
+    let items = gate
+        .items(Request::Body {
+            id,
+            side: Side::Request,
+        })
+        .await
+        .unwrap();
+    let got: Vec<u8> = items
+        .iter()
+        .flat_map(|item| match item {
+            Item::Body { hex } => from_hex(hex).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
     assert_eq!(got, bytes);
     assert!(items.len() > 1);
-    let none = gate.items(Request::Body { id, side: Side::Response }).await;
+    let none = gate
+        .items(Request::Body {
+            id,
+            side: Side::Response,
+        })
+        .await;
     assert!(matches!(none, Err(ClientError::Refused(e)) if e.code == ErrorCode::NotFound));
-    assert!(matches!(gate.ask(Request::Dashboard).await.unwrap(), Payload::Dashboard { url, .. } if url.ends_with("#secret")));
+    assert!(
+        matches!(gate.ask(Request::Dashboard).await.unwrap(), Payload::Dashboard { url, .. } if url.ends_with("#secret"))
+    );
     assert!(matches!(gate.ask(Request::Show { id }).await.unwrap(), Payload::Record(r) if r.id == id));
-    assert_eq!(code(gate.ask(Request::Show { id: RecordId(999) }).await), ErrorCode::NotFound);
-    assert_eq!(gate.ask(Request::CaExport).await.unwrap(), Payload::Ca { pem: "PEM".into() });
+    assert_eq!(
+        code(gate.ask(Request::Show { id: RecordId(999) }).await),
+        ErrorCode::NotFound
+    );
+    assert_eq!(
+        gate.ask(Request::CaExport).await.unwrap(),
+        Payload::Ca { pem: "PEM".into() }
+    );
     let notes = gate.notes().await;
-    assert!(notes[0].1.starts_with(&format!("request body of record {id} shown, by uid ")), "{notes:?}");
-    assert!(notes[2].1.starts_with("dashboard token shown, by uid "), "{notes:?}");
+    assert!(
+        notes[0]
+            .1
+            .starts_with(&format!("request body of record {id} shown, by uid ")),
+        "{notes:?}"
+    );
+    assert!(
+        notes[2].1.starts_with("dashboard token shown, by uid "),
+        "{notes:?}"
+    );
     assert!(!notes.iter().any(|(_, note)| note.contains("secret")));
     gate.stop().await;
 }
@@ -279,7 +397,11 @@ async fn what_is_no_request_gets_one_answer() {
         (b"\n".to_vec(), false, Some(ErrorCode::BadRequest)),
         (b"\xff\xfe\n".to_vec(), false, Some(ErrorCode::BadRequest)),
         (b"{\"version\":1,".to_vec(), true, Some(ErrorCode::BadRequest)),
-        (b"{\"version\":2,\"request\":{\"op\":\"status\"}}\n".to_vec(), false, Some(ErrorCode::Version)),
+        (
+            b"{\"version\":2,\"request\":{\"op\":\"status\"}}\n".to_vec(),
+            false,
+            Some(ErrorCode::Version),
+        ),
         (vec![b'x'; LINE_CAP + 1], false, Some(ErrorCode::BadRequest)),
         (Vec::new(), true, None),
     ];
@@ -296,12 +418,20 @@ async fn what_is_no_request_gets_one_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_peer_is_cut_off_and_a_full_house_says_so() {
-    let bounds = Bounds { read: Duration::from_millis(50), connections: 1, refusals: 1 };
+    let bounds = Bounds {
+        read: Duration::from_millis(50),
+        connections: 1,
+        refusals: 1,
+    };
     let gate = Gate::start(ELSEWHERE, bounds);
     let reply = gate.raw(b"{\"ver".to_vec(), false).await;
     assert!(matches!(reply, Some(Reply::Error(e)) if e.code == ErrorCode::Deadline));
     let (mut told, follower) = follow(&gate);
-    gate.context.audit.note(Record::new(Kind::Flow, Timestamp(0))).await.unwrap();
+    gate.context
+        .audit
+        .note(Record::new(Kind::Flow, Timestamp(0)))
+        .await
+        .unwrap();
     // An item means that the follower has its place.
     assert!(told.recv().await.is_some());
     assert_eq!(code(gate.ask(Request::Status).await), ErrorCode::Busy);
@@ -315,7 +445,11 @@ fn follow(gate: &Gate) -> (tokio::sync::mpsc::UnboundedReceiver<Item>, Following
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
     let socket = gate.socket.clone();
     let follower = tokio::task::spawn_blocking(move || {
-        let filter = LogFilter { kind: Some(Kind::Flow), limit: 10, ..LogFilter::default() };
+        let filter = LogFilter {
+            kind: Some(Kind::Flow),
+            limit: 10,
+            ..LogFilter::default()
+        };
         Client::connect(&socket)?.stream(Request::Logs { filter, follow: true }, true, |item| {
             tell.send(item).unwrap();
             Ok(())
@@ -340,7 +474,11 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
     assert_eq!(state(told.recv().await), (second, State::Open));
     entry.finish(State::Failed);
     assert_eq!(state(told.recv().await), (second, State::Failed));
-    gate.context.audit.note(Record::new(Kind::Kernel, Timestamp::now())).await.unwrap();
+    gate.context
+        .audit
+        .note(Record::new(Kind::Kernel, Timestamp::now()))
+        .await
+        .unwrap();
     gate.stop().await;
     assert!(told.recv().await.is_none(), "another kind was filtered out");
     follower.await.unwrap().unwrap();
@@ -348,10 +486,19 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_leaves_gives_up_its_place() {
-    let gate = Gate::start(ELSEWHERE, Bounds { connections: 1, ..BOUNDS });
+    let gate = Gate::start(
+        ELSEWHERE,
+        Bounds {
+            connections: 1,
+            ..BOUNDS
+        },
+    );
     let socket = gate.socket.clone();
     let leave = tokio::task::spawn_blocking(move || {
-        let filter = LogFilter { limit: 1, ..LogFilter::default() };
+        let filter = LogFilter {
+            limit: 1,
+            ..LogFilter::default()
+        };
         let line = wire::encode(&Envelope::from(Request::Logs { filter, follow: true })).unwrap();
         let mut stream = StdUnixStream::connect(&socket).unwrap();
         stream.write_all(&line).unwrap();
@@ -359,7 +506,11 @@ async fn a_follower_that_leaves_gives_up_its_place() {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
     });
-    gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
+    gate.context
+        .audit
+        .note(Record::new(Kind::Flow, Timestamp::now()))
+        .await
+        .unwrap();
     leave.await.unwrap();
     // The place comes free when the server has seen the end; until then the answer is Busy.
     timeout(Duration::from_secs(10), async {
@@ -383,7 +534,10 @@ async fn the_socket_is_private_and_a_stale_one_is_replaced() {
     let listener = bind(&path, "no-such-group").unwrap();
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(), 0o600);
-    assert!(matches!(bind(&path, "no-such-group"), Err(BindError::AlreadyRunning { .. })));
+    assert!(matches!(
+        bind(&path, "no-such-group"),
+        Err(BindError::AlreadyRunning { .. })
+    ));
     drop(listener);
     assert!(path.exists(), "stale");
     let own = rustix::process::getegid().as_raw();
@@ -408,12 +562,16 @@ async fn what_is_no_socket_is_left_alone() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(matches!(bind(&link, "g"), Err(BindError::NotASocket { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-    assert!(matches!(bind(Path::new("/nonexistent/x"), "g"), Err(BindError::Step { step: "bind", .. })));
+    assert!(matches!(
+        bind(Path::new("/nonexistent/x"), "g"),
+        Err(BindError::Step { step: "bind", .. })
+    ));
 }
 
 #[test]
 fn groups_are_found_by_their_whole_name() {
-    let groups = "root:x:0:\nagentgate-x:x:5:\n#agentgate:x:6:\nbroken\nagentgate:x:nine:\nagentgate:x:991:a,b\n";
+    let groups =
+        "root:x:0:\nagentgate-x:x:5:\n#agentgate:x:6:\nbroken\nagentgate:x:nine:\nagentgate:x:991:a,b\n";
     assert_eq!(group_id(groups, "agentgate"), Some(991));
     assert_eq!(group_id(groups, "root"), Some(0));
     assert_eq!(group_id(groups, "agent"), None);
