@@ -86,6 +86,5 @@ from_redb!(
     TransactionError,
     TableError,
     StorageError,
-    SetDurabilityError,
     CommitError
 );
