@@ -75,8 +75,15 @@ enum LabTask {
     Inside { orders: String },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),

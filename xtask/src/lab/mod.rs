@@ -28,6 +28,7 @@ pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod outside;
 pub(crate) mod relay;
+pub(crate) mod row;
 pub(crate) mod scenario;
 
 /// What everything of a lab is named after: the outer process, so that a later run can tell whether
