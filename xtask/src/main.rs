@@ -57,6 +57,18 @@ enum Task {
 enum LabTask {
     /// Check the lab itself, without the daemon
     Bare,
+    /// End labs in several ways and check that nothing remains of them
+    Hygiene {
+        /// With the daemon running in them
+        #[arg(long)]
+        daemon: bool,
+    },
+    /// Build a lab and keep it until it is ended
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        daemon: bool,
+    },
     /// Run the scenarios against programs that are built already
     Suite { filter: Option<String> },
     /// Run the demo against programs that are built already
@@ -95,6 +107,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
 fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
     match task {
         LabTask::Bare => lab::outside::run(lab::Job::Bare),
+        LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
+        LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
         LabTask::Suite { filter } => lab::outside::run(lab::Job::Suite { filter }),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {

@@ -21,6 +21,7 @@ pub(crate) mod agent;
 pub(crate) mod case;
 pub(crate) mod cgroup;
 pub(crate) mod daemon;
+pub(crate) mod hygiene;
 pub(crate) mod inside;
 pub(crate) mod leftovers;
 pub(crate) mod log;
@@ -101,6 +102,8 @@ pub(crate) enum Job {
     Suite { filter: Option<String> },
     /// The lab itself, without the daemon.
     Bare,
+    /// Nothing, until it is ended.
+    Hold { daemon: bool },
 }
 
 /// Where the daemon's programs are.
