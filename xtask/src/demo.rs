@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::{
     lab::{
-        case::{Row, table},
         inside::Lab,
+        row::{Row, table},
         scenario,
     },
     privilege, setup, test,

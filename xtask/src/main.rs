@@ -57,6 +57,18 @@ enum Task {
 enum LabTask {
     /// Check the lab itself, without the daemon
     Bare,
+    /// End labs in several ways and check that nothing remains of them
+    Hygiene {
+        /// With the daemon running in them
+        #[arg(long)]
+        daemon: bool,
+    },
+    /// Build a lab and keep it until it is ended
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        daemon: bool,
+    },
     /// Run the scenarios against programs that are built already
     Suite { filter: Option<String> },
     /// Run the demo against programs that are built already
@@ -75,8 +87,15 @@ enum LabTask {
     Inside { orders: String },
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    run(Arguments::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
         Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
@@ -88,6 +107,8 @@ fn main() -> anyhow::Result<ExitCode> {
 fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
     match task {
         LabTask::Bare => lab::outside::run(lab::Job::Bare),
+        LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
+        LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
         LabTask::Suite { filter } => lab::outside::run(lab::Job::Suite { filter }),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {

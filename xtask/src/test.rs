@@ -173,5 +173,7 @@ fn lab(filter: Option<&str>) -> anyhow::Result<()> {
     build_programs()?;
     let mut arguments = vec!["lab", "suite"];
     arguments.extend(filter);
-    status(&mut privilege::this_as_root(&arguments)?)
+    let suite = status(&mut privilege::this_as_root(&arguments)?);
+    // Also after a failure: what a failing lab leaves behind matters as much.
+    status(&mut privilege::this_as_root(&["lab", "hygiene", "--daemon"])?).and(suite)
 }

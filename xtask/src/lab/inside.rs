@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     Job, Programs,
     daemon::Daemon,
+    hygiene::HOLDING,
     leftovers::NAMESPACES,
     namespace,
     network::{self, Internet},
@@ -110,7 +111,19 @@ async fn work(lab: &mut Lab, job: &Job) -> anyhow::Result<bool> {
         Job::Demo { once, json } => demo::inside(lab, *once, *json).await,
         Job::Suite { filter } => scenario::run_suite(lab, filter.as_deref()).await,
         Job::Bare => scenario::run_bare(lab).await,
+        Job::Hold { daemon } => hold(lab, *daemon).await,
     }
+}
+
+/// Stands until it is ended.
+async fn hold(lab: &mut Lab, daemon: bool) -> anyhow::Result<bool> {
+    if daemon {
+        lab.write_settings()?;
+        lab.start_daemon().await?;
+    }
+    let name = lab.dir.file_name().unwrap_or_default().to_string_lossy();
+    println!("{HOLDING}{name}");
+    std::future::pending().await
 }
 
 /// Ctrl-C is how a person ends the demo; anything else it cuts short has failed.

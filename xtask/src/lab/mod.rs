@@ -21,6 +21,7 @@ pub(crate) mod agent;
 pub(crate) mod case;
 pub(crate) mod cgroup;
 pub(crate) mod daemon;
+pub(crate) mod hygiene;
 pub(crate) mod inside;
 pub(crate) mod leftovers;
 pub(crate) mod log;
@@ -28,6 +29,7 @@ pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod outside;
 pub(crate) mod relay;
+pub(crate) mod row;
 pub(crate) mod scenario;
 
 /// What everything of a lab is named after: the outer process, so that a later run can tell whether
@@ -100,6 +102,8 @@ pub(crate) enum Job {
     Suite { filter: Option<String> },
     /// The lab itself, without the daemon.
     Bare,
+    /// Nothing, until it is ended.
+    Hold { daemon: bool },
 }
 
 /// Where the daemon's programs are.

@@ -200,10 +200,8 @@ fn without_tests(name: &str, text: &str) -> String {
     let end = lines.windows(2).position(|pair| {
         matches!(pair, [attribute, module] if attribute.trim() == "#[cfg(test)]" && module.ends_with("mod tests {"))
     });
-    lines
-        .get(..end.unwrap_or(lines.len()))
-        .unwrap_or_default()
-        .join("\n")
+    let code = lines.get(..end.unwrap_or(lines.len())).unwrap_or_default();
+    code.iter().flat_map(|line| [line, "\n"]).collect()
 }
 
 fn words(line: &str) -> impl Iterator<Item = &str> {

@@ -64,7 +64,7 @@ fn breaches_are_found() {
 fn tests_may_import_anything() {
     let text = "//! x\n\n#[cfg(test)]\nmod tests {\n    use crate::store::Store;\n}\n";
     assert!(examine("agentgate-daemon/src/parse/a.rs", text).is_empty());
-    assert_eq!(without_tests("a.rs", text), "//! x\n");
+    assert_eq!(without_tests("a.rs", text), "//! x\n\n");
     assert!(
         examine(
             "agentgate-daemon/src/parse/tests.rs",

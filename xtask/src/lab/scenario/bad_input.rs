@@ -103,12 +103,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         }),
     ]
     .into_iter()
-    .map(Scenario::Case)
+    .map(Scenario::case)
     .collect();
     all.push(Scenario::Story("no server name, in enforce", |lab| {
         Box::pin(no_server_name(lab))
     }));
-    all.push(Scenario::Case(
+    all.push(Scenario::case(
         Case::inside(
             "and the gate serves on",
             &["curl", "-sS", "https://unlisted.example/"],
@@ -136,7 +136,7 @@ fn never_done(seen: &crate::lab::case::Seen<'_>) -> Vec<String> {
         .collect()
 }
 
-async fn no_server_name(lab: &mut Lab) -> anyhow::Result<crate::lab::case::Row> {
+async fn no_server_name(lab: &mut Lab) -> anyhow::Result<crate::lab::row::Row> {
     lab.steer(&["mode", "enforce"]).await?;
     let case = Case::inside("no server name, in enforce", &["python3", "-c", scripts::NO_SNI])
         .says("refused")

@@ -88,7 +88,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         }),
     ]
     .into_iter()
-    .map(Scenario::Case)
+    .map(Scenario::case)
     .collect()
 }
 

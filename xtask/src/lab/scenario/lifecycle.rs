@@ -7,12 +7,7 @@ use fake_internet::world::{OPEN, UNLISTED};
 use tokio::time::timeout;
 
 use super::Scenario;
-use crate::lab::{
-    agent,
-    case::{Row, since},
-    daemon::policy,
-    inside::Lab,
-};
+use crate::lab::{agent, case::since, daemon::policy, inside::Lab, row::Row};
 
 const OPEN_URL: &str = "https://open.example/";
 const UNLISTED_URL: &str = "https://unlisted.example/";

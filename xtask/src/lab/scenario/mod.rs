@@ -2,10 +2,7 @@
 
 use std::{future::Future, pin::Pin, time::Instant};
 
-use super::{
-    case::{Case, Row},
-    inside::Lab,
-};
+use super::{case::Case, inside::Lab, row::Row};
 
 mod bad_input;
 mod bare;
@@ -19,11 +16,15 @@ pub(crate) type Story = for<'a> fn(&'a mut Lab) -> Pin<Box<dyn Future<Output = a
 /// One named check.
 #[derive(Clone, Debug)]
 pub(crate) enum Scenario {
-    Case(Case),
+    Case(Box<Case>),
     Story(&'static str, Story),
 }
 
 impl Scenario {
+    fn case(case: Case) -> Self {
+        Self::Case(Box::new(case))
+    }
+
     fn name(&self) -> &str {
         match self {
             Self::Case(case) => case.name,

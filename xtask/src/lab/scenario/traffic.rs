@@ -59,7 +59,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let mut cases = allowed();
     cases.extend(refused());
     cases.extend(beyond_http());
-    cases.into_iter().map(Scenario::Case).collect()
+    cases.into_iter().map(Scenario::case).collect()
 }
 
 fn allowed() -> Vec<Case> {
