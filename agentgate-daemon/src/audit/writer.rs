@@ -51,10 +51,17 @@ impl Asked {
     }
 
     fn refuse(self, error: &AuditError) {
-        // Whoever asked may be gone, and then needs no answer.
+        // The slot is free before the answer, so that who hears it finds it so. Whoever asked may be
+        // gone, and then needs no answer.
         match self {
-            Self::Open { reply, .. } => drop(reply.send(Err(error.clone()))),
-            Self::Note { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Open { slot, reply, .. } => {
+                drop(slot);
+                drop(reply.send(Err(error.clone())));
+            }
+            Self::Note { last, reply } => {
+                drop(last);
+                drop(reply.send(Err(error.clone())));
+            }
         }
     }
 }
@@ -322,7 +329,9 @@ impl Writer {
                 }
                 Asked::Note { last, reply } => {
                     self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
-                    drop(reply.send(Ok(last.record.id)));
+                    let id = last.record.id;
+                    drop(last);
+                    drop(reply.send(Ok(id)));
                 }
             }
         }
@@ -371,10 +380,11 @@ impl Writer {
         }
         if let Some(drain) = self.drain.take() {
             // The caller may have given up waiting.
-            drop(drain.reply.send(Drained {
+            let drained = Drained {
                 left_open: taken.saturating_sub(unwritten),
                 unwritten,
-            }));
+            };
+            let _unheard = drain.reply.send(drained);
         }
         true
     }

@@ -86,5 +86,6 @@ from_redb!(
     TransactionError,
     TableError,
     StorageError,
+    SetDurabilityError,
     CommitError
 );

@@ -17,9 +17,11 @@
 //! older program would misread raises the schema, and a program that meets a higher schema than its
 //! own refuses the file.
 //!
-//! Commits save redb's allocator state (`quick repair`, which implies two-phase commits), so that
-//! opening after a crash does not walk the file, however large, and so that bytes chosen by an agent
-//! cannot pass for a commit that never finished.
+//! Commits take two phases, so that after a crash redb need not tell by a checksum, which bytes chosen
+//! by an agent could be made to match, whether a commit finished. They do not save redb's allocator
+//! state (`quick repair`): that makes every commit dearer by the size of the file, from half a
+//! millisecond to many at 2 GB. The price is that opening after a crash, or after an I/O error, reads
+//! the file once; opening after a clean close does not.
 
 mod error;
 mod query;
@@ -161,15 +163,12 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         file.set_permissions(fs::Permissions::from_mode(0o600))
             .map_err(unusable)?;
     }
-    Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .create_file(file)
-        .map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::Busy {
-                path: path.to_owned(),
-            },
-            other => other.into(),
-        })
+    match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy {
+            path: path.to_owned(),
+        }),
+        opened => Ok(opened?),
+    }
 }
 
 fn interrupted() -> Failure {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redb::{ReadableTable as _, Table, WriteTransaction};
+use redb::{Durability, ReadableTable as _, Table, WriteTransaction};
 
 use super::{
     Side, Store, StoreError,
@@ -89,9 +89,10 @@ impl Store {
             .database
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Durability::Immediate is redb's default; quick repair is explained in the module's header.
+        // The module's header says why two phases.
         let mut transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
-        transaction.set_quick_repair(true);
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_two_phase_commit(true);
         Ok(transaction)
     }
 }
