@@ -10,7 +10,8 @@ pub struct KernelEvent {
     pub cookie: u64,
     /// Nanoseconds since boot (`CLOCK_BOOTTIME`).
     pub at_ns: u64,
-    /// Who called.
+    /// Who called. A packet ([`Hook::Egress`]) has no caller: what its socket knows of the last
+    /// connect(2), else only the cgroup.
     pub task: Task,
     /// Where to; zero for socket creation.
     pub destination: Endpoint,
@@ -24,6 +25,8 @@ pub struct KernelEvent {
     pub hook: u8,
     /// [`crate::verdict::Denial`] as a number.
     pub denial: u8,
+    /// Keeps the size a multiple of eight without padding.
+    pub reserved: u32,
 }
 
 /// Which program spoke.
@@ -36,4 +39,38 @@ pub enum Hook {
     SendMsg6 = 4,
     SockCreate = 5,
     SockOps = 6,
+    Egress = 7,
+}
+
+impl Hook {
+    /// Every hook that judges.
+    pub const ALL: [Self; 7] = [
+        Self::Connect4,
+        Self::Connect6,
+        Self::SendMsg4,
+        Self::SendMsg6,
+        Self::SockCreate,
+        Self::SockOps,
+        Self::Egress,
+    ];
+
+    /// The hook behind a number of [`KernelEvent::hook`].
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|hook| *hook as u8 == number)
+    }
+
+    /// A stable name for records: the kernel's name of the hook.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::SendMsg4 => "sendmsg4",
+            Self::SendMsg6 => "sendmsg6",
+            Self::SockCreate => "sock_create",
+            Self::SockOps => "sock_ops",
+            Self::Egress => "egress",
+        }
+    }
 }

@@ -6,5 +6,35 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const FLOWS: &str = "FLOWS";
 /// Ring buffer of [`crate::event::KernelEvent`].
 pub const EVENTS: &str = "EVENTS";
-/// Per-CPU counters.
+/// Per-CPU counters, indexed by [`crate::verdict::counter`].
 pub const COUNTERS: &str = "COUNTERS";
+/// Socket storage of [`crate::flow::SocketState`].
+pub const SOCKETS: &str = "SOCKETS";
+/// Map from [`crate::flow::FlowKey`] to the original [`crate::flow::Endpoint`], for sockets whose
+/// storage getpeername(2) cannot reach (MPTCP).
+pub const PEERS: &str = "PEERS";
+
+/// The maps that are pinned, each under its own name.
+pub const PINNED_MAPS: [&str; 6] = [SETTINGS, FLOWS, PEERS, EVENTS, COUNTERS, SOCKETS];
+
+/// Entries of [`FLOWS`]: connections that are between connect(2) and accept(2) at one time.
+pub const FLOWS_CAPACITY: u32 = 65_536;
+/// Entries of [`PEERS`].
+pub const PEERS_CAPACITY: u32 = 65_536;
+/// Size of [`EVENTS`] in bytes: a power of two and a multiple of the page size.
+pub const EVENTS_BYTES: u32 = 256 * 1024;
+
+/// The programs, by their function names; each link is pinned under the same name.
+pub const PROGRAMS: [&str; 11] = [
+    "gate_connect4",
+    "gate_connect6",
+    "gate_sockops",
+    "gate_getpeer4",
+    "gate_getpeer6",
+    "gate_sendmsg4",
+    "gate_sendmsg6",
+    "gate_recvmsg4",
+    "gate_recvmsg6",
+    "gate_create",
+    "gate_egress",
+];

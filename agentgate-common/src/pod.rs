@@ -1,8 +1,20 @@
 //! Marks the map types as plain bytes for aya. Layout tests live here too.
-#![expect(unsafe_code, reason = "aya's Pod is an unsafe trait; each type below is repr(C) without padding")]
+#![cfg_attr(
+    feature = "user",
+    expect(
+        unsafe_code,
+        reason = "aya's Pod is an unsafe trait; each type below is repr(C) without padding"
+    )
+)]
+
 #[cfg(feature = "user")]
 mod user {
-    use crate::{event::KernelEvent, flow::{FlowKey, KernelFlow}, settings::Settings};
+    use crate::{
+        event::KernelEvent,
+        flow::{Endpoint, FlowKey, KernelFlow, SocketState},
+        settings::Settings,
+    };
+
     // SAFETY: repr(C), integers and byte arrays only, no padding (tested below), any bytes are valid.
     unsafe impl aya::Pod for FlowKey {}
     // SAFETY: as above.
@@ -11,4 +23,48 @@ mod user {
     unsafe impl aya::Pod for KernelEvent {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SocketState {}
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{offset_of, size_of};
+
+    use crate::{
+        event::KernelEvent,
+        flow::{Endpoint, FlowKey, KernelFlow, SocketState},
+        settings::Settings,
+        subject::Task,
+    };
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size_of::<Endpoint>(), 16 + 2 + 2);
+        assert_eq!(size_of::<FlowKey>(), size_of::<Endpoint>());
+        assert_eq!(size_of::<Task>(), 8 + 4 * 4 + 16);
+        assert_eq!(
+            size_of::<KernelFlow>(),
+            8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 4
+        );
+        assert_eq!(
+            size_of::<SocketState>(),
+            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 + 4
+        );
+        assert_eq!(
+            size_of::<KernelEvent>(),
+            8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 2 * 3 + 1 + 1 + 4
+        );
+        assert_eq!(size_of::<Settings>(), 8 + 4 + 16 + 2 + 2 + 2 * 8 + 2 * 32);
+    }
+
+    #[test]
+    fn offsets() {
+        assert_eq!(offset_of!(KernelFlow, original), 56);
+        assert_eq!(offset_of!(KernelEvent, hook), 82);
+        assert_eq!(offset_of!(Settings, dns4), 8);
+        assert_eq!(offset_of!(Settings, gate_ports), 32);
+    }
 }

@@ -10,6 +10,9 @@ pub const LOOPBACK_PORTS: usize = 32;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
+    /// Cookie of the daemon's network namespace (`SO_NETNS_COOKIE`): only there are the listener
+    /// and the resolver what they seem to be. The kernel module fills it in.
+    pub netns: u64,
     /// Where DNS goes over IPv4, network byte order.
     pub dns4: [u8; 4],
     /// Where DNS goes over IPv6, network byte order.

@@ -10,9 +10,9 @@ pub struct Task {
     pub pid: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
-    /// Effective user id in the initial user namespace.
+    /// Real user id in the initial user namespace.
     pub uid: u32,
-    /// Effective group id in the initial user namespace.
+    /// Real group id in the initial user namespace.
     pub gid: u32,
     /// Thread name, NUL padded. A hint for people: never match on it.
     pub comm: [u8; 16],

@@ -1,4 +1,28 @@
 //! The judgements that the kernel makes without a name: pure functions of settings and call.
+//!
+//! Everything a hook decides is decided here, so that it is tested on the host. Addresses are the
+//! sixteen bytes of [`Endpoint::addr`]: an IPv4 address is judged the same whether it came through
+//! an IPv4 socket or, mapped, through an IPv6 one.
+
+use crate::{
+    flow::{Endpoint, INET, INET6},
+    settings::Settings,
+};
+
+/// `SOCK_STREAM`.
+pub const STREAM: u32 = 1;
+/// `SOCK_DGRAM`.
+pub const DGRAM: u32 = 2;
+/// `IPPROTO_TCP`.
+pub const TCP: u32 = 6;
+/// `IPPROTO_UDP`.
+pub const UDP: u32 = 17;
+/// `IPPROTO_MPTCP`: a TCP socket to its user; its subflows are of [`TCP`].
+pub const MPTCP: u32 = 262;
+/// The port of DNS over UDP and TCP (RFC 1035 4.2).
+pub const DNS_PORT: u16 = 53;
+/// The interface index of `lo`: the first interface of every network namespace.
+pub const LOOPBACK_INDEX: u32 = 1;
 
 /// Why a call was refused.
 #[repr(u8)]
@@ -8,8 +32,6 @@ pub enum Denial {
     GatePort = 1,
     /// A loopback address that policy does not open.
     Loopback = 2,
-    /// A cloud metadata address.
-    Metadata = 3,
     /// UDP that is not DNS.
     Udp = 4,
     /// DNS while no resolver of that family is set.
@@ -20,4 +42,319 @@ pub enum Denial {
     NoListener = 7,
     /// The flow could not be stored, so the listener could not have judged it.
     NoFlow = 8,
+    /// A call from a network namespace other than the daemon's, where neither listener nor
+    /// resolver is what it seems to be.
+    Namespace = 9,
+    /// A socket bound to a network interface, which would carry the redirected packet away from
+    /// the listener.
+    Device = 10,
+    /// A packet that was about to leave the host without having been redirected.
+    Egress = 11,
 }
+
+impl Denial {
+    /// Every denial.
+    pub const ALL: [Self; 10] = [
+        Self::GatePort,
+        Self::Loopback,
+        Self::Udp,
+        Self::NoResolver,
+        Self::SocketType,
+        Self::NoListener,
+        Self::NoFlow,
+        Self::Namespace,
+        Self::Device,
+        Self::Egress,
+    ];
+
+    /// The denial behind a number of [`crate::event::KernelEvent::denial`].
+    #[must_use]
+    pub fn from_u8(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|denial| *denial as u8 == number)
+    }
+
+    /// A stable name for records.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::GatePort => "gate_port",
+            Self::Loopback => "loopback",
+            Self::Udp => "udp",
+            Self::NoResolver => "no_resolver",
+            Self::SocketType => "socket_type",
+            Self::NoListener => "no_listener",
+            Self::NoFlow => "no_flow",
+            Self::Namespace => "namespace",
+            Self::Device => "device",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// What a hook does with a call that is not refused.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// Left as it is.
+    Direct = 0,
+    /// Sent to the listener, which judges it.
+    Listener = 14,
+    /// Sent to the configured resolver.
+    Resolver = 15,
+}
+
+/// Outcomes that one hook can count: denials and passages as numbers are all below this.
+pub const OUTCOMES: u32 = 16;
+/// Size of the counters: every hook times every outcome.
+pub const COUNTERS: u32 = 16 * OUTCOMES;
+/// The counter of events that found the ring buffer full. Hook numbers start at 1, so no outcome
+/// has this index.
+pub const LOST: u32 = 0;
+
+/// The counter of `outcome` (a [`Denial`] or a [`Passage`] as a number) at a hook.
+#[must_use]
+#[inline(always)]
+pub const fn counter(hook: crate::event::Hook, outcome: u8) -> u32 {
+    hook as u32 * OUTCOMES + outcome as u32 % OUTCOMES
+}
+
+/// An IPv4 address as the last four of sixteen bytes, `None` for a native IPv6 one.
+#[must_use]
+#[inline(always)]
+pub const fn mapped(addr: &[u8; 16]) -> Option<[u8; 4]> {
+    match *addr {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+        _ => None,
+    }
+}
+
+/// The IPv4-mapped form of an address.
+#[must_use]
+#[inline(always)]
+pub const fn map_v4([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// `::1`.
+pub const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+/// `127.0.0.1`.
+pub const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
+
+/// Whether connecting to this address reaches this host's loopback: `127.0.0.0/8`, `::1`, and the
+/// unspecified addresses, which Linux takes to mean loopback. Mapped addresses count.
+#[must_use]
+#[inline(always)]
+pub const fn is_loopback(addr: &[u8; 16]) -> bool {
+    match mapped(addr) {
+        Some([127, ..] | [0, 0, 0, 0]) => true,
+        Some(_) => false,
+        None => matches!(addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 | 1]),
+    }
+}
+
+/// Where the call comes from, beyond its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `bpf_get_netns_cookie` of the socket.
+    pub netns: u64,
+    /// Index of the interface that the socket is bound to, 0 for none.
+    pub device: u32,
+}
+
+impl Origin {
+    /// Whether a rewritten destination means to this socket what it means to the daemon.
+    #[inline(always)]
+    const fn shares_routes(self, settings: &Settings) -> Result<(), Denial> {
+        if settings.netns == 0 {
+            return Err(Denial::NoListener);
+        }
+        if self.netns != settings.netns {
+            return Err(Denial::Namespace);
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn names(ports: &[u16], port: u16) -> bool {
+    for candidate in ports {
+        if *candidate == port && port != 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// The resolver for a destination of this family. IPv4-mapped destinations go by IPv4.
+///
+/// # Errors
+/// [`Denial::NoResolver`] where none is set.
+#[inline(always)]
+pub fn resolver(settings: &Settings, destination: &Endpoint) -> Result<Endpoint, Denial> {
+    let addr = if mapped(&destination.addr).is_some() {
+        map_v4(settings.dns4)
+    } else {
+        settings.dns6
+    };
+    if settings.dns_port == 0 || unspecified(&addr) {
+        return Err(Denial::NoResolver);
+    }
+    Ok(Endpoint {
+        addr,
+        port: settings.dns_port,
+        family: destination.family,
+    })
+}
+
+#[inline(always)]
+const fn unspecified(addr: &[u8; 16]) -> bool {
+    matches!(mapped(addr), Some([0, 0, 0, 0]))
+        || matches!(addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+}
+
+/// The listener's address for a destination of this family.
+#[must_use]
+#[inline(always)]
+pub fn listener(settings: &Settings, destination: &Endpoint) -> Endpoint {
+    let addr = if mapped(&destination.addr).is_some() {
+        map_v4(LOOPBACK4)
+    } else {
+        LOOPBACK6
+    };
+    Endpoint {
+        addr,
+        port: settings.listener_port,
+        family: destination.family,
+    }
+}
+
+/// Judges connect(2) by the socket's type and protocol.
+///
+/// # Errors
+/// Why it is refused.
+#[inline(always)]
+pub fn connect(
+    settings: &Settings,
+    destination: &Endpoint,
+    kind: u32,
+    protocol: u32,
+    origin: Origin,
+) -> Result<Passage, Denial> {
+    match (kind, protocol) {
+        (STREAM, TCP | MPTCP) => stream(settings, destination, origin),
+        (DGRAM, UDP) => datagram(settings, destination, origin),
+        _ => Err(Denial::SocketType),
+    }
+}
+
+/// Judges a TCP destination.
+#[inline(always)]
+fn stream(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+    // DNS first: the stub resolver of many hosts is a loopback address.
+    if destination.port == DNS_PORT {
+        return dns(settings, destination, origin);
+    }
+    if is_loopback(&destination.addr) {
+        if destination.port == settings.listener_port || names(&settings.gate_ports, destination.port) {
+            return Err(Denial::GatePort);
+        }
+        if names(&settings.loopback_ports, destination.port) {
+            return Ok(Passage::Direct);
+        }
+        return Err(Denial::Loopback);
+    }
+    if settings.listener_port == 0 {
+        return Err(Denial::NoListener);
+    }
+    origin.shares_routes(settings)?;
+    // The route would follow the interface, not the loopback address.
+    if origin.device > LOOPBACK_INDEX {
+        return Err(Denial::Device);
+    }
+    Ok(Passage::Listener)
+}
+
+/// Judges sendmsg(2) on a socket that is not connected, by its type and protocol: UDP-Lite sockets
+/// pass the same hook.
+///
+/// # Errors
+/// Why it is refused.
+#[inline(always)]
+pub fn send(
+    settings: &Settings,
+    destination: &Endpoint,
+    kind: u32,
+    protocol: u32,
+    origin: Origin,
+) -> Result<Passage, Denial> {
+    match (kind, protocol) {
+        (DGRAM, UDP) => datagram(settings, destination, origin),
+        _ => Err(Denial::SocketType),
+    }
+}
+
+/// Judges a UDP destination, of connect(2) and of sendmsg(2) alike.
+#[inline(always)]
+fn datagram(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+    if destination.port == DNS_PORT {
+        dns(settings, destination, origin)
+    } else {
+        Err(Denial::Udp)
+    }
+}
+
+#[inline(always)]
+fn dns(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+    resolver(settings, destination)?;
+    origin.shares_routes(settings)?;
+    Ok(Passage::Resolver)
+}
+
+/// Judges socket(2).
+///
+/// # Errors
+/// [`Denial::SocketType`] for all but TCP (with MPTCP) and UDP over IPv4 and IPv6.
+#[inline(always)]
+pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<Passage, Denial> {
+    if family != INET as u32 && family != INET6 as u32 {
+        return Err(Denial::SocketType);
+    }
+    match (kind, protocol) {
+        (STREAM, TCP | MPTCP) | (DGRAM, UDP) => Ok(Passage::Direct),
+        _ => Err(Denial::SocketType),
+    }
+}
+
+/// Judges a packet on its way out of an interface other than loopback: all that may leave a guarded
+/// socket is DNS to the resolver, and not by a route that the packet itself prescribes.
+///
+/// # Errors
+/// [`Denial::Egress`].
+#[inline(always)]
+pub fn packet(settings: &Settings, packet: &Packet) -> Result<Passage, Denial> {
+    let to = &packet.destination;
+    let known = match resolver(settings, to) {
+        Ok(resolver) => resolver.addr == to.addr && resolver.port == to.port,
+        Err(_) => false,
+    };
+    let transport = packet.protocol == TCP || packet.protocol == UDP;
+    if known && transport && packet.plain {
+        Ok(Passage::Resolver)
+    } else {
+        Err(Denial::Egress)
+    }
+}
+
+/// What the egress hook reads of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Address and port of the packet itself, which may be the first hop of a source route.
+    pub destination: Endpoint,
+    /// IP protocol that follows the fixed header.
+    pub protocol: u32,
+    /// No IPv4 options, no later fragment: the port is where it is expected.
+    pub plain: bool,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,30 @@
 //! agentgate: the gate on everything an AI agent sends.
 //!
-//! Modules stand in the order in which a connection meets them.
+//! A connection meets, in this order: `kernel`, `listen`, `session`, `sniff`, `policy`, `tls`,
+//! `http`, `forward`, `audit`, `store`. Two spines call them: `conn` (one connection) and `exchange`
+//! (one request). `control`, `dashboard`, `launch` and `cli` are what people meet; `app` owns every
+//! task.
 
+pub mod app;
+pub mod audit;
+pub mod cli;
+pub mod config;
+pub mod conn;
+pub mod control;
+pub mod dashboard;
+pub mod denials;
+pub mod drain;
+pub mod exchange;
+pub mod forward;
+pub mod http;
 pub mod kernel;
+pub mod launch;
+pub mod listen;
 pub mod model;
 pub mod policy;
+pub mod reload;
+pub mod session;
+pub mod sniff;
+pub mod store;
+pub mod telemetry;
+pub mod tls;

@@ -1,10 +1,15 @@
 //! A kernel for tests: flows are put in by hand.
-use std::{collections::HashMap, net::SocketAddr, sync::{Mutex, PoisonError}};
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
 
-use super::{Kernel, KernelError};
+use super::{Counter, Kernel, KernelError};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
@@ -19,7 +24,12 @@ pub struct FakeKernel {
 impl Default for FakeKernel {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(64);
-        Self { flows: Mutex::default(), settings: Mutex::default(), sender, receiver: Mutex::new(Some(receiver)) }
+        Self {
+            flows: Mutex::default(),
+            settings: Mutex::default(),
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+        }
     }
 }
 
@@ -59,5 +69,8 @@ impl Kernel for FakeKernel {
     }
     fn lost_events(&self) -> Result<u64, KernelError> {
         Ok(0)
+    }
+    fn counters(&self) -> Result<Vec<Counter>, KernelError> {
+        Ok(Vec::new())
     }
 }

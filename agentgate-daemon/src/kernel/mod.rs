@@ -10,7 +10,17 @@ use tokio::sync::mpsc;
 
 use crate::model::Flow;
 
+mod attach;
+mod attached;
+mod cgroup;
+mod events;
 pub mod fake;
+mod link;
+mod load;
+mod pin;
+
+pub use attached::{Attached, Options, detach};
+pub use cgroup::{cgroup2_mount, guarded_path};
 
 /// What can go wrong at the seam.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +39,24 @@ pub enum KernelError {
     /// Another daemon holds the cgroup.
     #[error("another agentgated guards {cgroup}")]
     AlreadyGuarded { cgroup: String },
+}
+
+/// Names the step in which an error came up.
+fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl FnOnce(E) -> KernelError {
+    move |source| KernelError::Step {
+        step: step.to_owned(),
+        source: source.into(),
+    }
+}
+
+/// How often a hook came to an outcome, since the programs were attached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Counter {
+    /// [`Hook::code`].
+    pub hook: &'static str,
+    /// [`Denial::code`], or `direct`, `listener`, `resolver` for what passed.
+    pub outcome: &'static str,
+    pub count: u64,
 }
 
 /// What the daemon asks of the kernel. Calls are short map operations and never block on a peer.
@@ -55,4 +83,11 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When the counter cannot be read.
     fn lost_events(&self) -> Result<u64, KernelError>;
+
+    /// The programs' own counters, those above zero. Every refusal is counted, also where its event
+    /// was lost.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn counters(&self) -> Result<Vec<Counter>, KernelError>;
 }

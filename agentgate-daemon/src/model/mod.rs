@@ -7,6 +7,7 @@ pub mod host;
 pub mod mode;
 pub mod record;
 pub mod subject;
+pub mod text_error;
 pub mod time;
 pub mod verdict;
 
@@ -17,5 +18,6 @@ pub use host::{Authority, Host, InvalidHost};
 pub use mode::Mode;
 pub use record::{Failure, Kind, Record, RecordId, RequestHead, ResponseHead, State};
 pub use subject::{Ancestor, SessionId, Subject};
+pub use text_error::TextError;
 pub use time::Timestamp;
 pub use verdict::{Action, Refusal, Verdict};

@@ -1,7 +1,10 @@
 //! The proof of an allow. Fields are private and constructors visible to `policy` only, so nothing
 //! can be forwarded that was not judged, nor anywhere else than was judged.
 
-use std::{net::{IpAddr, SocketAddr}, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::model::{Authority, Flag, Refusal, Verdict};
 
@@ -38,6 +41,12 @@ pub trait AddressRule: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The refusal, with its reason.
     fn admits(&self, ip: IpAddr, port: u16) -> Result<(), Refusal>;
+
+    /// What to flag where `ip` at `port` is dialled although it would be refused outside `audit`.
+    fn flags(&self, ip: IpAddr, port: u16) -> Vec<Flag> {
+        let _ = (ip, port);
+        Vec::new()
+    }
 }
 
 /// Leave to forward one request: owns the judged head and the approved destination.

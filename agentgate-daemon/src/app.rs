@@ -1,0 +1,581 @@
+//! Constructs, binds, runs and drains: every task of the daemon is owned here.
+//!
+//! The order is the promise: the programs are attached before anything is admitted, every socket is
+//! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
+//! opens the gate: the programs stay attached, and without a listener every connection is refused.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use agentgate_common::{names::PROGRAMS, settings::Settings};
+use anyhow::{Context as _, Result};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    audit::{Audit, AuditOptions, AuditThread},
+    config::Config,
+    conn::Stages,
+    control::{self, ControlContext, DashboardAccess, Enroller, wire::GateReport},
+    dashboard::{self, DashboardContext, Token},
+    denials,
+    drain::{Drain, Tasks, told},
+    exchange::{self, Exchanger},
+    forward::{self, Forwarder, Resolver},
+    http::serve,
+    kernel::{self, Attached, Kernel},
+    launch,
+    listen::Listeners,
+    model::{Kind, Record, State, Timestamp},
+    policy::Policy,
+    reload::PolicyHandle,
+    session::Sessions,
+    sniff,
+    store::Store,
+    tls::{self, AgentTls, Ca, Leaves},
+};
+
+/// How often idle origin connections are looked over.
+const SWEEP: Duration = Duration::from_secs(15);
+/// How long the audit log may take to write what is left, after everything else has stopped.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// The cgroup side of a gate.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Where cgroup v2 is mounted.
+    pub mount: PathBuf,
+    /// The directory of the guarded cgroup.
+    pub directory: PathBuf,
+    /// Puts processes under guard.
+    pub enroller: Arc<dyn Enroller>,
+    /// Names of the attached programs.
+    pub programs: Vec<String>,
+}
+
+impl Guard {
+    /// The guarded cgroup below the mount, such as `/agent.slice`.
+    fn path(&self) -> String {
+        below(&self.mount, &self.directory)
+    }
+}
+
+/// A cgroup's path as `/proc/PID/cgroup` gives it.
+fn below(mount: &Path, directory: &Path) -> String {
+    format!(
+        "/{}",
+        directory.strip_prefix(mount).unwrap_or(directory).display()
+    )
+}
+
+/// What outlives the construction and is shared with tests and tools in the same process.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    pub policy: PolicyHandle,
+    pub audit: Audit,
+    pub store: Arc<Store>,
+}
+
+/// A gate that is bound and ready to run.
+pub struct App {
+    config: Config,
+    handles: Handles,
+    kernel: Arc<dyn Kernel>,
+    guard: Guard,
+    stages: Arc<Stages>,
+    listeners: Listeners,
+    control: UnixListener,
+    dashboard: Option<(TcpListener, Token)>,
+    ca: Arc<str>,
+    audit_thread: AuditThread,
+    drain: Drain,
+    started: Timestamp,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs the daemon with the real kernel until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, in one line with its causes.
+pub fn run(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime")?;
+    runtime.block_on(async {
+        let (mount, directory) = (
+            kernel::cgroup2_mount()?,
+            kernel::guarded_path(&config.gate.cgroup)?,
+        );
+        let options = kernel::Options {
+            cgroup: directory.clone(),
+            pin_dir: config.gate.pin_dir.clone(),
+        };
+        let attached = Arc::new(Attached::start(&options)?);
+        let path = below(&mount, &directory);
+        let guard = Guard {
+            enroller: launch::cgroup::enroller(directory.clone(), path),
+            programs: PROGRAMS.iter().map(ToString::to_string).collect(),
+            mount,
+            directory,
+        };
+        let app = App::start(config, attached.clone(), guard).await?;
+        let mut drain = app.drain.watch();
+        let events = tokio::spawn(async move {
+            if let Err(error) = attached.run_events(async move { told(&mut drain).await }).await {
+                tracing::error!(%error, "refusals by the kernel are no longer recorded");
+            }
+        });
+        app.run(told_to_stop()?).await;
+        events.await.context("the reader of kernel events")?;
+        Ok(())
+    })
+}
+
+/// What is wrong with the settings and the policy, without starting anything.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = PolicyHandle::load(policy_paths(config)).status().errors;
+    if let Err(error) = tls::origin::client_config(config.tls.extra_roots.as_deref()) {
+        problems.push(error.to_string());
+    }
+    problems
+}
+
+fn policy_paths(config: &Config) -> crate::reload::PolicyPaths {
+    crate::reload::PolicyPaths {
+        policy: config.paths.policy.clone(),
+        lists: config.paths.lists.clone(),
+        mode: config.paths.mode.clone(),
+    }
+}
+
+/// Resolves on SIGTERM and SIGINT.
+fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+impl App {
+    /// Builds and binds everything; nothing is accepted yet.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be.
+    pub async fn start(config: Config, kernel: Arc<dyn Kernel>, guard: Guard) -> Result<Self> {
+        let paths = &config.paths;
+        private_dir(&paths.var)?;
+        shared_dir(&paths.run)?;
+        let policy = PolicyHandle::load(policy_paths(&config));
+        for error in policy.status().errors {
+            tracing::error!("policy: {error}; nothing passes until it is mended");
+        }
+        let store = Arc::new(Store::open(&paths.store).context("the audit store")?);
+        let (audit, audit_thread) = Audit::start(store.clone(), AuditOptions::default());
+        let drain = Drain::default();
+
+        let ca = Arc::new(Ca::load_or_create(&paths.ca_cert, &paths.ca_key)?);
+        let pem: Arc<str> = ca.pem().into();
+        let extra: Vec<PathBuf> = config.tls.extra_roots.iter().cloned().collect();
+        launch::bundle::write(&paths.bundle, &launch::bundle::SYSTEM_BUNDLES, &extra, &pem)
+            .context("the agents' trust bundle")?;
+        launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
+            .context("the agents' environment")?;
+
+        let ms = Duration::from_millis;
+        let limits = &config.limits;
+        let idle = ms(limits.idle_timeout_ms);
+        let resolver = Resolver::new(&config.dns.resolvers)
+            .map_err(anyhow::Error::msg)
+            .context("the resolver")?;
+        let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
+        let deadlines = forward::Deadlines {
+            connect: ms(limits.connect_timeout_ms),
+            idle,
+        };
+        let exchanger = Exchanger {
+            policy: policy.clone(),
+            audit: audit.clone(),
+            forwarder: Forwarder::new(resolver, origin_tls, deadlines),
+            limits: exchange::Limits {
+                request_bytes: config.capture.request_bytes,
+                response_bytes: config.capture.response_bytes,
+                idle,
+            },
+        };
+        let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
+        let stages = Stages {
+            kernel: kernel.clone(),
+            sessions: Arc::new(Sessions::new(&guard.mount, &guard.directory).context("the guarded cgroup")?),
+            agent_tls: AgentTls::new(leaves, ms(limits.handshake_timeout_ms))?,
+            exchanger: Arc::new(exchanger),
+            sniff: sniff::Deadlines {
+                silence: ms(limits.silence_ms),
+                total: ms(limits.sniff_timeout_ms),
+            },
+            serve: serve::Limits {
+                header_bytes: limits.header_bytes,
+                header_time: ms(limits.header_timeout_ms),
+            },
+            drain: drain.watch(),
+        };
+        let listeners = Listeners::bind(config.gate.listen_port, limits.connections).await?;
+        let control = control::server::bind(&paths.control_socket, &config.control.group)?;
+        let dashboard = if config.dashboard.enabled {
+            let token = Token::load_or_create(&paths.dashboard_token).context("the dashboard's token")?;
+            let listener = TcpListener::bind(config.dashboard.listen)
+                .await
+                .with_context(|| format!("dashboard.listen {}", config.dashboard.listen))?;
+            Some((listener, token))
+        } else {
+            None
+        };
+        let handles = Handles { policy, audit, store };
+        let app = Self {
+            handles,
+            kernel,
+            guard,
+            stages: Arc::new(stages),
+            listeners,
+            control,
+            dashboard,
+            ca: pem,
+            audit_thread,
+            drain,
+            started: Timestamp::now(),
+            config,
+        };
+        app.kernel
+            .configure(&app.settings(&app.handles.policy.current()))?;
+        Ok(app)
+    }
+
+    /// The listener's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.listeners.port()
+    }
+
+    /// The authority's certificate, PEM.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca
+    }
+
+    /// Handles that stay good while it runs.
+    #[must_use]
+    pub fn handles(&self) -> Handles {
+        self.handles.clone()
+    }
+
+    /// Serves until `stop`, then drains: no more accepting, what is under way ends or is ended at the
+    /// deadline, and the last records are written.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self {
+            config,
+            handles,
+            kernel,
+            guard,
+            stages,
+            listeners,
+            control,
+            dashboard,
+            ca,
+            audit_thread,
+            drain,
+            started,
+        } = self;
+        let connections = Tasks::default();
+        let services = Tasks::default();
+        let port = listeners.port();
+        let dashboard_at = dashboard
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok());
+        control_note(&handles.audit, "the gate started").await;
+
+        if let Some(events) = kernel.events() {
+            services.spawn(denials::record(
+                events,
+                stages.sessions.clone(),
+                handles.audit.clone(),
+            ));
+        }
+        services.spawn(follow_policy(
+            handles.policy.clone(),
+            kernel.clone(),
+            Wanted {
+                resolvers: config.dns.resolvers.clone(),
+                port,
+                gate_ports: dashboard_at.map(|a| a.port()).into_iter().collect(),
+            },
+            drain.watch(),
+        ));
+        let watching = handles.policy.clone().watch(drain.watch());
+        services.spawn(async move {
+            if let Err(error) = watching.await {
+                tracing::error!(%error, "policy files are not watched; reload with SIGHUP or agentctl policy reload");
+            }
+        });
+        services.spawn(sweep(stages.clone(), drain.watch()));
+        services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
+
+        let gate = gate_report(
+            &guard,
+            kernel.clone(),
+            connections.clone(),
+            port,
+            dashboard_at,
+            started,
+            drain.watch(),
+        );
+        let url = dashboard
+            .as_ref()
+            .zip(dashboard_at)
+            .map(|((_, token), at)| format!("http://{at}/login?token={}", token.expose()));
+        let context = ControlContext {
+            policy: handles.policy.clone(),
+            audit: handles.audit.clone(),
+            store: handles.store.clone(),
+            enroller: guard.enroller.clone(),
+            gate: gate.clone(),
+            ca_pem: ca,
+            bundle: config.paths.bundle.clone(),
+            guarded: PathBuf::from(guard.path()),
+            dashboard: url.zip(dashboard_at).map(|(url, listen)| DashboardAccess {
+                listen,
+                url: url.into(),
+            }),
+        };
+        services.spawn(control::server::serve(control, Arc::new(context), drain.watch()));
+        if let Some((listener, token)) = dashboard
+            && let Some(listen) = dashboard_at
+        {
+            let context = DashboardContext {
+                policy: handles.policy.clone(),
+                audit: handles.audit.clone(),
+                store: handles.store.clone(),
+                token,
+                listen,
+                status: Arc::new(move || serde_json::to_value(gate()).unwrap_or_default()),
+            };
+            services.spawn(dashboard::serve(listener, context, drain.watch()));
+        }
+
+        let accepting = {
+            let connections = connections.clone();
+            listeners.run(drain.watch(), move |accepted| {
+                connections.spawn(stages.clone().run(accepted))
+            })
+        };
+        services.spawn(accepting);
+        tell_systemd(&[sd_notify::NotifyState::Ready]);
+        tracing::info!(port, cgroup = guard.path(), mode = %handles.policy.current().mode(), "the gate is up");
+
+        stop.await;
+        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("stopping");
+        drain.start();
+        let deadline = Duration::from_millis(config.limits.drain_timeout_ms);
+        let ended = connections.finish(deadline).await;
+        if ended > 0 {
+            tracing::warn!(ended, ?deadline, "connections were ended at the deadline");
+        }
+        control_note(&handles.audit, "the gate stopped; the programs stay attached").await;
+        services.finish(Duration::from_secs(2)).await;
+        drop(handles);
+        let drained = audit_thread.drain(LAST_WRITES).await;
+        if drained.unwritten > 0 {
+            tracing::error!(?drained, "records could not be written");
+        }
+    }
+
+    fn settings(&self, policy: &Policy) -> Settings {
+        let dashboard = self
+            .dashboard
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok());
+        Wanted {
+            resolvers: self.config.dns.resolvers.clone(),
+            port: self.listeners.port(),
+            gate_ports: dashboard.map(|at| at.port()).into_iter().collect(),
+        }
+        .settings(policy)
+    }
+}
+
+/// What the kernel's settings are made of, besides the policy.
+struct Wanted {
+    resolvers: Vec<SocketAddr>,
+    port: u16,
+    gate_ports: Vec<u16>,
+}
+
+impl Wanted {
+    fn settings(&self, policy: &Policy) -> Settings {
+        let mut settings = Settings {
+            listener_port: self.port,
+            ..Settings::default()
+        };
+        // One port serves both families in the kernel: the first resolver's.
+        let port = self.resolvers.first().map(SocketAddr::port);
+        for resolver in self
+            .resolvers
+            .iter()
+            .filter(|resolver| Some(resolver.port()) == port)
+        {
+            match resolver.ip() {
+                IpAddr::V4(ip) if settings.dns4 == [0; 4] => {
+                    settings.dns4 = ip.octets();
+                    settings.dns_port = resolver.port();
+                }
+                IpAddr::V6(ip) if settings.dns6 == Ipv6Addr::UNSPECIFIED.octets() => {
+                    settings.dns6 = ip.octets();
+                    settings.dns_port = resolver.port();
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => {}
+            }
+        }
+        let ports = std::iter::once(self.port).chain(self.gate_ports.iter().copied());
+        for (slot, port) in settings.gate_ports.iter_mut().zip(ports) {
+            *slot = port;
+        }
+        for (slot, port) in settings.loopback_ports.iter_mut().zip(policy.loopback_ports()) {
+            *slot = *port;
+        }
+        settings
+    }
+}
+
+/// Installs the kernel's part of each new policy.
+async fn follow_policy(
+    policy: PolicyHandle,
+    kernel: Arc<dyn Kernel>,
+    wanted: Wanted,
+    mut drain: watch::Receiver<bool>,
+) {
+    let mut generation = policy.subscribe();
+    loop {
+        tokio::select! {
+            changed = generation.changed() => if changed.is_err() { return },
+            () = told(&mut drain) => return,
+        }
+        if let Err(error) = kernel.configure(&wanted.settings(&policy.current())) {
+            tracing::error!(%error, "the kernel keeps the settings of the policy before");
+        }
+    }
+}
+
+async fn sweep(stages: Arc<Stages>, mut drain: watch::Receiver<bool>) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => stages.exchanger.forwarder.sweep(),
+            () = told(&mut drain) => return,
+        }
+    }
+}
+
+async fn reload_on_hangup(policy: PolicyHandle, mut drain: watch::Receiver<bool>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP will not reload the policy");
+            return;
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => match policy.reload() {
+                Ok(status) => tracing::info!(digest = status.summary.digest, "policy reloaded"),
+                Err(status) => tracing::error!(errors = ?status.errors, "policy kept: the files do not compile"),
+            },
+            () = told(&mut drain) => return,
+        }
+    }
+}
+
+fn gate_report(
+    guard: &Guard,
+    kernel: Arc<dyn Kernel>,
+    connections: Tasks,
+    port: u16,
+    dashboard: Option<SocketAddr>,
+    started: Timestamp,
+    drain: watch::Receiver<bool>,
+) -> Arc<dyn Fn() -> GateReport + Send + Sync> {
+    let (guarded, programs) = (guard.path(), guard.programs.clone());
+    Arc::new(move || GateReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started,
+        guarded: guarded.clone(),
+        listen: vec![
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+        ],
+        programs: programs.clone(),
+        lost_events: kernel.lost_events().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
+            u64::MAX
+        }),
+        connections: connections.len() as u64,
+        dashboard,
+        draining: *drain.borrow(),
+    })
+}
+
+async fn control_note(audit: &Audit, what: &str) {
+    let mut record = Record::new(Kind::Control, Timestamp::now());
+    record.state = State::Done;
+    record.note = Some(what.to_owned());
+    if let Err(error) = audit.note(record).await {
+        tracing::error!(%error, what, "not recorded");
+    }
+}
+
+fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "sd_notify");
+    }
+}
+
+/// A directory that only the daemon may read.
+fn private_dir(path: &Path) -> Result<()> {
+    make_dir(path, 0o700)
+}
+
+/// A directory that everybody may pass through: agents read the trust bundle in it.
+fn shared_dir(path: &Path) -> Result<()> {
+    make_dir(path, 0o755)
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .with_context(|| path.display().to_string())
+}

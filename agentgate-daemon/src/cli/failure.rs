@@ -1,0 +1,73 @@
+//! How a subcommand fails, and the exit code that says so.
+
+use std::io;
+
+use crate::{control::client::ClientError, launch::command::LaunchError};
+
+/// Why a subcommand did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No answer, or a refusal.
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
+    /// An answer to another question.
+    #[error("agentgated gave an answer that does not belong to the question")]
+    Unexpected,
+    /// What was given is not valid; the message has been said already where this is `None`.
+    #[error("{}", .0.as_deref().unwrap_or_default())]
+    Invalid(Option<String>),
+    /// `run`.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// Standard output cannot be written.
+    #[error("standard output: {0}")]
+    Output(#[source] io::Error),
+    /// The reader of standard output has seen enough, as `head` does.
+    #[error("")]
+    ReaderGone,
+}
+
+impl Failure {
+    /// What to say on standard error; `None` for nothing.
+    #[must_use]
+    pub fn message(&self) -> Option<String> {
+        match self {
+            Self::ReaderGone | Self::Invalid(None) => None,
+            Self::Daemon(_)
+            | Self::Unexpected
+            | Self::Invalid(Some(_))
+            | Self::Launch(_)
+            | Self::Output(_) => Some(self.to_string()),
+        }
+    }
+
+    /// As `--help` lists them.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::ReaderGone => 0,
+            Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
+            | Self::Unexpected
+            | Self::Output(_) => 1,
+            Self::Invalid(_) => 2,
+            Self::Daemon(
+                ClientError::NotRunning { .. }
+                | ClientError::Permission { .. }
+                | ClientError::Timeout { .. }
+                | ClientError::Io(_),
+            ) => 3,
+            Self::Launch(error) => error.exit_code(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    /// For writes to standard output.
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ReaderGone
+        } else {
+            Self::Output(error)
+        }
+    }
+}

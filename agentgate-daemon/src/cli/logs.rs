@@ -1,0 +1,361 @@
+//! `agentctl logs`.
+
+use jiff::{Span, SpanRelativeTo};
+
+use super::{
+    Failure, Session,
+    output::Output,
+    terminal::{Colour, escape},
+};
+use crate::{
+    control::wire::{Item, LIMIT_CAP, LogFilter, Request},
+    model::{Action, Kind, Record, State, Timestamp},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Go on with what comes
+    #[arg(short, long)]
+    follow: bool,
+    /// Part of a host name, or a pattern with *
+    #[arg(long)]
+    host: Option<String>,
+    /// allow, deny or passthrough
+    #[arg(long, value_parser = verdict)]
+    verdict: Option<Action>,
+    /// flow, exchange, kernel or control
+    #[arg(long, value_parser = kind)]
+    kind: Option<Kind>,
+    /// Session, as `show` names it
+    #[arg(long)]
+    session: Option<String>,
+    /// 2h, 30m, 1d, or a time as in 2026-11-20T08:00:00Z
+    #[arg(long, value_parser = |text: &str| since(text, jiff::Timestamp::now()))]
+    since: Option<Timestamp>,
+    /// The newest so many, at most 1000
+    #[arg(long, default_value_t = 50, value_parser = limit)]
+    limit: usize,
+}
+
+fn verdict(text: &str) -> Result<Action, String> {
+    [Action::Allow, Action::Deny, Action::Passthrough]
+        .into_iter()
+        .find(|action| action.as_str() == text)
+        .ok_or_else(|| "allow, deny or passthrough".to_owned())
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    match text {
+        "flow" => Ok(Kind::Flow),
+        "exchange" => Ok(Kind::Exchange),
+        "kernel" => Ok(Kind::Kernel),
+        "control" => Ok(Kind::Control),
+        _ => Err("flow, exchange, kernel or control".to_owned()),
+    }
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=LIMIT_CAP).contains(n))
+        .ok_or_else(|| format!("1 to {LIMIT_CAP}"))
+}
+
+/// A time, or a span before `now`; days have 24 hours.
+fn since(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(Timestamp(time.as_microsecond()));
+    }
+    let wrong = || "a span such as 2h or 1d, or a time such as 2026-11-20T08:00:00Z".to_owned();
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    let back = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| wrong())?;
+    let time = now.checked_sub(back.abs()).map_err(|_| wrong())?;
+    Ok(Timestamp(time.as_microsecond()))
+}
+
+pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
+    let filter = LogFilter {
+        host: args.host,
+        verdict: args.verdict,
+        kind: args.kind,
+        session: args.session,
+        since: args.since,
+        limit: args.limit,
+    };
+    let client = session.connect()?;
+    let output = &mut session.output;
+    if !output.json && output.terminal {
+        let heading = line(&HEADINGS.map(str::to_owned));
+        output.line(&output.paint(Colour::Dim, &heading))?;
+        output.flush()?;
+    }
+    client.stream(
+        Request::Logs {
+            filter,
+            follow: args.follow,
+        },
+        args.follow,
+        |item| {
+            print(output, &item, args.follow)?;
+            if args.follow { output.flush() } else { Ok(()) }
+        },
+    )
+}
+
+fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failure> {
+    match item {
+        Item::Record(record) if output.json => output.json(record),
+        // People are shown each record once, when it is over.
+        Item::Record(record) if following && record.state == State::Open => Ok(()),
+        Item::Record(record) => {
+            let row = line(&row(record));
+            let row = match colour(record) {
+                Some(colour) => output.paint(colour, &row),
+                None => row,
+            };
+            output.line(&row)
+        }
+        Item::Missed { updates } if output.json => output.json(&serde_json::json!({ "missed": updates })),
+        Item::Missed { updates } => output.line(&format!(
+            "({updates} updates came too fast to be shown; `agentctl logs` has them)"
+        )),
+        Item::Body { .. } => Err(Failure::Unexpected),
+    }
+}
+
+const HEADINGS: [&str; 9] = [
+    "id", "time", "verdict", "host", "what", "status", "bytes", "took", "process",
+];
+
+/// Narrowest width of each column; the last is not padded. Wider text pushes its line to the right,
+/// because cutting a host or a path would hide what matters.
+const WIDTHS: [usize; 9] = [6, 24, 11, 28, 32, 10, 13, 7, 0];
+
+/// One record in nine columns, escaped.
+fn row(record: &Record) -> [String; 9] {
+    let host = match (&record.authority, &record.flow) {
+        (Some(authority), _) => authority.to_string(),
+        (None, Some(flow)) => flow.original.0.to_string(),
+        (None, None) => "-".to_owned(),
+    };
+    let what = match (&record.request, &record.note) {
+        (Some(request), _) => format!("{} {}", request.method, request.target),
+        (None, Some(note)) => note.clone(),
+        (None, None) => record.protocol.clone(),
+    };
+    let (up, down) = match (&record.request, &record.response) {
+        (None, None) => (record.bytes_up, record.bytes_down),
+        (request, response) => (
+            request.as_ref().map_or(0, |head| head.body.total),
+            response.as_ref().map_or(0, |head| head.body.total),
+        ),
+    };
+    let process = record.subject.as_ref().map_or_else(
+        || "-".to_owned(),
+        |subject| {
+            format!(
+                "{}/{}",
+                subject.pid,
+                subject.exe.as_deref().unwrap_or(&subject.comm)
+            )
+        },
+    );
+    [
+        record.id.to_string(),
+        record.started.to_string(),
+        record
+            .verdict
+            .as_ref()
+            .map_or("-", |verdict| verdict.action.as_str())
+            .to_owned(),
+        host,
+        what,
+        status(record),
+        format!("{}/{}", size(up), size(down)),
+        record
+            .finished
+            .map_or_else(|| "-".to_owned(), |end| took(end.since(record.started))),
+        process,
+    ]
+    .map(|field| escape(&field))
+}
+
+/// How it ended: the HTTP status, or the failure's code, or the state.
+fn status(record: &Record) -> String {
+    match (&record.failure, &record.response) {
+        (Some(failure), _) => failure.code.clone(),
+        (None, Some(response)) => response.status.to_string(),
+        (None, None) => state(record.state).to_owned(),
+    }
+}
+
+/// The word for a state.
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Done => "done",
+        State::Refused => "refused",
+        State::Failed => "failed",
+        State::Cancelled => "cancelled",
+    }
+}
+
+fn colour(record: &Record) -> Option<Colour> {
+    match (
+        record.state,
+        record.verdict.as_ref().map(|verdict| verdict.action),
+    ) {
+        (_, Some(Action::Deny)) | (State::Refused, _) => Some(Colour::Red),
+        (State::Failed | State::Cancelled, _) => Some(Colour::Yellow),
+        (State::Done, Some(Action::Allow)) if record.flags.is_empty() => Some(Colour::Green),
+        (State::Done, Some(_)) => Some(Colour::Yellow),
+        (State::Open, _) | (State::Done, None) => None,
+    }
+}
+
+fn line(fields: &[String; 9]) -> String {
+    let mut line = String::new();
+    for (field, width) in fields.iter().zip(WIDTHS) {
+        line.push_str(&format!("{field:<width$}  "));
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// Bytes in the largest unit that leaves at least one.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..=9_999 => bytes.to_string(),
+        10_000..=9_999_999 => format!("{}k", bytes / 1_000),
+        10_000_000..=9_999_999_999 => format!("{}M", bytes / 1_000_000),
+        _ => format!("{}G", bytes / 1_000_000_000),
+    }
+}
+
+/// Microseconds for a person.
+pub(super) fn took(us: u64) -> String {
+    match us {
+        0..=9_999_999 => format!("{}ms", us / 1_000),
+        _ => format!("{}s", us / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Authority, Host, RecordId, RequestHead, ResponseHead, SessionId, Subject, Verdict};
+
+    #[test]
+    fn reads_spans_and_times() {
+        let now: jiff::Timestamp = "2026-11-20T08:00:00Z".parse().unwrap();
+        let at = |text: &str| since(text, now).map(|time| time.to_string());
+        let rows = [
+            ("2h", Some("2026-11-20T06:00:00.000Z")),
+            ("90m", Some("2026-11-20T06:30:00.000Z")),
+            ("1d", Some("2026-11-19T08:00:00.000Z")),
+            ("-1h", Some("2026-11-20T07:00:00.000Z")),
+            ("2026-11-20T08:00:00+01:00", Some("2026-11-20T07:00:00.000Z")),
+            ("yesterday", None),
+            ("2", None),
+            ("", None),
+            ("1y", None),
+        ];
+        for (text, expect) in rows {
+            assert_eq!(at(text).ok().as_deref(), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_and_words() {
+        assert_eq!(limit("1000"), Ok(1000));
+        assert!(limit("0").is_err() && limit("1001").is_err() && limit("x").is_err());
+        assert_eq!(verdict("deny"), Ok(Action::Deny));
+        assert!(verdict("DENY").is_err() && kind("flows").is_err());
+        assert_eq!(kind("control"), Ok(Kind::Control));
+    }
+
+    fn exchange() -> Record {
+        let mut record = Record::new(Kind::Exchange, Timestamp(1_763_625_600_000_000));
+        record.id = RecordId(12);
+        record.state = State::Done;
+        record.finished = Some(Timestamp(record.started.0 + 42_500));
+        record.authority = Some(Authority {
+            host: Host::parse("api.example.com").unwrap(),
+            port: 443,
+        });
+        record.verdict = Some(Verdict {
+            action: Action::Allow,
+            rule: "allow:*".into(),
+            reason: "listed".into(),
+        });
+        record.request = Some(RequestHead {
+            method: "GET".into(),
+            target: "/\u{1b}[2J\u{202e}".into(),
+            ..RequestHead::default()
+        });
+        let mut response = ResponseHead {
+            status: 200,
+            ..ResponseHead::default()
+        };
+        response.body.total = 12_345;
+        record.response = Some(response);
+        record.subject = Some(Subject {
+            session: SessionId("run-1-0.scope@5".into()),
+            pid: 99,
+            uid: 1000,
+            start: None,
+            comm: "curl".into(),
+            exe: None,
+            cmdline: Vec::new(),
+            ancestors: Vec::new(),
+            cgroup: "/agent.slice/run-1-0.scope".into(),
+        });
+        record
+    }
+
+    #[test]
+    fn a_row_says_all_and_obeys_nothing() {
+        let row = row(&exchange());
+        let expect = [
+            "12",
+            "2025-11-20T08:00:00.000Z",
+            "allow",
+            "api.example.com:443",
+            r"GET /\u{1b}[2J\u{202e}",
+            "200",
+            "0/12k",
+            "42ms",
+            "99/curl",
+        ];
+        assert_eq!(row, expect.map(str::to_owned));
+        assert_eq!(colour(&exchange()), Some(Colour::Green));
+    }
+
+    #[test]
+    fn records_without_a_request_show_what_they_have() {
+        let mut record = Record::new(Kind::Control, Timestamp(0));
+        record.note = Some("mode audit".into());
+        assert_eq!(row(&record)[3..6], ["-", "mode audit", "open"].map(str::to_owned));
+        record.state = State::Refused;
+        assert_eq!(colour(&record), Some(Colour::Red));
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        for (bytes, expect) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10k"),
+            (10_000_000, "10M"),
+            (u64::MAX, "18446744073G"),
+        ] {
+            assert_eq!(size(bytes), expect);
+        }
+        assert_eq!(
+            (took(999), took(1_500), took(61_000_000)),
+            ("0ms".into(), "1ms".into(), "61s".into())
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! `agentctl`: one subcommand per file. Speaks to the daemon over the control socket only; `policy check`
+//! works without one.
+//!
+//! Text that an agent had a hand in is escaped before a terminal sees it (`terminal`).
+
+mod allow;
+mod ca;
+mod dashboard;
+mod failure;
+mod logs;
+mod mode;
+mod output;
+mod policy;
+mod run;
+mod show;
+mod status;
+mod terminal;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::Paths,
+    control::{
+        client::Client,
+        wire::{Payload, Request},
+    },
+    reload::List,
+};
+
+pub use failure::Failure;
+use output::Output;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        done
+  1        the daemon refused or failed
+  2        wrong usage, or a policy or value that is not valid
+  3        the daemon cannot be reached
+  125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
+           otherwise `run` exits as the command does";
+
+/// Runs agents under guard, and steers and watches the gate.
+#[derive(Debug, Parser)]
+#[command(name = "agentctl", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+struct Cli {
+    /// Directory that holds etc, var and run of the gate
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// The daemon's control socket [default: run/agentgate/control.sock below --root]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Answer in JSON, one object per line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// How the gate is
+    Status,
+    /// Run a command under guard, as yourself
+    Run(run::Args),
+    /// What was let through and what was refused
+    Logs(logs::Args),
+    /// One record in full
+    Show(show::Args),
+    /// Check or reload the policy
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Show the mode, or override that of policy.toml
+    Mode(mode::Args),
+    /// Add a host to the allow list
+    Allow(allow::Args),
+    /// Add a host to the deny list, which always wins
+    Deny(allow::Args),
+    /// Add a host to the passthrough list: tunnelled unread
+    Passthrough(allow::Args),
+    /// The certificate of the gate's authority
+    #[command(subcommand)]
+    Ca(ca::Command),
+    /// Where the dashboard is, with its token
+    Dashboard,
+}
+
+/// What every subcommand is given.
+#[derive(Debug)]
+struct Session {
+    root: PathBuf,
+    socket: PathBuf,
+    output: Output,
+}
+
+impl Session {
+    fn connect(&self) -> Result<Client, Failure> {
+        Ok(Client::connect(&self.socket)?)
+    }
+
+    fn ask(&self, request: Request) -> Result<Payload, Failure> {
+        Ok(self.connect()?.ask(request)?)
+    }
+}
+
+/// The command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let socket = cli
+        .socket
+        .unwrap_or_else(|| Paths::below(&cli.root).control_socket);
+    let mut session = Session {
+        root: cli.root,
+        socket,
+        output: Output::to_stdout(cli.json),
+    };
+    let done = match cli.command {
+        Command::Status => status::run(&mut session),
+        Command::Run(args) => run::run(&session, args),
+        Command::Logs(args) => logs::run(&mut session, args),
+        Command::Show(args) => show::run(&mut session, &args),
+        Command::Policy(command) => policy::run(&mut session, &command),
+        Command::Mode(args) => mode::run(&mut session, &args),
+        Command::Allow(args) => allow::run(&mut session, List::Allow, args),
+        Command::Deny(args) => allow::run(&mut session, List::Deny, args),
+        Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
+        Command::Ca(ca::Command::Export) => ca::export(&mut session),
+        Command::Dashboard => dashboard::run(&mut session),
+    };
+    match done.and_then(|()| session.output.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                output::complain(&message);
+            }
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

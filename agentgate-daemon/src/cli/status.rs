@@ -1,0 +1,208 @@
+//! `agentctl status`.
+
+use super::{
+    Failure, Session,
+    terminal::{Colour, escape},
+};
+use crate::{
+    control::wire::{Payload, Request, StatusReport},
+    model::Timestamp,
+};
+
+pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
+    let Payload::Status(status) = session.ask(Request::Status)? else {
+        return Err(Failure::Unexpected);
+    };
+    if session.output.json {
+        return session.output.json(&status);
+    }
+    for (label, value, fault) in rows(&status, Timestamp::now()) {
+        let value = escape(&value);
+        let value = if fault {
+            session.output.paint(Colour::Red, &value)
+        } else {
+            value
+        };
+        session.output.line(&format!("{label:<12} {value}"))?;
+    }
+    Ok(())
+}
+
+/// Label, value, and whether it is a fault.
+fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, bool)> {
+    let (gate, policy, audit) = (&status.gate, &status.policy, &status.audit);
+    let up = now.since(gate.started) / 1_000_000;
+    let mut rows = vec![
+        (
+            "agentgated",
+            format!(
+                "{} pid {}, up {}{}",
+                gate.version,
+                gate.pid,
+                duration(up),
+                if gate.draining { ", stopping" } else { "" }
+            ),
+            gate.draining,
+        ),
+        (
+            "guards",
+            format!("{} ({})", gate.guarded, gate.programs.join(" ")),
+            gate.programs.is_empty(),
+        ),
+        ("listens", list(&gate.listen), gate.listen.is_empty()),
+        ("connections", gate.connections.to_string(), false),
+        (
+            "policy",
+            format!(
+                "{}{}; allow {}, deny {}, passthrough {}; loaded {} ({})",
+                policy.summary.mode,
+                if policy.mode_overridden {
+                    " (not as in policy.toml)"
+                } else {
+                    ""
+                },
+                policy.summary.allow,
+                policy.summary.deny,
+                policy.summary.passthrough,
+                policy
+                    .loaded_at
+                    .map_or_else(|| "never".to_owned(), |time| time.to_string()),
+                policy.summary.digest.chars().take(12).collect::<String>()
+            ),
+            false,
+        ),
+    ];
+    rows.extend(
+        policy
+            .errors
+            .iter()
+            .map(|error| ("", format!("not in force: {error}"), true)),
+    );
+    rows.push(match &audit.error {
+        Some(error) => (
+            "audit",
+            format!("cannot write, so nothing is let through: {error}"),
+            true,
+        ),
+        None if audit.healthy => (
+            "audit",
+            format!("{} written, {} waiting", audit.written, audit.queued),
+            false,
+        ),
+        None => (
+            "audit",
+            "cannot write, so nothing is let through".to_owned(),
+            true,
+        ),
+    });
+    if gate.lost_events > 0 {
+        rows.push((
+            "kernel",
+            format!("{} refusals could not be recorded singly", gate.lost_events),
+            true,
+        ));
+    }
+    rows.push((
+        "dashboard",
+        gate.dashboard.map_or_else(
+            || "off".to_owned(),
+            |listen| format!("{listen} (`agentctl dashboard`)"),
+        ),
+        false,
+    ));
+    rows
+}
+
+fn list(addresses: &[std::net::SocketAddr]) -> String {
+    if addresses.is_empty() {
+        return "nowhere".to_owned();
+    }
+    addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Two units are enough: `3d 4h`, `5m 6s`.
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        control::wire::{AuditReport, GateReport},
+        policy::Policy,
+        reload::PolicyStatus,
+    };
+
+    fn status() -> StatusReport {
+        StatusReport {
+            gate: GateReport {
+                version: "0.1.0".into(),
+                pid: 7,
+                started: Timestamp(0),
+                guarded: "/agent.slice".into(),
+                listen: vec!["127.0.0.1:7879".parse().unwrap()],
+                programs: vec!["connect4".into()],
+                lost_events: 0,
+                connections: 2,
+                dashboard: None,
+                draining: false,
+            },
+            policy: PolicyStatus {
+                generation: 1,
+                summary: Policy::closed().summary(),
+                mode_overridden: false,
+                loaded_at: Some(Timestamp(0)),
+                tried_at: Timestamp(0),
+                errors: Vec::new(),
+            },
+            audit: AuditReport {
+                healthy: true,
+                error: None,
+                queued: 0,
+                written: 5,
+            },
+        }
+    }
+
+    #[test]
+    fn faults_stand_out() {
+        let faults = |status: &StatusReport| rows(status, Timestamp(0)).iter().filter(|row| row.2).count();
+        let good = status();
+        assert_eq!(faults(&good), 0);
+        let mut bad = status();
+        bad.policy.errors = vec!["policy.toml:1:1: x".into(), "y".into()];
+        bad.audit = AuditReport {
+            healthy: false,
+            error: Some("disk full".into()),
+            queued: 9,
+            written: 5,
+        };
+        bad.gate.lost_events = 3;
+        bad.gate.draining = true;
+        assert_eq!(faults(&bad), 5);
+    }
+
+    #[test]
+    fn durations_in_two_units() {
+        for (seconds, expect) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m 1s"),
+            (3_600, "1h 0m"),
+            (90_061, "1d 1h"),
+        ] {
+            assert_eq!(duration(seconds), expect);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What each request means, and the record of it.
+//!
+//! Whatever changes something, or shows what is masked elsewhere, is recorded first: where the audit log
+//! cannot take the record, the request is refused.
+
+use std::{fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::{sync::watch, task::spawn_blocking};
+
+use super::{
+    enrol::Enroller,
+    follow,
+    peer::Peer,
+    server::Line,
+    steer,
+    wire::{
+        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply, Request,
+        StatusReport, to_hex,
+    },
+};
+use crate::{
+    audit::Audit,
+    model::{Failure, Kind, Record, RecordId, SessionId, State, Subject, Timestamp},
+    reload::PolicyHandle,
+    store::{Side, Store},
+};
+
+/// What the control socket steers and shows.
+#[derive(Clone)]
+pub struct ControlContext {
+    pub policy: PolicyHandle,
+    pub audit: Audit,
+    pub store: Arc<Store>,
+    pub enroller: Arc<dyn Enroller>,
+    /// The part of the status that is not policy's or the audit log's. Must not block.
+    pub gate: Arc<dyn Fn() -> GateReport + Send + Sync>,
+    /// Certificate of the gate's authority, PEM.
+    pub ca_pem: Arc<str>,
+    /// The trust bundle that an enrolled agent is pointed at.
+    pub bundle: PathBuf,
+    /// The guarded cgroup below the cgroup v2 mount, such as `/agent.slice`.
+    pub guarded: PathBuf,
+    /// `None` where the dashboard is off.
+    pub dashboard: Option<DashboardAccess>,
+}
+
+impl fmt::Debug for ControlContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlContext")
+            .field("enroller", &self.enroller)
+            .field("guarded", &self.guarded)
+            .field("dashboard", &self.dashboard)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to reach the dashboard.
+#[derive(Clone)]
+pub struct DashboardAccess {
+    pub listen: SocketAddr,
+    /// With the token.
+    pub url: Arc<str>,
+}
+
+impl fmt::Debug for DashboardAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DashboardAccess")
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who asks, from where.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) peer: Peer,
+    /// Its cgroup when it connected.
+    pub(super) cgroup: String,
+}
+
+/// Carries out `request` and sends what there is to say.
+///
+/// # Errors
+/// When the peer cannot be told.
+pub(super) async fn answer(
+    context: &ControlContext,
+    asker: &Arc<Asker>,
+    request: Request,
+    line: &mut Line,
+    drain: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let whole = match request {
+        Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
+        Request::Body { id, side } => return body(context, asker, id, side, line).await,
+        Request::Status => Ok(status(context)),
+        Request::Show { id } => show(context, id).await,
+        Request::CaExport => Ok(Payload::Ca {
+            pem: context.ca_pem.to_string(),
+        }),
+        Request::ModeGet => Ok(Payload::Mode {
+            mode: context.policy.current().mode(),
+        }),
+        Request::Enrol => recorded(context, asker, "enrol".to_owned(), enrol(context, asker)).await,
+        Request::Dashboard => {
+            let access = context.dashboard.clone().ok_or_else(|| {
+                ErrorReply::new(ErrorCode::Unavailable, "the dashboard is switched off")
+                    .hint("set `enabled = true` under [dashboard] in agentgate.toml")
+            });
+            let give = async move {
+                access.map(|a| Payload::Dashboard {
+                    listen: a.listen,
+                    url: a.url.to_string(),
+                })
+            };
+            recorded(context, asker, "dashboard token shown".to_owned(), give).await
+        }
+        Request::PolicyReload => {
+            recorded(
+                context,
+                asker,
+                "policy reload".to_owned(),
+                steer::reload(&context.policy),
+            )
+            .await
+        }
+        Request::ModeSet { mode } => {
+            let what = match mode {
+                Some(mode) => format!("mode {mode}"),
+                None => "mode as in policy.toml".to_owned(),
+            };
+            recorded(context, asker, what, steer::set_mode(&context.policy, mode)).await
+        }
+        Request::ListEdit { list, edit, host } => {
+            let what = steer::describe(list, edit, &host);
+            recorded(
+                context,
+                asker,
+                what,
+                steer::edit(&context.policy, list, edit, host),
+            )
+            .await
+        }
+    };
+    line.send(&whole.map_or_else(Reply::Error, Reply::ok)).await
+}
+
+/// Records that a guarded process was refused; `before` attempts were refused without a record of their
+/// own since the last one.
+pub(super) async fn note_guarded(context: &ControlContext, asker: &Asker, before: u64) {
+    let mut what = "refused: a guarded process connected to the control socket".to_owned();
+    if before > 0 {
+        what.push_str(&format!(" (and {before} attempts before it)"));
+    }
+    let mut record = control_record(context, asker, &what);
+    record.state = State::Refused;
+    if let Err(error) = context.audit.note(record).await {
+        tracing::error!(%error, pid = asker.peer.process.pid(), "control: a refusal could not be recorded");
+    }
+}
+
+/// Carries out `act` under a record that is durable before it begins.
+async fn recorded(
+    context: &ControlContext,
+    asker: &Asker,
+    what: String,
+    act: impl Future<Output = Result<Payload, ErrorReply>>,
+) -> Result<Payload, ErrorReply> {
+    let record = control_record(context, asker, &what);
+    let mut entry = context.audit.open(record).await.map_err(|error| {
+        ErrorReply::new(
+            ErrorCode::AuditUnavailable,
+            format!("not done, since it cannot be recorded: {error}"),
+        )
+    })?;
+    match act.await {
+        Ok(payload) => {
+            entry.finish(State::Done);
+            Ok(payload)
+        }
+        Err(error) => {
+            let blame = match error.code {
+                ErrorCode::PolicyInvalid | ErrorCode::Invalid => "policy",
+                _ => "gate",
+            };
+            entry.record().failure = Some(Failure {
+                blame: blame.to_owned(),
+                code: format!("control_{}", error.code.as_str()),
+                detail: error.message.clone(),
+            });
+            entry.finish(State::Failed);
+            Err(error)
+        }
+    }
+}
+
+fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
+    let Asker { peer, cgroup } = asker;
+    let exe = peer.process.exe();
+    let mut record = Record::new(Kind::Control, Timestamp::now());
+    record.protocol = "control".to_owned();
+    record.note = Some(format!(
+        "{what}, by uid {} (pid {}, {})",
+        peer.uid,
+        peer.process.pid(),
+        exe.as_deref().unwrap_or("executable unknown")
+    ));
+    // The session of a guarded process is the first component below the guarded cgroup; others have none.
+    let session = PathBuf::from(cgroup)
+        .strip_prefix(&context.guarded)
+        .ok()
+        .and_then(|below| below.components().next())
+        .map_or_else(
+            || "-".to_owned(),
+            |name| name.as_os_str().to_string_lossy().into_owned(),
+        );
+    record.subject = Some(Subject {
+        session: SessionId(session),
+        pid: peer.process.pid(),
+        uid: peer.uid,
+        start: None,
+        comm: peer.process.comm(),
+        exe,
+        cmdline: Vec::new(),
+        ancestors: Vec::new(),
+        cgroup: cgroup.clone(),
+    });
+    record
+}
+
+fn status(context: &ControlContext) -> Payload {
+    let health = context.audit.health();
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    Payload::Status(StatusReport {
+        gate: (context.gate)(),
+        policy: context.policy.status(),
+        audit: AuditReport {
+            healthy: health.ok,
+            error: health.error,
+            queued: count(health.queued),
+            written: health.written,
+        },
+    })
+}
+
+async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {
+    let (enroller, asker) = (Arc::clone(&context.enroller), Arc::clone(asker));
+    let cgroup = blocking(move || enroller.enrol(&asker.peer.process))
+        .await?
+        .map_err(|error| ErrorReply::new(ErrorCode::EnrolFailed, format!("not put under guard: {error}")))?;
+    Ok(Payload::Enrolled(Enrolled {
+        cgroup,
+        guarded: context.guarded.to_string_lossy().into_owned(),
+        bundle: context.bundle.clone(),
+    }))
+}
+
+async fn show(context: &ControlContext, id: RecordId) -> Result<Payload, ErrorReply> {
+    let store = Arc::clone(&context.store);
+    let found = blocking(move || store.get(id)).await?.map_err(internal)?;
+    found
+        .map(Payload::Record)
+        .ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, format!("no record {id}")))
+}
+
+async fn body(
+    context: &ControlContext,
+    asker: &Asker,
+    id: RecordId,
+    side: Side,
+    line: &mut Line,
+) -> io::Result<()> {
+    let name = match side {
+        Side::Request => "request",
+        Side::Response => "response",
+    };
+    let record = control_record(context, asker, &format!("{name} body of record {id} shown"));
+    let noted = context.audit.note(record).await.map_err(|error| {
+        ErrorReply::new(
+            ErrorCode::AuditUnavailable,
+            format!("not shown, since it cannot be recorded: {error}"),
+        )
+    });
+    let store = Arc::clone(&context.store);
+    let found = match noted {
+        Ok(_) => blocking(move || store.body(id, side))
+            .await
+            .and_then(|found| found.map_err(internal)),
+        Err(error) => Err(error),
+    };
+    let found = found.and_then(|bytes| {
+        bytes.ok_or_else(|| {
+            ErrorReply::new(
+                ErrorCode::NotFound,
+                format!("no {name} body captured for record {id}"),
+            )
+        })
+    });
+    match found {
+        Ok(bytes) => {
+            for chunk in bytes.chunks(BODY_CHUNK) {
+                line.send(&Reply::item(Item::Body { hex: to_hex(chunk) })).await?;
+            }
+            line.send(&Reply::End).await
+        }
+        Err(error) => line.send(&Reply::Error(error)).await,
+    }
+}
+
+/// Runs file work off the runtime's own threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ErrorReply> {
+    spawn_blocking(work).await.map_err(internal)
+}
+
+/// The gate's own fault, in its own words.
+pub(super) fn internal(error: impl fmt::Display) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Internal, error.to_string())
+}

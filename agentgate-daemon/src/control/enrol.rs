@@ -1,0 +1,62 @@
+//! What the server needs of whoever puts a process under guard.
+//!
+//! `launch` implements it: with cgroups of its own, or through systemd.
+
+use super::peer::Process;
+
+/// Moves processes into fresh children of the guarded cgroup. Calls block on the file system and on
+/// systemd, for at most some seconds: never call one on the async runtime's own threads.
+pub trait Enroller: Send + Sync + std::fmt::Debug {
+    /// Moves `process` with all its threads into a fresh cgroup and returns that cgroup's path below
+    /// the cgroup v2 mount, such as `/agent.slice/run-4711-0.scope`. On success the process was inside
+    /// while it was alive, so no recycled pid was moved in its stead.
+    ///
+    /// # Errors
+    /// [`EnrolError`]; the process may then be inside or outside, so the caller must not run anything.
+    fn enrol(&self, process: &Process) -> Result<String, EnrolError>;
+}
+
+/// Why a process was not put under guard.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolError {
+    /// It ended before it was moved.
+    #[error("process {pid} is gone")]
+    ProcessGone {
+        /// The process.
+        pid: u32,
+    },
+    /// A step on the cgroup file system.
+    #[error("{step}: {source}")]
+    Step {
+        /// What was being done, with the path.
+        step: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// systemd did not make the scope.
+    #[error("systemd did not start {unit}: {detail}")]
+    Systemd {
+        /// The scope.
+        unit: String,
+        /// What busctl or the kernel said.
+        detail: String,
+    },
+    /// The process is not where it was put.
+    #[error("process {pid} is in {found}, not in {expected}")]
+    NotInside {
+        /// The process.
+        pid: u32,
+        /// Cgroup it was to be in.
+        expected: String,
+        /// Cgroup it is in.
+        found: String,
+    },
+}
+
+impl EnrolError {
+    /// A failed step, for `map_err`.
+    pub fn step(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let step = step.into();
+        move |source| Self::Step { step, source }
+    }
+}

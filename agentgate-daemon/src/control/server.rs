@@ -1,0 +1,380 @@
+//! The daemon's end of the control socket: who may connect, and one request per connection.
+//!
+//! Every connection is looked at before a byte of it is read: a peer in the guarded cgroup is refused
+//! and recorded. Others are bounded in number, in bytes and in time. What a request means is `answer`'s.
+
+use std::{
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, PermissionsExt},
+            net::UnixStream as StdUnixStream,
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    answer::{self, Asker, ControlContext},
+    peer::{Peer, is_inside},
+    wire::{self, Envelope, ErrorCode, ErrorReply, LINE_CAP, Reply},
+};
+
+/// How long a peer may take to accept one line. A pager that is not read on is cut off after this.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Time between attempts while accept(2) fails.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections the kernel keeps waiting.
+const BACKLOG: i32 = 128;
+
+/// What peers may take up.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// How long a peer may take over its one line. agentctl needs a millisecond; a stopped one must not
+    /// hold a place.
+    read: Duration,
+    /// Control connections at a time, followers of the log among them.
+    connections: usize,
+    /// Refusals of guarded peers that are being recorded at a time. Beyond it the connection is dropped
+    /// and counted, so that an agent that hammers the socket can neither fill the log's queue nor keep
+    /// people out.
+    refusals: usize,
+}
+
+const BOUNDS: Bounds = Bounds {
+    read: Duration::from_secs(5),
+    connections: 64,
+    refusals: 4,
+};
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A daemon answers there.
+    #[error("another agentgated listens on {path}", path = path.display())]
+    AlreadyRunning {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else has the path.
+    #[error("{path} exists and is not a socket", path = path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A system call.
+    #[error("{step} {path}: {source}", path = path.display())]
+    Step {
+        /// Which.
+        step: &'static str,
+        /// The socket.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes the socket at `path`: 0660 and of `group` where `/etc/group` has that group, else 0600.
+/// A socket that nobody listens on is replaced. Needs the tokio runtime.
+///
+/// # Errors
+/// [`BindError`].
+pub fn bind(path: &Path, group: &str) -> Result<UnixListener, BindError> {
+    let step = |step: &'static str| {
+        move |source: io::Error| BindError::Step {
+            step,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    remove_stale(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(|e| step("socket")(e.into()))?;
+    let address = SocketAddrUnix::new(path).map_err(|e| step("address")(e.into()))?;
+    rustix::net::bind(&socket, &address).map_err(|e| step("bind")(e.into()))?;
+    // Nobody can connect before listen(2), so nobody meets the permissions that bind(2) gave.
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let mode = match group_id(&groups, group) {
+        Some(gid) => {
+            rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(gid)))
+                .map_err(|e| step("chown")(e.into()))?;
+            0o660
+        }
+        None => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(step("chmod"))?;
+    rustix::net::listen(&socket, BACKLOG).map_err(|e| step("listen")(e.into()))?;
+    UnixListener::from_std(socket.into()).map_err(step("register"))
+}
+
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let step = |step: &'static str| {
+        move |source: io::Error| BindError::Step {
+            step,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => {
+            return Err(BindError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(step("stat")(e)),
+    }
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(BindError::AlreadyRunning {
+            path: path.to_owned(),
+        }),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(step("remove"))
+        }
+        // A full backlog means that somebody does listen.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(BindError::AlreadyRunning {
+            path: path.to_owned(),
+        }),
+        Err(e) => Err(step("connect")(e)),
+    }
+}
+
+/// Id of `group` in the text of `/etc/group` (group(5)). Groups of network directories are not looked
+/// at: the package makes this one locally.
+fn group_id(groups: &str, group: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _password, id) = (fields.next()?, fields.next()?, fields.next()?);
+        (name == group).then(|| id.parse().ok()).flatten()
+    })
+}
+
+/// Serves until `drain` says true and the connections that are open then have had their answer.
+/// Followers of the log are told the end. Needs no cancellation, but may be dropped at any time.
+pub async fn serve(listener: UnixListener, context: Arc<ControlContext>, drain: watch::Receiver<bool>) {
+    serve_within(BOUNDS, listener, context, drain).await;
+}
+
+/// Returns when the drain says true, or when nobody is left who could.
+pub(super) async fn draining(drain: &mut watch::Receiver<bool>) {
+    // The guard that comes back must not be held across an await.
+    let _guard_or_gone = drain.wait_for(|draining| *draining).await.is_ok();
+}
+
+async fn serve_within(
+    bounds: Bounds,
+    listener: UnixListener,
+    context: Arc<ControlContext>,
+    mut drain: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
+    let refusals = Arc::new(Semaphore::new(bounds.refusals));
+    let mut unrecorded: u64 = 0;
+    let mut tasks = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = draining(&mut drain) => break,
+            Some(ended) = tasks.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "control: accept");
+                    // Out of descriptors: nothing tells when there are some again, and accept(2) would
+                    // fail at once until then.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let peer = Peer::of(&stream).and_then(|peer| Ok((peer.process.cgroup()?, peer)));
+        let context = Arc::clone(&context);
+        match peer {
+            Err(error) => {
+                tracing::warn!(%error, "control: unknown peer refused");
+                refuse(stream, ErrorReply::new(ErrorCode::UnknownPeer, error.to_string()));
+            }
+            Ok((cgroup, peer)) if is_inside(&cgroup, &context.guarded) => {
+                let Ok(place) = Arc::clone(&refusals).try_acquire_owned() else {
+                    unrecorded += 1;
+                    continue;
+                };
+                let before = std::mem::take(&mut unrecorded);
+                tasks.spawn(async move {
+                    answer::note_guarded(&context, &Asker { peer, cgroup }, before).await;
+                    refuse(stream, guarded());
+                    drop(place);
+                });
+            }
+            Ok((cgroup, peer)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    refuse(stream, busy(bounds));
+                    continue;
+                };
+                let drain = drain.clone();
+                tasks.spawn(async move {
+                    connection(stream, &context, Asker { peer, cgroup }, bounds, drain).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = tasks.join_next().await {
+        report(ended);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "control: a connection's task failed");
+    }
+}
+
+fn guarded() -> ErrorReply {
+    ErrorReply::new(
+        ErrorCode::Guarded,
+        "refused: this process is under guard and may not steer the gate",
+    )
+    .hint("ask from outside the agent's session")
+}
+
+fn busy(bounds: Bounds) -> ErrorReply {
+    ErrorReply::new(
+        ErrorCode::Busy,
+        format!("more than {} control connections", bounds.connections),
+    )
+    .hint("end some `agentctl logs -f`")
+}
+
+/// Says no. A peer that does not take one line at once goes without it: nothing waits for it here.
+fn refuse(stream: UnixStream, error: ErrorReply) {
+    if let (Ok(line), Ok(stream)) = (wire::encode(&Reply::Error(error)), stream.into_std()) {
+        // Non-blocking still; an empty send buffer takes one short line whole.
+        let _unread = io::Write::write(&mut &stream, &line);
+    }
+}
+
+async fn connection(
+    stream: UnixStream,
+    context: &ControlContext,
+    asker: Asker,
+    bounds: Bounds,
+    drain: watch::Receiver<bool>,
+) {
+    let (read, write) = stream.into_split();
+    let mut line = Line {
+        read: BufReader::new(read),
+        write,
+    };
+    let request = match timeout(bounds.read, line.request()).await {
+        Ok(Ok(Some(envelope))) if envelope.version == wire::VERSION => envelope.request,
+        Ok(Ok(Some(envelope))) => {
+            let message = format!(
+                "control protocol {}, the daemon speaks {}",
+                envelope.version,
+                wire::VERSION
+            );
+            let error =
+                ErrorReply::new(ErrorCode::Version, message).hint("restart agentgated after an update");
+            return line.last(Reply::Error(error)).await;
+        }
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return line.last(Reply::Error(error)).await,
+        Err(_) => {
+            let error = ErrorReply::new(
+                ErrorCode::Deadline,
+                format!("no request within {:?}", bounds.read),
+            );
+            return line.last(Reply::Error(error)).await;
+        }
+    };
+    tracing::debug!(?request, peer = ?asker.peer, "control");
+    if let Err(error) = answer::answer(context, &Arc::new(asker), request, &mut line, drain).await {
+        tracing::debug!(%error, "control: the peer went away");
+    }
+}
+
+/// The line to one peer: its request, and the way back.
+#[derive(Debug)]
+pub(super) struct Line {
+    read: BufReader<OwnedReadHalf>,
+    write: OwnedWriteHalf,
+}
+
+impl Line {
+    /// One request; `None` where the peer ended without a byte, as the probe of a starting daemon does.
+    async fn request(&mut self) -> Result<Option<Envelope>, ErrorReply> {
+        let bad = |message: String| ErrorReply::new(ErrorCode::BadRequest, message);
+        let mut line = Vec::new();
+        let capped = (&mut self.read)
+            .take(LINE_CAP as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .await;
+        capped.map_err(|e| bad(e.to_string()))?;
+        match line.last() {
+            None => Ok(None),
+            Some(b'\n') => wire::decode(&line).map(Some).map_err(|e| bad(e.to_string())),
+            Some(_) if line.len() > LINE_CAP => Err(bad(format!("a line of more than {LINE_CAP} bytes"))),
+            Some(_) => Err(bad("the request has no end".to_owned())),
+        }
+    }
+
+    /// Sends one reply.
+    ///
+    /// # Errors
+    /// When the peer is gone or does not take it within 10 s, and when the reply does not fit a line,
+    /// which the peer is told.
+    pub(super) async fn send(&mut self, reply: &Reply) -> io::Result<()> {
+        let (line, fits) = match wire::encode(reply) {
+            Ok(line) => (line, Ok(())),
+            Err(error) => {
+                let told = Reply::Error(ErrorReply::new(ErrorCode::Internal, error.to_string()));
+                (
+                    wire::encode(&told).map_err(io::Error::other)?,
+                    Err(io::Error::other(error)),
+                )
+            }
+        };
+        timeout(WRITE_DEADLINE, self.write.write_all(&line)).await??;
+        fits
+    }
+
+    async fn last(&mut self, reply: Reply) {
+        if let Err(error) = self.send(&reply).await {
+            tracing::debug!(%error, "control: an answer was not taken");
+        }
+    }
+
+    /// Returns when the peer has closed its end, or sent more than its one request, which counts as
+    /// leaving. Cancel safe.
+    pub(super) async fn closed(&mut self) {
+        // Whatever it says, the wait is over.
+        let _end = self.read.fill_buf().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,579 @@
+//! The socket from both ends, in one process, with a real policy and a real audit log.
+
+use std::{
+    io::{Read, Write},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::*;
+use crate::{
+    audit::{Audit, AuditOptions, AuditThread},
+    control::{
+        DashboardAccess,
+        client::{Client, ClientError},
+        enrol::{EnrolError, Enroller},
+        peer::{Process, unified_path},
+        wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
+    },
+    model::{Kind, Mode, Record, RecordId, RequestHead, State, Timestamp},
+    reload::{Edit, List, PolicyHandle, PolicyPaths},
+    store::{Side, Store},
+};
+
+/// A cgroup that no test runs in.
+const ELSEWHERE: &str = "/agentgate-nobody.slice";
+
+#[derive(Debug, Default)]
+struct Counting {
+    calls: AtomicUsize,
+}
+
+impl Enroller for Counting {
+    fn enrol(&self, process: &Process) -> Result<String, EnrolError> {
+        assert_eq!(process.pid(), std::process::id());
+        match self.calls.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(format!("{ELSEWHERE}/run-1-0.scope")),
+            _ => Err(EnrolError::ProcessGone { pid: process.pid() }),
+        }
+    }
+}
+
+struct Gate {
+    dir: tempfile::TempDir,
+    socket: PathBuf,
+    context: ControlContext,
+    thread: Option<AuditThread>,
+    drain: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Gate {
+    fn start(guarded: &str, bounds: Bounds) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (policy, lists, mode) = (
+            dir.path().join("policy.toml"),
+            dir.path().join("lists"),
+            dir.path().join("mode"),
+        );
+        fs::write(&policy, "version = 1\nmode = \"enforce\"\n").unwrap();
+        fs::create_dir(&lists).unwrap();
+        let store = Arc::new(Store::open(dir.path().join("audit.redb")).unwrap());
+        let (audit, thread) = Audit::start(Arc::clone(&store), AuditOptions::default());
+        let report = || GateReport {
+            version: "0.1.0".into(),
+            pid: std::process::id(),
+            started: Timestamp(0),
+            guarded: ELSEWHERE.into(),
+            listen: Vec::new(),
+            programs: Vec::new(),
+            lost_events: 0,
+            connections: 0,
+            dashboard: None,
+            draining: false,
+        };
+        let context = ControlContext {
+            policy: PolicyHandle::load(PolicyPaths { policy, lists, mode }),
+            audit,
+            store,
+            enroller: Arc::new(Counting::default()),
+            gate: Arc::new(report),
+            ca_pem: "PEM".into(),
+            bundle: dir.path().join("ca-bundle.pem"),
+            guarded: guarded.into(),
+            dashboard: Some(DashboardAccess {
+                listen: "127.0.0.1:7878".parse().unwrap(),
+                url: "http://127.0.0.1:7878/login#secret".into(),
+            }),
+        };
+        let socket = dir.path().join("control.sock");
+        let listener = bind(&socket, "no-such-group").unwrap();
+        let (drain, draining) = watch::channel(false);
+        let server = tokio::spawn(serve_within(
+            bounds,
+            listener,
+            Arc::new(context.clone()),
+            draining,
+        ));
+        Self {
+            dir,
+            socket,
+            context,
+            thread: Some(thread),
+            drain,
+            server,
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Payload, ClientError> {
+        let socket = self.socket.clone();
+        tokio::task::spawn_blocking(move || Client::connect(&socket)?.ask(request))
+            .await
+            .unwrap()
+    }
+
+    async fn items(&self, request: Request) -> Result<Vec<Item>, ClientError> {
+        let socket = self.socket.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut items = Vec::new();
+            Client::connect(&socket)?.stream(request, false, |item| {
+                items.push(item);
+                Ok::<_, ClientError>(())
+            })?;
+            Ok(items)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Sends raw bytes, closes the sending half if asked, and returns the one reply.
+    async fn raw(&self, bytes: Vec<u8>, end: bool) -> Option<Reply> {
+        let socket = self.socket.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut stream = StdUnixStream::connect(&socket).unwrap();
+            // The daemon may stop reading before the end of a line that is too long.
+            let _cut = stream.write_all(&bytes);
+            if end {
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let mut answer = Vec::new();
+            let _reset = stream.read_to_end(&mut answer);
+            (!answer.is_empty()).then(|| wire::decode(&answer).unwrap())
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Notes of the control records, oldest first, with their state.
+    async fn notes(&self) -> Vec<(State, String)> {
+        let filter = LogFilter {
+            kind: Some(Kind::Control),
+            limit: 100,
+            ..LogFilter::default()
+        };
+        let items = self
+            .items(Request::Logs {
+                filter,
+                follow: false,
+            })
+            .await
+            .unwrap();
+        items
+            .into_iter()
+            .map(|item| match item {
+                Item::Record(record) => (record.state, record.note.unwrap()),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    async fn stop(mut self) {
+        self.drain.send_replace(true);
+        self.server.await.unwrap();
+        if let Some(thread) = self.thread.take() {
+            thread.drain(Duration::from_secs(5)).await;
+        }
+    }
+}
+
+fn code(result: Result<Payload, ClientError>) -> ErrorCode {
+    match result {
+        Err(ClientError::Refused(error)) => error.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steers_the_policy_and_records_who_did() {
+    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    assert_eq!(
+        gate.ask(Request::ModeGet).await.unwrap(),
+        Payload::Mode { mode: Mode::Enforce }
+    );
+    let set = Request::ModeSet {
+        mode: Some(Mode::Audit),
+    };
+    assert_eq!(gate.ask(set).await.unwrap(), Payload::Mode { mode: Mode::Audit });
+    assert_eq!(gate.context.policy.current().mode(), Mode::Audit);
+    let back = Request::ModeSet { mode: None };
+    assert_eq!(
+        gate.ask(back).await.unwrap(),
+        Payload::Mode { mode: Mode::Enforce }
+    );
+    let add = |host: &str| Request::ListEdit {
+        list: List::Allow,
+        edit: Edit::Add,
+        host: host.into(),
+    };
+    for expect in [true, false] {
+        let Payload::List { changed, .. } = gate.ask(add("api.example.com")).await.unwrap() else {
+            panic!()
+        };
+        assert_eq!(changed, expect);
+    }
+    assert_eq!(code(gate.ask(add("not a host")).await), ErrorCode::Invalid);
+    assert!(
+        matches!(gate.ask(Request::PolicyReload).await.unwrap(), Payload::Policy(s) if s.summary.allow == 1)
+    );
+    fs::write(gate.dir.path().join("policy.toml"), "version = 1\nmodes = 2\n").unwrap();
+    match gate.ask(Request::PolicyReload).await {
+        Err(ClientError::Refused(error)) => {
+            assert_eq!(error.code, ErrorCode::PolicyInvalid);
+            assert!(error.message.contains("policy.toml:2:1"), "{}", error.message);
+        }
+        other => panic!("{other:?}"),
+    }
+    let Payload::Status(status) = gate.ask(Request::Status).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((status.policy.errors.len(), status.audit.healthy), (1, true));
+
+    let notes = gate.notes().await;
+    let who = format!(
+        "by uid {} (pid {}, ",
+        rustix::process::geteuid().as_raw(),
+        std::process::id()
+    );
+    let expect = [
+        (State::Done, "mode audit, "),
+        (State::Done, "mode as in policy.toml, "),
+        (State::Done, "\"api.example.com\" added to the allow list, "),
+        (State::Done, "\"api.example.com\" added to the allow list, "),
+        (State::Failed, "\"not a host\" added to the allow list, "),
+        (State::Done, "policy reload, "),
+        (State::Failed, "policy reload, "),
+    ];
+    assert_eq!(notes.len(), expect.len(), "{notes:?}");
+    for ((state, note), (expect_state, what)) in notes.iter().zip(expect) {
+        assert_eq!(*state, expect_state, "{note}");
+        assert!(note.starts_with(&format!("{what}{who}")), "{note}");
+    }
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let gate = Gate::start(unified_path(&own).unwrap(), BOUNDS);
+    for request in [
+        Request::Status,
+        Request::Enrol,
+        Request::ModeSet {
+            mode: Some(Mode::Audit),
+        },
+    ] {
+        assert_eq!(code(gate.ask(request).await), ErrorCode::Guarded);
+    }
+    // Without a byte from the peer, too.
+    assert!(
+        matches!(gate.raw(Vec::new(), false).await, Some(Reply::Error(e)) if e.code == ErrorCode::Guarded)
+    );
+    assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
+    let page = gate
+        .context
+        .store
+        .query(&crate::store::Query {
+            limit: 10,
+            ..Default::default()
+        })
+        .unwrap();
+    assert_eq!(page.records.len(), 4);
+    for record in page.records {
+        assert_eq!((record.kind, record.state), (Kind::Control, State::Refused));
+        assert_eq!(record.subject.unwrap().pid, std::process::id());
+    }
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_changed_that_cannot_be_recorded() {
+    let mut gate = Gate::start(ELSEWHERE, BOUNDS);
+    gate.thread.take().unwrap().drain(Duration::from_secs(5)).await;
+    let add = Request::ListEdit {
+        list: List::Allow,
+        edit: Edit::Add,
+        host: "a.example.com".into(),
+    };
+    for request in [
+        Request::ModeSet {
+            mode: Some(Mode::Audit),
+        },
+        add,
+        Request::Enrol,
+        Request::Dashboard,
+    ] {
+        assert_eq!(code(gate.ask(request).await), ErrorCode::AuditUnavailable);
+    }
+    assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
+    assert!(!gate.dir.path().join("mode").exists() && !gate.dir.path().join("lists/allow.txt").exists());
+    let body = Request::Body {
+        id: RecordId(1),
+        side: Side::Request,
+    };
+    assert!(
+        matches!(gate.items(body).await, Err(ClientError::Refused(e)) if e.code == ErrorCode::AuditUnavailable)
+    );
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn enrolment_says_where_and_the_failure_why() {
+    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (enrolled.cgroup.as_str(), enrolled.guarded.as_str()),
+        ("/agentgate-nobody.slice/run-1-0.scope", ELSEWHERE)
+    );
+    assert_eq!(enrolled.bundle, gate.dir.path().join("ca-bundle.pem"));
+    assert_eq!(code(gate.ask(Request::Enrol).await), ErrorCode::EnrolFailed);
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_and_bodies_are_given_and_recorded() {
+    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let mut record = Record::new(Kind::Exchange, Timestamp::now());
+    let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let mut head = RequestHead::default();
+    head.body.bytes = bytes.clone().into();
+    record.request = Some(head);
+    let id = gate.context.audit.note(record).await.unwrap();
+    let items = gate
+        .items(Request::Body {
+            id,
+            side: Side::Request,
+        })
+        .await
+        .unwrap();
+    let got: Vec<u8> = items
+        .iter()
+        .flat_map(|item| match item {
+            Item::Body { hex } => from_hex(hex).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(got, bytes);
+    assert!(items.len() > 1);
+    let none = gate
+        .items(Request::Body {
+            id,
+            side: Side::Response,
+        })
+        .await;
+    assert!(matches!(none, Err(ClientError::Refused(e)) if e.code == ErrorCode::NotFound));
+    assert!(
+        matches!(gate.ask(Request::Dashboard).await.unwrap(), Payload::Dashboard { url, .. } if url.ends_with("#secret"))
+    );
+    assert!(matches!(gate.ask(Request::Show { id }).await.unwrap(), Payload::Record(r) if r.id == id));
+    assert_eq!(
+        code(gate.ask(Request::Show { id: RecordId(999) }).await),
+        ErrorCode::NotFound
+    );
+    assert_eq!(
+        gate.ask(Request::CaExport).await.unwrap(),
+        Payload::Ca { pem: "PEM".into() }
+    );
+    let notes = gate.notes().await;
+    assert!(
+        notes[0]
+            .1
+            .starts_with(&format!("request body of record {id} shown, by uid ")),
+        "{notes:?}"
+    );
+    assert!(
+        notes[2].1.starts_with("dashboard token shown, by uid "),
+        "{notes:?}"
+    );
+    assert!(!notes.iter().any(|(_, note)| note.contains("secret")));
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_gets_one_answer() {
+    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let rows: [(Vec<u8>, bool, Option<ErrorCode>); 7] = [
+        (b"hello\n".to_vec(), false, Some(ErrorCode::BadRequest)),
+        (b"\n".to_vec(), false, Some(ErrorCode::BadRequest)),
+        (b"\xff\xfe\n".to_vec(), false, Some(ErrorCode::BadRequest)),
+        (b"{\"version\":1,".to_vec(), true, Some(ErrorCode::BadRequest)),
+        (
+            b"{\"version\":2,\"request\":{\"op\":\"status\"}}\n".to_vec(),
+            false,
+            Some(ErrorCode::Version),
+        ),
+        (vec![b'x'; LINE_CAP + 1], false, Some(ErrorCode::BadRequest)),
+        (Vec::new(), true, None),
+    ];
+    for (bytes, end, expect) in rows {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
+        let got = gate.raw(bytes, end).await.map(|reply| match reply {
+            Reply::Error(error) => error.code,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(got, expect, "{shown}");
+    }
+    gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_peer_is_cut_off_and_a_full_house_says_so() {
+    let bounds = Bounds {
+        read: Duration::from_millis(50),
+        connections: 1,
+        refusals: 1,
+    };
+    let gate = Gate::start(ELSEWHERE, bounds);
+    let reply = gate.raw(b"{\"ver".to_vec(), false).await;
+    assert!(matches!(reply, Some(Reply::Error(e)) if e.code == ErrorCode::Deadline));
+    let (mut told, follower) = follow(&gate);
+    gate.context
+        .audit
+        .note(Record::new(Kind::Flow, Timestamp(0)))
+        .await
+        .unwrap();
+    // An item means that the follower has its place.
+    assert!(told.recv().await.is_some());
+    assert_eq!(code(gate.ask(Request::Status).await), ErrorCode::Busy);
+    gate.stop().await;
+    follower.await.unwrap().unwrap();
+}
+
+type Following = tokio::task::JoinHandle<Result<(), ClientError>>;
+
+fn follow(gate: &Gate) -> (tokio::sync::mpsc::UnboundedReceiver<Item>, Following) {
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    let socket = gate.socket.clone();
+    let follower = tokio::task::spawn_blocking(move || {
+        let filter = LogFilter {
+            kind: Some(Kind::Flow),
+            limit: 10,
+            ..LogFilter::default()
+        };
+        Client::connect(&socket)?.stream(Request::Logs { filter, follow: true }, true, |item| {
+            tell.send(item).unwrap();
+            Ok(())
+        })
+    });
+    (told, follower)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_see_what_was_and_what_comes_and_then_the_end() {
+    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let flow = || Record::new(Kind::Flow, Timestamp::now());
+    let first = gate.context.audit.note(flow()).await.unwrap();
+    let (mut told, follower) = follow(&gate);
+    let state = |item: Option<Item>| match item {
+        Some(Item::Record(record)) => (record.id, record.state),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(told.recv().await), (first, State::Done));
+    let entry = gate.context.audit.open(flow()).await.unwrap();
+    let second = entry.id();
+    assert_eq!(state(told.recv().await), (second, State::Open));
+    entry.finish(State::Failed);
+    assert_eq!(state(told.recv().await), (second, State::Failed));
+    gate.context
+        .audit
+        .note(Record::new(Kind::Kernel, Timestamp::now()))
+        .await
+        .unwrap();
+    gate.stop().await;
+    assert!(told.recv().await.is_none(), "another kind was filtered out");
+    follower.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_leaves_gives_up_its_place() {
+    let gate = Gate::start(
+        ELSEWHERE,
+        Bounds {
+            connections: 1,
+            ..BOUNDS
+        },
+    );
+    let socket = gate.socket.clone();
+    let leave = tokio::task::spawn_blocking(move || {
+        let filter = LogFilter {
+            limit: 1,
+            ..LogFilter::default()
+        };
+        let line = wire::encode(&Envelope::from(Request::Logs { filter, follow: true })).unwrap();
+        let mut stream = StdUnixStream::connect(&socket).unwrap();
+        stream.write_all(&line).unwrap();
+        // The record proves that the server is in its loop.
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+    });
+    gate.context
+        .audit
+        .note(Record::new(Kind::Flow, Timestamp::now()))
+        .await
+        .unwrap();
+    leave.await.unwrap();
+    // The place comes free when the server has seen the end; until then the answer is Busy.
+    timeout(Duration::from_secs(10), async {
+        loop {
+            match gate.ask(Request::ModeGet).await {
+                Ok(_) => break,
+                Err(ClientError::Refused(e)) if e.code == ErrorCode::Busy => tokio::task::yield_now().await,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    gate.stop().await;
+}
+
+#[tokio::test]
+async fn the_socket_is_private_and_a_stale_one_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let listener = bind(&path, "no-such-group").unwrap();
+    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(), 0o600);
+    assert!(matches!(
+        bind(&path, "no-such-group"),
+        Err(BindError::AlreadyRunning { .. })
+    ));
+    drop(listener);
+    assert!(path.exists(), "stale");
+    let own = rustix::process::getegid().as_raw();
+    let groups = fs::read_to_string("/etc/group").unwrap();
+    let group = groups
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|fields| fields.get(2).is_some_and(|id| *id == own.to_string()))
+        .map(|fields| fields[0].to_owned())
+        .unwrap();
+    let _listener = bind(&path, &group).unwrap();
+    assert_eq!(mode(), 0o660);
+}
+
+#[tokio::test]
+async fn what_is_no_socket_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    fs::write(&path, "precious").unwrap();
+    assert!(matches!(bind(&path, "g"), Err(BindError::NotASocket { .. })));
+    let link = dir.path().join("link.sock");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(bind(&link, "g"), Err(BindError::NotASocket { .. })));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    assert!(matches!(
+        bind(Path::new("/nonexistent/x"), "g"),
+        Err(BindError::Step { step: "bind", .. })
+    ));
+}
+
+#[test]
+fn groups_are_found_by_their_whole_name() {
+    let groups =
+        "root:x:0:\nagentgate-x:x:5:\n#agentgate:x:6:\nbroken\nagentgate:x:nine:\nagentgate:x:991:a,b\n";
+    assert_eq!(group_id(groups, "agentgate"), Some(991));
+    assert_eq!(group_id(groups, "root"), Some(0));
+    assert_eq!(group_id(groups, "agent"), None);
+    assert_eq!(group_id("", "agentgate"), None);
+}

@@ -1,0 +1,277 @@
+//! The way out. Everything here takes a permit by value: what was not judged cannot be sent, and
+//! what was judged cannot be sent elsewhere.
+
+mod connect;
+mod error;
+mod pool;
+mod resolve;
+mod tunnel;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Request, Response, Version};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+
+pub use error::ForwardError;
+pub use resolve::Resolver;
+
+use crate::{
+    http::head::to_origin,
+    model::SessionId,
+    policy::{Destination, Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
+};
+use pool::{Key, OriginBody, Pool, Ready};
+
+/// How long the origin may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For TCP and TLS together.
+    pub connect: Duration,
+    /// From the request to the response's head, and between two frames of a body.
+    pub idle: Duration,
+}
+
+/// Largest response head.
+const HEAD_BYTES: usize = 512 * 1024;
+/// How long an HTTP/1.1 connection may need, after its response, to be ready for the next request.
+const BECOMES_READY: Duration = Duration::from_secs(5);
+
+/// The forwarder: resolver, verified TLS, pool.
+pub struct Forwarder {
+    resolver: Resolver,
+    tls: Arc<ClientConfig>,
+    pool: Arc<Pool>,
+    deadlines: Deadlines,
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder")
+            .field("deadlines", &self.deadlines)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A response, and the connection it came on.
+#[derive(Debug)]
+pub struct Sent {
+    pub response: Response<Incoming>,
+    pub reuse: Reuse,
+}
+
+/// The connection behind a response: given back to the pool once its body is complete, closed when
+/// dropped.
+#[derive(Debug)]
+pub struct Reuse {
+    sender: Option<http1::SendRequest<OriginBody>>,
+    key: Key,
+    pool: Arc<Pool>,
+}
+
+impl Reuse {
+    /// Gives the connection back, as soon as it is ready for another request.
+    pub fn complete(mut self) {
+        let Some(mut sender) = self.sender.take() else {
+            return;
+        };
+        if sender.is_ready() {
+            self.pool.put(self.key, Ready::Http1(sender));
+            return;
+        }
+        // The request's body may still be on its way out; the wait is bounded and owns only this.
+        tokio::spawn(async move {
+            if matches!(timeout(BECOMES_READY, sender.ready()).await, Ok(Ok(()))) {
+                self.pool.put(self.key, Ready::Http1(sender));
+            }
+        });
+    }
+}
+
+impl Forwarder {
+    /// A forwarder with an empty pool.
+    #[must_use]
+    pub fn new(resolver: Resolver, tls: Arc<ClientConfig>, deadlines: Deadlines) -> Self {
+        Self {
+            resolver,
+            tls,
+            pool: Arc::default(),
+            deadlines,
+        }
+    }
+
+    /// Sends what `permit` permits, for `session`, with `body`.
+    ///
+    /// A pooled connection that turns out closed before anything was sent is replaced by a fresh
+    /// one; a request of which anything was sent is never sent twice.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn send(
+        &self,
+        session: &SessionId,
+        permit: Permit,
+        body: OriginBody,
+    ) -> Result<Sent, ForwardError> {
+        let (head, destination, rule) = permit.into_parts();
+        let prior_knowledge = destination.scheme == Scheme::Http && head.version == Version::HTTP_2;
+        let key = Key {
+            session: session.clone(),
+            destination,
+            prior_knowledge,
+            rule,
+        };
+        let mut request = Request::from_parts(head, body);
+        let mut fresh = false;
+        loop {
+            let mut ready = match if fresh { None } else { self.pool.take(&key) } {
+                Some(ready) => ready,
+                None => {
+                    fresh = true;
+                    self.connect(&key).await?
+                }
+            };
+            let version = match ready {
+                Ready::Http1(_) => Version::HTTP_11,
+                Ready::Http2(_) => Version::HTTP_2,
+            };
+            let (mut head, body) = request.into_parts();
+            to_origin(&mut head, &key.destination, version)?;
+            let prepared = Request::from_parts(head, body);
+            let answer = async {
+                match &mut ready {
+                    Ready::Http1(sender) => sender.try_send_request(prepared).await,
+                    Ready::Http2(sender) => sender.try_send_request(prepared).await,
+                }
+            };
+            match timeout(self.deadlines.idle, answer).await {
+                Err(_elapsed) => return Err(ForwardError::ResponseTimeout(self.deadlines.idle)),
+                Ok(Ok(response)) => {
+                    let sender = match ready {
+                        Ready::Http1(sender) => Some(sender),
+                        Ready::Http2(_) => None,
+                    };
+                    return Ok(Sent {
+                        response,
+                        reuse: Reuse {
+                            sender,
+                            key,
+                            pool: self.pool.clone(),
+                        },
+                    });
+                }
+                Ok(Err(mut error)) => match error.take_message() {
+                    Some(unsent) if !fresh => request = unsent,
+                    Some(_) | None => return Err(ForwardError::http(error.error())),
+                },
+            }
+        }
+    }
+
+    /// Moves bytes between the agent and where `permit` permits, until both are done.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn tunnel<A: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        permit: TunnelPermit,
+        agent: A,
+    ) -> Result<(), ForwardError> {
+        let (to, rule) = permit.into_parts();
+        let addresses = match to {
+            TunnelTo::Name(authority) => self.resolver.addresses(&authority, rule.as_ref()).await?,
+            // Judged by this very address.
+            TunnelTo::Address(address) => vec![address],
+        };
+        let origin = connect::tcp(&addresses, self.deadlines.connect).await?;
+        tunnel::copy(agent, origin, self.deadlines.idle).await
+    }
+
+    /// Closes pooled connections that have been idle too long.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    async fn connect(&self, key: &Key) -> Result<Ready, ForwardError> {
+        let Key {
+            destination, rule, ..
+        } = key;
+        let tcp = self.dial(destination, rule.as_ref()).await?;
+        if destination.scheme == Scheme::Http {
+            return if key.prior_knowledge {
+                self.http2(key, tcp).await
+            } else {
+                http1(tcp).await
+            };
+        }
+        let tls = connect::tls(
+            &self.tls,
+            &destination.authority.host,
+            tcp,
+            self.deadlines.connect,
+        )
+        .await?;
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.http2(key, tls).await
+        } else {
+            http1(tls).await
+        }
+    }
+
+    async fn dial(
+        &self,
+        destination: &Destination,
+        rule: &dyn AddressRule,
+    ) -> Result<TcpStream, ForwardError> {
+        let addresses = self.resolver.addresses(&destination.authority, rule).await?;
+        connect::tcp(&addresses, self.deadlines.connect).await
+    }
+
+    /// HTTP/2 over `io`; further requests of the key share it from here on.
+    async fn http2<S>(&self, key: &Key, io: S) -> Result<Ready, ForwardError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(30))
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|error| ForwardError::http(&error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "HTTP/2 connection to an origin ended");
+            }
+        });
+        self.pool.put(key.clone(), Ready::Http2(sender.clone()));
+        Ok(Ready::Http2(sender))
+    }
+}
+
+async fn http1<S>(io: S) -> Result<Ready, ForwardError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .max_buf_size(HEAD_BYTES)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| ForwardError::http(&error))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "HTTP/1.1 connection to an origin ended");
+        }
+    });
+    Ok(Ready::Http1(sender))
+}

@@ -1,0 +1,104 @@
+//! One agent connection served by hyper, with every limit set: header bytes, header time, streams,
+//! resets.
+
+use std::{convert::Infallible, future::Future, time::Duration};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+use super::AgentBody;
+use crate::drain::told;
+
+/// What one connection may ask of the gate.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest request head in bytes.
+    pub header_bytes: usize,
+    /// From the first byte of a head to its last; also how long an idle connection may stay.
+    pub header_time: Duration,
+}
+
+/// Most requests that one HTTP/2 connection may have under way.
+const STREAMS: u32 = 256;
+/// Streams reset by the peer and not yet seen by us, before the connection is ended (CVE-2023-44487).
+const PENDING_RESETS: usize = 64;
+/// Fields in one head.
+const FIELDS: usize = 256;
+
+/// Which version the connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    Http2,
+}
+
+/// Serves until the agent closes, an error, or `drain` turns true (then gracefully).
+///
+/// # Errors
+/// hyper's error of the connection: bad syntax, limits, I/O.
+pub async fn serve<S, F, R>(
+    stream: S,
+    speaks: Speaks,
+    limits: Limits,
+    mut drain: watch::Receiver<bool>,
+    exchange: F,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Response<AgentBody>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = exchange(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = TokioIo::new(stream);
+    match speaks {
+        Speaks::Http1 => {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header_time)
+                .max_buf_size(limits.header_bytes.max(8192))
+                .max_headers(FIELDS)
+                .preserve_header_case(true)
+                .auto_date_header(false)
+                .serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                done = connection.as_mut() => done,
+                () = told(&mut drain) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Speaks::Http2 => {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+                .max_concurrent_streams(STREAMS)
+                .max_pending_accept_reset_streams(PENDING_RESETS)
+                .max_local_error_reset_streams(PENDING_RESETS)
+                .keep_alive_interval(limits.header_time)
+                .auto_date_header(false)
+                .serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                done = connection.as_mut() => done,
+                () = told(&mut drain) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Loading: the embedded object becomes programs and maps, maps pinned by name.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use agentgate_common::{
+    event::KernelEvent,
+    flow::{Endpoint, FlowKey, KernelFlow, SocketState},
+    names,
+    settings::Settings,
+    verdict,
+};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapInfo, MapType},
+    programs::Program,
+};
+
+use super::{KernelError, link::AttachType, pin::PinDirectory, step};
+
+/// The object that build.rs made; empty where it found no toolchain.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agentgate-ebpf.o"));
+
+// One event is one entry of the ring buffer, read as a whole.
+const _: () = assert!(size_of::<KernelEvent>().is_multiple_of(8));
+
+/// Name and hook of each program, in the order of attaching: what only refuses comes first, and a
+/// connection is redirected only once its flow can be tied.
+pub(super) const HOOKS: [(&str, AttachType); 11] = [
+    ("gate_egress", AttachType::Egress),
+    ("gate_create", AttachType::SockCreate),
+    ("gate_sendmsg4", AttachType::SendMsg4),
+    ("gate_sendmsg6", AttachType::SendMsg6),
+    ("gate_recvmsg4", AttachType::RecvMsg4),
+    ("gate_recvmsg6", AttachType::RecvMsg6),
+    ("gate_getpeer4", AttachType::GetPeerName4),
+    ("gate_getpeer6", AttachType::GetPeerName6),
+    ("gate_sockops", AttachType::SockOps),
+    ("gate_connect4", AttachType::Connect4),
+    ("gate_connect6", AttachType::Connect6),
+];
+
+/// Loads the programs and opens or makes the maps.
+pub(super) fn load(pins: &PinDirectory) -> Result<Ebpf, KernelError> {
+    if OBJECT.is_empty() {
+        return Err(KernelError::NoObject);
+    }
+    for layout in layouts() {
+        layout.check(pins)?;
+    }
+    let mut loader = EbpfLoader::new();
+    for name in names::PINNED_MAPS {
+        loader.map_pin_path(name, pins.pin(name));
+    }
+    // Levels that no subscriber wants are not worth a ring buffer entry.
+    let level = log_level();
+    loader.override_global(aya_log::LEVEL, &level, true);
+    let mut ebpf = loader.load(OBJECT).map_err(step("loading the eBPF object"))?;
+    for (name, _) in HOOKS {
+        let program = ebpf
+            .program_mut(name)
+            .ok_or_else(|| step(name)(std::io::Error::other("the object has no such program")))?;
+        verify(program).map_err(step(&format!("loading {name}")))?;
+    }
+    Ok(ebpf)
+}
+
+/// The most detailed level of aya-log that tracing shows, as the programs compare it.
+fn log_level() -> u8 {
+    use tracing::level_filters::LevelFilter;
+    match LevelFilter::current() {
+        LevelFilter::OFF => 0,
+        LevelFilter::ERROR => aya_log::Level::Error as u8,
+        LevelFilter::WARN => aya_log::Level::Warn as u8,
+        LevelFilter::INFO => aya_log::Level::Info as u8,
+        LevelFilter::DEBUG => aya_log::Level::Debug as u8,
+        LevelFilter::TRACE => aya_log::Level::Trace as u8,
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya's list of program types, of which these four are ours"
+)]
+fn verify(program: &mut Program) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSock(program) => program.load()?,
+        Program::CgroupSkb(program) => program.load()?,
+        Program::SockOps(program) => program.load()?,
+        other => return Err(format!("{:?} is not a program of a cgroup", other.prog_type()).into()),
+    }
+    Ok(())
+}
+
+/// The descriptor of a loaded program.
+pub(super) fn descriptor<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, KernelError> {
+    let program = ebpf
+        .program(name)
+        .ok_or_else(|| step(name)(std::io::Error::other("the object has no such program")))?;
+    Ok(program.fd().map_err(step(name))?.as_fd())
+}
+
+/// How a pinned map must be made for these programs to use it.
+struct Layout {
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: u32,
+}
+
+fn layouts() -> [Layout; names::PINNED_MAPS.len()] {
+    let layout = |name, kind, key, value, entries| Layout {
+        name,
+        kind,
+        key,
+        value,
+        entries,
+    };
+    let key = size_of::<FlowKey>();
+    [
+        layout(names::SETTINGS, MapType::Array, 4, size_of::<Settings>(), 1),
+        layout(
+            names::FLOWS,
+            MapType::LruHash,
+            key,
+            size_of::<KernelFlow>(),
+            names::FLOWS_CAPACITY,
+        ),
+        layout(
+            names::PEERS,
+            MapType::LruHash,
+            key,
+            size_of::<Endpoint>(),
+            names::PEERS_CAPACITY,
+        ),
+        layout(names::EVENTS, MapType::RingBuf, 0, 0, names::EVENTS_BYTES),
+        layout(names::COUNTERS, MapType::PerCpuArray, 4, 8, verdict::COUNTERS),
+        layout(names::SOCKETS, MapType::SkStorage, 4, size_of::<SocketState>(), 0),
+    ]
+}
+
+impl Layout {
+    /// A map of another make, from another version, gives way: the programs that use it keep it
+    /// until they are replaced, and refuse what the two generations do not share.
+    fn check(&self, pins: &PinDirectory) -> Result<(), KernelError> {
+        let pin = pins.pin(self.name);
+        if !pin.exists() {
+            return Ok(());
+        }
+        let shown = pin.display().to_string();
+        let info = MapInfo::from_pin(&pin).map_err(step(&shown))?;
+        let kind = info.map_type().map_err(step(&shown))?;
+        let same = kind == self.kind
+            && info.key_size() as usize == self.key
+            && info.value_size() as usize == self.value
+            && info.max_entries() == self.entries;
+        if !same {
+            tracing::warn!(
+                map = self.name,
+                "the pinned map is of another version and is replaced"
+            );
+            std::fs::remove_file(&pin).map_err(step(&shown))?;
+        }
+        Ok(())
+    }
+}

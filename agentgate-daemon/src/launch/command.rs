@@ -1,0 +1,254 @@
+//! `agentctl run`: the caller's own process goes under guard and then becomes the command.
+//!
+//! Because it is the same process, terminal, user, working directory and exit code stay as they are.
+//! Nothing is executed unless this process has seen itself inside the guarded cgroup.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::{fd::AsFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::net::{AddressFamily, sockopt};
+
+use super::environment;
+use crate::control::{
+    client::{Client, ClientError},
+    peer::{is_inside, unified_path},
+    wire::{Enrolled, Payload, Request},
+};
+
+/// What to run, and how.
+#[derive(Debug)]
+pub struct Launch {
+    /// Program and arguments; never empty.
+    pub command: Vec<OsString>,
+    /// Keep `HTTPS_PROXY` and the like.
+    pub keep_proxies: bool,
+}
+
+/// Why the command does not run. [`LaunchError::exit_code`] says it to the shell.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// No command was given.
+    #[error("no command given")]
+    NoCommand,
+    /// Sockets that exist already are judged by the cgroup they were made in, so the command could
+    /// reconnect this one and leave unjudged.
+    #[error("descriptor {fd} is a network socket, which a guarded command must not inherit; redirect it")]
+    NetworkSocket {
+        /// 0, 1 or 2.
+        fd: u8,
+    },
+    /// The daemon did not put this process under guard.
+    #[error(transparent)]
+    Enrol(#[from] ClientError),
+    /// The daemon's answer is not one to enrolment.
+    #[error("agentgated answered with something else than an enrolment")]
+    NotEnrolled,
+    /// The daemon said yes, but this process is elsewhere.
+    #[error("not under guard: this process is in cgroup {found}, not in {expected}")]
+    Unguarded {
+        /// Where it should be.
+        expected: String,
+        /// Where it is.
+        found: String,
+    },
+    /// Something of the host's.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was being done.
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    /// There is no such command.
+    #[error("{}: command not found", .0.to_string_lossy())]
+    NotFound(OsString),
+    /// The command cannot be executed.
+    #[error("{}: {source}", program.to_string_lossy())]
+    NotExecutable {
+        /// The command.
+        program: OsString,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LaunchError {
+    /// As shells and `env(1)` have it: 127 not found, 126 not executable, 125 for everything of ours.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound(_) => 127,
+            Self::NotExecutable { .. } => 126,
+            Self::NoCommand
+            | Self::NetworkSocket { .. }
+            | Self::Enrol(_)
+            | Self::NotEnrolled
+            | Self::Unguarded { .. }
+            | Self::Host { .. } => 125,
+        }
+    }
+}
+
+/// Puts this process under guard and becomes the command: returns only if that failed. `notes` is given
+/// what was changed in the environment.
+pub fn become_command(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> LaunchError {
+    match prepare(socket, launch, notes) {
+        Ok(mut command) => exec(&mut command),
+        Err(error) => error,
+    }
+}
+
+fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> Result<Command, LaunchError> {
+    let (program, arguments) = launch.command.split_first().ok_or(LaunchError::NoCommand)?;
+    refuse_network_sockets()?;
+    let enrolled = match Client::connect(socket)?.ask(Request::Enrol)? {
+        Payload::Enrolled(enrolled) => enrolled,
+        _ => return Err(LaunchError::NotEnrolled),
+    };
+    let text = fs::read_to_string("/proc/self/cgroup").map_err(host("/proc/self/cgroup"))?;
+    check_guarded(&text, &enrolled)?;
+    let bundle = readable(&enrolled.bundle)?;
+    let current: Vec<_> = std::env::vars_os().collect();
+    let pairs = current
+        .iter()
+        .map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    let changes = environment::changes(pairs, &bundle, launch.keep_proxies);
+    notes(&changes.notes());
+    let mut command = Command::new(program);
+    command.args(arguments).envs(&changes.set);
+    for name in &changes.remove {
+        command.env_remove(name);
+    }
+    close_on_exec_from(3).map_err(host("close_range"))?;
+    Ok(command)
+}
+
+/// Whether `text`, this process's `/proc/self/cgroup`, shows it where the daemon says it put it, and that
+/// this is below the guarded cgroup.
+fn check_guarded(text: &str, enrolled: &Enrolled) -> Result<(), LaunchError> {
+    let found = unified_path(text).unwrap_or("(none)");
+    let below =
+        enrolled.cgroup != enrolled.guarded && is_inside(&enrolled.cgroup, Path::new(&enrolled.guarded));
+    if below && is_inside(found, Path::new(&enrolled.cgroup)) {
+        Ok(())
+    } else {
+        Err(LaunchError::Unguarded {
+            expected: enrolled.cgroup.clone(),
+            found: found.to_owned(),
+        })
+    }
+}
+
+fn readable(bundle: &Path) -> Result<PathBuf, LaunchError> {
+    fs::File::open(bundle).map_err(host(bundle.display().to_string()))?;
+    Ok(bundle.to_owned())
+}
+
+/// The first three descriptors stay with the command; a network socket among them is refused.
+fn refuse_network_sockets() -> Result<(), LaunchError> {
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    for (number, fd) in [(0, input.as_fd()), (1, output.as_fd()), (2, error.as_fd())] {
+        match sockopt::socket_domain(fd) {
+            Ok(AddressFamily::UNIX) | Err(rustix::io::Errno::NOTSOCK | rustix::io::Errno::BADF) => {}
+            Ok(_) => return Err(LaunchError::NetworkSocket { fd: number }),
+            Err(e) => return Err(host(format!("SO_DOMAIN of descriptor {number}"))(e.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Marks every descriptor from `first` on close-on-exec, for the reason of
+/// [`LaunchError::NetworkSocket`].
+#[expect(unsafe_code, reason = "close_range(2) has no wrapper in the crates in use")]
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: with CLOEXEC nothing is closed at this moment, so no descriptor that Rust owns goes away.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn exec(command: &mut Command) -> LaunchError {
+    let source = command.exec();
+    let program = command.get_program().to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => LaunchError::NotFound(program),
+        _ => LaunchError::NotExecutable { program, source },
+    }
+}
+
+fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
+    let what = what.into();
+    move |source| LaunchError::Host { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enrolled(cgroup: &str) -> Enrolled {
+        Enrolled {
+            cgroup: cgroup.into(),
+            guarded: "/agent.slice".into(),
+            bundle: "/x".into(),
+        }
+    }
+
+    #[test]
+    fn only_the_cgroup_that_was_promised_counts_as_guarded() {
+        let promised = "/agent.slice/run-1-0.scope";
+        let rows = [
+            ("0::/agent.slice/run-1-0.scope\n", promised, true),
+            ("1:cpu:/\n0::/agent.slice/run-1-0.scope\n", promised, true),
+            ("0::/agent.slice\n", promised, false),
+            ("0::/agent.slice/run-2-0.scope\n", promised, false),
+            ("0::/\n", promised, false),
+            ("1:cpu:/agent.slice/run-1-0.scope\n", promised, false),
+            ("", promised, false),
+            // A daemon that names a place outside the guarded cgroup, or that cgroup itself.
+            ("0::/user.slice/x\n", "/user.slice/x", false),
+            ("0::/\n", "/", false),
+            ("0::/agent.slice\n", "/agent.slice", false),
+        ];
+        for (text, cgroup, expect) in rows {
+            assert_eq!(
+                check_guarded(text, &enrolled(cgroup)).is_ok(),
+                expect,
+                "{text:?} {cgroup}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_daemon_nothing_runs() {
+        let launch = Launch {
+            command: vec!["true".into()],
+            keep_proxies: false,
+        };
+        let error = become_command(Path::new("/nonexistent/control.sock"), &launch, |_| {});
+        assert!(
+            matches!(error, LaunchError::Enrol(ClientError::NotRunning { .. })),
+            "{error}"
+        );
+        assert_eq!(error.exit_code(), 125);
+        let nothing = Launch {
+            command: Vec::new(),
+            keep_proxies: false,
+        };
+        assert_eq!(become_command(Path::new("/x"), &nothing, |_| {}).exit_code(), 125);
+    }
+}

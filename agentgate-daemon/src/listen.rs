@@ -1,0 +1,135 @@
+//! The listener: 127.0.0.1 and ::1 on one port, bound before anything runs.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::drain::told;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::sleep,
+};
+
+/// A connection as accepted, with its place among the connections that may be open.
+#[derive(Debug)]
+pub struct Accepted {
+    pub stream: TcpStream,
+    /// The agent's end.
+    pub peer: SocketAddr,
+    /// Held while the connection lives.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Both sockets. On a host without IPv6 only the IPv4 one exists, and the kernel programs send IPv6
+/// sockets to a port where nobody listens.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    port: u16,
+    places: Arc<Semaphore>,
+}
+
+/// A socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{address}: {source}; is another agentgated running, or gate.listen_port taken?")]
+pub struct BindError {
+    pub address: SocketAddr,
+    #[source]
+    pub source: io::Error,
+}
+
+/// accept(2) failing for lack of descriptors or memory is tried again after this long: nothing
+/// tells when there is room.
+const NO_ROOM: Duration = Duration::from_millis(50);
+
+impl Listeners {
+    /// Binds `port` (0: any, the same on both) for at most `connections` at a time.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub async fn bind(port: u16, connections: usize) -> Result<Self, BindError> {
+        let bind = async |ip: IpAddr, port: u16| {
+            let address = SocketAddr::new(ip, port);
+            TcpListener::bind(address)
+                .await
+                .map_err(|source| BindError { address, source })
+        };
+        let four = bind(Ipv4Addr::LOCALHOST.into(), port).await?;
+        let port = four
+            .local_addr()
+            .map_err(|source| BindError {
+                address: (Ipv4Addr::LOCALHOST, port).into(),
+                source,
+            })?
+            .port();
+        let mut sockets = vec![four];
+        match bind(Ipv6Addr::LOCALHOST.into(), port).await {
+            Ok(six) => sockets.push(six),
+            Err(error)
+                if matches!(
+                    error.source.raw_os_error(),
+                    Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
+                ) =>
+            {
+                tracing::warn!("this host has no IPv6 loopback: IPv6 sockets of agents will be refused");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Self {
+            sockets,
+            port,
+            places: Arc::new(Semaphore::new(connections)),
+        })
+    }
+
+    /// The port of both sockets.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Accepts until `drain` turns true. While every place is taken nothing is accepted: the
+    /// backlog fills, and agents wait.
+    pub async fn run(self, drain: watch::Receiver<bool>, serve: impl Fn(Accepted) + Clone + Send + 'static) {
+        let mut tasks = tokio::task::JoinSet::new();
+        for socket in self.sockets {
+            tasks.spawn(accept(socket, self.places.clone(), drain.clone(), serve.clone()));
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn accept(
+    socket: TcpListener,
+    places: Arc<Semaphore>,
+    mut drain: watch::Receiver<bool>,
+    serve: impl Fn(Accepted),
+) {
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (place, socket.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
+            () = told(&mut drain) => return,
+        };
+        let Ok(place) = place else { return };
+        match accepted {
+            Ok((stream, peer)) => serve(Accepted { stream, peer, place }),
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) {
+                    sleep(NO_ROOM).await;
+                }
+            }
+        }
+    }
+}

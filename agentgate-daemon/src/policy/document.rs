@@ -1,0 +1,106 @@
+//! `policy.toml` as it is written. Keys that this version does not know are errors, so that a rule
+//! nobody enforces cannot look as if it were in force.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::compile::Text;
+use crate::model::{Mode, TextError};
+
+/// The whole document.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) version: Spanned<u64>,
+    #[serde(default)]
+    pub(super) mode: Mode,
+    #[serde(default)]
+    pub(super) hosts: Hosts,
+    #[serde(default)]
+    pub(super) network: Network,
+}
+
+/// `[hosts]`: patterns, merged with the list files.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Hosts {
+    pub(super) allow: Vec<Spanned<String>>,
+    pub(super) deny: Vec<Spanned<String>>,
+    pub(super) passthrough: Vec<Spanned<String>>,
+}
+
+/// `[network]`: what is judged without a name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Network {
+    pub(super) loopback: Loopback,
+    pub(super) private: Private,
+    pub(super) cidrs: Vec<Cidr>,
+    pub(super) udp: Udp,
+}
+
+/// `loopback = { default = "deny", ports = [5432] }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Loopback {
+    pub(super) default: LoopbackDefault,
+    pub(super) ports: Vec<Spanned<u64>>,
+}
+
+/// What happens to a loopback port that `ports` does not name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LoopbackDefault {
+    #[default]
+    Deny,
+}
+
+/// What happens to private addresses that `cidrs` does not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Private {
+    #[default]
+    Deny,
+    Allow,
+}
+
+/// What happens to UDP other than DNS.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Udp {
+    #[default]
+    Deny,
+}
+
+/// `{ allow = "10.1.2.0/24", ports = [5432] }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cidr {
+    pub(super) allow: Spanned<String>,
+    /// `None`: every port.
+    pub(super) ports: Option<Vec<Spanned<u64>>>,
+}
+
+impl Document {
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// The first fault of its syntax, keys and types.
+    pub(super) fn parse(text: &Text<'_>) -> Result<Self, TextError> {
+        let document: Self = toml::from_str(text.text)
+            .map_err(|e| TextError::from_toml(text.file, text.text, e.message(), e.span()))?;
+        if *document.version.get_ref() == 1 {
+            return Ok(document);
+        }
+        Err(TextError::at(
+            text.file,
+            text.text,
+            document.version.span().start,
+            format!(
+                "version {} of the policy language is not known",
+                document.version.get_ref()
+            ),
+            "write version = 1",
+        ))
+    }
+}

@@ -1,0 +1,80 @@
+//! What a policy is, in a few numbers, and a digest that says whether two are the same.
+
+use std::fmt::Write;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    address::AddressRules,
+    decision::Lists,
+    matcher::{HostSet, Written},
+};
+use crate::model::Mode;
+
+/// A policy at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySummary {
+    pub mode: Mode,
+    /// Entries of the allow list, those of the document included.
+    pub allow: usize,
+    /// Entries of the deny list.
+    pub deny: usize,
+    /// Entries of the passthrough list.
+    pub passthrough: usize,
+    /// Entries of `cidrs`.
+    pub cidrs: usize,
+    /// Loopback ports that are open.
+    pub loopback_ports: usize,
+    /// SHA-256 of what was compiled, in hexadecimal: comments and order do not change it.
+    pub digest: String,
+}
+
+/// The summary of what is about to become a policy.
+pub(super) fn of(
+    mode: Mode,
+    lists: &Lists,
+    addresses: &AddressRules,
+    loopback_ports: &[u16],
+) -> PolicySummary {
+    // One line per setting in a fixed order; a pattern or range has no line break in it.
+    let mut canonical = format!(
+        "mode {mode}\nprivate {}\nloopback {loopback_ports:?}\n",
+        addresses.private
+    );
+    for entry in &addresses.cidrs {
+        canonical.push_str(&format!("cidr {} {:?}\n", entry.net, entry.ports));
+    }
+    list(&mut canonical, "allow", &lists.allow);
+    list(&mut canonical, "deny", &addresses.deny);
+    list(&mut canonical, "passthrough", &lists.passthrough);
+    PolicySummary {
+        mode,
+        allow: lists.allow.len(),
+        deny: addresses.deny.len(),
+        passthrough: lists.passthrough.len(),
+        cidrs: addresses.cidrs.len(),
+        loopback_ports: loopback_ports.len(),
+        digest: hex(digest(&SHA256, canonical.as_bytes()).as_ref()),
+    }
+}
+
+fn list(canonical: &mut String, name: &str, set: &HostSet) {
+    for (pattern, written) in set.patterns() {
+        let written = match written {
+            Written::Document => "document",
+            Written::List => "list",
+        };
+        canonical.push_str(&format!("{name} {written} {pattern}\n"));
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+            // Writing to a String does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}

@@ -1,0 +1,239 @@
+//! Who acted: the process behind a flow, from procfs and its cgroup.
+//!
+//! Read at the time of the connection, while the process is most likely still there. What cannot be
+//! read stays unknown and is never guessed; the kernel's own facts (pid, uid, cgroup id) always hold.
+//! Nothing here decides anything: judging a subject is policy's.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use procfs::{FromRead, process::Stat};
+
+use crate::model::{Ancestor, Flow, SessionId, Subject};
+
+/// Bytes of arguments that are kept, in all.
+const CMDLINE: u64 = 4096;
+/// Parents that are named at most; a chain can be as long as an agent likes.
+const ANCESTORS: usize = 32;
+/// Bytes of `stat` and `cgroup` that are read: the kernel writes far less.
+const RECORD: u64 = 16 * 1024;
+/// Directories that are looked at for a cgroup id: an agent with a delegated cgroup can make many.
+const DIRECTORIES: usize = 4096;
+/// Deepest cgroup below the guarded one that is looked for by id.
+const DEPTH: usize = 16;
+
+/// Names subjects below one guarded cgroup.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    proc: PathBuf,
+    mount: PathBuf,
+    /// Path of the guarded cgroup below the mount, with a leading slash.
+    guarded: String,
+    /// Clock ticks a second, the unit of start times.
+    ticks: u64,
+}
+
+/// What one process says of itself.
+#[derive(Debug)]
+struct Process {
+    parent: u32,
+    start: u64,
+}
+
+impl Sessions {
+    /// `mount` is where cgroup v2 is mounted, `guarded` the directory of the guarded cgroup in it.
+    ///
+    /// # Errors
+    /// When the one is not below the other.
+    pub fn new(mount: &Path, guarded: &Path) -> io::Result<Self> {
+        let inner = guarded.strip_prefix(mount).map_err(io::Error::other)?;
+        Ok(Self {
+            proc: PathBuf::from("/proc"),
+            mount: mount.to_owned(),
+            guarded: format!("/{}", inner.to_string_lossy()),
+            ticks: procfs::ticks_per_second().max(1),
+        })
+    }
+
+    /// The subject of a flow. Reads a handful of small files of procfs and cgroupfs, never blocks
+    /// on a peer, never fails: what is gone is `None` or empty.
+    #[must_use]
+    pub fn subject(&self, flow: &Flow) -> Subject {
+        let before = self
+            .process(flow.pid)
+            .filter(|process| self.lived(process, flow.connected_ns));
+        let exe = before.is_some().then(|| self.exe(flow.pid)).flatten();
+        let cmdline = if before.is_some() {
+            self.cmdline(flow.pid)
+        } else {
+            Vec::new()
+        };
+        let ancestors = before
+            .as_ref()
+            .map(|process| self.ancestors(process, flow.pid))
+            .unwrap_or_default();
+        let cgroup = before.is_some().then(|| self.cgroup_of(flow.pid)).flatten();
+        // Read between two looks at the same process, or it is not that process's.
+        let process = before.filter(|before| {
+            self.process(flow.pid)
+                .is_some_and(|after| after.start == before.start)
+        });
+        let held = process.is_some();
+        // The flow's id is where the process was at connect(2); it may have moved since.
+        let cgroup = cgroup
+            .filter(|path| held && self.inode(path) == Some(flow.cgroup))
+            .or_else(|| self.cgroup_by_id(flow.cgroup))
+            .unwrap_or_default();
+        Subject {
+            session: self.session(&cgroup, flow.cgroup),
+            pid: flow.pid,
+            uid: flow.uid,
+            start: process.map(|process| process.start),
+            comm: flow.comm.clone(),
+            exe: exe.filter(|_| held),
+            cmdline: if held { cmdline } else { Vec::new() },
+            ancestors: if held { ancestors } else { Vec::new() },
+            cgroup,
+        }
+    }
+
+    /// The session of a cgroup: its first component below the guarded one. The id stands in for
+    /// both where the cgroup is gone.
+    fn session(&self, cgroup: &str, id: u64) -> SessionId {
+        if cgroup.is_empty() {
+            return SessionId(format!("?@{id}"));
+        }
+        let inner = match cgroup.strip_prefix(&self.guarded) {
+            Some("") => return SessionId("/".to_owned()),
+            Some(inner) => inner.strip_prefix('/'),
+            None => None,
+        };
+        // Outside the guarded cgroup: a process that moved, or whose cgroup another one replaced.
+        let Some(inner) = inner else {
+            return SessionId(format!("?@{id}"));
+        };
+        let name = inner.split('/').next().unwrap_or_default();
+        match self.inode(&format!("{}/{name}", self.guarded)) {
+            Some(inode) => SessionId(format!("{name}@{inode}")),
+            None => SessionId(format!("{name}@{id}")),
+        }
+    }
+
+    /// A process younger than the connection is another one that got its number.
+    fn lived(&self, process: &Process, connected_ns: u64) -> bool {
+        let start_ns = u128::from(process.start) * 1_000_000_000 / u128::from(self.ticks);
+        start_ns <= u128::from(connected_ns)
+    }
+
+    fn process(&self, pid: u32) -> Option<Process> {
+        let bytes = self.read(pid, "stat", RECORD)?;
+        let stat = Stat::from_read(bytes.as_slice()).ok()?;
+        Some(Process {
+            parent: u32::try_from(stat.ppid).ok()?,
+            start: stat.starttime,
+        })
+    }
+
+    fn exe(&self, pid: u32) -> Option<String> {
+        let path = fs::read_link(self.file(pid, "exe")).ok()?;
+        Some(path.to_string_lossy().into_owned())
+    }
+
+    fn cmdline(&self, pid: u32) -> Vec<String> {
+        let bytes = self.read(pid, "cmdline", CMDLINE).unwrap_or_default();
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+        if bytes.is_empty() {
+            return Vec::new();
+        }
+        bytes
+            .split(|byte| *byte == 0)
+            .map(|part| String::from_utf8_lossy(part).into_owned())
+            .collect()
+    }
+
+    /// Parents, nearest first, up to the first process. A parent is never younger than its child:
+    /// such a number belongs to another process by then.
+    fn ancestors(&self, process: &Process, pid: u32) -> Vec<Ancestor> {
+        let mut found: Vec<Ancestor> = Vec::new();
+        let mut parent = process.parent;
+        let mut younger = process.start;
+        while parent != 0 && parent != pid && found.len() < ANCESTORS {
+            let Some(next) = self.process(parent).filter(|next| next.start <= younger) else {
+                break;
+            };
+            found.push(Ancestor {
+                pid: parent,
+                exe: self.exe(parent).unwrap_or_default(),
+            });
+            (parent, younger) = (next.parent, next.start);
+        }
+        found
+    }
+
+    fn cgroup_of(&self, pid: u32) -> Option<String> {
+        let bytes = self.read(pid, "cgroup", RECORD)?;
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .map(str::to_owned)
+    }
+
+    /// Inode number of a cgroup given by its path below the mount.
+    fn inode(&self, cgroup: &str) -> Option<u64> {
+        let relative = cgroup.strip_prefix('/')?;
+        fs::symlink_metadata(self.mount.join(relative))
+            .ok()
+            .map(|metadata| metadata.ino())
+    }
+
+    /// The cgroup with this id at or below the guarded one.
+    fn cgroup_by_id(&self, id: u64) -> Option<String> {
+        if self.inode(&self.guarded) == Some(id) {
+            return Some(self.guarded.clone());
+        }
+        let mut left = DIRECTORIES;
+        self.search(&self.guarded, id, DEPTH, &mut left)
+    }
+
+    fn search(&self, path: &str, id: u64, depth: usize, left: &mut usize) -> Option<String> {
+        let entries = fs::read_dir(self.mount.join(path.strip_prefix('/')?)).ok()?;
+        let mut below = Vec::new();
+        for entry in entries.filter_map(Result::ok) {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            *left = left.checked_sub(1)?;
+            let name = String::from_utf8_lossy(entry.file_name().as_bytes()).into_owned();
+            let child = format!("{path}/{name}");
+            if entry.metadata().is_ok_and(|metadata| metadata.ino() == id) {
+                return Some(child);
+            }
+            below.push(child);
+        }
+        let depth = depth.checked_sub(1)?;
+        below
+            .into_iter()
+            .find_map(|child| self.search(&child, id, depth, left))
+    }
+
+    fn file(&self, pid: u32, name: &str) -> PathBuf {
+        self.proc.join(pid.to_string()).join(name)
+    }
+
+    fn read(&self, pid: u32, name: &str, cap: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(self.file(pid, name))
+            .ok()?
+            .take(cap)
+            .read_to_end(&mut bytes)
+            .ok()?;
+        Some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

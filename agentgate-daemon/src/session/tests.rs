@@ -1,0 +1,204 @@
+//! The subject of this very process, and of processes made up in a directory.
+
+use super::*;
+use crate::model::OriginalDestination;
+
+fn flow(pid: u32, cgroup: u64, connected_ns: u64) -> Flow {
+    Flow {
+        cookie: 1,
+        original: OriginalDestination("203.0.113.7:443".parse().unwrap()),
+        pid,
+        uid: 1000,
+        gid: 1000,
+        comm: "agent".to_owned(),
+        cgroup,
+        connected_ns,
+    }
+}
+
+/// A procfs and a cgroupfs of plain files.
+struct Host {
+    directory: tempfile::TempDir,
+    sessions: Sessions,
+}
+
+impl Host {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mount = directory.path().join("cgroup");
+        fs::create_dir_all(mount.join("agent.slice/run-u2.service/inner")).unwrap();
+        fs::create_dir_all(mount.join("system.slice")).unwrap();
+        let sessions = Sessions {
+            proc: directory.path().join("proc"),
+            ticks: 100,
+            ..Sessions::new(&mount, &mount.join("agent.slice")).unwrap()
+        };
+        Self { directory, sessions }
+    }
+
+    fn inode(&self, cgroup: &str) -> u64 {
+        self.sessions.inode(cgroup).unwrap()
+    }
+
+    fn process(&self, pid: u32, parent: u32, start: u64, cgroup: &str, cmdline: &[u8]) {
+        let path = self.directory.path().join("proc").join(pid.to_string());
+        fs::create_dir_all(&path).unwrap();
+        // comm can hold anything, also what looks like the end of the field.
+        let mut stat = format!("{pid} (a) R 1 (b) S {parent}");
+        stat.push_str(&" 0".repeat(17));
+        stat.push_str(&format!(" {start}"));
+        stat.push_str(&" 0".repeat(30));
+        fs::write(path.join("stat"), stat).unwrap();
+        fs::write(path.join("cmdline"), cmdline).unwrap();
+        fs::write(path.join("cgroup"), format!("3:cpu:/x\n0::{cgroup}\n")).unwrap();
+        std::os::unix::fs::symlink(format!("/usr/bin/p{pid}"), path.join("exe")).unwrap();
+    }
+}
+
+/// One second after boot.
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn own_process() {
+    let mount = crate::kernel::cgroup2_mount().unwrap();
+    let sessions = Sessions::new(&mount, &mount.join("agent.slice")).unwrap();
+    let pid = std::process::id();
+    let cgroup = sessions.inode(&sessions.cgroup_of(pid).unwrap()).unwrap();
+    let subject = sessions.subject(&flow(pid, cgroup, u64::MAX));
+    assert_eq!(subject.pid, pid);
+    assert!(subject.start.is_some());
+    assert_eq!(
+        subject.exe.unwrap(),
+        std::env::current_exe().unwrap().to_string_lossy()
+    );
+    assert_eq!(subject.cmdline, std::env::args().collect::<Vec<_>>());
+    let parent = std::os::unix::process::parent_id();
+    assert_eq!(
+        subject.ancestors.first().map(|ancestor| ancestor.pid),
+        Some(parent)
+    );
+    assert!(subject.cgroup.starts_with('/'));
+}
+
+#[test]
+fn sessions_by_cgroup() {
+    let host = Host::new();
+    let service = host.inode("/agent.slice/run-u2.service");
+    let rows = [
+        ("/agent.slice/run-u2.service", format!("run-u2.service@{service}")),
+        (
+            "/agent.slice/run-u2.service/inner",
+            format!("run-u2.service@{service}"),
+        ),
+        ("/agent.slice", "/".to_owned()),
+    ];
+    for (pid, (cgroup, expect)) in (10..).zip(rows) {
+        host.process(pid, 1, 50, cgroup, b"agent\0");
+        let subject = host.sessions.subject(&flow(pid, host.inode(cgroup), SECOND));
+        assert_eq!(subject.session.0, expect);
+        assert_eq!(subject.cgroup, cgroup);
+        // The same from the id alone, when the process is gone.
+        let gone = host.sessions.subject(&flow(99, host.inode(cgroup), SECOND));
+        assert_eq!((gone.session.0, gone.cgroup), (expect, cgroup.to_owned()));
+        assert_eq!((gone.start, gone.exe, gone.cmdline.len()), (None, None, 0));
+    }
+}
+
+#[test]
+fn a_process_that_moved_keeps_the_session_of_its_connection() {
+    let host = Host::new();
+    host.process(10, 1, 50, "/system.slice", b"agent\0");
+    let there = "/agent.slice/run-u2.service";
+    let subject = host.sessions.subject(&flow(10, host.inode(there), SECOND));
+    assert_eq!(subject.cgroup, there);
+    assert!(
+        subject.session.0.starts_with("run-u2.service@"),
+        "{}",
+        subject.session
+    );
+}
+
+#[test]
+fn a_cgroup_that_is_gone_is_named_by_its_id() {
+    let host = Host::new();
+    let subject = host.sessions.subject(&flow(99, u64::MAX, SECOND));
+    assert_eq!(subject.session.0, format!("?@{}", u64::MAX));
+    assert_eq!(subject.cgroup, "");
+}
+
+#[test]
+fn a_reused_pid_is_not_the_one_that_connected() {
+    let host = Host::new();
+    let cgroup = "/agent.slice/run-u2.service";
+    host.process(10, 1, 200, cgroup, b"another\0");
+    let rows = [
+        (SECOND, None),
+        (2 * SECOND - 1, None),
+        (2 * SECOND, Some(200)),
+        (3 * SECOND, Some(200)),
+    ];
+    for (connected, start) in rows {
+        let subject = host.sessions.subject(&flow(10, host.inode(cgroup), connected));
+        assert_eq!(subject.start, start, "{connected}");
+        assert_eq!(subject.exe.is_some(), start.is_some());
+        assert_eq!(subject.cmdline.is_empty(), start.is_none());
+        assert_eq!(subject.cgroup, cgroup);
+    }
+}
+
+#[test]
+fn arguments_are_cut() {
+    let host = Host::new();
+    let rows: &[(&[u8], &[&str])] = &[
+        (b"", &[]),
+        (b"\0", &[]),
+        (b"a\0", &["a"]),
+        (b"a\0\0b\0", &["a", "", "b"]),
+        (b"a", &["a"]),
+        (b"\xff\0", &["\u{fffd}"]),
+    ];
+    for (pid, (bytes, expect)) in (10..).zip(rows) {
+        host.process(pid, 1, 50, "/agent.slice", bytes);
+        assert_eq!(host.sessions.cmdline(pid), *expect);
+    }
+    host.process(90, 1, 50, "/agent.slice", &[b'x'; 10_000]);
+    assert_eq!(host.sessions.cmdline(90).concat().len(), 4096);
+}
+
+#[test]
+fn ancestors_are_capped_and_older() {
+    let host = Host::new();
+    for pid in 100..200 {
+        host.process(pid, pid - 1, u64::from(pid), "/agent.slice", b"p\0");
+    }
+    let subject = host
+        .sessions
+        .subject(&flow(199, host.inode("/agent.slice"), 10 * SECOND));
+    assert_eq!(subject.ancestors.len(), ANCESTORS);
+    assert_eq!(
+        subject.ancestors.first(),
+        Some(&Ancestor {
+            pid: 198,
+            exe: "/usr/bin/p198".to_owned()
+        })
+    );
+    // A parent younger than its child is another process with that number.
+    host.process(300, 301, 50, "/agent.slice", b"p\0");
+    host.process(301, 1, 60, "/agent.slice", b"p\0");
+    let subject = host
+        .sessions
+        .subject(&flow(300, host.inode("/agent.slice"), 10 * SECOND));
+    assert_eq!(subject.ancestors, []);
+    // Two that name each other end.
+    host.process(400, 401, 50, "/agent.slice", b"p\0");
+    host.process(401, 400, 50, "/agent.slice", b"p\0");
+    let subject = host
+        .sessions
+        .subject(&flow(400, host.inode("/agent.slice"), 10 * SECOND));
+    assert_eq!(subject.ancestors.len(), 1);
+}
+
+#[test]
+fn a_guarded_cgroup_outside_the_mount_is_an_error() {
+    assert!(Sessions::new(Path::new("/cg"), Path::new("/elsewhere")).is_err());
+}

@@ -1,0 +1,166 @@
+//! The first bytes of a connection: read up to a cap and a deadline, named, and replayed.
+//!
+//! Nothing is consumed: whoever comes next reads the same bytes again.
+
+pub mod client_hello;
+pub mod protocol;
+mod replay;
+
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    time::{Instant, timeout_at},
+};
+
+pub use client_hello::{ClientHello, InvalidHello};
+pub use protocol::Protocol;
+pub use replay::Replayed;
+
+/// Most bytes read before a verdict must be possible: the largest hello with its record headers.
+const MAX_SNIFF: usize = 24 * 1024;
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// For the first byte; after it the connection counts as silent (the server speaks first).
+    pub silence: Duration,
+    /// From the start to a verdict.
+    pub total: Duration,
+}
+
+/// What the first bytes were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Tls(ClientHello),
+    Http1,
+    Http2,
+    Other,
+    /// Nothing came within [`Deadlines::silence`].
+    Silent,
+}
+
+impl Kind {
+    /// The word for the record.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Http1 => "http/1",
+            Self::Http2 => "http/2",
+            Self::Other => "opaque",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// A connection that has been sniffed, every byte still to be read.
+#[derive(Debug)]
+pub struct Sniffed<S> {
+    pub kind: Kind,
+    pub stream: Replayed<S>,
+}
+
+/// Why there is no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum SniffError {
+    /// Some bytes came, then not enough in time.
+    #[error("the first bytes stopped after {received} before they could be understood")]
+    Stalled { received: usize },
+    /// The agent closed before it could be understood.
+    #[error("closed after {received} bytes")]
+    Closed { received: usize },
+    #[error("not a TLS ClientHello: {0}")]
+    InvalidHello(#[from] InvalidHello),
+    #[error("read: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads until the protocol is known.
+///
+/// # Errors
+/// [`SniffError`]; the stream is given back with it so that the caller can answer or reset.
+pub async fn sniff<S: AsyncRead + Unpin>(
+    mut stream: S,
+    deadlines: Deadlines,
+) -> Result<Sniffed<S>, (SniffError, S)> {
+    let start = Instant::now();
+    let mut bytes = BytesMut::with_capacity(4096);
+    let kind = loop {
+        match protocol::classify(&bytes) {
+            Protocol::Tls(hello) => break Kind::Tls(hello),
+            Protocol::Http1 => break Kind::Http1,
+            Protocol::Http2 => break Kind::Http2,
+            Protocol::Other => break Kind::Other,
+            Protocol::InvalidTls(why) => return Err((why.into(), stream)),
+            Protocol::Incomplete => {}
+        }
+        let received = bytes.len();
+        if received >= MAX_SNIFF {
+            return Err((InvalidHello::TooLarge.into(), stream));
+        }
+        let deadline = start
+            + if received == 0 {
+                deadlines.silence
+            } else {
+                deadlines.total
+            };
+        match timeout_at(deadline, stream.read_buf(&mut bytes)).await {
+            Err(_elapsed) if received == 0 => break Kind::Silent,
+            Err(_elapsed) => return Err((SniffError::Stalled { received }, stream)),
+            Ok(Ok(0)) => return Err((SniffError::Closed { received }, stream)),
+            Ok(Ok(_more)) => {}
+            Ok(Err(error)) => return Err((error.into(), stream)),
+        }
+    };
+    Ok(Sniffed {
+        kind,
+        stream: Replayed::new(bytes.freeze(), stream),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    const SHORT: Deadlines = Deadlines {
+        silence: Duration::from_millis(20),
+        total: Duration::from_millis(60),
+    };
+
+    #[tokio::test]
+    async fn replays_what_it_read() {
+        let (mut agent, gate) = duplex(64);
+        agent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let mut sniffed = sniff(gate, SHORT).await.unwrap();
+        assert_eq!(sniffed.kind, Kind::Http1);
+        agent.write_all(b"\r\n").await.unwrap();
+        drop(agent);
+        let mut all = String::new();
+        sniffed.stream.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "GET / HTTP/1.1\r\n\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_and_stalls_end() {
+        let (agent, gate) = duplex(64);
+        assert_eq!(sniff(gate, SHORT).await.unwrap().kind, Kind::Silent);
+        drop(agent);
+        let (mut agent, gate) = duplex(64);
+        agent.write_all(&[22, 3, 1]).await.unwrap();
+        assert!(matches!(
+            sniff(gate, SHORT).await,
+            Err((SniffError::Stalled { received: 3 }, _))
+        ));
+        let (mut agent, gate) = duplex(64);
+        agent.write_all(&[22, 3, 1]).await.unwrap();
+        drop(agent);
+        assert!(matches!(
+            sniff(gate, SHORT).await,
+            Err((SniffError::Closed { received: 3 }, _))
+        ));
+    }
+}

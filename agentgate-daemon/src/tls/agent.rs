@@ -1,0 +1,125 @@
+//! The side towards the agent: our leaf, TLS 1.2 and 1.3, ALPN.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{Leaves, MintError};
+use crate::model::Host;
+
+/// Why the agent's handshake did not complete.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentTlsError {
+    #[error(transparent)]
+    Mint(#[from] MintError),
+    #[error("the handshake took longer than {0:?}")]
+    Timeout(Duration),
+    /// Alerts such as `unknown_ca` arrive here: the agent does not trust the gate.
+    #[error("{0}")]
+    Handshake(#[from] std::io::Error),
+}
+
+impl AgentTlsError {
+    /// True where the agent said, by alert, that it does not accept our certificate.
+    #[must_use]
+    pub fn is_distrust(&self) -> bool {
+        use rustls::AlertDescription as Alert;
+        let Self::Handshake(error) = self else {
+            return false;
+        };
+        let alert = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(
+            alert,
+            Some(rustls::Error::AlertReceived(
+                Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown | Alert::AccessDenied
+            ))
+        )
+    }
+}
+
+/// Always the one certificate: the name was settled before the handshake.
+#[derive(Debug)]
+struct Settled(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Settled {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+/// Completes agents' handshakes.
+pub struct AgentTls {
+    leaves: Arc<Leaves>,
+    /// Cloned for each connection: shares tickets and session cache, differs in certificate.
+    base: ServerConfig,
+    deadline: Duration,
+}
+
+impl fmt::Debug for AgentTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentTls")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AgentTls {
+    /// A side over `leaves` whose handshakes must end within `deadline`.
+    ///
+    /// # Errors
+    /// When the crypto provider offers no protocol version or ticket key.
+    pub fn new(leaves: Arc<Leaves>, deadline: Duration) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = leaves
+            .leaf(&Host::from(std::net::IpAddr::from([127, 0, 0, 1])))
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mut base = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Settled(key)));
+        base.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(Self {
+            leaves,
+            base,
+            deadline,
+        })
+    }
+
+    /// Completes the handshake as `host`. HTTP/2 and HTTP/1.1 are offered to an agent that offers
+    /// ALPN; one that does not gets HTTP/1.1 by custom.
+    ///
+    /// # Errors
+    /// [`AgentTlsError`].
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &Host,
+        stream: S,
+    ) -> Result<TlsStream<S>, AgentTlsError> {
+        let mut config = self.base.clone();
+        config.cert_resolver = Arc::new(Settled(self.leaves.leaf(host)?));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
+        match timeout(self.deadline, handshake).await {
+            Err(_elapsed) => Err(AgentTlsError::Timeout(self.deadline)),
+            Ok(done) => Ok(done?),
+        }
+    }
+}
+
+/// A fatal alert in a record, as sent before any handshake (RFC 8446 6): what a refused connection
+/// gets. `unrecognized_name` (112) or `access_denied` (49).
+#[must_use]
+pub fn alert(description: u8) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, description]
+}

@@ -1,0 +1,11 @@
+//! TLS on both sides: the local authority and its leaves towards the agent, verified certificates
+//! towards the origin.
+
+pub mod agent;
+pub mod ca;
+pub mod leaf;
+pub mod origin;
+
+pub use agent::{AgentTls, AgentTlsError};
+pub use ca::{Ca, CaError};
+pub use leaf::{Leaves, MintError};

@@ -1,0 +1,7 @@
+//! The whole path of a connection in one process: a fake kernel at one end, a small internet at the
+//! other, the real gate between them. Needs no root.
+
+mod bad_input;
+mod http;
+mod policy;
+mod setup;

@@ -1,0 +1,190 @@
+//! connect4 and connect6: every connect(2), of TCP and of UDP, and TCP Fast Open.
+//!
+//! The kernel calls these once per attempt: not for a repeated connect(2) on a socket that is
+//! still connecting, nor for `AF_UNSPEC`. What an earlier attempt left on the socket is overwritten
+//! or forgotten, so a flow never names an older destination.
+
+use agentgate_common::{
+    event::Hook,
+    flow::{Endpoint, INET, INET6},
+    verdict::{self, Origin, Passage},
+};
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    macros::cgroup_sock_addr,
+    programs::SockAddrContext,
+};
+
+use crate::{
+    datagram::remember,
+    emit::{self, Socket},
+    error::Refused,
+    maps,
+};
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn gate_connect4(ctx: SockAddrContext) -> i32 {
+    answer(&ctx, Hook::Connect4, try_connect(&ctx, read4(&ctx)))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
+    answer(&ctx, Hook::Connect6, try_connect(&ctx, read6(&ctx)))
+}
+
+/// What the kernel is told: 1 goes on with the address as it stands, 0 is EPERM.
+#[inline(always)]
+pub(crate) fn answer(ctx: &SockAddrContext, hook: Hook, result: Result<Passage, Refused>) -> i32 {
+    match result {
+        Ok(passage) => {
+            maps::count(hook, passage as u8);
+            1
+        }
+        Err(refused) => {
+            emit::refuse(ctx, hook, describe(ctx), &refused);
+            0
+        }
+    }
+}
+
+#[inline(always)]
+fn try_connect(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Refused> {
+    let refused = Refused::at(destination);
+    let settings = maps::settings().map_err(&refused)?;
+    let socket = describe(ctx);
+    let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin(ctx))
+        .map_err(&refused)?;
+    let target = match passage {
+        Passage::Direct => {
+            maps::forget(sk(ctx));
+            return Ok(passage);
+        }
+        Passage::Listener => verdict::listener(settings, &destination),
+        Passage::Resolver => verdict::resolver(settings, &destination).map_err(&refused)?,
+    };
+    let state = maps::socket_or_new(sk(ctx)).map_err(&refused)?;
+    state.passage = passage as u32;
+    state.flow.cookie = socket.cookie;
+    state.flow.connected_ns = emit::boot_ns();
+    emit::current(&mut state.flow.task);
+    state.flow.original = destination;
+    if passage == Passage::Resolver {
+        remember(state, destination);
+    }
+    write(ctx, &target);
+    Ok(passage)
+}
+
+/// The socket behind a call.
+#[inline(always)]
+pub(crate) fn sk(ctx: &SockAddrContext) -> *mut bpf_sock {
+    // SAFETY: the context is valid while the program runs; all arms of the union are the pointer.
+    unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk }
+}
+
+/// Identity and type of the socket.
+#[inline(always)]
+pub(crate) fn describe(ctx: &SockAddrContext) -> Socket {
+    let raw = ctx.sock_addr;
+    // SAFETY: the context is valid while the program runs.
+    unsafe {
+        Socket {
+            cookie: bpf_get_socket_cookie(raw.cast()),
+            family: (*raw).family,
+            kind: (*raw).type_,
+            protocol: (*raw).protocol,
+        }
+    }
+}
+
+/// Network namespace and interface of the socket.
+#[inline(always)]
+pub(crate) fn origin(ctx: &SockAddrContext) -> Origin {
+    let sk = sk(ctx);
+    // SAFETY: the context is valid while the program runs, and so is its socket.
+    unsafe {
+        Origin {
+            netns: bpf_get_netns_cookie(ctx.sock_addr.cast()),
+            device: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
+        }
+    }
+}
+
+/// The address of an IPv4 call.
+#[inline(always)]
+pub(crate) fn read4(ctx: &SockAddrContext) -> Endpoint {
+    let raw = ctx.sock_addr;
+    // SAFETY: the context is valid while the program runs; volatile keeps the loads four bytes
+    // wide, as the verifier wants them.
+    let (ip, port) = unsafe {
+        (
+            (&raw const (*raw).user_ip4).read_volatile(),
+            (&raw const (*raw).user_port).read_volatile(),
+        )
+    };
+    Endpoint {
+        addr: verdict::map_v4(ip.to_ne_bytes()),
+        port: u16::from_be(port as u16),
+        family: INET,
+    }
+}
+
+/// The address of an IPv6 call.
+#[inline(always)]
+pub(crate) fn read6(ctx: &SockAddrContext) -> Endpoint {
+    let raw = ctx.sock_addr;
+    // SAFETY: as in `read4`.
+    let (words, port) = unsafe {
+        (
+            [
+                (&raw const (*raw).user_ip6[0]).read_volatile(),
+                (&raw const (*raw).user_ip6[1]).read_volatile(),
+                (&raw const (*raw).user_ip6[2]).read_volatile(),
+                (&raw const (*raw).user_ip6[3]).read_volatile(),
+            ],
+            (&raw const (*raw).user_port).read_volatile(),
+        )
+    };
+    Endpoint {
+        addr: join(words),
+        port: u16::from_be(port as u16),
+        family: INET6,
+    }
+}
+
+/// Replaces the address of a call, in the family of the call.
+#[inline(always)]
+pub(crate) fn write(ctx: &SockAddrContext, endpoint: &Endpoint) {
+    let raw: *mut bpf_sock_addr = ctx.sock_addr;
+    let port = u32::from(endpoint.port.to_be());
+    let words = split(&endpoint.addr);
+    // SAFETY: as in `read4`; each hook may write the address of its own family.
+    unsafe {
+        if endpoint.family == INET {
+            (&raw mut (*raw).user_ip4).write_volatile(words[3]);
+        } else {
+            (&raw mut (*raw).user_ip6[0]).write_volatile(words[0]);
+            (&raw mut (*raw).user_ip6[1]).write_volatile(words[1]);
+            (&raw mut (*raw).user_ip6[2]).write_volatile(words[2]);
+            (&raw mut (*raw).user_ip6[3]).write_volatile(words[3]);
+        }
+        (&raw mut (*raw).user_port).write_volatile(port);
+    }
+}
+
+/// Sixteen address bytes of four words that hold them in network byte order.
+#[inline(always)]
+pub(crate) fn join(words: [u32; 4]) -> [u8; 16] {
+    let [a, b, c, d] = words.map(u32::to_ne_bytes);
+    [
+        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
+    ]
+}
+
+/// The reverse of [`join`].
+#[inline(always)]
+fn split(addr: &[u8; 16]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *addr;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+}

@@ -1,0 +1,91 @@
+//! sendmsg4/6 and recvmsg4/6: datagrams of sockets that are not connected.
+//!
+//! The kernel judges connected UDP at connect(2) only. A mapped destination of an IPv6 socket goes
+//! through sendmsg4, its answers through recvmsg6.
+
+use agentgate_common::{
+    event::Hook,
+    flow::{Endpoint, SocketState},
+    verdict::{self, Passage},
+};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+
+use crate::{
+    connect::{answer, describe, origin, read4, read6, sk, write},
+    error::Refused,
+    maps,
+};
+
+#[cgroup_sock_addr(sendmsg4)]
+pub(crate) fn gate_sendmsg4(ctx: SockAddrContext) -> i32 {
+    answer(&ctx, Hook::SendMsg4, try_send(&ctx, read4(&ctx)))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub(crate) fn gate_sendmsg6(ctx: SockAddrContext) -> i32 {
+    answer(&ctx, Hook::SendMsg6, try_send(&ctx, read6(&ctx)))
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub(crate) fn gate_recvmsg4(ctx: SockAddrContext) -> i32 {
+    restore(&ctx, read4(&ctx))
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub(crate) fn gate_recvmsg6(ctx: SockAddrContext) -> i32 {
+    restore(&ctx, read6(&ctx))
+}
+
+#[inline(always)]
+fn try_send(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Refused> {
+    let refused = Refused::at(destination);
+    let settings = maps::settings().map_err(&refused)?;
+    let socket = describe(ctx);
+    let passage =
+        verdict::send(settings, &destination, socket.kind, socket.protocol, origin(ctx)).map_err(&refused)?;
+    let target = verdict::resolver(settings, &destination).map_err(&refused)?;
+    let state = maps::socket_or_new(sk(ctx)).map_err(&refused)?;
+    remember(state, destination);
+    write(ctx, &target);
+    Ok(passage)
+}
+
+/// Keeps where a question was meant to go.
+#[inline(always)]
+pub(crate) fn remember(state: &mut SocketState, destination: Endpoint) {
+    if verdict::mapped(&destination.addr).is_some() {
+        state.sent4 = destination;
+    } else {
+        state.sent6 = destination;
+    }
+}
+
+/// Shows an answer of the resolver as coming from where the question was meant to go. Always 1: the
+/// kernel admits no other answer from this hook.
+#[inline(always)]
+fn restore(ctx: &SockAddrContext, source: Endpoint) -> i32 {
+    if let Some(original) = original(ctx, &source) {
+        write(ctx, &original);
+    }
+    1
+}
+
+#[inline(always)]
+fn original(ctx: &SockAddrContext, source: &Endpoint) -> Option<Endpoint> {
+    let settings = maps::settings().ok()?;
+    let resolver = verdict::resolver(settings, source).ok()?;
+    if resolver.addr != source.addr || resolver.port != source.port {
+        return None;
+    }
+    let state = maps::socket(sk(ctx))?;
+    let sent = if verdict::mapped(&source.addr).is_some() {
+        state.sent4
+    } else {
+        state.sent6
+    };
+    // The family of this call decides how the address is written, not that of the question.
+    (sent.port != 0).then_some(Endpoint {
+        family: source.family,
+        ..sent
+    })
+}

@@ -1,0 +1,151 @@
+//! Egress: what leaves a guarded socket by an interface other than loopback.
+//!
+//! The net under the other hooks. It holds what they cannot see: sockets of other kinds that the
+//! kernel makes for a caller, source routes that send a packet elsewhere than the judged address,
+//! and answers to strangers who connected to a guarded process. Packets that are forwarded, or
+//! written through AF_PACKET, do not come here.
+
+use agentgate_common::{
+    event::Hook,
+    flow::{Endpoint, INET, INET6},
+    verdict::{self, Denial, LOOPBACK_INDEX, Packet, Passage},
+};
+use aya_ebpf::{
+    bindings::bpf_sock,
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+
+use crate::{
+    emit::{self, Socket},
+    error::Refused,
+    maps,
+};
+
+/// Fixed part of an IPv4 header, and the two ports behind it.
+const IPV4: usize = 20 + 4;
+/// Fixed part of an IPv6 header, and the two ports behind it.
+const IPV6: usize = 40 + 4;
+
+#[cgroup_skb(egress)]
+pub(crate) fn gate_egress(ctx: SkBuffContext) -> i32 {
+    match try_leave(&ctx) {
+        Ok(passage) => {
+            maps::count(Hook::Egress, passage as u8);
+            1
+        }
+        Err((protocol, refused)) => {
+            tell(&ctx, protocol, &refused);
+            0
+        }
+    }
+}
+
+#[inline(always)]
+fn try_leave(ctx: &SkBuffContext) -> Result<Passage, (u32, Refused)> {
+    // SAFETY: the context is valid while the program runs.
+    if unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK_INDEX {
+        return Ok(Passage::Direct);
+    }
+    let unreadable = Refused {
+        destination: Endpoint::default(),
+        denial: Denial::Egress,
+    };
+    let packet = read(ctx).ok_or((0, unreadable))?;
+    let settings = maps::settings().map_err(|_| (packet.protocol, unreadable))?;
+    verdict::packet(settings, &packet).map_err(|denial| {
+        (
+            packet.protocol,
+            Refused {
+                destination: packet.destination,
+                denial,
+            },
+        )
+    })
+}
+
+/// Reads the headers; the kernel shows this hook a packet from its network header on.
+#[inline(always)]
+fn read(ctx: &SkBuffContext) -> Option<Packet> {
+    let [first] = load::<1>(ctx, 0)?;
+    match first >> 4 {
+        4 => {
+            let h = load::<IPV4>(ctx, 0)?;
+            let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff;
+            let addr = verdict::map_v4([h[16], h[17], h[18], h[19]]);
+            Some(Packet {
+                destination: Endpoint {
+                    addr,
+                    port: u16::from_be_bytes([h[22], h[23]]),
+                    family: INET,
+                },
+                protocol: u32::from(h[9]),
+                // Five words of header: no options, so no source route and the port in its place.
+                plain: first == 0x45 && fragment == 0,
+            })
+        }
+        6 => {
+            let h = load::<IPV6>(ctx, 0)?;
+            let addr = [
+                h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35], h[36],
+                h[37], h[38], h[39],
+            ];
+            Some(Packet {
+                destination: Endpoint {
+                    addr,
+                    port: u16::from_be_bytes([h[42], h[43]]),
+                    family: INET6,
+                },
+                protocol: u32::from(h[6]),
+                // Extension headers, routing headers among them, show as another protocol.
+                plain: true,
+            })
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the buffer is ours and of the length given.
+    let result =
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    (result == 0).then_some(bytes)
+}
+
+/// Counts every refused packet, reports the first of a socket.
+#[inline(always)]
+fn tell(ctx: &SkBuffContext, protocol: u32, refused: &Refused) {
+    let raw = ctx.skb.skb;
+    // SAFETY: the context is valid while the program runs; all arms of the union are the pointer.
+    let sk: *mut bpf_sock = unsafe { (*raw).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        maps::count(Hook::Egress, refused.denial as u8);
+        return;
+    }
+    // SAFETY: not null; the helper gives null for a socket that cannot hold state.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    let state = match maps::socket_or_new(sk) {
+        Ok(state) if state.reported == 0 => state,
+        Ok(_) | Err(_) => {
+            maps::count(Hook::Egress, refused.denial as u8);
+            return;
+        }
+    };
+    state.reported = 1;
+    let known = state.flow.task;
+    // SAFETY: the context is valid while the program runs.
+    let (cookie, cgroup) = unsafe { (bpf_get_socket_cookie(raw.cast()), bpf_skb_cgroup_id(raw)) };
+    let socket = Socket {
+        cookie,
+        family: u32::from(refused.destination.family),
+        kind: 0,
+        protocol,
+    };
+    emit::report(Hook::Egress, socket, refused, |task| {
+        *task = known;
+        task.cgroup = cgroup;
+    });
+}

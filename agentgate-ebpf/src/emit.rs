@@ -1,0 +1,95 @@
+//! Refusals on their way to the daemon, and the caller's identity.
+
+use agentgate_common::{
+    event::{Hook, KernelEvent},
+    subject::Task,
+};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        bpf_ktime_get_boot_ns,
+    },
+};
+use aya_log_ebpf::debug;
+
+use crate::{
+    error::Refused,
+    maps::{EVENTS, count, count_lost},
+};
+
+/// What a hook knows of the socket.
+#[derive(Clone, Copy)]
+pub(crate) struct Socket {
+    pub(crate) cookie: u64,
+    pub(crate) family: u32,
+    pub(crate) kind: u32,
+    pub(crate) protocol: u32,
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub(crate) fn boot_ns() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// Writes the calling task into `task`, in place because the stack has 512 bytes.
+#[inline(always)]
+pub(crate) fn current(task: &mut Task) {
+    // SAFETY: no arguments.
+    let (cgroup, pid_tgid, uid_gid) = unsafe {
+        (
+            bpf_get_current_cgroup_id(),
+            bpf_get_current_pid_tgid(),
+            bpf_get_current_uid_gid(),
+        )
+    };
+    task.cgroup = cgroup;
+    task.pid = (pid_tgid >> 32) as u32;
+    task.tid = pid_tgid as u32;
+    task.uid = uid_gid as u32;
+    task.gid = (uid_gid >> 32) as u32;
+    // SAFETY: the buffer is ours and of the length given; on failure the helper zeroes it.
+    unsafe { bpf_get_current_comm(task.comm.as_mut_ptr().cast(), 16) };
+}
+
+/// Counts a refusal by the calling task and reports it.
+#[inline(always)]
+pub(crate) fn refuse(ctx: &impl EbpfContext, hook: Hook, socket: Socket, refused: &Refused) {
+    report(hook, socket, refused, current);
+    debug!(
+        ctx,
+        "refused: hook {}, denial {}, protocol {}, port {}",
+        hook as u8,
+        refused.denial as u8,
+        socket.protocol,
+        refused.destination.port
+    );
+}
+
+/// Counts a refusal and puts it into the ring buffer; `who` fills in the task.
+#[inline(always)]
+pub(crate) fn report(hook: Hook, socket: Socket, refused: &Refused, who: impl FnOnce(&mut Task)) {
+    count(hook, refused.denial as u8);
+    let Some(mut entry) = EVENTS.reserve::<KernelEvent>(0) else {
+        count_lost();
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is ours until submitted, of the type's size, and every field is written:
+    // its memory may hold anything.
+    unsafe {
+        (*event).cookie = socket.cookie;
+        (*event).at_ns = boot_ns();
+        who(&mut (*event).task);
+        (*event).destination = refused.destination;
+        (*event).family = socket.family as u16;
+        (*event).kind = socket.kind as u16;
+        (*event).protocol = socket.protocol as u16;
+        (*event).hook = hook as u8;
+        (*event).denial = refused.denial as u8;
+        (*event).reserved = 0;
+    }
+    entry.submit(0);
+}

@@ -1,0 +1,88 @@
+//! getpeername4 and getpeername6: a redirected socket shows where it meant to go.
+
+use agentgate_common::{
+    flow::{Endpoint, FlowKey, INET, INET6},
+    verdict::{self, MPTCP, Passage},
+};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+
+use crate::{
+    connect::{describe, join, read4, read6, sk, write},
+    maps,
+};
+
+#[cgroup_sock_addr(getpeername4)]
+pub(crate) fn gate_getpeer4(ctx: SockAddrContext) -> i32 {
+    show(&ctx, read4(&ctx))
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub(crate) fn gate_getpeer6(ctx: SockAddrContext) -> i32 {
+    show(&ctx, read6(&ctx))
+}
+
+/// Always 1: the kernel admits no other answer from this hook.
+#[inline(always)]
+fn show(ctx: &SockAddrContext, peer: Endpoint) -> i32 {
+    if let Some(original) = original(ctx, &peer) {
+        // An IPv4 call shows IPv4 only, whatever the socket was when it connected
+        // (IPV6_ADDRFORM turns one into the other).
+        if peer.family == INET6 || verdict::mapped(&original.addr).is_some() {
+            write(
+                ctx,
+                &Endpoint {
+                    family: peer.family,
+                    ..original
+                },
+            );
+        }
+    }
+    1
+}
+
+#[inline(always)]
+fn original(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
+    if let Some(state) = maps::socket(sk(ctx)) {
+        return (state.passage != Passage::Direct as u32).then_some(state.flow.original);
+    }
+    multipath(ctx, peer)
+}
+
+/// The MPTCP socket is not the subflow that connected, so it has no state: found by its own address.
+#[inline(always)]
+fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
+    let settings = maps::settings().ok()?;
+    let redirected = verdict::is_loopback(&peer.addr) && peer.port == settings.listener_port;
+    if describe(ctx).protocol != MPTCP || !redirected {
+        return None;
+    }
+    let sk = sk(ctx);
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: the socket of the context, not null; volatile keeps the loads four bytes wide.
+    let (ip4, ip6, port) = unsafe {
+        (
+            (&raw const (*sk).src_ip4).read_volatile(),
+            [
+                (&raw const (*sk).src_ip6[0]).read_volatile(),
+                (&raw const (*sk).src_ip6[1]).read_volatile(),
+                (&raw const (*sk).src_ip6[2]).read_volatile(),
+                (&raw const (*sk).src_ip6[3]).read_volatile(),
+            ],
+            (&raw const (*sk).src_port).read_volatile(),
+        )
+    };
+    let (addr, family) = if verdict::mapped(&peer.addr).is_some() {
+        (verdict::map_v4(ip4.to_ne_bytes()), INET)
+    } else {
+        (join(ip6), INET6)
+    };
+    maps::peer(&FlowKey {
+        local: Endpoint {
+            addr,
+            port: port as u16,
+            family,
+        },
+    })
+}

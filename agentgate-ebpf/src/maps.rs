@@ -1,0 +1,140 @@
+//! The maps, and the few ways in which programs use them. Pinned by the daemon, so that settings,
+//! flows and sockets outlive it.
+
+use core::ptr;
+
+use agentgate_common::{
+    event::Hook,
+    flow::{Endpoint, FlowKey, KernelFlow, SocketState},
+    names,
+    settings::Settings,
+    verdict::{self, Denial},
+};
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+    macros::{btf_map, map},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
+};
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+// Least recently used, so that connections nobody accepted cannot fill it for ever.
+#[map]
+static FLOWS: LruHashMap<FlowKey, KernelFlow> = LruHashMap::with_max_entries(names::FLOWS_CAPACITY, 0);
+
+#[map]
+static PEERS: LruHashMap<FlowKey, Endpoint> = LruHashMap::with_max_entries(names::PEERS_CAPACITY, 0);
+
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(names::EVENTS_BYTES, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::COUNTERS, 0);
+
+#[btf_map]
+static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+
+/// The settings in force.
+///
+/// # Errors
+/// [`Denial::NoListener`]: unreachable with an array of one entry, and refused all the same.
+#[inline(always)]
+pub(crate) fn settings() -> Result<&'static Settings, Denial> {
+    SETTINGS.get(0).ok_or(Denial::NoListener)
+}
+
+#[inline(always)]
+fn sockets() -> *mut aya_ebpf::cty::c_void {
+    ptr::from_ref(&SOCKETS).cast_mut().cast()
+}
+
+/// The state of a socket, if it has any.
+#[inline(always)]
+pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
+    if sk.is_null() {
+        return None;
+    }
+    // SAFETY: `sk` came from a context; the helper gives null or a value that lives as long as the
+    // socket, which outlives the program. Another CPU may write it at the same time: plain integers.
+    unsafe {
+        bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), 0)
+            .cast::<SocketState>()
+            .as_mut()
+    }
+}
+
+/// The state of a socket, zero where it had none.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the kernel gives no memory for it.
+#[inline(always)]
+pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
+    if sk.is_null() {
+        return Err(Denial::NoFlow);
+    }
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as in `socket`.
+    let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
+    // SAFETY: as in `socket`.
+    unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
+}
+
+/// Forgets a socket.
+#[inline(always)]
+pub(crate) fn forget(sk: *mut bpf_sock) {
+    if !sk.is_null() {
+        // SAFETY: `sk` came from a context. A socket without state is what is wanted, so the
+        // result says nothing.
+        let _absent = unsafe { bpf_sk_storage_delete(sockets(), sk.cast()) };
+    }
+}
+
+/// Ties a flow to the agent's end of it, replacing what an earlier connection left there.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the map takes no entry; then there is none at all, not an older one.
+#[inline(always)]
+pub(crate) fn tie(key: &FlowKey, flow: &KernelFlow) -> Result<(), Denial> {
+    if FLOWS.insert(key, flow, 0).is_err() {
+        let _absent = FLOWS.remove(key);
+        return Err(Denial::NoFlow);
+    }
+    // Only getpeername(2) on MPTCP reads this: without it such a socket shows the listener.
+    if PEERS.insert(key, flow.original, 0).is_err() {
+        let _absent = PEERS.remove(key);
+    }
+    Ok(())
+}
+
+/// Where the connection from this local address was meant to go.
+#[inline(always)]
+pub(crate) fn peer(key: &FlowKey) -> Option<Endpoint> {
+    PEERS.get_ptr(key).map(|peer| {
+        // SAFETY: a live map value; LRU may reuse it meanwhile, which can only change what
+        // getpeername(2) shows.
+        unsafe { *peer }
+    })
+}
+
+/// Counts an outcome, a denial or a passage as a number, of a hook.
+#[inline(always)]
+pub(crate) fn count(hook: Hook, outcome: u8) {
+    add(verdict::counter(hook, outcome));
+}
+
+/// Counts an event that the ring buffer had no room for.
+#[inline(always)]
+pub(crate) fn count_lost() {
+    add(verdict::LOST);
+}
+
+#[inline(always)]
+fn add(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a live value of this CPU.
+        unsafe { *counter = (*counter).wrapping_add(1) };
+    }
+}
