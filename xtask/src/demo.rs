@@ -69,12 +69,10 @@ pub(crate) async fn inside(lab: &mut Lab, once: bool, json: bool) -> anyhow::Res
     std::future::pending().await
 }
 
-/// The dashboard's address with its token, through the relay on the machine's loopback.
+/// The dashboard's address with its token: the same on the machine's loopback, through the relay.
 async fn dashboard(lab: &Lab) -> anyhow::Result<String> {
     let said = lab.steer(&["dashboard"]).await?;
     let address = said.split_whitespace().find(|word| word.starts_with("http://"));
     let address = address.with_context(|| format!("agentctl dashboard gave no address: {said}"))?;
-    let rest = address.trim_start_matches("http://");
-    let path = rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/");
-    Ok(format!("http://127.0.0.1:{}{path}", lab.dashboard_port))
+    Ok(address.to_owned())
 }

@@ -64,7 +64,7 @@ impl Lab {
     /// The command in a fresh session of the guarded cgroup.
     pub(crate) fn inside(&self, command: &[String]) -> Command {
         let mut agentctl = self.agentctl();
-        agentctl.args(["run", "--"]).args(command);
+        agentctl.args(["run", "--quiet", "--"]).args(command);
         unmodified(agentctl)
     }
 

@@ -67,7 +67,8 @@ impl Case {
         }
     }
 
-    /// A command inside the guarded cgroup. `{root}` stands for the file with the internet's root.
+    /// A command inside the guarded cgroup. `{root}` stands for the file with the internet's root,
+    /// `{dashboard}` for the dashboard's port.
     pub(crate) fn inside(name: &'static str, command: &[&str]) -> Self {
         Self::new(name, Place::Inside, command)
     }
@@ -140,11 +141,9 @@ impl Case {
     pub(crate) async fn run(&self, lab: &Lab) -> anyhow::Result<Row> {
         let began = Instant::now();
         let root = lab.root_pem.display().to_string();
-        let words: Vec<String> = self
-            .command
-            .iter()
-            .map(|word| word.replace("{root}", &root))
-            .collect();
+        let port = lab.dashboard_port.to_string();
+        let filled = |word: &String| word.replace("{root}", &root).replace("{dashboard}", &port);
+        let words: Vec<String> = self.command.iter().map(filled).collect();
         let mark = if lab.daemon.is_some() {
             lab.newest().await?
         } else {

@@ -77,7 +77,7 @@ fn tail(log: &Path) -> String {
 
 impl Lab {
     fn config(&self) -> PathBuf {
-        self.dir.join("agentgate.toml")
+        self.root().join("etc/agentgate/agentgate.toml")
     }
 
     /// What `--root` names.
@@ -98,9 +98,12 @@ impl Lab {
         let config = format!(
             "[gate]\ncgroup = \"{}\"\npin_dir = \"/sys/fs/bpf/agentgate\"\n\n\
              [dns]\nresolvers = [\"{v4}:53\", \"[{v6}]:53\"]\n\n\
-             [tls]\nextra_roots = \"{}\"\n",
+             [tls]\nextra_roots = \"{}\"\n\n\
+             [dashboard]\nlisten = \"127.0.0.1:{}\"\n\n\
+             [control]\ngroup = \"root\"\n",
             self.guarded.display(),
             self.root_pem.display(),
+            self.dashboard_port,
         );
         fs::write(self.config(), config)?;
         fs::write(

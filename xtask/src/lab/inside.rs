@@ -36,7 +36,7 @@ pub(crate) struct Lab {
     pub(crate) internet: Internet,
     /// The running daemon, if any.
     pub(crate) daemon: Option<Daemon>,
-    /// Port on the machine's loopback that leads to the dashboard.
+    /// The dashboard's port, on the machine's loopback and on the lab's.
     pub(crate) dashboard_port: u16,
 }
 

@@ -335,7 +335,7 @@ fn beyond_http() -> Vec<Case> {
                     vec![format!("the host's resolver was asked {n} times")]
                 }
             }),
-        Case::inside("the dashboard", &["curl", "-sS", "http://127.0.0.1:7878/"])
+        Case::inside("the dashboard", &["curl", "-sS", "http://127.0.0.1:{dashboard}/"])
             .fails()
             .logs(IN_KERNEL),
         Case::inside("the listener itself", &["curl", "-sS", "http://127.0.0.1:7879/"])
