@@ -2,8 +2,10 @@
 //!
 //! Modules stand in the order in which a connection meets them.
 
+pub mod audit;
 pub mod config;
 pub mod kernel;
 pub mod model;
 pub mod policy;
 pub mod reload;
+pub mod store;

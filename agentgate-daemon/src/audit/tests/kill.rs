@@ -1,0 +1,135 @@
+//! What was acknowledged survives SIGKILL at any moment.
+
+use std::{
+    collections::{BTreeMap, hash_map::RandomState},
+    hash::BuildHasher as _,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+};
+
+use super::*;
+
+const PATH: &str = "AGENTGATE_TEST_AUDIT_PATH";
+
+/// One line to the parent. The test harness writes too, so it starts a line of its own; the dot shows
+/// that it is whole.
+fn say(what: &str, id: RecordId) {
+    let mut out = std::io::stdout().lock();
+    write!(out, "\n{what} {id}.\n").unwrap();
+    out.flush().unwrap();
+}
+
+/// The process that is killed: records without end, and says each id once it is acknowledged.
+#[test]
+#[ignore = "not a test by itself: the child of survives_sigkill"]
+fn child() {
+    #[expect(clippy::disallowed_methods, reason = "a test's way to tell its child where")]
+    let path = std::env::var_os(PATH).expect("started by survives_sigkill");
+    let store = Arc::new(Store::open(path).unwrap());
+    let (audit, _thread) = Audit::start(store, AuditOptions::default());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            tasks.spawn(record_until_refused(audit.clone()));
+        }
+        panic!("nothing ends this but a signal: {:?}", tasks.join_next().await);
+    });
+}
+
+async fn record_until_refused(audit: Audit) -> Result<(), AuditError> {
+    loop {
+        let entry = audit.open(with_body(600)).await?;
+        say("opened", entry.id());
+        entry.finish(State::Done);
+        say("noted", audit.note(record()).await?);
+    }
+}
+
+#[test]
+fn survives_sigkill() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    let mut acknowledged: BTreeMap<u64, bool> = BTreeMap::new();
+    for round in 0..20 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "audit::tests::kill::child", "--ignored", "--nocapture"])
+            .env(PATH, &path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).split(b'\n');
+        let after = 1 + RandomState::new().hash_one(round) % 150;
+        let mut seen = 0;
+        for line in lines {
+            let line = String::from_utf8(line.unwrap()).unwrap();
+            let Some(line) = line.strip_suffix('.') else {
+                continue;
+            };
+            let (id, note) = match (line.strip_prefix("opened "), line.strip_prefix("noted ")) {
+                (Some(id), _) => (id, false),
+                (_, Some(id)) => (id, true),
+                (None, None) => continue,
+            };
+            let id = id.parse().unwrap();
+            assert_eq!(
+                acknowledged.insert(id, note),
+                None,
+                "round {round}: id {id} was given twice"
+            );
+            seen += 1;
+            if seen == after {
+                // SIGKILL; what is in the pipe by then is read to its end.
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+        assert!(
+            seen >= after,
+            "round {round}: the child ended by itself after {seen}"
+        );
+
+        let store = Store::open(&path).unwrap();
+        for (&id, &note) in &acknowledged {
+            let found = store.get(RecordId(id)).unwrap();
+            let found = found.unwrap_or_else(|| panic!("round {round}: acknowledged record {id} is gone"));
+            match found.state {
+                State::Done => assert!(found.finished.is_some()),
+                State::Failed if !note => assert_eq!(found.failure.unwrap().code, "interrupted"),
+                State::Failed | State::Open | State::Refused | State::Cancelled => {
+                    panic!("round {round}: record {id} is {:?}", found.state)
+                }
+            }
+            if found.state == State::Done && !note {
+                assert_eq!(
+                    store.body(RecordId(id), Side::Request).unwrap().unwrap().len(),
+                    600
+                );
+            }
+        }
+        let next = store.next_id().unwrap().0;
+        for id in 1..next {
+            let state = store
+                .get(RecordId(id))
+                .unwrap()
+                .unwrap_or_else(|| panic!("gap at {id}"))
+                .state;
+            assert!(
+                matches!(state, State::Done | State::Failed),
+                "record {id} is {state:?}"
+            );
+        }
+        drop(store);
+        let mut raw = redb::Database::open(&path).unwrap();
+        assert!(
+            raw.check_integrity().unwrap(),
+            "round {round}: the file needed repair"
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! A file that fails on demand, for the tests of `store` and `audit`.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use redb::{Database, StorageBackend, backends::FileBackend};
+
+use super::{Store, StoreError};
+
+/// What goes wrong at the moment.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// Writes and growth: ENOSPC.
+    pub(crate) full: AtomicBool,
+    /// Opening: EIO.
+    pub(crate) unopenable: AtomicBool,
+    /// Reads: EIO.
+    pub(crate) unreadable: AtomicBool,
+    /// 1 for the next sync to fail with EIO, 2 for the one after it, 0 for none.
+    pub(crate) sync_in: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Failing {
+    inner: FileBackend,
+    faults: Arc<Faults>,
+}
+
+impl Failing {
+    fn write_fault(&self) -> io::Result<()> {
+        if self.faults.full.load(Ordering::SeqCst) {
+            Err(io::Error::from_raw_os_error(libc::ENOSPC))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl StorageBackend for Failing {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.faults.unreadable.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.inner.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.write_fault()?;
+        self.inner.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let left = &self.faults.sync_in;
+        if left.load(Ordering::SeqCst) > 0 && left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        self.inner.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_fault()?;
+        self.inner.write(offset, data)
+    }
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+}
+
+fn file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+/// A store on `path` whose file does as `faults` says.
+pub(crate) fn store(path: PathBuf, faults: Arc<Faults>) -> Result<Store, StoreError> {
+    Store::open_by(Box::new(move || {
+        let unusable = |source| StoreError::File {
+            path: path.clone(),
+            source,
+        };
+        if faults.unopenable.load(Ordering::SeqCst) {
+            return Err(unusable(io::Error::from_raw_os_error(libc::EIO)));
+        }
+        let inner = FileBackend::new(file(&path).map_err(unusable)?)?;
+        // No cache to speak of, so that reads meet the file.
+        Ok(Database::builder()
+            .set_cache_size(4096)
+            .create_with_backend(Failing {
+                inner,
+                faults: faults.clone(),
+            })?)
+    }))
+}

@@ -1,0 +1,634 @@
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    sync::{Arc, atomic::Ordering},
+};
+
+use redb::{Database, ReadableTableMetadata as _};
+
+use super::{failing::Faults, *};
+use crate::model::{
+    Authority, Captured, Flow, Host, Kind, OriginalDestination, RequestHead, ResponseHead, SessionId, State,
+    Subject, Timestamp, Verdict, verdict::Action,
+};
+
+fn record(id: u64) -> Record {
+    let mut record = Record::new(Kind::Exchange, Timestamp(i64::try_from(id).unwrap() * 1_000_000));
+    record.id = RecordId(id);
+    record
+}
+
+fn to(mut record: Record, host: &str) -> Record {
+    record.authority = Some(Authority {
+        host: Host::parse(host).unwrap(),
+        port: 443,
+    });
+    record
+}
+
+fn judged(mut record: Record, action: Action) -> Record {
+    record.verdict = Some(Verdict {
+        action,
+        rule: "mode:enforce".into(),
+        reason: "because".into(),
+    });
+    record
+}
+
+fn by(mut record: Record, session: &str) -> Record {
+    record.subject = Some(Subject {
+        session: SessionId(session.into()),
+        pid: 7,
+        uid: 1000,
+        start: None,
+        comm: "curl".into(),
+        exe: None,
+        cmdline: vec![],
+        ancestors: vec![],
+        cgroup: "/agent.slice".into(),
+    });
+    record
+}
+
+fn done(mut record: Record) -> Record {
+    record.state = State::Done;
+    record.finished = Some(Timestamp(record.started.0 + 5));
+    record
+}
+
+fn scratch() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    (dir, path)
+}
+
+fn put(store: &Store, records: &[Record]) {
+    let writes: Vec<_> = records.iter().map(Write::Final).collect();
+    store.apply(&writes).unwrap();
+}
+
+fn ids(page: &Page) -> Vec<u64> {
+    page.records.iter().map(|r| r.id.0).collect()
+}
+
+#[test]
+fn keeps_records_and_bodies() {
+    let (_dir, path) = scratch();
+    let mut full = judged(
+        by(to(done(record(1)), "api.example.com"), "run-u1.service@9"),
+        Action::Allow,
+    );
+    full.request = Some(RequestHead {
+        method: "POST".into(),
+        target: "/v1/messages".into(),
+        body: Captured {
+            total: 9,
+            truncated: true,
+            bytes: Bytes::from_static(b"\0\xffbody"),
+        },
+        ..RequestHead::default()
+    });
+    full.response = Some(ResponseHead {
+        status: 200,
+        ..ResponseHead::default()
+    });
+    {
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.next_id().unwrap(), RecordId(1));
+        store.apply(&[Write::Open(&full)]).unwrap();
+        assert_eq!(store.body(RecordId(1), Side::Request).unwrap(), None);
+        store.apply(&[Write::Final(&full)]).unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.next_id().unwrap(), RecordId(2));
+    let mut expect = full;
+    expect.request.as_mut().unwrap().body.bytes = Bytes::new();
+    assert_eq!(store.get(RecordId(1)).unwrap(), Some(expect));
+    assert_eq!(store.get(RecordId(2)).unwrap(), None);
+    assert_eq!(
+        store.body(RecordId(1), Side::Request).unwrap().unwrap(),
+        &b"\0\xffbody"[..]
+    );
+    assert_eq!(store.body(RecordId(1), Side::Response).unwrap(), None);
+}
+
+#[test]
+fn file_is_private_and_exclusive() {
+    let (_dir, path) = scratch();
+    fs::write(&path, b"").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+    let second = Store::open(&path).unwrap_err();
+    assert!(matches!(second, StoreError::Busy { .. }), "{second}");
+    assert!(second.to_string().contains("in use"), "{second}");
+    drop(store);
+    Store::open(&path).unwrap();
+}
+
+#[test]
+fn refuses_what_it_cannot_open() {
+    let (dir, path) = scratch();
+    // sysfs takes no files, not even root's: what a read-only file system answers.
+    for bad in [
+        "/sys/kernel/audit.redb".into(),
+        dir.path().to_owned(),
+        dir.path().join("absent/audit.redb"),
+    ] {
+        let error = Store::open(&bad).unwrap_err();
+        assert!(matches!(error, StoreError::File { .. }), "{bad:?}: {error}");
+        assert!(error.to_string().contains(bad.to_str().unwrap()), "{error}");
+    }
+    fs::write(&path, vec![7_u8; 9000]).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert_eq!(error.code(), "store_io", "{error}");
+    assert_eq!(
+        fs::read(&path).unwrap(),
+        vec![7_u8; 9000],
+        "a file that is no log is left alone"
+    );
+}
+
+#[test]
+fn refuses_a_later_schema_and_a_later_format() {
+    let (_dir, path) = scratch();
+    {
+        let store = Store::open(&path).unwrap();
+        put(&store, &[done(record(1)), done(record(2))]);
+    }
+    let raw = Database::open(&path).unwrap();
+    let txn = raw.begin_write().unwrap();
+    txn.open_table(tables::RECORDS)
+        .unwrap()
+        .insert(2, [9_u8, 1, 2].as_slice())
+        .unwrap();
+    txn.commit().unwrap();
+    drop(raw);
+    {
+        let store = Store::open(&path).unwrap();
+        assert!(
+            store.get(RecordId(1)).unwrap().is_some(),
+            "format 1 reads beside format 9"
+        );
+        let error = store.get(RecordId(2)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                StoreError::UnknownFormat {
+                    id: RecordId(2),
+                    format: 9
+                }
+            ),
+            "{error}"
+        );
+    }
+    let raw = Database::open(&path).unwrap();
+    let txn = raw.begin_write().unwrap();
+    txn.open_table(tables::META)
+        .unwrap()
+        .insert(tables::SCHEMA, 2)
+        .unwrap();
+    txn.commit().unwrap();
+    drop(raw);
+    let error = Store::open(&path).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Newer { found: 2, known: 1 }),
+        "{error}"
+    );
+}
+
+#[test]
+fn ends_what_was_left_open() {
+    let (_dir, path) = scratch();
+    {
+        let store = Store::open(&path).unwrap();
+        let (one, two, three) = (to(record(1), "a.example"), record(2), to(record(3), "c.example"));
+        store
+            .apply(&[Write::Open(&one), Write::Open(&two), Write::Open(&three)])
+            .unwrap();
+        put(&store, &[done(two)]);
+    }
+    for _ in 0..2 {
+        let store = Store::open(&path).unwrap();
+        for id in [1, 3] {
+            let record = store.get(RecordId(id)).unwrap().unwrap();
+            assert_eq!(record.state, State::Failed);
+            assert!(record.finished.is_some());
+            let failure = record.failure.unwrap();
+            assert_eq!(
+                (failure.blame.as_str(), failure.code.as_str()),
+                ("gate", "interrupted")
+            );
+        }
+        assert_eq!(store.get(RecordId(2)).unwrap().unwrap().state, State::Done);
+        assert_eq!(store.next_id().unwrap(), RecordId(4));
+        assert_eq!(
+            store
+                .read()
+                .unwrap()
+                .open_table(tables::OPEN)
+                .unwrap()
+                .len()
+                .unwrap(),
+            0
+        );
+    }
+}
+
+fn flow(mut record: Record) -> Record {
+    record.flow = Some(Flow {
+        cookie: 1,
+        original: OriginalDestination("203.0.113.7:443".parse().unwrap()),
+        pid: 1,
+        uid: 0,
+        gid: 0,
+        comm: "curl".into(),
+        cgroup: 1,
+        connected_ns: 1,
+    });
+    record
+}
+
+#[test]
+fn index_follows_the_host() {
+    let (_dir, path) = scratch();
+    let store = Store::open(&path).unwrap();
+    let begun = flow(record(1));
+    store.apply(&[Write::Open(&begun)]).unwrap();
+    let found = |host: &str| {
+        ids(&store
+            .query(&Query {
+                host: Some(host.into()),
+                limit: 9,
+                ..Query::default()
+            })
+            .unwrap())
+    };
+    assert_eq!(found("203.0.113.7"), [1]);
+    put(&store, &[to(done(begun), "api.example.com")]);
+    assert_eq!(found("203.0.113.7"), [0_u64; 0]);
+    assert_eq!(found("API.example"), [1]);
+    assert_eq!(
+        store
+            .read()
+            .unwrap()
+            .open_table(tables::HOSTS)
+            .unwrap()
+            .len()
+            .unwrap(),
+        1
+    );
+}
+
+#[test]
+fn host_patterns() {
+    let rows = [
+        ("example", "api.example.com", true),
+        ("EXAMPLE.com", "api.example.com", true),
+        ("", "anything", true),
+        ("example.org", "api.example.com", false),
+        ("*.example.com", "api.example.com", true),
+        ("*.example.com", "example.com", false),
+        ("*.example.com", "api.example.com.evil.test", false),
+        ("api.*.com", "api.example.com", true),
+        ("a?i.example.com", "api.example.com", true),
+        ("a?i.example.com", "ai.example.com", false),
+        ("*", "", true),
+        ("?*", "", false),
+        ("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", false),
+    ];
+    for (pattern, host, expect) in rows {
+        assert_eq!(
+            HostPattern::new(pattern).matches(host),
+            expect,
+            "{pattern} on {host}"
+        );
+    }
+    assert!(!HostPattern::new(&"*".repeat(513)).matches("a"));
+}
+
+/// Twelve records over three hosts, two sessions, three verdicts and two kinds.
+fn sample() -> Vec<Record> {
+    (1..=12)
+        .map(|id| {
+            let host = ["a.example", "b.example", "c.test"][(id % 3) as usize];
+            let action = [Action::Allow, Action::Deny, Action::Passthrough, Action::Allow][(id % 4) as usize];
+            let session = if id <= 6 { "one@1" } else { "two@2" };
+            let mut record = by(judged(to(done(record(id)), host), action), session);
+            record.kind = if id % 5 == 0 { Kind::Flow } else { Kind::Exchange };
+            record.request = Some(RequestHead {
+                target: format!("/v1/Item/{id}"),
+                ..RequestHead::default()
+            });
+            record
+        })
+        .collect()
+}
+
+#[test]
+fn filters() {
+    let (_dir, path) = scratch();
+    let store = Store::open(&path).unwrap();
+    put(&store, &sample());
+    let all = Query {
+        limit: 100,
+        ..Query::default()
+    };
+    let rows: Vec<(&str, Query, Vec<u64>)> = vec![
+        ("all", all.clone(), (1..=12).rev().collect()),
+        (
+            "host",
+            Query {
+                host: Some("a.example".into()),
+                ..all.clone()
+            },
+            vec![12, 9, 6, 3],
+        ),
+        (
+            "hosts",
+            Query {
+                host: Some("*.example".into()),
+                ..all.clone()
+            },
+            vec![12, 10, 9, 7, 6, 4, 3, 1],
+        ),
+        (
+            "no host",
+            Query {
+                host: Some("nowhere".into()),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            "verdict",
+            Query {
+                verdict: Some(Action::Deny),
+                ..all.clone()
+            },
+            vec![9, 5, 1],
+        ),
+        (
+            "kind",
+            Query {
+                kind: Some(Kind::Flow),
+                ..all.clone()
+            },
+            vec![10, 5],
+        ),
+        (
+            "absent kind",
+            Query {
+                kind: Some(Kind::Kernel),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            "session",
+            Query {
+                session: Some(SessionId("one@1".into())),
+                ..all.clone()
+            },
+            (1..=6).rev().collect(),
+        ),
+        (
+            "since",
+            Query {
+                since: Some(Timestamp(11_000_000)),
+                ..all.clone()
+            },
+            vec![12, 11],
+        ),
+        (
+            "until",
+            Query {
+                until: Some(Timestamp(3_000_000)),
+                ..all.clone()
+            },
+            vec![2, 1],
+        ),
+        (
+            "text target",
+            Query {
+                text: Some("ITEM/1".into()),
+                ..all.clone()
+            },
+            vec![12, 11, 10, 1],
+        ),
+        (
+            "text host",
+            Query {
+                text: Some("c.TEST".into()),
+                ..all.clone()
+            },
+            vec![11, 8, 5, 2],
+        ),
+        (
+            "before",
+            Query {
+                before: Some(RecordId(3)),
+                ..all.clone()
+            },
+            vec![2, 1],
+        ),
+        (
+            "before all",
+            Query {
+                before: Some(RecordId(0)),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            "before all, host",
+            Query {
+                before: Some(RecordId(0)),
+                host: Some("a".into()),
+                ..all.clone()
+            },
+            vec![],
+        ),
+        (
+            "host and verdict",
+            Query {
+                host: Some("a.example".into()),
+                verdict: Some(Action::Deny),
+                ..all.clone()
+            },
+            vec![9],
+        ),
+    ];
+    for (name, query, expect) in rows {
+        let page = store.query(&query).unwrap();
+        assert_eq!(ids(&page), expect, "{name}");
+        assert_eq!(page.next, None, "{name}");
+    }
+}
+
+/// Follows cursors to the end; every page but the last must have one.
+fn paged(store: &Store, query: &Query) -> (Vec<u64>, usize) {
+    let (mut seen, mut pages, mut query) = (Vec::new(), 0, query.clone());
+    loop {
+        let page = store.query(&query).unwrap();
+        assert!(page.records.len() <= query.limit.clamp(1, LIMIT_CAP));
+        seen.extend(ids(&page));
+        pages += 1;
+        match page.next {
+            Some(next) => {
+                assert!(
+                    query.before.is_none_or(|before| next < before),
+                    "the cursor moves"
+                );
+                query.before = Some(next);
+            }
+            None => return (seen, pages),
+        }
+    }
+}
+
+#[test]
+fn pages_join_without_gap_or_repeat() {
+    let (_dir, path) = scratch();
+    let store = Store::open(&path).unwrap();
+    put(&store, &sample());
+    for limit in [0, 1, 2, 3, 5, 12, 13] {
+        for host in [None, Some("a.example"), Some("example"), Some("*")] {
+            let query = Query {
+                host: host.map(HostPattern::new),
+                limit,
+                ..Query::default()
+            };
+            let expect = ids(&store
+                .query(&Query {
+                    limit: 100,
+                    ..query.clone()
+                })
+                .unwrap());
+            assert_eq!(paged(&store, &query).0, expect, "{limit} {host:?}");
+        }
+    }
+}
+
+#[test]
+fn large_logs_are_searched_in_bounded_steps() {
+    let (_dir, path) = scratch();
+    let store = Store::open(&path).unwrap();
+    let count = 3 * SCAN_CAP as u64;
+    let records: Vec<Record> = (1..=count)
+        .map(|id| {
+            let host = match id {
+                5 | 20_000 => "rare.example".to_owned(),
+                _ => format!("h{}.test", id % 100),
+            };
+            let record = to(done(record(id)), &host);
+            if id == 7 {
+                judged(record, Action::Deny)
+            } else {
+                record
+            }
+        })
+        .collect();
+    put(&store, &records);
+    let query = Query {
+        limit: 10,
+        ..Query::default()
+    };
+
+    // By host: straight to the rows, one call.
+    let rare = Query {
+        host: Some("rare".into()),
+        ..query.clone()
+    };
+    assert_eq!(paged(&store, &rare), (vec![20_000, 5], 1));
+    // Blocks without such a verdict, or of another time, are passed over.
+    assert_eq!(
+        paged(
+            &store,
+            &Query {
+                verdict: Some(Action::Deny),
+                ..query.clone()
+            }
+        ),
+        (vec![7], 1)
+    );
+    let early = Query {
+        until: Some(Timestamp(3_000_000)),
+        ..query.clone()
+    };
+    assert_eq!(paged(&store, &early), (vec![2, 1], 1));
+    // Nothing helps here: each call stops at the cap and says where.
+    let page = store
+        .query(&Query {
+            text: Some("rare".into()),
+            ..query.clone()
+        })
+        .unwrap();
+    assert_eq!(
+        (ids(&page), page.next),
+        (vec![], Some(RecordId(count - SCAN_CAP as u64 + 1)))
+    );
+    assert_eq!(
+        paged(
+            &store,
+            &Query {
+                text: Some("rare".into()),
+                ..query.clone()
+            }
+        ),
+        (vec![20_000, 5], 3)
+    );
+    // More hosts match than are merged: the records are walked, with the same answer.
+    let many = Query {
+        host: Some("*.test".into()),
+        limit: LIMIT_CAP,
+        ..Query::default()
+    };
+    assert_eq!(paged(&store, &many).0.len() as u64, count - 2);
+}
+
+#[test]
+fn an_io_error_needs_recovery_and_loses_nothing() {
+    for (name, trip) in [("full", 0), ("first sync", 1), ("second sync", 2)] {
+        let (_dir, path) = scratch();
+        let faults = Arc::new(Faults::default());
+        let store = failing::store(path, faults.clone()).unwrap();
+        put(&store, &[done(record(1))]);
+        faults.full.store(trip == 0, Ordering::SeqCst);
+        faults.sync_in.store(trip, Ordering::SeqCst);
+
+        let begun = record(2);
+        store.apply(&[Write::Open(&begun)]).unwrap_err();
+        assert!(
+            store.apply(&[Write::Open(&begun)]).unwrap_err().needs_reopening(),
+            "{name}"
+        );
+        if trip == 0 {
+            assert_eq!(store.recover(&[RecordId(2)]).unwrap_err().code(), "store_io");
+        }
+        faults.full.store(false, Ordering::SeqCst);
+
+        let next = store.recover(&[RecordId(2)]).unwrap();
+        let kept = store.get(RecordId(2)).unwrap();
+        // The last sync fails when all is written: the commit reports an error and is kept.
+        assert_eq!(kept.is_some(), trip == 2, "{name}");
+        assert_eq!(next, if trip == 2 { RecordId(3) } else { RecordId(2) }, "{name}");
+        if let Some(record) = kept {
+            assert_eq!(record.failure.unwrap().code, "audit_unavailable");
+        }
+        assert_eq!(store.get(RecordId(1)).unwrap().unwrap().state, State::Done);
+        put(&store, &[done(record(next.0))]);
+    }
+}
+
+#[test]
+fn says_that_it_is_closed_when_it_cannot_reopen() {
+    let (_dir, path) = scratch();
+    let faults = Arc::new(Faults::default());
+    let store = failing::store(path, faults.clone()).unwrap();
+    faults.unopenable.store(true, Ordering::SeqCst);
+    assert!(matches!(store.recover(&[]).unwrap_err(), StoreError::File { .. }));
+    assert!(matches!(store.get(RecordId(1)).unwrap_err(), StoreError::Closed));
+    assert!(matches!(store.apply(&[]).unwrap_err(), StoreError::Closed));
+    faults.unopenable.store(false, Ordering::SeqCst);
+    assert_eq!(store.recover(&[]).unwrap(), RecordId(1));
+}
