@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod config;
+pub mod dashboard;
 pub mod kernel;
 pub mod model;
 pub mod policy;

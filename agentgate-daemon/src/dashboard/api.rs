@@ -1,0 +1,110 @@
+//! The JSON API; the module above documents it.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{Shared, change::Change, filter::Params, guard::Client, read, reply};
+use crate::model::{RecordId, Timestamp};
+
+/// `GET /api/records`.
+pub(super) async fn records(
+    State(shared): State<Arc<Shared>>,
+    _client: Client,
+    params: Result<Query<Params>, QueryRejection>,
+) -> Response {
+    let filter = match params {
+        Ok(Query(params)) => params.filter(Timestamp::now()).map_err(|error| error.to_string()),
+        Err(rejection) => Err(rejection.body_text()),
+    };
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(error) => return reply::api_problem(StatusCode::BAD_REQUEST, &error),
+    };
+    match read::listing(&shared.store, &filter).await {
+        Ok(listing) => Json(json!({ "records": listing.records, "next": listing.next })).into_response(),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// `GET /api/records/{id}`.
+pub(super) async fn record(
+    State(shared): State<Arc<Shared>>,
+    _client: Client,
+    id: Result<Path<u64>, PathRejection>,
+) -> Response {
+    let whole = match id {
+        Ok(Path(id)) => read::whole(&shared.store, RecordId(id)).await,
+        Err(_) => Ok(None),
+    };
+    match whole {
+        Ok(Some(whole)) => Json(json!({
+            "record": whole.record,
+            "request_body": body(&whole.request_body),
+            "response_body": body(&whole.response_body),
+        }))
+        .into_response(),
+        Ok(None) => reply::api_problem(StatusCode::NOT_FOUND, "no record with this number"),
+        Err(error) => unreadable(&error),
+    }
+}
+
+/// `GET /api/status`.
+pub(super) async fn status(State(shared): State<Arc<Shared>>, _client: Client) -> Response {
+    Json(json!({
+        "policy": shared.policy.status(),
+        "audit": shared.audit.health(),
+        "gate": (shared.status)(),
+    }))
+    .into_response()
+}
+
+/// `POST /api/host`.
+pub(super) async fn host(
+    State(shared): State<Arc<Shared>>,
+    client: Client,
+    change: Result<Json<Change>, JsonRejection>,
+) -> Response {
+    let change = match change {
+        Ok(Json(change)) => change,
+        Err(rejection) => return reply::api_problem(rejection.status(), &rejection.body_text()),
+    };
+    match shared.change(change, &client.who).await {
+        Ok(changed) => Json(json!({ "changed": changed })).into_response(),
+        Err(error) => reply::api_problem(error.status(), &error.to_string()),
+    }
+}
+
+fn unreadable(error: &read::ReadError) -> Response {
+    tracing::error!(%error, "dashboard API");
+    reply::api_problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+/// A captured body: text where it is UTF-8, else hexadecimal.
+fn body(bytes: &[u8]) -> Value {
+    if bytes.is_empty() {
+        return Value::Null;
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({ "text": text }),
+        Err(_) => {
+            let hex = bytes
+                .iter()
+                .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+                    // Writing to a String cannot fail.
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                });
+            json!({ "hex": hex })
+        }
+    }
+}

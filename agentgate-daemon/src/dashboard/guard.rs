@@ -1,0 +1,341 @@
+//! What every request meets before a page: host check, size limits, strict headers; and the checks
+//! that pages and the API ask for: session, bearer token, CSRF.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts, Request, State},
+    http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts, uri},
+    middleware::Next,
+    response::{IntoResponse, Redirect, Response},
+};
+
+use super::{
+    Shared,
+    auth::{Refused, Session, same},
+    reply,
+};
+
+/// The session cookie. Not `__Host-`: that asks for TLS, which a loopback address does not have.
+pub(super) const COOKIE: &str = "agentgate_session";
+/// Longest path and query, in bytes: every filter at its longest, percent-encoded, fits.
+const MAX_TARGET: usize = 8 * 1024;
+
+/// No inline script or style, nothing from elsewhere, no framing.
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                   connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Headers of every response, errors too.
+const HEADERS: [(&str, &str); 9] = [
+    ("content-security-policy", CSP),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+    ("cache-control", "no-store"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+    ("x-robots-tag", "noindex"),
+];
+
+/// The outermost layer: refuses what is not addressed to this host, and hardens every response.
+pub(super) async fn harden(request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |t| t.as_str().len());
+    let mut response = if !addressed_here(&request) {
+        reply::problem(
+            StatusCode::MISDIRECTED_REQUEST,
+            "The dashboard answers to 127.0.0.1, localhost and [::1] only.",
+        )
+    } else if target > MAX_TARGET {
+        reply::problem(StatusCode::URI_TOO_LONG, "The address is too long.")
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Whether the request names this host, so that no foreign name that was made to resolve to
+/// 127.0.0.1 (DNS rebinding) is answered. Any port: the browser may come through a tunnel.
+fn addressed_here(request: &Request) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let ours = |text: &str| {
+        text.parse::<uri::Authority>()
+            .is_ok_and(|authority| is_loopback_name(&authority))
+    };
+    host.to_str().is_ok_and(ours) && request.uri().authority().is_none_or(is_loopback_name)
+}
+
+fn is_loopback_name(authority: &uri::Authority) -> bool {
+    // User information is no part of a Host header.
+    !authority.as_str().contains('@')
+        && (authority.host().eq_ignore_ascii_case("localhost")
+            || matches!(authority.host(), "127.0.0.1" | "[::1]"))
+}
+
+/// Whether a browser says that this state-changing request comes from our own page. Clients that are
+/// no browsers send neither header; they are held by the CSRF token or the bearer token.
+pub(super) fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
+    match (
+        text(header::HeaderName::from_static("sec-fetch-site")),
+        text(header::ORIGIN),
+    ) {
+        // With `Referrer-Policy: no-referrer` browsers send `Origin: null` for our own forms (Fetch,
+        // "append a request `Origin` header"), so Sec-Fetch-Site has the say where there is one.
+        (Some(site), None | Some("null")) => site == "same-origin",
+        (Some(site), Some(origin)) => site == "same-origin" && is_own(origin, headers),
+        (None, Some(origin)) => is_own(origin, headers),
+        (None, None) => true,
+    }
+}
+
+fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    origin
+        .strip_prefix("http://")
+        .is_some_and(|rest| Some(rest) == host)
+}
+
+/// The address of the client, where the server recorded it.
+pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| *peer)
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// `Set-Cookie` for a session, or to forget it.
+pub(super) fn set_cookie(id: Option<&str>) -> String {
+    match id {
+        Some(id) => format!("{COOKIE}={id}; HttpOnly; SameSite=Strict; Path=/"),
+        None => format!("{COOKIE}=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0"),
+    }
+}
+
+/// A logged-in browser.
+#[derive(Debug)]
+pub(super) struct Viewer {
+    pub(super) session: Session,
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl Viewer {
+    /// Who this is, for the audit log.
+    pub(super) fn who(&self) -> String {
+        format!(
+            "dashboard session {} from {}",
+            self.session.number,
+            from(self.peer)
+        )
+    }
+
+    /// Whether `presented` is the token that this session's forms carry.
+    pub(super) fn csrf_matches(&self, presented: &str) -> bool {
+        same(&self.session.csrf, presented)
+    }
+}
+
+impl FromRequestParts<Arc<Shared>> for Viewer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+        let session = cookie(&parts.headers).and_then(|id| shared.door.find(id, Instant::now()));
+        match session {
+            Some(session) => Ok(Self {
+                session,
+                peer: peer(&parts.extensions),
+            }),
+            None if parts.method == Method::GET && parts.uri.path() != "/live" => {
+                Err(Redirect::to("/login").into_response())
+            }
+            None => Err(reply::problem(StatusCode::UNAUTHORIZED, "Log in first.")),
+        }
+    }
+}
+
+/// A client of the API: with the bearer token, or, to read only, with a browser's session.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Who this is, for the audit log.
+    pub(super) who: String,
+}
+
+impl FromRequestParts<Arc<Shared>> for Client {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
+        let peer = peer(&parts.extensions);
+        let Some(value) = parts.headers.get(header::AUTHORIZATION) else {
+            if parts.method == Method::GET
+                && let Ok(viewer) = Viewer::from_request_parts(parts, shared).await
+            {
+                return Ok(Self { who: viewer.who() });
+            }
+            return Err(reply::api_problem(
+                StatusCode::UNAUTHORIZED,
+                "send Authorization: Bearer TOKEN",
+            ));
+        };
+        let token = value.to_str().ok().and_then(bearer).unwrap_or_default();
+        match shared.door.check(token, Instant::now()) {
+            Ok(()) => Ok(Self {
+                who: format!("dashboard API from {}", from(peer)),
+            }),
+            Err(refused) => {
+                let (status, retry) = failed(&refused, peer);
+                let mut response = reply::api_problem(status, "not the dashboard's token");
+                if let Some(seconds) = retry {
+                    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+                }
+                Err(response)
+            }
+        }
+    }
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn from(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string())
+}
+
+/// Logs a failed login; gives the status and, past the limit, the `Retry-After` in seconds.
+pub(super) fn failed(refused: &Refused, peer: Option<SocketAddr>) -> (StatusCode, Option<HeaderValue>) {
+    match refused {
+        Refused::Wrong => {
+            tracing::warn!(peer = from(peer), "dashboard: wrong token");
+            (StatusCode::UNAUTHORIZED, None)
+        }
+        // Not logged: the limit keeps a flood out of the log too.
+        Refused::TooMany(wait) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            Some(HeaderValue::from(wait.as_secs().saturating_add(1))),
+        ),
+        Refused::NoRandomness => {
+            tracing::error!("dashboard: no randomness for a session");
+            (StatusCode::SERVICE_UNAVAILABLE, None)
+        }
+    }
+}
+
+/// Refuses a client that is not on this host, should the listener ever be bound elsewhere.
+pub(super) async fn loopback_only(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| peer.ip());
+    if peer.is_some_and(|ip: IpAddr| !ip.to_canonical().is_loopback()) {
+        tracing::warn!(listen = %shared.listen, ?peer, "dashboard: refused a client that is not on this host");
+        return reply::problem(StatusCode::FORBIDDEN, "Only clients on this host are served.");
+    }
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_are_ours() {
+        let rows: [(&[&str], &str, bool); 14] = [
+            (&["127.0.0.1:7878"], "/", true),
+            (&["localhost"], "/", true),
+            (&["LOCALHOST:9"], "/", true),
+            (&["[::1]:7878"], "/", true),
+            (&["127.0.0.1:7878"], "http://127.0.0.1:7878/", true),
+            (&[], "/", false),
+            (&["localhost", "localhost"], "/", false),
+            (&["rebind.example"], "/", false),
+            (&["localhost.rebind.example"], "/", false),
+            (&["127.0.0.1.example:7878"], "/", false),
+            (&["localhost@rebind.example"], "/", false),
+            (&["rebind.example@localhost"], "/", false),
+            (&["0.0.0.0:7878"], "/", false),
+            (&["localhost"], "http://rebind.example/", false),
+        ];
+        for (hosts, target, expect) in rows {
+            let mut request = Request::builder().uri(target);
+            for host in hosts {
+                request = request.header("host", *host);
+            }
+            assert_eq!(
+                addressed_here(&request.body(Body::empty()).unwrap()),
+                expect,
+                "{hosts:?} {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn origins() {
+        let rows = [
+            (None, None, true),
+            (Some("same-origin"), None, true),
+            (Some("same-origin"), Some("null"), true),
+            (Some("same-origin"), Some("http://localhost:7878"), true),
+            (Some("same-origin"), Some("http://evil.example"), false),
+            (Some("same-site"), Some("http://localhost:1234"), false),
+            (Some("cross-site"), None, false),
+            (Some("none"), None, false),
+            (None, Some("http://localhost:7878"), true),
+            (None, Some("https://localhost:7878"), false),
+            (None, Some("http://localhost:1234"), false),
+            (None, Some("null"), false),
+        ];
+        for (site, origin, expect) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", HeaderValue::from_static("localhost:7878"));
+            if let Some(site) = site {
+                headers.insert("sec-fetch-site", HeaderValue::from_static(site));
+            }
+            if let Some(origin) = origin {
+                headers.insert("origin", HeaderValue::from_static(origin));
+            }
+            assert_eq!(same_origin(&headers), expect, "{site:?} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_found_by_their_whole_name() {
+        let rows = [
+            ("agentgate_session=abc", Some("abc")),
+            ("a=1; agentgate_session=abc; b=2", Some("abc")),
+            ("xagentgate_session=abc", None),
+            ("agentgate_session2=abc", None),
+            ("", None),
+        ];
+        for (value, expect) in rows {
+            let mut headers = HeaderMap::new();
+            headers.insert("cookie", HeaderValue::from_static(value));
+            assert_eq!(cookie(&headers), expect, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! One record with everything that is known of it.
+
+use maud::{Markup, html};
+
+use super::{
+    body::body,
+    lists::{self, Standing},
+    row::{chip, head, row, status},
+};
+use crate::{
+    dashboard::show::{self, visible},
+    model::{Captured, Flow, Kind, Record, State, Subject, Timestamp},
+};
+
+/// What the page shows.
+#[derive(Debug)]
+pub(in crate::dashboard) struct Detail<'a> {
+    pub(in crate::dashboard) record: &'a Record,
+    pub(in crate::dashboard) request_body: &'a [u8],
+    pub(in crate::dashboard) response_body: &'a [u8],
+    /// Where the record's host stands in the lists; empty where it has none.
+    pub(in crate::dashboard) lists: &'a [Standing],
+    /// Exchanges of a flow, oldest first.
+    pub(in crate::dashboard) children: &'a [Record],
+    /// There may be more exchanges than `children`.
+    pub(in crate::dashboard) more_children: bool,
+    pub(in crate::dashboard) csrf: &'a str,
+    /// Said once after a change.
+    pub(in crate::dashboard) notice: Option<&'a str>,
+    pub(in crate::dashboard) now: Timestamp,
+}
+
+impl Detail<'_> {
+    /// The page's title.
+    #[must_use]
+    pub(in crate::dashboard) fn title(&self) -> String {
+        format!("Record {}", self.record.id)
+    }
+
+    /// The page's content.
+    #[must_use]
+    pub(in crate::dashboard) fn render(&self) -> Markup {
+        let r = self.record;
+        html! {
+            p.crumbs { a href="/" { "Traffic" } " / record " (r.id) }
+            @if let Some(notice) = self.notice { p.banner.good role="status" { (notice) } }
+            div.headline {
+                (chip(r))
+                h1 { (headline(r)) }
+                span.grow {}
+                (status(r))
+            }
+            p.meta {
+                (show::kind(r.kind)) " · "
+                time datetime=(r.started) { (r.started) }
+                @if let Some(finished) = r.finished { " · took " (show::duration(finished.since(r.started))) }
+                @if let Some((up, down)) = show::traffic(r) { " · " (show::size(up)) " up, " (show::size(down)) " down" }
+                @if !r.protocol.is_empty() { " · " (visible(&r.protocol)) }
+                " · " (show::state(r.state))
+            }
+            div.columns {
+                div.column {
+                    (self.verdict())
+                    @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
+                        (lists::card(&authority.host, self.lists, r.id, self.csrf))
+                    }
+                    @if let Some(failure) = &r.failure {
+                        section.card.bad {
+                            h2 { "Failure" }
+                            dl {
+                                dt { "Whose" } dd { (visible(&failure.blame)) }
+                                dt { "Code" } dd { code { (visible(&failure.code)) } }
+                                dt { "Detail" } dd { (visible(&failure.detail)) }
+                            }
+                        }
+                    }
+                    @if !r.flags.is_empty() { (self.flags()) }
+                }
+                div.column {
+                    @if let Some(subject) = &r.subject { (process(subject)) }
+                    @if let Some(flow) = &r.flow { (self.connection(flow)) }
+                }
+            }
+            @if r.kind == Kind::Flow { (self.exchanges()) }
+            @if let Some(request) = &r.request {
+                (message("Request", &format!("{} {} {}", request.method, request.target, request.version),
+                    &request.headers, &request.body, self.request_body, r.state == State::Open, None))
+            }
+            @if let Some(response) = &r.response {
+                (message("Response", &format!("{} {}", response.version, response.status),
+                    &response.headers, &response.body, self.response_body, r.state == State::Open,
+                    Some(response.first_byte_us)))
+            } @else if r.request.is_some() && r.failure.is_none() && r.state != State::Open {
+                section.card { h2 { "Response" } p.dim { "None from the origin." } }
+            }
+        }
+    }
+
+    fn verdict(&self) -> Markup {
+        let in_document = self
+            .lists
+            .iter()
+            .any(|s| s.list == "deny" && s.pattern.is_some() && !s.in_file);
+        html! {
+            @if let Some(verdict) = &self.record.verdict {
+                section.card {
+                    h2 { "Verdict" }
+                    dl {
+                        dt { "Rule" } dd { code { (visible(&verdict.rule)) } }
+                        dt { "Reason" } dd { (visible(&verdict.reason)) }
+                        @if let Some(remedy) = show::remedy(self.record, in_document) {
+                            dt { "To allow" }
+                            dd { pre { (visible(&remedy)) } }
+                        }
+                    }
+                }
+            } @else if self.record.kind == Kind::Kernel {
+                section.card {
+                    h2 { "Verdict" }
+                    p { "Refused by the kernel before there was a connection." }
+                }
+            }
+        }
+    }
+
+    fn flags(&self) -> Markup {
+        html! {
+            section.card {
+                h2 { "Flags" }
+                ul.flags {
+                    @for flag in &self.record.flags {
+                        li {
+                            span.flag.(flag.severity.as_str()) { (visible(&flag.code)) }
+                            " " span.dim { (flag.severity.as_str()) }
+                            p { (visible(&flag.evidence)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn connection(&self, flow: &Flow) -> Markup {
+        html! {
+            section.card {
+                h2 { "Connection" }
+                dl {
+                    dt { "Meant for" } dd { code { (flow.original.0) } }
+                    @if let Some(authority) = &self.record.authority { dt { "Name" } dd { code { (authority) } } }
+                    @if !self.record.protocol.is_empty() { dt { "Protocol" } dd { (visible(&self.record.protocol)) } }
+                    dt { "Cookie" } dd { (flow.cookie) }
+                    @if let Some(parent) = self.record.parent {
+                        dt { "Record" } dd { a href=(format!("/records/{parent}")) { "connection " (parent) } }
+                    }
+                }
+            }
+        }
+    }
+
+    fn exchanges(&self) -> Markup {
+        html! {
+            section.card {
+                h2 { "Exchanges on this connection" }
+                @if self.children.is_empty() {
+                    p.dim { "None recorded." }
+                } @else {
+                    div.table { table.records {
+                        caption.sr { "Exchanges, oldest first" }
+                        (head())
+                        tbody { @for child in self.children { (row(child, self.now)) } }
+                    } }
+                }
+                @if self.more_children { p.note { "Only the first are listed." } }
+            }
+        }
+    }
+}
+
+/// What was asked of whom, in one line.
+fn headline(r: &Record) -> Markup {
+    let to = r
+        .authority
+        .as_ref()
+        .map(ToString::to_string)
+        .or_else(|| r.flow.as_ref().map(|f| f.original.0.to_string()));
+    html! {
+        @if let Some(request) = &r.request {
+            span.method { (visible(&request.method)) } " "
+            span.dim { (visible(&request.scheme)) "://" }
+            (r.authority.as_ref().map(|a| plain(&request.scheme, a)).or(to).unwrap_or_default())
+            span.path { (visible(&request.target)) }
+        } @else if let Some(note) = &r.note {
+            (visible(note))
+        } @else {
+            "Connection to " (to.unwrap_or_default())
+        }
+    }
+}
+
+/// An authority without the port that its scheme implies.
+fn plain(scheme: &str, authority: &crate::model::Authority) -> String {
+    let text = authority.to_string();
+    let implied = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return text,
+    };
+    text.strip_suffix(implied).map(ToOwned::to_owned).unwrap_or(text)
+}
+
+fn process(subject: &Subject) -> Markup {
+    html! {
+        section.card {
+            h2 { "Process" }
+            dl {
+                dt { "Program" }
+                dd { code { (visible(subject.exe.as_deref().unwrap_or("gone before it could be read"))) } }
+                @if !subject.cmdline.is_empty() {
+                    dt { "Command" }
+                    dd { pre { @for (at, arg) in subject.cmdline.iter().enumerate() { @if at > 0 { " " } (visible(&quoted(arg))) } } }
+                }
+                dt { "Process" } dd { (subject.pid) " " span.dim { "(" (visible(&subject.comm)) ")" } ", user " (subject.uid) }
+                @if !subject.ancestors.is_empty() {
+                    dt { "Started by" }
+                    dd { ol.ancestors {
+                        @for parent in &subject.ancestors {
+                            li { code { @if parent.exe.is_empty() { "?" } @else { (visible(&parent.exe)) } } " " span.dim { (parent.pid) } }
+                        }
+                    } }
+                }
+                dt { "Session" } dd { code { (visible(&subject.session.0)) } }
+                dt { "cgroup" } dd { code { (visible(&subject.cgroup)) } }
+            }
+        }
+    }
+}
+
+/// An argument as a shell would want it, so that its bounds are seen.
+fn quoted(arg: &str) -> String {
+    let safe = |c: char| c.is_alphanumeric() || "-_./:=@%+,*".contains(c);
+    if !arg.is_empty() && arg.chars().all(safe) {
+        arg.to_owned()
+    } else {
+        format!("'{}'", arg.replace('\'', r"'\''"))
+    }
+}
+
+/// A head with its body.
+fn message(
+    title: &str,
+    line: &str,
+    headers: &[(String, String)],
+    captured: &Captured,
+    bytes: &[u8],
+    open: bool,
+    first_byte_us: Option<u64>,
+) -> Markup {
+    let masked = headers.iter().any(|(_, value)| is_masked(value));
+    html! {
+        section.card.message {
+            div.body-head {
+                h2 { (title) }
+                span.dim { @if let Some(us) = first_byte_us { "first byte after " (show::duration(us)) } }
+            }
+            pre.line { (visible(line)) }
+            @if !headers.is_empty() {
+                table.headers {
+                    caption.sr { (title) " headers" }
+                    tbody {
+                        @for (name, value) in headers {
+                            tr {
+                                th scope="row" { (visible(name)) }
+                                td .masked[is_masked(value)] { (visible(value)) }
+                            }
+                        }
+                    }
+                }
+                @if masked { p.dim.small { "Secrets are masked before they are stored; the gate forwarded them unchanged." } }
+            }
+            (body(headers, captured, bytes, open))
+        }
+    }
+}
+
+/// Whether the audit log masked the value: it leaves four asterisks where the secret was.
+fn is_masked(value: &str) -> bool {
+    value.contains("****")
+}

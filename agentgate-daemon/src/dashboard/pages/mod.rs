@@ -1,0 +1,8 @@
+//! The pages as pure functions of what they show.
+
+pub(super) mod body;
+pub(super) mod detail;
+pub(super) mod list;
+pub(super) mod lists;
+pub(super) mod message;
+pub(super) mod row;

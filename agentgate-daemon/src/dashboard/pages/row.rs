@@ -1,0 +1,155 @@
+//! One record as a row of the list; the live feed sends the same markup.
+
+use maud::{Markup, html};
+
+use crate::{
+    dashboard::show::{self, visible},
+    model::{Action, Kind, Record, State, Timestamp},
+};
+
+/// Flags shown in a row; the rest are counted.
+const MAX_FLAGS: usize = 2;
+/// Characters of a path or note in a row; CSS cuts further by width.
+const MAX_WHAT: usize = 300;
+
+/// The head of a table of rows.
+#[must_use]
+pub(super) fn head() -> Markup {
+    html! {
+        thead { tr {
+            th scope="col" .c-time { "Time " span.dim { "UTC" } }
+            th scope="col" .c-verdict { "Verdict" }
+            th scope="col" .c-host { "Host" }
+            th scope="col" .c-what { "Request" }
+            th scope="col" .c-status { "Status" }
+            th scope="col" .c-size { "Up / down" }
+            th scope="col" .c-took { "Took" }
+            th scope="col" .c-who { "Process" }
+            th scope="col" .c-session { "Session" }
+            th scope="col" .c-flags { "Flags" }
+        } }
+    }
+}
+
+/// The row of `record`; `today` decides whether its date is shown.
+#[must_use]
+pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
+    let verdict = record.verdict.as_ref();
+    html! {
+        tr #(format!("r{}", record.id)) data-id=(record.id) .(format!("k-{}", show::kind(record.kind)))
+            .open[record.state == State::Open] {
+            td.c-time {
+                time datetime=(record.started) title=(record.started) { (show::clock(record.started, today)) }
+            }
+            td.c-verdict { (chip(record)) }
+            td.c-host title=[verdict.map(|v| visible(&v.reason).into_owned())] { (host(record)) }
+            td.c-what { a href=(format!("/records/{}", record.id)) { (what(record)) } }
+            td.c-status { (status(record)) }
+            td.c-size {
+                @if let Some((up, down)) = show::traffic(record) {
+                    span.up title="from the agent" { (show::size(up)) }
+                    span.down title="to the agent" { (show::size(down)) }
+                }
+            }
+            td.c-took {
+                @if let Some(finished) = record.finished {
+                    @if matches!(record.kind, Kind::Flow | Kind::Exchange) {
+                        (show::duration(finished.since(record.started)))
+                    }
+                }
+            }
+            td.c-who {
+                @if let Some(program) = show::program(record) {
+                    span { (visible(program)) }
+                    @if let Some(pid) = pid(record) { span.dim { " " (pid) } }
+                }
+            }
+            td.c-session {
+                @if let Some(subject) = &record.subject {
+                    span title=(visible(&subject.session.0)) { (visible(show::session_name(&subject.session.0))) }
+                }
+            }
+            td.c-flags {
+                @for flag in record.flags.iter().take(MAX_FLAGS) {
+                    span.flag.(flag.severity.as_str()) title=(visible(&flag.evidence)) { (visible(&flag.code)) }
+                }
+                @if record.flags.len() > MAX_FLAGS { span.flag { "+" (record.flags.len() - MAX_FLAGS) } }
+            }
+        }
+    }
+}
+
+/// The verdict as a chip; what was never judged says so with its kind.
+#[must_use]
+pub(super) fn chip(record: &Record) -> Markup {
+    match &record.verdict {
+        Some(verdict) => html! { span.chip.(verdict.action.as_str()) { (verdict.action.as_str()) } },
+        None if record.kind == Kind::Kernel => html! { span.chip.deny { (Action::Deny.as_str()) } },
+        None => html! { span.chip.none { (show::kind(record.kind)) } },
+    }
+}
+
+fn host(record: &Record) -> Markup {
+    match (&record.authority, &record.flow) {
+        (Some(authority), _) => html! {
+            (visible(authority.host.as_str()))
+            @if !matches!(authority.port, 80 | 443) { span.dim { ":" (authority.port) } }
+        },
+        (None, Some(flow)) => html! { span.dim { (flow.original.0) } },
+        (None, None) => html! {},
+    }
+}
+
+/// What the record is about, in one line: method and path, protocol, or note.
+fn what(record: &Record) -> Markup {
+    if let Some(request) = &record.request {
+        return html! {
+            span.method { (visible(&request.method)) } " " span.path { (visible(short(&request.target))) }
+        };
+    }
+    if let Some(note) = &record.note {
+        return html! { (visible(short(note))) };
+    }
+    html! { span.dim { @if record.protocol.is_empty() { "connection" } @else { (visible(&record.protocol)) } } }
+}
+
+fn short(text: &str) -> &str {
+    text.char_indices()
+        .nth(MAX_WHAT)
+        .map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+}
+
+/// How it ended: the response's status where there is one, else the state.
+#[must_use]
+pub(super) fn status(record: &Record) -> Markup {
+    let code = record.response.as_ref().map(|r| r.status);
+    html! {
+        @match (record.state, code) {
+            (State::Failed, _) => {
+                span.state.bad title=[record.failure.as_ref().map(|f| visible(&f.detail).into_owned())] { "failed" }
+            }
+            (State::Cancelled, _) => span.state.warn { "cancelled" },
+            (State::Open, None) => span.state.busy { "open" },
+            (State::Open, Some(code)) => span.state.busy title="still open" { (code) },
+            (State::Done | State::Refused, Some(code)) => span.state.(class(code)) { (code) },
+            (State::Refused, None) => span.state.dim { "refused" },
+            (State::Done, None) => {},
+        }
+    }
+}
+
+fn class(code: u16) -> &'static str {
+    match code {
+        0..=399 => "good",
+        400..=499 => "warn",
+        _ => "bad",
+    }
+}
+
+fn pid(record: &Record) -> Option<u32> {
+    record
+        .subject
+        .as_ref()
+        .map(|s| s.pid)
+        .or_else(|| record.flow.as_ref().map(|f| f.pid))
+}

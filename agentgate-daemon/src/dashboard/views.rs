@@ -1,0 +1,232 @@
+//! The handlers of the pages: read, then render.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Form,
+    extract::{
+        Path, Query, State,
+        rejection::{FormRejection, PathRejection, QueryRejection},
+    },
+    http::{Extensions, HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::Markup;
+use serde::Deserialize;
+
+use super::{
+    Shared,
+    auth::Refused,
+    change,
+    filter::Params,
+    guard::{self, Viewer},
+    layout::{self, Standing},
+    pages::{detail::Detail, list::List, message},
+    read, reply,
+};
+use crate::model::{RecordId, Timestamp};
+
+impl Shared {
+    /// What every page says of the gate's state.
+    fn standing(&self) -> Standing {
+        let status = self.policy.status();
+        let health = self.audit.health();
+        Standing {
+            mode: status.summary.mode,
+            digest: status.summary.digest.chars().take(12).collect(),
+            policy_errors: status.errors,
+            audit_error: health.error,
+        }
+    }
+
+    fn page(&self, status: StatusCode, title: &str, viewer: &Viewer, main: &Markup) -> Response {
+        reply::page(
+            status,
+            layout::page(title, &self.standing(), &viewer.session.csrf, main),
+        )
+    }
+
+    /// The page for a store that cannot be read.
+    fn unreadable(&self, viewer: &Viewer, error: &read::ReadError) -> Response {
+        tracing::error!(%error, "dashboard");
+        let main = message::message("The audit log cannot be read", &error.to_string());
+        self.page(StatusCode::SERVICE_UNAVAILABLE, "Error", viewer, &main)
+    }
+}
+
+/// `GET /`.
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    viewer: Viewer,
+    params: Result<Query<Params>, QueryRejection>,
+) -> Response {
+    let params = match params {
+        Ok(Query(params)) => params,
+        Err(rejection) => {
+            let main = message::message("The filter cannot be read", &rejection.body_text());
+            return shared.page(StatusCode::BAD_REQUEST, "Error", &viewer, &main);
+        }
+    };
+    let now = Timestamp::now();
+    let (listing, error) = match params.filter(now) {
+        Ok(filter) => match read::listing(&shared.store, &filter).await {
+            Ok(listing) => (listing, None),
+            Err(error) => return shared.unreadable(&viewer, &error),
+        },
+        Err(error) => (read::Listing::default(), Some(error)),
+    };
+    let status = if error.is_some() {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
+    let list = List {
+        params: &params,
+        error,
+        records: &listing.records,
+        next: listing.next,
+        partial: listing.partial,
+        now,
+    };
+    shared.page(status, "Traffic", &viewer, &list.render())
+}
+
+/// What the address of a detail may carry.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct DetailParams {
+    /// What the last change did: see [`change::notice`].
+    changed: String,
+}
+
+/// `GET /records/{id}`.
+pub(super) async fn detail(
+    State(shared): State<Arc<Shared>>,
+    viewer: Viewer,
+    id: Result<Path<u64>, PathRejection>,
+    params: Result<Query<DetailParams>, QueryRejection>,
+) -> Response {
+    let not_found = || {
+        let main = message::message(
+            "No such record",
+            "The audit log holds no record with this number.",
+        );
+        shared.page(StatusCode::NOT_FOUND, "Not found", &viewer, &main)
+    };
+    let Ok(Path(id)) = id else { return not_found() };
+    let whole = match read::whole(&shared.store, RecordId(id)).await {
+        Ok(Some(whole)) => whole,
+        Ok(None) => return not_found(),
+        Err(error) => return shared.unreadable(&viewer, &error),
+    };
+    let params = params.map(|Query(params)| params).unwrap_or_default();
+    let lists = match &whole.record.authority {
+        Some(authority) => change::standings(&shared.policy.current(), authority),
+        None => Vec::new(),
+    };
+    let detail = Detail {
+        record: &whole.record,
+        request_body: &whole.request_body,
+        response_body: &whole.response_body,
+        lists: &lists,
+        children: &whole.children,
+        more_children: whole.more_children,
+        csrf: &viewer.session.csrf,
+        notice: change::notice(&params.changed),
+        now: Timestamp::now(),
+    };
+    shared.page(StatusCode::OK, &detail.title(), &viewer, &detail.render())
+}
+
+/// What logs in.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LoginParams {
+    token: String,
+}
+
+/// `GET /login`: the form, or with `?token=` the login itself.
+pub(super) async fn login_page(
+    State(shared): State<Arc<Shared>>,
+    params: Result<Query<LoginParams>, QueryRejection>,
+    extensions: Extensions,
+) -> Response {
+    match params {
+        Ok(Query(LoginParams { token })) if !token.is_empty() => enter(&shared, &token, &extensions),
+        Ok(_) => reply::page(StatusCode::OK, layout::bare("Log in", &message::login(None))),
+        Err(rejection) => reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    }
+}
+
+/// `POST /login`.
+pub(super) async fn login(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    extensions: Extensions,
+    form: Result<Form<LoginParams>, FormRejection>,
+) -> Response {
+    if !guard::same_origin(&headers) {
+        return reply::problem(StatusCode::FORBIDDEN, "This form was sent from another site.");
+    }
+    match form {
+        Ok(Form(LoginParams { token })) => enter(&shared, token.trim(), &extensions),
+        Err(rejection) => reply::problem(rejection.status(), &rejection.body_text()),
+    }
+}
+
+fn enter(shared: &Shared, token: &str, extensions: &Extensions) -> Response {
+    let peer = guard::peer(extensions);
+    match shared.door.login(token, Instant::now()) {
+        Ok((id, number)) => {
+            tracing::info!(session = number, ?peer, "dashboard: logged in");
+            with_cookie(Redirect::to("/").into_response(), Some(&id))
+        }
+        Err(refused) => {
+            let (status, retry) = guard::failed(&refused, peer);
+            let text = match refused {
+                Refused::Wrong => "That is not the token.",
+                Refused::TooMany(_) => "Too many wrong tokens. Wait a minute and try again.",
+                Refused::NoRandomness => "No session can be made: the system gives no randomness.",
+            };
+            let mut response = reply::page(status, layout::bare("Log in", &message::login(Some(text))));
+            if let Some(seconds) = retry {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
+            response
+        }
+    }
+}
+
+fn with_cookie(mut response: Response, id: Option<&str>) -> Response {
+    // A session id is hexadecimal, so it is always a valid header value.
+    if let Ok(value) = HeaderValue::from_str(&guard::set_cookie(id)) {
+        response.headers_mut().insert(header::SET_COOKIE, value);
+    }
+    response
+}
+
+/// The form that ends a session.
+#[derive(Debug, Deserialize)]
+pub(super) struct LogoutForm {
+    csrf: String,
+}
+
+/// `POST /logout`.
+pub(super) async fn logout(
+    State(shared): State<Arc<Shared>>,
+    viewer: Viewer,
+    headers: HeaderMap,
+    form: Result<Form<LogoutForm>, FormRejection>,
+) -> Response {
+    let Ok(Form(form)) = form else {
+        return reply::problem(StatusCode::BAD_REQUEST, "The form is incomplete.");
+    };
+    if !guard::same_origin(&headers) || !viewer.csrf_matches(&form.csrf) {
+        return reply::problem(
+            StatusCode::FORBIDDEN,
+            "This form does not belong to your session.",
+        );
+    }
+    shared.door.logout(viewer.session.number);
+    with_cookie(Redirect::to("/login").into_response(), None)
+}
