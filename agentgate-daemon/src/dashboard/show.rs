@@ -93,7 +93,7 @@ pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
             if day == this_day {
                 time.to_owned()
             } else {
-                // The year and the seconds give way to the day; the row's title has all of it.
+                // The year and the seconds give way to the day; the record's page has all of it.
                 format!(
                     "{} {}",
                     day.get(5..).unwrap_or(day),

@@ -4,6 +4,9 @@ use crate::served::{Answer, Served};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
+/// Headers of a request.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 fn assert_hardened(what: &str, answer: &Answer) {
     let expect = [
         (
@@ -33,7 +36,7 @@ async fn every_answer_is_hardened() {
     let served = Served::start().await;
     let cookie = served.login().await;
     let bearer = format!("Bearer {}", served.token);
-    let rows: [(&str, &str, &[(&str, &str)], u16); 20] = [
+    let rows: [(&str, &str, Headers<'_>, u16); 20] = [
         ("GET", "/", &[], 303),
         ("GET", "/", &[("Cookie", &cookie)], 200),
         ("HEAD", "/", &[("Cookie", &cookie)], 200),
@@ -183,7 +186,7 @@ async fn changes_need_the_sessions_own_form() {
     let change = |csrf: &str| format!("csrf={csrf}&list=allow&host=a.example");
     let good = change(&csrf);
     let cookie = ("Cookie", cookie.as_str());
-    let refused: [(&str, &[(&str, &str)], &str, u16); 9] = [
+    let refused: [(&str, Headers<'_>, &str, u16); 9] = [
         ("no session", &[FORM], &good, 401),
         ("no CSRF token", &[FORM, cookie], "list=allow&host=a.example", 422),
         ("an empty one", &[FORM, cookie], &change(""), 403),
@@ -290,5 +293,16 @@ async fn what_cannot_be_recorded_is_not_changed() {
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.body.contains("cannot be recorded"));
     assert_eq!(served.list("allow"), "");
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let served = Served::start().await;
+    let host = served.addr.to_string();
+    let headers = [("Host", host.as_str()), FORM, ("Content-Length", "100")];
+    let answer = served.raw("POST", "/login", &headers, "").await;
+    assert_eq!(answer.status, 408, "{answer:?}");
+    assert_hardened("a body that does not come", &answer);
     served.stop().await;
 }

@@ -25,7 +25,6 @@ pub(crate) struct Served {
     pub(crate) addr: SocketAddr,
     pub(crate) token: String,
     pub(crate) audit: Audit,
-    pub(crate) policy: PolicyHandle,
     dir: tempfile::TempDir,
     drain: watch::Sender<bool>,
     server: JoinHandle<()>,
@@ -50,7 +49,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let context = DashboardContext {
-            policy: policy.clone(),
+            policy,
             audit: audit.clone(),
             store,
             token: token.clone(),
@@ -63,7 +62,6 @@ impl Served {
             addr,
             token: token.expose().to_owned(),
             audit,
-            policy,
             dir,
             drain,
             server,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     dashboard::show::{self, visible},
-    model::{Captured, Flow, Kind, Record, State, Subject, Timestamp},
+    model::{Captured, Kind, Record, State, Subject, Timestamp},
 };
 
 /// What the page shows.
@@ -64,6 +64,8 @@ impl Detail<'_> {
                     @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
                         (lists::card(&authority.host, self.lists, r.id, self.csrf))
                     }
+                    // Without a verdict this column has the room.
+                    @if r.verdict.is_none() { (self.connection()) }
                     @if let Some(failure) = &r.failure {
                         section.card.bad {
                             h2 { "Failure" }
@@ -78,7 +80,7 @@ impl Detail<'_> {
                 }
                 div.column {
                     @if let Some(subject) = &r.subject { (process(subject)) }
-                    @if let Some(flow) = &r.flow { (self.connection(flow)) }
+                    @if r.verdict.is_some() { (self.connection()) }
                 }
             }
             @if r.kind == Kind::Flow { (self.exchanges()) }
@@ -140,7 +142,10 @@ impl Detail<'_> {
         }
     }
 
-    fn connection(&self, flow: &Flow) -> Markup {
+    fn connection(&self) -> Markup {
+        let Some(flow) = &self.record.flow else {
+            return html! {};
+        };
         html! {
             section.card {
                 h2 { "Connection" }

@@ -38,7 +38,7 @@ impl List<'_> {
                     div.live #live data-src=(format!("/live?{}", self.params.query(None))) hidden {
                         span.dot aria-hidden="true" {}
                         span #live-state role="status" { "connecting" }
-                        button.quiet #live-toggle type="button" aria-pressed="false" { "Pause" }
+                        button.quiet #live-toggle type="button" { "Pause" }
                     }
                     noscript { span.dim { "Reload the page for newer records." } }
                 } @else if !newest {
