@@ -1,5 +1,7 @@
 //! The dashboard in a real browser: headless Chromium, driven through chromedriver.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "browser/driver.rs"]
 mod driver;
 #[path = "dashboard/seed.rs"]
