@@ -212,6 +212,16 @@ const fn unspecified(addr: &[u8; 16]) -> bool {
         || matches!(addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
 }
 
+/// Whether an address is that of the resolver of its family.
+#[must_use]
+#[inline(always)]
+pub fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
+    match resolver(settings, endpoint) {
+        Ok(resolver) => resolver.addr == endpoint.addr && resolver.port == endpoint.port,
+        Err(_) => false,
+    }
+}
+
 /// The listener's address for a destination of this family.
 #[must_use]
 #[inline(always)]
@@ -332,11 +342,7 @@ pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<Passage, Denial> 
 /// [`Denial::Egress`].
 #[inline(always)]
 pub fn packet(settings: &Settings, packet: &Packet) -> Result<Passage, Denial> {
-    let to = &packet.destination;
-    let known = match resolver(settings, to) {
-        Ok(resolver) => resolver.addr == to.addr && resolver.port == to.port,
-        Err(_) => false,
-    };
+    let known = is_resolver(settings, &packet.destination);
     let transport = packet.protocol == TCP || packet.protocol == UDP;
     if known && transport && packet.plain {
         Ok(Passage::Resolver)

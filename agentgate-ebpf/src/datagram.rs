@@ -6,6 +6,7 @@
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, SocketState},
+    settings::Settings,
     verdict::{self, Passage},
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
@@ -40,6 +41,9 @@ pub(crate) fn gate_recvmsg6(ctx: SockAddrContext) -> i32 {
 fn try_send(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Refused> {
     let refused = Refused::at(destination);
     let settings = maps::settings().map_err(&refused)?;
+    if to_own_resolver(ctx, settings, &destination) {
+        return Ok(Passage::Resolver);
+    }
     let socket = describe(ctx);
     let passage =
         verdict::send(settings, &destination, socket.kind, socket.protocol, origin(ctx)).map_err(&refused)?;
@@ -48,6 +52,15 @@ fn try_send(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Ref
     remember(state, destination);
     write(ctx, &target);
     Ok(passage)
+}
+
+/// Whether a connected socket sends to the resolver that it was connected to. An IPv6 socket that is
+/// connected to a mapped address comes here with every send(2): the kernel passes it on to IPv4
+/// together with its address, which is the one written at connect(2).
+#[inline(always)]
+fn to_own_resolver(ctx: &SockAddrContext, settings: &Settings, destination: &Endpoint) -> bool {
+    let connected = maps::socket(sk(ctx)).is_some_and(|state| state.passage == Passage::Resolver as u32);
+    connected && verdict::is_resolver(settings, destination)
 }
 
 /// Keeps where a question was meant to go.
@@ -73,8 +86,7 @@ fn restore(ctx: &SockAddrContext, source: Endpoint) -> i32 {
 #[inline(always)]
 fn original(ctx: &SockAddrContext, source: &Endpoint) -> Option<Endpoint> {
     let settings = maps::settings().ok()?;
-    let resolver = verdict::resolver(settings, source).ok()?;
-    if resolver.addr != source.addr || resolver.port != source.port {
+    if !verdict::is_resolver(settings, source) {
         return None;
     }
     let state = maps::socket(sk(ctx))?;

@@ -64,6 +64,10 @@ def show(**values):
 
 /// Runs a test in namespaces of its own: those of one thread, and of what it starts.
 pub(crate) fn in_namespaces(test: impl FnOnce(&Lab) + Send) {
+    // One after another: a process that another thread is about to start holds every descriptor
+    // until its exec(2), also locks and mounts.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     std::thread::scope(|scope| {
         scope
             .spawn(|| {
