@@ -1,3 +1,5 @@
+//! Masking: what must not be seen, and what must stay as it is.
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
