@@ -5,13 +5,26 @@
 //! (one request). `control`, `dashboard`, `launch` and `cli` are what people meet; `app` owns every
 //! task.
 
+pub mod app;
 pub mod audit;
+pub mod cli;
 pub mod config;
+pub mod conn;
+pub mod control;
 pub mod dashboard;
+pub mod denials;
+pub mod drain;
+pub mod exchange;
+pub mod forward;
+pub mod http;
 pub mod kernel;
 pub mod launch;
 pub mod listen;
 pub mod model;
 pub mod policy;
 pub mod reload;
+pub mod session;
+pub mod sniff;
 pub mod store;
+pub mod telemetry;
+pub mod tls;

@@ -1,5 +1,10 @@
 //! A kernel for tests: flows are put in by hand.
-use std::{collections::HashMap, net::SocketAddr, sync::{Mutex, PoisonError}};
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
@@ -19,7 +24,12 @@ pub struct FakeKernel {
 impl Default for FakeKernel {
     fn default() -> Self {
         let (sender, receiver) = mpsc::channel(64);
-        Self { flows: Mutex::default(), settings: Mutex::default(), sender, receiver: Mutex::new(Some(receiver)) }
+        Self {
+            flows: Mutex::default(),
+            settings: Mutex::default(),
+            sender,
+            receiver: Mutex::new(Some(receiver)),
+        }
     }
 }
 
