@@ -178,10 +178,8 @@ async fn recorded(
             Ok(payload)
         }
         Err(error) => {
-            let blame = match error.code {
-                ErrorCode::PolicyInvalid | ErrorCode::Invalid => "policy",
-                _ => "gate",
-            };
+            let theirs = matches!(error.code, ErrorCode::PolicyInvalid | ErrorCode::Invalid);
+            let blame = if theirs { "policy" } else { "gate" };
             entry.record().failure = Some(Failure {
                 blame: blame.to_owned(),
                 code: format!("control_{}", error.code.as_str()),
@@ -230,7 +228,7 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
 fn status(context: &ControlContext) -> Payload {
     let health = context.audit.health();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    Payload::Status(StatusReport {
+    Payload::Status(Box::new(StatusReport {
         gate: (context.gate)(),
         policy: context.policy.status(),
         audit: AuditReport {
@@ -239,7 +237,7 @@ fn status(context: &ControlContext) -> Payload {
             queued: count(health.queued),
             written: health.written,
         },
-    })
+    }))
 }
 
 async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {
@@ -258,7 +256,7 @@ async fn show(context: &ControlContext, id: RecordId) -> Result<Payload, ErrorRe
     let store = Arc::clone(&context.store);
     let found = blocking(move || store.get(id)).await?.map_err(internal)?;
     found
-        .map(Payload::Record)
+        .map(|record| Payload::Record(Box::new(record)))
         .ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, format!("no record {id}")))
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn logs(
     let mut sent = HashMap::new();
     for record in newest.into_iter().rev() {
         sent.insert(record.id, record.state);
-        line.send(&Reply::item(Item::Record(record))).await?;
+        line.send(&Reply::item(Item::Record(Box::new(record)))).await?;
     }
     let Some(mut live) = live else {
         return line.send(&Reply::End).await;
@@ -59,7 +59,7 @@ pub(super) async fn logs(
                 if repeated || !matches(&record, &filter, pattern.as_ref()) {
                     continue;
                 }
-                Item::Record(Record::clone(&record))
+                Item::Record(Box::new(Record::clone(&record)))
             }
             Err(RecvError::Lagged(updates)) => Item::Missed { updates },
             Err(RecvError::Closed) => return line.send(&Reply::End).await,

@@ -17,7 +17,7 @@ use crate::{
     },
     model::{Kind, Mode, Record, RecordId, RequestHead, State, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
-    store::{Side, Store},
+    store::{Query, Side, Store},
 };
 
 /// A cgroup that no test runs in.
@@ -143,35 +143,25 @@ impl Gate {
         .unwrap()
     }
 
-    /// Notes of the control records, oldest first, with their state.
-    async fn notes(&self) -> Vec<(State, String)> {
-        let filter = LogFilter {
-            kind: Some(Kind::Control),
-            limit: 100,
-            ..LogFilter::default()
-        };
-        let items = self
-            .items(Request::Logs {
-                filter,
-                follow: false,
-            })
-            .await
-            .unwrap();
-        items
-            .into_iter()
-            .map(|item| match item {
-                Item::Record(record) => (record.state, record.note.unwrap()),
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    async fn stop(mut self) {
+    /// Returns the notes of the control records with their state, oldest first, when the last of them
+    /// is written.
+    async fn stop(mut self) -> Vec<(State, String)> {
         self.drain.send_replace(true);
         self.server.await.unwrap();
         if let Some(thread) = self.thread.take() {
             thread.drain(Duration::from_secs(5)).await;
         }
+        let query = Query {
+            kind: Some(Kind::Control),
+            limit: 100,
+            ..Query::default()
+        };
+        let records = self.context.store.query(&query).unwrap().records;
+        records
+            .into_iter()
+            .rev()
+            .map(|record| (record.state, record.note.unwrap()))
+            .collect()
     }
 }
 
@@ -227,7 +217,7 @@ async fn steers_the_policy_and_records_who_did() {
     };
     assert_eq!((status.policy.errors.len(), status.audit.healthy), (1, true));
 
-    let notes = gate.notes().await;
+    let notes = gate.stop().await;
     let who = format!(
         "by uid {} (pid {}, ",
         rustix::process::geteuid().as_raw(),
@@ -247,7 +237,6 @@ async fn steers_the_policy_and_records_who_did() {
         assert_eq!(*state, expect_state, "{note}");
         assert!(note.starts_with(&format!("{what}{who}")), "{note}");
     }
-    gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +260,7 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
     let page = gate
         .context
         .store
-        .query(&crate::store::Query {
+        .query(&Query {
             limit: 10,
             ..Default::default()
         })
@@ -350,7 +339,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         .iter()
         .flat_map(|item| match item {
             Item::Body { hex } => from_hex(hex).unwrap(),
-            other => panic!("{other:?}"),
+            other @ (Item::Record(_) | Item::Missed { .. }) => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(got, bytes);
@@ -374,7 +363,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         gate.ask(Request::CaExport).await.unwrap(),
         Payload::Ca { pem: "PEM".into() }
     );
-    let notes = gate.notes().await;
+    let notes = gate.stop().await;
     assert!(
         notes[0]
             .1
@@ -386,7 +375,6 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         "{notes:?}"
     );
     assert!(!notes.iter().any(|(_, note)| note.contains("secret")));
-    gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -409,7 +397,7 @@ async fn what_is_no_request_gets_one_answer() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         let got = gate.raw(bytes, end).await.map(|reply| match reply {
             Reply::Error(error) => error.code,
-            other => panic!("{other:?}"),
+            other @ (Reply::Ok(_) | Reply::Item(_) | Reply::End) => panic!("{other:?}"),
         });
         assert_eq!(got, expect, "{shown}");
     }
