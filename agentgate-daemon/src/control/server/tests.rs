@@ -15,7 +15,7 @@ use crate::{
         peer::{Process, unified_path},
         wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
     },
-    model::{Kind, Mode, Record, RecordId, RequestHead, State, Timestamp},
+    model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, State, Subject, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
     store::{Query, Side, Store},
 };
@@ -274,6 +274,55 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let gate = Gate::start(
+        unified_path(&own).unwrap(),
+        Bounds {
+            refusals: 1,
+            ..BOUNDS
+        },
+    );
+    let socket = gate.socket.clone();
+    let attempts = 200;
+    let held = tokio::task::spawn_blocking(move || {
+        (0..attempts)
+            .map(|_| StdUnixStream::connect(&socket).unwrap())
+            .collect::<Vec<_>>()
+    });
+    let held = held.await.unwrap();
+    // Each is closed by the daemon, with or without an answer.
+    let closed = tokio::task::spawn_blocking(move || {
+        for mut stream in held {
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+    });
+    closed.await.unwrap();
+    // One more that is answered, after all of them, carries the count. While the last record is being
+    // written it may be dropped like the others.
+    let mut more = 0;
+    timeout(Duration::from_secs(10), async {
+        loop {
+            more += 1;
+            match gate.ask(Request::Status).await {
+                Err(ClientError::Refused(error)) => break assert_eq!(error.code, ErrorCode::Guarded),
+                Err(ClientError::Io(_) | ClientError::Protocol(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    let notes = gate.stop().await;
+    let counted = |note: &str| match note.split_once("(and ") {
+        Some((_, rest)) => 1 + rest.split_once(" attempts").unwrap().0.parse::<usize>().unwrap(),
+        None => 1,
+    };
+    let total: usize = notes.iter().map(|(_, note)| counted(note)).sum();
+    assert_eq!(total, attempts + more);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_changed_that_cannot_be_recorded() {
     let mut gate = Gate::start(ELSEWHERE, BOUNDS);
     gate.thread.take().unwrap().drain(Duration::from_secs(5)).await;
@@ -323,6 +372,17 @@ async fn enrolment_says_where_and_the_failure_why() {
 async fn tokens_and_bodies_are_given_and_recorded() {
     let gate = Gate::start(ELSEWHERE, BOUNDS);
     let mut record = Record::new(Kind::Exchange, Timestamp::now());
+    record.subject = Some(Subject {
+        session: SessionId("s@1".into()),
+        pid: 1,
+        uid: 0,
+        start: None,
+        comm: "curl".into(),
+        exe: None,
+        cmdline: vec!["curl".into(), "--user".into(), "me:hunter2hunter2".into()],
+        ancestors: Vec::new(),
+        cgroup: "/x".into(),
+    });
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut head = RequestHead::default();
     head.body.bytes = bytes.clone().into();
@@ -354,7 +414,11 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     assert!(
         matches!(gate.ask(Request::Dashboard).await.unwrap(), Payload::Dashboard { url, .. } if url.ends_with("#secret"))
     );
-    assert!(matches!(gate.ask(Request::Show { id }).await.unwrap(), Payload::Record(r) if r.id == id));
+    let Payload::Record(shown) = gate.ask(Request::Show { id }).await.unwrap() else {
+        panic!("a record")
+    };
+    assert_eq!(shown.id, id);
+    assert!(!format!("{shown:?}").contains("hunter2hunter2"), "{shown:?}");
     assert_eq!(
         code(gate.ask(Request::Show { id: RecordId(999) }).await),
         ErrorCode::NotFound
