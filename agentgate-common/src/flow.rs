@@ -9,7 +9,10 @@ pub const INET6: u16 = 10;
 
 /// An address and port. IPv4 is held as IPv4-mapped IPv6 (`::ffff:a.b.c.d`, RFC 4291 2.5.5.2);
 /// `family` says which socket family it came through.
-#[repr(C)]
+///
+/// Aligned to four bytes, which changes no layout, so that the programs compare words: the BPF
+/// target reads what may be unaligned byte by byte.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// Address in network byte order.

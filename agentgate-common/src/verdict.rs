@@ -118,12 +118,37 @@ pub const fn counter(hook: crate::event::Hook, outcome: u8) -> u32 {
     hook as u32 * OUTCOMES + outcome as u32 % OUTCOMES
 }
 
-/// An IPv4 address as the last four of sixteen bytes, `None` for a native IPv6 one.
+/// The four words of an address, each holding its bytes in network order.
+#[must_use]
+#[inline(always)]
+pub const fn words(addr: &[u8; 16]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *addr;
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}
+
+/// The reverse of [`words`].
+#[must_use]
+#[inline(always)]
+pub const fn bytes([first, second, third, fourth]: [u32; 4]) -> [u8; 16] {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    let ([i, j, k, l], [m, n, o, p]) = (third.to_ne_bytes(), fourth.to_ne_bytes());
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+/// The third word of a mapped address.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// The IPv4 address of a mapped one, `None` for a native IPv6 address.
 #[must_use]
 #[inline(always)]
 pub const fn mapped(addr: &[u8; 16]) -> Option<[u8; 4]> {
-    match *addr {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+    match words(addr) {
+        [0, 0, MAPPED, v4] => Some(v4.to_ne_bytes()),
         _ => None,
     }
 }
@@ -131,8 +156,8 @@ pub const fn mapped(addr: &[u8; 16]) -> Option<[u8; 4]> {
 /// The IPv4-mapped form of an address.
 #[must_use]
 #[inline(always)]
-pub const fn map_v4([a, b, c, d]: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+pub const fn map_v4(v4: [u8; 4]) -> [u8; 16] {
+    bytes([0, 0, MAPPED, u32::from_ne_bytes(v4)])
 }
 
 /// `::1`.
@@ -145,10 +170,11 @@ pub const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
 #[must_use]
 #[inline(always)]
 pub const fn is_loopback(addr: &[u8; 16]) -> bool {
-    match mapped(addr) {
-        Some([127, ..] | [0, 0, 0, 0]) => true,
-        Some(_) => false,
-        None => matches!(addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 | 1]),
+    const ONE: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
+    match words(addr) {
+        [0, 0, MAPPED, v4] => v4 == 0 || v4.to_ne_bytes()[0] == 127,
+        [0, 0, 0, last] => last == 0 || last == ONE,
+        _ => false,
     }
 }
 
@@ -208,8 +234,7 @@ pub fn resolver(settings: &Settings, destination: &Endpoint) -> Result<Endpoint,
 
 #[inline(always)]
 const fn unspecified(addr: &[u8; 16]) -> bool {
-    matches!(mapped(addr), Some([0, 0, 0, 0]))
-        || matches!(addr, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    matches!(words(addr), [0, 0, 0 | MAPPED, 0])
 }
 
 /// Whether an address is that of the resolver of its family.
@@ -217,7 +242,7 @@ const fn unspecified(addr: &[u8; 16]) -> bool {
 #[inline(always)]
 pub fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
     match resolver(settings, endpoint) {
-        Ok(resolver) => resolver.addr == endpoint.addr && resolver.port == endpoint.port,
+        Ok(resolver) => words(&resolver.addr) == words(&endpoint.addr) && resolver.port == endpoint.port,
         Err(_) => false,
     }
 }

@@ -25,12 +25,12 @@ use crate::{
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn gate_connect4(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::Connect4, try_connect(&ctx, read4(&ctx)))
+    answer(&ctx, Hook::Connect4, try_connect::<Inet>(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::Connect6, try_connect(&ctx, read6(&ctx)))
+    answer(&ctx, Hook::Connect6, try_connect::<Inet6>(&ctx))
 }
 
 /// What the kernel is told: 1 goes on with the address as it stands, 0 is EPERM.
@@ -49,7 +49,8 @@ pub(crate) fn answer(ctx: &SockAddrContext, hook: Hook, result: Result<Passage, 
 }
 
 #[inline(always)]
-fn try_connect(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Refused> {
+fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
+    let destination = F::read(ctx);
     let refused = Refused::at(destination);
     let settings = maps::settings().map_err(&refused)?;
     let socket = describe(ctx);
@@ -72,7 +73,7 @@ fn try_connect(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, 
     if passage == Passage::Resolver {
         remember(state, destination);
     }
-    write(ctx, &target);
+    F::write(ctx, &target);
     Ok(passage)
 }
 
@@ -111,80 +112,85 @@ pub(crate) fn origin(ctx: &SockAddrContext) -> Origin {
     }
 }
 
-/// The address of an IPv4 call.
-#[inline(always)]
-pub(crate) fn read4(ctx: &SockAddrContext) -> Endpoint {
-    let raw = ctx.sock_addr;
-    // SAFETY: the context is valid while the program runs; volatile keeps the loads four bytes
-    // wide, as the verifier wants them.
-    let (ip, port) = unsafe {
-        (
-            (&raw const (*raw).user_ip4).read_volatile(),
-            (&raw const (*raw).user_port).read_volatile(),
-        )
-    };
-    Endpoint {
-        addr: verdict::map_v4(ip.to_ne_bytes()),
-        port: u16::from_be(port as u16),
-        family: INET,
-    }
+/// The family of a call: a hook may touch the address of its own family only, which the verifier
+/// has to see without knowing any value.
+pub(crate) trait Family {
+    /// The address of a call.
+    fn read(ctx: &SockAddrContext) -> Endpoint;
+    /// Replaces the address of a call.
+    fn write(ctx: &SockAddrContext, endpoint: &Endpoint);
 }
 
-/// The address of an IPv6 call.
-#[inline(always)]
-pub(crate) fn read6(ctx: &SockAddrContext) -> Endpoint {
-    let raw = ctx.sock_addr;
-    // SAFETY: as in `read4`.
-    let (words, port) = unsafe {
-        (
-            [
-                (&raw const (*raw).user_ip6[0]).read_volatile(),
-                (&raw const (*raw).user_ip6[1]).read_volatile(),
-                (&raw const (*raw).user_ip6[2]).read_volatile(),
-                (&raw const (*raw).user_ip6[3]).read_volatile(),
-            ],
-            (&raw const (*raw).user_port).read_volatile(),
-        )
-    };
-    Endpoint {
-        addr: join(words),
-        port: u16::from_be(port as u16),
-        family: INET6,
-    }
-}
+/// Calls of IPv4 sockets.
+pub(crate) struct Inet;
+/// Calls of IPv6 sockets.
+pub(crate) struct Inet6;
 
-/// Replaces the address of a call, in the family of the call.
-#[inline(always)]
-pub(crate) fn write(ctx: &SockAddrContext, endpoint: &Endpoint) {
-    let raw: *mut bpf_sock_addr = ctx.sock_addr;
-    let port = u32::from(endpoint.port.to_be());
-    let words = split(&endpoint.addr);
-    // SAFETY: as in `read4`; each hook may write the address of its own family.
-    unsafe {
-        if endpoint.family == INET {
-            (&raw mut (*raw).user_ip4).write_volatile(words[3]);
-        } else {
-            (&raw mut (*raw).user_ip6[0]).write_volatile(words[0]);
-            (&raw mut (*raw).user_ip6[1]).write_volatile(words[1]);
-            (&raw mut (*raw).user_ip6[2]).write_volatile(words[2]);
-            (&raw mut (*raw).user_ip6[3]).write_volatile(words[3]);
+impl Family for Inet {
+    #[inline(always)]
+    fn read(ctx: &SockAddrContext) -> Endpoint {
+        let raw = ctx.sock_addr;
+        // SAFETY: the context is valid while the program runs; volatile keeps the loads four bytes
+        // wide, as the verifier wants them.
+        let (ip, port) = unsafe {
+            (
+                (&raw const (*raw).user_ip4).read_volatile(),
+                (&raw const (*raw).user_port).read_volatile(),
+            )
+        };
+        Endpoint {
+            addr: verdict::map_v4(ip.to_ne_bytes()),
+            port: u16::from_be(port as u16),
+            family: INET,
         }
-        (&raw mut (*raw).user_port).write_volatile(port);
+    }
+
+    #[inline(always)]
+    fn write(ctx: &SockAddrContext, endpoint: &Endpoint) {
+        let raw: *mut bpf_sock_addr = ctx.sock_addr;
+        let [.., v4] = verdict::words(&endpoint.addr);
+        // SAFETY: as in `read`.
+        unsafe {
+            (&raw mut (*raw).user_ip4).write_volatile(v4);
+            (&raw mut (*raw).user_port).write_volatile(u32::from(endpoint.port.to_be()));
+        }
     }
 }
 
-/// Sixteen address bytes of four words that hold them in network byte order.
-#[inline(always)]
-pub(crate) fn join(words: [u32; 4]) -> [u8; 16] {
-    let [a, b, c, d] = words.map(u32::to_ne_bytes);
-    [
-        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
-    ]
-}
+impl Family for Inet6 {
+    #[inline(always)]
+    fn read(ctx: &SockAddrContext) -> Endpoint {
+        let raw = ctx.sock_addr;
+        // SAFETY: as for IPv4.
+        let (words, port) = unsafe {
+            (
+                [
+                    (&raw const (*raw).user_ip6[0]).read_volatile(),
+                    (&raw const (*raw).user_ip6[1]).read_volatile(),
+                    (&raw const (*raw).user_ip6[2]).read_volatile(),
+                    (&raw const (*raw).user_ip6[3]).read_volatile(),
+                ],
+                (&raw const (*raw).user_port).read_volatile(),
+            )
+        };
+        Endpoint {
+            addr: verdict::bytes(words),
+            port: u16::from_be(port as u16),
+            family: INET6,
+        }
+    }
 
-/// The reverse of [`join`].
-#[inline(always)]
-fn split(addr: &[u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *addr;
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+    #[inline(always)]
+    fn write(ctx: &SockAddrContext, endpoint: &Endpoint) {
+        let raw: *mut bpf_sock_addr = ctx.sock_addr;
+        let [a, b, c, d] = verdict::words(&endpoint.addr);
+        // SAFETY: as for IPv4.
+        unsafe {
+            (&raw mut (*raw).user_ip6[0]).write_volatile(a);
+            (&raw mut (*raw).user_ip6[1]).write_volatile(b);
+            (&raw mut (*raw).user_ip6[2]).write_volatile(c);
+            (&raw mut (*raw).user_ip6[3]).write_volatile(d);
+            (&raw mut (*raw).user_port).write_volatile(u32::from(endpoint.port.to_be()));
+        }
+    }
 }

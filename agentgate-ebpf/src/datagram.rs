@@ -12,33 +12,34 @@ use agentgate_common::{
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{answer, describe, origin, read4, read6, sk, write},
+    connect::{Family, Inet, Inet6, answer, describe, origin, sk},
     error::Refused,
     maps,
 };
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn gate_sendmsg4(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::SendMsg4, try_send(&ctx, read4(&ctx)))
+    answer(&ctx, Hook::SendMsg4, try_send::<Inet>(&ctx))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn gate_sendmsg6(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::SendMsg6, try_send(&ctx, read6(&ctx)))
+    answer(&ctx, Hook::SendMsg6, try_send::<Inet6>(&ctx))
 }
 
 #[cgroup_sock_addr(recvmsg4)]
 pub(crate) fn gate_recvmsg4(ctx: SockAddrContext) -> i32 {
-    restore(&ctx, read4(&ctx))
+    restore::<Inet>(&ctx)
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 pub(crate) fn gate_recvmsg6(ctx: SockAddrContext) -> i32 {
-    restore(&ctx, read6(&ctx))
+    restore::<Inet6>(&ctx)
 }
 
 #[inline(always)]
-fn try_send(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Refused> {
+fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
+    let destination = F::read(ctx);
     let refused = Refused::at(destination);
     let settings = maps::settings().map_err(&refused)?;
     if to_own_resolver(ctx, settings, &destination) {
@@ -50,7 +51,7 @@ fn try_send(ctx: &SockAddrContext, destination: Endpoint) -> Result<Passage, Ref
     let target = verdict::resolver(settings, &destination).map_err(&refused)?;
     let state = maps::socket_or_new(sk(ctx)).map_err(&refused)?;
     remember(state, destination);
-    write(ctx, &target);
+    F::write(ctx, &target);
     Ok(passage)
 }
 
@@ -76,9 +77,9 @@ pub(crate) fn remember(state: &mut SocketState, destination: Endpoint) {
 /// Shows an answer of the resolver as coming from where the question was meant to go. Always 1: the
 /// kernel admits no other answer from this hook.
 #[inline(always)]
-fn restore(ctx: &SockAddrContext, source: Endpoint) -> i32 {
-    if let Some(original) = original(ctx, &source) {
-        write(ctx, &original);
+fn restore<F: Family>(ctx: &SockAddrContext) -> i32 {
+    if let Some(original) = original(ctx, &F::read(ctx)) {
+        F::write(ctx, &original);
     }
     1
 }

@@ -7,34 +7,29 @@ use agentgate_common::{
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{describe, join, read4, read6, sk, write},
+    connect::{Family, Inet, Inet6, describe, sk},
     maps,
 };
 
 #[cgroup_sock_addr(getpeername4)]
 pub(crate) fn gate_getpeer4(ctx: SockAddrContext) -> i32 {
-    show(&ctx, read4(&ctx))
+    show::<Inet>(&ctx)
 }
 
 #[cgroup_sock_addr(getpeername6)]
 pub(crate) fn gate_getpeer6(ctx: SockAddrContext) -> i32 {
-    show(&ctx, read6(&ctx))
+    show::<Inet6>(&ctx)
 }
 
 /// Always 1: the kernel admits no other answer from this hook.
 #[inline(always)]
-fn show(ctx: &SockAddrContext, peer: Endpoint) -> i32 {
+fn show<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let peer = F::read(ctx);
     if let Some(original) = original(ctx, &peer) {
         // An IPv4 call shows IPv4 only, whatever the socket was when it connected
         // (IPV6_ADDRFORM turns one into the other).
         if peer.family == INET6 || verdict::mapped(&original.addr).is_some() {
-            write(
-                ctx,
-                &Endpoint {
-                    family: peer.family,
-                    ..original
-                },
-            );
+            F::write(ctx, &original);
         }
     }
     1
@@ -76,7 +71,7 @@ fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     let (addr, family) = if verdict::mapped(&peer.addr).is_some() {
         (verdict::map_v4(ip4.to_ne_bytes()), INET)
     } else {
-        (join(ip6), INET6)
+        (verdict::bytes(ip6), INET6)
     };
     maps::peer(&FlowKey {
         local: Endpoint {

@@ -17,7 +17,6 @@ use aya_ebpf::{
 };
 
 use crate::{
-    connect::join,
     emit::{self, Socket},
     error::Refused,
     maps,
@@ -90,7 +89,7 @@ fn local(ctx: &SockOpsContext) -> Endpoint {
     let addr = if ctx.family() == u32::from(INET) {
         verdict::map_v4(ip4.to_ne_bytes())
     } else {
-        join(words)
+        verdict::bytes(words)
     };
     let family = if verdict::mapped(&addr).is_some() {
         INET

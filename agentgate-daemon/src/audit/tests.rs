@@ -1,3 +1,5 @@
+//! The audit log against a store, a full queue and a failing disk.
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,

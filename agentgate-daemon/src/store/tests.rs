@@ -1,3 +1,5 @@
+//! The store: what is written is read, also after a crash.
+
 use std::{
     os::unix::fs::PermissionsExt as _,
     sync::{Arc, atomic::Ordering},

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::inside::Lab;
+use super::{inside::Lab, namespace};
 
 /// From start to READY=1: loading eBPF and opening a store take well under a second; a debug build on
 /// a busy machine takes more.
@@ -29,6 +29,8 @@ const STOP: Duration = Duration::from_secs(15);
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
+    /// Kept open, because the daemon also tells of its end.
+    _notify: UnixDatagram,
 }
 
 impl Daemon {
@@ -90,6 +92,18 @@ impl Lab {
         self.root().join("etc/agentgate/policy.toml")
     }
 
+    /// Puts the daemon's state on a disk of its own, small enough to be filled.
+    pub(crate) fn mount_small_disk(&self) -> anyhow::Result<()> {
+        let state = self.state();
+        fs::create_dir_all(&state)?;
+        namespace::mount_small_disk(&state)
+    }
+
+    /// Where the daemon keeps its store.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root().join("var/lib/agentgate")
+    }
+
     /// Writes configuration and the policy that scenarios start from.
     pub(crate) fn write_settings(&self) -> anyhow::Result<()> {
         let etc = self.root().join("etc/agentgate");
@@ -138,12 +152,7 @@ impl Lab {
     /// `agentctl` on the lab's settings.
     pub(crate) fn agentctl(&self) -> Command {
         let mut command = Command::new(&self.programs.agentctl);
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--root")
-            .arg(self.root());
-        command.kill_on_drop(true);
+        command.arg("--root").arg(self.root()).kill_on_drop(true);
         command
     }
 
@@ -184,7 +193,11 @@ impl Lab {
                 Err(_) => anyhow::bail!("agentgated is not ready after {START:?}\n{}", tail(&log)),
             },
         }
-        self.daemon = Some(Daemon { child, log });
+        self.daemon = Some(Daemon {
+            child,
+            log,
+            _notify: notify,
+        });
         Ok(())
     }
 }

@@ -219,8 +219,8 @@ mod tests {
             "flow":{"cookie":1,"original":"198.51.100.10:443","pid":42,"uid":0,"gid":0,"comm":"curl",
             "cgroup":9,"connected_ns":1},"authority":{"host":"open.example","port":443},"protocol":"http/2",
             "verdict":{"action":"allow","rule":"allow:open.example","reason":"listed"},"flags":[],
-            "request":{"method":"GET","scheme":"https","target":"/","version":"HTTP/2.0","headers":[],
-            "body":{"total":0,"truncated":false}},"response":{"status":200,"version":"HTTP/2.0","headers":[],
+            "request":{"method":"GET","scheme":"https","target":"/","version":"HTTP/2","headers":[],
+            "body":{"total":0,"truncated":false}},"response":{"status":200,"version":"HTTP/2","headers":[],
             "body":{"total":0,"truncated":false},"first_byte_us":5},"bytes_up":0,"bytes_down":0,
             "failure":null,"note":null}"#,
         )
@@ -232,7 +232,7 @@ mod tests {
             action: Some("allow"),
             rule: Some("allow:"),
             protocol: Some("http/2"),
-            version: Some("HTTP/2.0"),
+            version: Some("HTTP/2"),
             status: Some(200),
             original: Some("198.51.100.10:443"),
             ..Pattern::default()

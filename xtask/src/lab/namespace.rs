@@ -71,6 +71,11 @@ pub(crate) fn dress(dir: &Path, name_server: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Mounts a file system of 32 MiB; it goes with the mount namespace.
+pub(crate) fn mount_small_disk(at: &Path) -> anyhow::Result<()> {
+    mount("tmpfs", at, "tmpfs", MountFlags::empty(), c"size=32m,mode=0700").context("mount a small disk")
+}
+
 /// What names the namespace behind a link such as `/proc/self/ns/net`: its inode number.
 pub(crate) fn inode(link: &str) -> anyhow::Result<u64> {
     Ok(fs::metadata(link).with_context(|| link.to_owned())?.ino())

@@ -111,8 +111,9 @@ async fn attend(orders: &Orders) -> anyhow::Result<bool> {
         // It may be gone already: the terminal sends Ctrl-C to both.
         let _gone = kill_process(pid, Signal::TERM);
     }
-    tokio::time::timeout(PATIENCE, inner.wait())
-        .await
-        .context("the inner process does not end: killed")??;
-    anyhow::bail!("{asked} before the end")
+    let status = tokio::time::timeout(PATIENCE, inner.wait()).await;
+    // Ctrl-C is also how a person ends the demo: the inner process knows whether it was too early.
+    Ok(status
+        .context("the inner process does not end: killed")??
+        .success())
 }

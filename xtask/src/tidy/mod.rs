@@ -31,8 +31,10 @@ const MACHINE_PATHS: [&str; 3] = [
     concat!("/Us", "ers/"),
 ];
 /// Where `unsafe` may be.
-const UNSAFE_PLACES: [&str; 5] = [
+const UNSAFE_PLACES: [&str; 7] = [
+    "agentgate-daemon/src/control/peer.rs",
     "agentgate-daemon/src/kernel/",
+    "agentgate-daemon/tests/",
     "agentgate-daemon/src/launch/",
     "agentgate-common/src/pod.rs",
     "agentgate-ebpf/",

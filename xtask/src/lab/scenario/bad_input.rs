@@ -147,6 +147,6 @@ async fn no_server_name(lab: &mut Lab) -> anyhow::Result<crate::lab::row::Row> {
             ..FLOW
         });
     let row = case.run(lab).await;
-    lab.steer(&["mode", "blocklist"]).await?;
+    lab.steer(&["mode", "default"]).await?;
     row
 }

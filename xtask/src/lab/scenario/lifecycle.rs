@@ -1,13 +1,25 @@
 //! The daemon's life under an agent that goes on: policy changes, death, restart, a rival.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use fake_internet::world::{OPEN, UNLISTED};
 use tokio::time::timeout;
 
 use super::Scenario;
-use crate::lab::{agent, case::since, daemon::policy, inside::Lab, row::Row};
+use crate::lab::{
+    agent,
+    case::since,
+    daemon::policy,
+    inside::Lab,
+    log::{Pattern, Record},
+    row::Row,
+};
 
 const OPEN_URL: &str = "https://open.example/";
 const UNLISTED_URL: &str = "https://unlisted.example/";
@@ -31,6 +43,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         }),
         Scenario::Story("stopped in good order: refused; started: flows again", |lab| {
             Box::pin(stopped(lab))
+        }),
+        Scenario::Story("kill -9 in the middle of an answer", |lab| {
+            Box::pin(killed_in_the_middle(lab))
+        }),
+        Scenario::Story("a full disk: refused; room again: flows again", |lab| {
+            Box::pin(full_disk(lab))
         }),
         Scenario::Story("a config with an unknown key is refused", |lab| {
             Box::pin(unknown_key(lab))
@@ -197,6 +215,105 @@ async fn gap(lab: &mut Lab, row: &mut Row, agent: &mut agent::LongAgent) -> anyh
     Ok(())
 }
 
+async fn killed_in_the_middle(lab: &mut Lab) -> anyhow::Result<Row> {
+    let mut row = Row::new("", "curl a stream of events, kill -9, restart");
+    let mark = lab.newest().await?;
+    let curl = ["curl", "-sSN", "https://open.example/sse?n=600&ms=100"].map(str::to_owned);
+    let client = tokio::spawn(agent::finish(lab.inside(&curl)));
+    let streaming = |s: &fake_internet::Snapshot| s.requests_to(OPEN).any(|r| r.target.contains("n=600"));
+    let came = lab
+        .internet
+        .journal
+        .wait_for(Duration::from_secs(20), streaming)
+        .await;
+    row.expect(came, || "the request did not arrive".to_owned());
+    lab.daemon
+        .take()
+        .context("the daemon does not run")?
+        .kill()
+        .await?;
+    let ended = client.await??;
+    row.saw(&format!("exit {}", ended.code));
+    row.expect(ended.code != 0, || {
+        "curl took half an answer for a whole one".to_owned()
+    });
+    lab.start_daemon().await?;
+    let pattern = Pattern {
+        kind: Some("exchange"),
+        host: Some(OPEN),
+        state: Some("failed"),
+        blame: Some("gate"),
+        ..Pattern::default()
+    };
+    let records = lab.records_with(mark, &pattern).await?;
+    match records.iter().find(|record| pattern.matches(record)) {
+        Some(record) => row.log = record.summary(),
+        None => row.differs.push(format!(
+            "the exchange is not recorded as interrupted: {}",
+            records.iter().map(Record::summary).collect::<Vec<_>>().join("; ")
+        )),
+    }
+    Ok(row)
+}
+
+/// What cannot be recorded must not pass.
+async fn full_disk(lab: &mut Lab) -> anyhow::Result<Row> {
+    let mut row = Row::new("", "fill the disk under the store, fetch; make room, fetch");
+    let mut agent = lab.start_agent()?;
+    fetch(&mut row, &mut agent, OPEN_URL, "200", "before").await?;
+    let filler = lab.state().join("filler");
+    let full = fill(&filler)?;
+    row.saw(&format!("{full} bytes fill the disk"));
+    // Pages that the store holds already are its own to use, so it may go on for a while.
+    let mut refused = None;
+    for _ in 0..200 {
+        let before = lab.internet.journal.snapshot();
+        let got = agent.fetch("https://open.example/bytes/200000").await?;
+        if got != "200" {
+            let arrived = since(&before, lab.internet.journal.snapshot())
+                .requests_to(OPEN)
+                .count();
+            refused = Some((got, arrived));
+            break;
+        }
+    }
+    match refused {
+        Some((got, arrived)) => {
+            row.saw(&format!("full: {got}"));
+            row.origin = format!("requests after that: {arrived}");
+            row.expect(arrived == 0, || format!("{arrived} unrecorded requests arrived"));
+        }
+        None => row
+            .differs
+            .push("200 requests passed with a full disk".to_owned()),
+    }
+    fs::remove_file(&filler)?;
+    // The store is tried again within a second; each fetch until then is refused.
+    let began = Instant::now();
+    let mut got = agent.fetch(OPEN_URL).await?;
+    while got != "200" && began.elapsed() < Duration::from_secs(10) {
+        got = agent.fetch(OPEN_URL).await?;
+    }
+    row.saw(&format!("room again: {got}"));
+    row.expect(got == "200", || format!("room again, still: {got}"));
+    agent.finish().await?;
+    Ok(row)
+}
+
+/// Writes until the disk is full; gives how much it took.
+fn fill(path: &Path) -> anyhow::Result<u64> {
+    let mut file = fs::File::create(path)?;
+    // In small pieces, so that no room for one page is left.
+    let mut written = 0;
+    loop {
+        match file.write(&[0; 4096]) {
+            Ok(n) => written += n as u64,
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(written),
+            Err(error) => return Err(error).context("fill the disk"),
+        }
+    }
+}
+
 async fn unknown_key(lab: &mut Lab) -> anyhow::Result<Row> {
     let mut row = Row::new("", "agentgated --check-config");
     let path = lab.dir.join("unknown.toml");
@@ -209,7 +326,7 @@ async fn unknown_key(lab: &mut Lab) -> anyhow::Result<Row> {
         .arg(lab.root())
         .arg("--check-config")
         .kill_on_drop(true);
-    let output = timeout(std::time::Duration::from_secs(10), command.output()).await??;
+    let output = timeout(Duration::from_secs(10), command.output()).await??;
     let said =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     row.saw(said.lines().next().unwrap_or_default());

@@ -70,9 +70,14 @@ fn all() -> Vec<Scenario> {
 pub(crate) async fn run_suite(lab: &mut Lab, filter: Option<&str>) -> anyhow::Result<bool> {
     let bare = run(lab, bare::scenarios(), filter).await;
     lab.write_settings()?;
+    lab.mount_small_disk()?;
     lab.start_daemon().await?;
     let rest = run(lab, all(), filter).await;
-    Ok(close(&[bare, rest].concat()))
+    let all_well = close(&[bare, rest].concat());
+    if !all_well && let Some(daemon) = &lab.daemon {
+        println!("the daemon's log ends:\n{}", daemon.log_tail());
+    }
+    Ok(all_well)
 }
 
 /// Runs what needs no daemon; true when all passed.
@@ -99,11 +104,6 @@ async fn run(lab: &mut Lab, scenarios: Vec<Scenario>, filter: Option<&str>) -> V
         }
         for detail in row.details.lines() {
             println!("       | {detail}");
-        }
-        if !row.ok()
-            && let Some(daemon) = &lab.daemon
-        {
-            println!("       the daemon's log ends:\n{}", daemon.log_tail());
         }
         rows.push(row);
     }

@@ -87,7 +87,7 @@ fn allowed() -> Vec<Case> {
         .logs(at(
             OPEN,
             Pattern {
-                version: Some("HTTP/2.0"),
+                version: Some("HTTP/2"),
                 ..DONE
             },
         )),
