@@ -247,16 +247,6 @@ pub fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
     }
 }
 
-/// Whether an address is that of the resolver of its family.
-#[must_use]
-#[inline(always)]
-pub fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
-    match resolver(settings, endpoint) {
-        Ok(resolver) => resolver.addr == endpoint.addr && resolver.port == endpoint.port,
-        Err(_) => false,
-    }
-}
-
 /// The listener's address for a destination of this family.
 #[must_use]
 #[inline(always)]
