@@ -61,9 +61,10 @@ pub struct PolicyHandle(Arc<Inner>);
 struct Inner {
     paths: PolicyPaths,
     current: ArcSwap<Policy>,
+    status: ArcSwap<PolicyStatus>,
     /// Held from reading to installing and through edits, so that neither is overtaken by an older
-    /// reading of the same files.
-    status: Mutex<PolicyStatus>,
+    /// reading of the same files. Whoever only asks does not wait for the disk.
+    changing: Mutex<()>,
     generation: watch::Sender<u64>,
 }
 
@@ -89,7 +90,8 @@ impl PolicyHandle {
         Self(Arc::new(Inner {
             paths,
             current: ArcSwap::from_pointee(policy),
-            status: Mutex::new(status),
+            status: ArcSwap::from_pointee(status),
+            changing: Mutex::new(()),
             generation: watch::Sender::new(1),
         }))
     }
@@ -103,7 +105,7 @@ impl PolicyHandle {
     /// What is in force, and what is wrong with what is on disk.
     #[must_use]
     pub fn status(&self) -> PolicyStatus {
-        self.lock().clone()
+        PolicyStatus::clone(&self.0.status.load())
     }
 
     /// Reads the files again and installs what they say. Reads and compiles on the calling thread.
@@ -115,11 +117,12 @@ impl PolicyHandle {
         reason = "both answers are the status, and callers treat them alike"
     )]
     pub fn reload(&self) -> Result<PolicyStatus, PolicyStatus> {
-        let mut status = self.lock();
-        if self.reload_locked(&mut status) {
-            Ok(status.clone())
+        let changing = self.change();
+        let status = self.install(&changing);
+        if status.errors.is_empty() {
+            Ok(status)
         } else {
-            Err(status.clone())
+            Err(status)
         }
     }
 
@@ -138,10 +141,10 @@ impl PolicyHandle {
     /// Where the pattern is none, the file cannot be replaced, or it was replaced but the policy as a
     /// whole does not compile.
     pub fn edit_list(&self, list: List, edit: Edit, pattern: &str) -> Result<bool, EditError> {
-        let mut status = self.lock();
+        let changing = self.change();
         let changed = edit::edit_list(&self.0.paths.lists, list, edit, pattern)?;
         if changed {
-            self.in_force(&mut status)?;
+            self.in_force(&changing)?;
         }
         Ok(changed)
     }
@@ -154,9 +157,9 @@ impl PolicyHandle {
     /// Where the file cannot be replaced, or it was replaced but the policy as a whole does not
     /// compile.
     pub fn set_mode(&self, mode: Option<Mode>) -> Result<PolicyStatus, EditError> {
-        let mut status = self.lock();
+        let changing = self.change();
         edit::set_mode(&self.0.paths.mode, mode)?;
-        self.in_force(&mut status)
+        self.in_force(&changing)
     }
 
     /// Reloads whenever the files change, until `drain` turns true or its sender is gone. A burst of
@@ -168,52 +171,60 @@ impl PolicyHandle {
         watcher::run(self, drain).await
     }
 
-    fn in_force(&self, status: &mut PolicyStatus) -> Result<PolicyStatus, EditError> {
-        if self.reload_locked(status) {
-            Ok(status.clone())
+    fn in_force(&self, changing: &MutexGuard<'_, ()>) -> Result<PolicyStatus, EditError> {
+        let status = self.install(changing);
+        if status.errors.is_empty() {
+            Ok(status)
         } else {
             Err(EditError::NotInForce {
-                errors: status.errors.clone(),
+                errors: status.errors,
             })
         }
     }
 
-    /// Whether the files were good; `status` says the rest.
-    fn reload_locked(&self, status: &mut PolicyStatus) -> bool {
+    /// Installs what the files say, if it is good. `errors` in the status tells which.
+    fn install(&self, _changing: &MutexGuard<'_, ()>) -> PolicyStatus {
         let loaded = files::compile(&self.0.paths);
+        let mut status = self.status();
         status.tried_at = Timestamp::now();
         match loaded {
             Ok(loaded) => {
                 let summary = loaded.policy.summary();
                 // The same policy again is not another one: nobody need be judged anew.
-                if summary.digest != status.summary.digest {
+                let another = summary.digest != status.summary.digest;
+                if another {
                     self.0.current.store(Arc::new(loaded.policy));
                     status.generation += 1;
-                    self.0.generation.send_replace(status.generation);
+                }
+                if another || !status.errors.is_empty() {
                     tracing::info!(
                         generation = status.generation,
                         mode = %summary.mode,
                         digest = summary.digest,
-                        "policy installed"
+                        "the policy on disk is in force"
                     );
                 }
                 status.summary = summary;
                 status.mode_overridden = loaded.mode_overridden;
                 status.loaded_at = Some(status.tried_at);
                 status.errors.clear();
-                true
             }
             Err(errors) => {
                 report(&errors, "the policy in force stays as it was");
                 status.errors = errors;
-                false
             }
         }
+        self.0.status.store(Arc::new(status.clone()));
+        // Last, so that whoever is told finds policy and status changed.
+        self.0
+            .generation
+            .send_if_modified(|told| std::mem::replace(told, status.generation) != status.generation);
+        status
     }
 
-    fn lock(&self) -> MutexGuard<'_, PolicyStatus> {
-        // The status is written field by field after everything that could panic, so it is whole.
-        self.0.status.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change(&self) -> MutexGuard<'_, ()> {
+        // There is nothing behind the lock that a panic could leave half done.
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

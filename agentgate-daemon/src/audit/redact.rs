@@ -160,6 +160,7 @@ fn announces(program: &str, argument: &str) -> Before {
         "-c" | "-lc" | "-ic" | "-ec" | "-xc" => Before::Script,
         "-u" | "-U" | "--user" | "--proxy-user" => Before::User,
         "-p" if program == "sshpass" => Before::Secret,
+        "-b" if program == "curl" => Before::Secret,
         flag if flag.starts_with('-') && !flag.contains(['=', ' ']) && is_secret_name(flag) => Before::Secret,
         _ => Before::Nothing,
     }
@@ -230,7 +231,8 @@ fn mask_text(text: &str) -> String {
 fn gap_to_value(word: &str, after: &str) -> Option<usize> {
     let blank = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\');
     let spaces = after.len() - after.trim_start().len();
-    let scheme = word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic");
+    // Of the schemes only this one: the others are words of every text.
+    let scheme = word.eq_ignore_ascii_case("bearer");
     let secret = is_secret_name(word);
     if !scheme && !secret {
         return None;

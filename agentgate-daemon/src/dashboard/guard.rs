@@ -4,7 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -13,6 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
+use http_body_util::LengthLimitError;
 
 use super::{
     Shared,
@@ -24,6 +25,11 @@ use super::{
 pub(super) const COOKIE: &str = "agentgate_session";
 /// Longest path and query, in bytes: every filter at its longest, percent-encoded, fits.
 const MAX_TARGET: usize = 8 * 1024;
+
+/// Longest body of a request, in bytes: the largest form holds one host name and two tokens.
+const MAX_BODY: usize = 8 * 1024;
+/// Time for a body to come, once the head is there.
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// No inline script or style, nothing from elsewhere, no framing.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -53,13 +59,34 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
     } else if target > MAX_TARGET {
         reply::problem(StatusCode::URI_TOO_LONG, "The address is too long.")
     } else {
-        next.run(request).await
+        match whole(request).await {
+            Ok(request) => next.run(request).await,
+            Err(problem) => problem,
+        }
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// The request with its whole body in memory: one cap and one deadline for every handler.
+async fn whole(request: Request) -> Result<Request, Response> {
+    let (parts, body) = request.into_parts();
+    let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, MAX_BODY)).await;
+    match body {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(parts, bytes.into())),
+        Ok(Err(error)) => Err(if error.into_inner().is::<LengthLimitError>() {
+            reply::problem(StatusCode::PAYLOAD_TOO_LARGE, "The request is too large.")
+        } else {
+            reply::problem(StatusCode::BAD_REQUEST, "The request ended early.")
+        }),
+        Err(_) => Err(reply::problem(
+            StatusCode::REQUEST_TIMEOUT,
+            "The request took too long to come.",
+        )),
+    }
 }
 
 /// Whether the request names this host, so that no foreign name that was made to resolve to

@@ -41,7 +41,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     http::StatusCode,
     middleware,
     response::Response,
@@ -54,8 +54,6 @@ use crate::{audit::Audit, reload::PolicyHandle, store::Store};
 pub use auth::{Token, TokenError};
 pub use serve::serve;
 
-/// Longest body of a request, in bytes: the largest form holds one host name and two tokens.
-const MAX_BODY: usize = 8 * 1024;
 /// Live feeds at once.
 const MAX_LIVE: usize = 32;
 
@@ -139,7 +137,6 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/static/mark.svg", get(mark_svg))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(
             shared.clone(),
             guard::loopback_only,

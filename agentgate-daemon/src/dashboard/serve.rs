@@ -24,6 +24,8 @@ use super::{DashboardContext, routes, shared};
 const MAX_CONNECTIONS: usize = 128;
 /// From a connection's start, or the end of a response, to the end of the next request's head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long written bytes may stay unread, in milliseconds.
+const UNREAD_MILLIS: u32 = 30_000;
 /// Largest head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 /// How long responses may go on after the stop.
@@ -59,6 +61,10 @@ pub async fn serve(listener: TcpListener, context: DashboardContext, mut drain: 
                 continue;
             }
         };
+        // A client that reads no more is dropped by the kernel, feed and all (tcp(7), TCP_USER_TIMEOUT).
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_MILLIS) {
+            tracing::warn!(%error, %peer, "dashboard: no deadline on writes");
+        }
         let router = TowerToHyperService::new(router.clone());
         let mut stopped = shared.stop.subscribe();
         connections.spawn(async move {

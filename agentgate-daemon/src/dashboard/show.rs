@@ -1,10 +1,10 @@
 //! Values as people read them: sizes, durations, times, and text whose control characters are seen.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use crate::model::{Action, Kind, Record, State, Timestamp};
 
-/// `text` with control and direction-changing characters made visible, so that a hostile name
+/// `text` with control and direction-changing characters as Rust writes them (`\n`, `\u{1b}`), so that a hostile name
 /// cannot hide, reorder or forge what is around it. Line ends and tabs count as control characters.
 #[must_use]
 pub(super) fn visible(text: &str) -> Cow<'_, str> {
@@ -34,15 +34,7 @@ fn reveal(text: &str, lines: bool) -> Cow<'_, str> {
             out.push(c);
             continue;
         }
-        match u32::from(c) {
-            // The control pictures block mirrors C0.
-            code @ 0..=0x1f => out.push(char::from_u32(0x2400 + code).unwrap_or('\u{fffd}')),
-            0x7f => out.push('\u{2421}'),
-            code => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{{{code:x}}}");
-            }
-        }
+        out.extend(c.escape_default());
     }
     Cow::Owned(out)
 }
@@ -101,7 +93,7 @@ pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
             if day == this_day {
                 time.to_owned()
             } else {
-                // The year and the seconds give way to the day; the row's title has all of it.
+                // The year and the seconds give way to the day; the record's page has all of it.
                 format!(
                     "{} {}",
                     day.get(5..).unwrap_or(day),
@@ -171,21 +163,25 @@ pub(super) fn traffic(record: &Record) -> Option<(u64, u64)> {
 }
 
 /// What a person would do to have a refused record's destination allowed; `None` where nothing can
-/// or nothing was refused.
+/// or nothing was refused. `in_document`: the pattern that denies it stands in `policy.toml`.
 #[must_use]
-pub(super) fn remedy(record: &Record) -> Option<String> {
+pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
     let verdict = record.verdict.as_ref().filter(|v| v.action == Action::Deny)?;
-    let original = record.flow.as_ref().map(|f| f.original.0);
     match verdict.rule.split_once(':')? {
         ("mode", _) => record
             .authority
             .as_ref()
             .map(|a| format!("agentctl allow {}", a.host)),
-        ("deny", pattern) => Some(format!("agentctl deny {pattern} --remove")),
-        ("invariant", "opaque" | "missing_sni" | "metadata") => original.map(|to| {
+        ("deny", pattern) if in_document => Some(format!(
+            "take \"{pattern}\" out of `deny` under [hosts] in policy.toml"
+        )),
+        ("deny", pattern) => Some(format!("agentctl deny '{pattern}' --remove")),
+        ("invariant", "missing_sni") => Some("connect by name instead of by address".to_owned()),
+        ("invariant", "opaque") => record.flow.as_ref().map(|flow| {
+            let to = flow.original.0;
             let bits = if to.is_ipv4() { 32 } else { 128 };
             format!(
-                "cidrs = [{{ allow = \"{}/{bits}\", ports = [{}] }}]",
+                "under [network] in policy.toml: cidrs = [{{ allow = \"{}/{bits}\", ports = [{}] }}]",
                 to.ip(),
                 to.port()
             )
@@ -203,10 +199,10 @@ mod tests {
     fn hidden_characters_are_seen() {
         let rows = [
             ("plain", "plain"),
-            ("a\0b", "a␀b"),
-            ("a\r\nSet-Cookie: x", "a␍␊Set-Cookie: x"),
-            ("\u{1b}[31mred", "␛[31mred"),
-            ("\u{7f}\u{85}", "␡\\u{85}"),
+            ("a\0b", "a\\u{0}b"),
+            ("a\r\nSet-Cookie: x", "a\\r\\nSet-Cookie: x"),
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("\u{7f}\u{85}", "\\u{7f}\\u{85}"),
             ("exe\u{202e}gpj", "exe\\u{202e}gpj"),
             ("zero\u{200b}width", "zero\\u{200b}width"),
             ("ünï ✓", "ünï ✓"),
@@ -214,7 +210,7 @@ mod tests {
         for (text, expect) in rows {
             assert_eq!(visible(text), expect, "{text:?}");
         }
-        assert_eq!(visible_lines("a\n\tb\r\0"), "a\n\tb␍␀");
+        assert_eq!(visible_lines("a\n\tb\r\0"), "a\n\tb\\r\\u{0}");
     }
 
     #[test]
@@ -275,9 +271,14 @@ mod tests {
             (
                 Action::Deny,
                 "deny:*.example.com",
-                Some("agentctl deny *.example.com --remove"),
+                Some("agentctl deny '*.example.com' --remove"),
             ),
             (Action::Deny, "invariant:destination_mismatch", None),
+            (
+                Action::Deny,
+                "invariant:missing_sni",
+                Some("connect by name instead of by address"),
+            ),
             (Action::Deny, "invariant:opaque", None),
             (Action::Allow, "mode:blocklist", None),
         ];
@@ -287,7 +288,7 @@ mod tests {
                 rule: rule.to_owned(),
                 reason: String::new(),
             });
-            assert_eq!(remedy(&record).as_deref(), expect, "{rule}");
+            assert_eq!(remedy(&record, false).as_deref(), expect, "{rule}");
         }
     }
 }

@@ -43,8 +43,7 @@ pub trait AddressRule: Send + Sync + std::fmt::Debug {
     fn admits(&self, ip: IpAddr, port: u16) -> Result<(), Refusal>;
 
     /// What to flag where `ip` at `port` is dialled although it would be refused outside `audit`.
-    fn flags(&self, ip: IpAddr, port: u16) -> Vec<Flag> {
-        let _ = (ip, port);
+    fn flags(&self, _ip: IpAddr, _port: u16) -> Vec<Flag> {
         Vec::new()
     }
 }

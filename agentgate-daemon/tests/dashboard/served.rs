@@ -21,20 +21,19 @@ use tokio::{
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A running dashboard.
-pub struct Served {
-    pub addr: SocketAddr,
-    pub token: String,
-    pub audit: Audit,
-    pub policy: PolicyHandle,
+pub(crate) struct Served {
+    pub(crate) addr: SocketAddr,
+    pub(crate) token: String,
+    pub(crate) audit: Audit,
     dir: tempfile::TempDir,
     drain: watch::Sender<bool>,
     server: JoinHandle<()>,
-    thread: AuditThread,
+    thread: Option<AuditThread>,
 }
 
 impl Served {
     /// Serves with this `policy.toml`.
-    pub async fn with_policy(text: &str) -> Self {
+    pub(crate) async fn with_policy(text: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         std::fs::write(root.join("policy.toml"), text).unwrap();
@@ -50,7 +49,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let context = DashboardContext {
-            policy: policy.clone(),
+            policy,
             audit: audit.clone(),
             store,
             token: token.clone(),
@@ -59,40 +58,58 @@ impl Served {
         };
         let (drain, drained) = watch::channel(false);
         let server = tokio::spawn(dashboard::serve(listener, context, drained));
-        Self { addr, token: token.expose().to_owned(), audit, policy, dir, drain, server, thread }
+        Self {
+            addr,
+            token: token.expose().to_owned(),
+            audit,
+            dir,
+            drain,
+            server,
+            thread: Some(thread),
+        }
     }
 
     /// Serves with an `enforce` policy and empty lists.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with_policy("version = 1\nmode = \"enforce\"\n").await
     }
 
     /// Puts a finished record into the log.
-    pub async fn record(&self, record: Record) -> u64 {
+    pub(crate) async fn record(&self, record: Record) -> u64 {
         self.audit.note(record).await.unwrap().0
     }
 
     /// The contents of a list's file; empty where there is none.
-    pub fn list(&self, name: &str) -> String {
+    pub(crate) fn list(&self, name: &str) -> String {
         let path: PathBuf = self.dir.path().join("lists").join(format!("{name}.txt"));
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
     /// Logs in and gives the `Cookie` header's value.
-    pub async fn login(&self) -> String {
+    pub(crate) async fn login(&self) -> String {
         let answer = self.get(&format!("/login?token={}", self.token), &[]).await;
-        assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (303, Some("/")),
+            "{answer:?}"
+        );
         let cookie = answer.header("set-cookie").unwrap();
         cookie.split(';').next().unwrap().to_owned()
     }
 
     /// `GET` with the right `Host` and more headers.
-    pub async fn get(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
         self.ask("GET", target, headers, "").await
     }
 
     /// A request with the right `Host`.
-    pub async fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let host = self.addr.to_string();
         let mut all = vec![("Host", host.as_str())];
         all.extend_from_slice(headers);
@@ -100,18 +117,32 @@ impl Served {
     }
 
     /// A request with these headers and no others but `Connection` and the body's length.
-    pub async fn raw(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) async fn raw(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut stream = self.send(method, target, headers, body).await;
         let mut bytes = Vec::new();
-        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes))
+            .await
+            .unwrap()
+            .unwrap();
         Answer::parse(&bytes)
     }
 
     /// Opens a stream of events.
-    pub async fn events(&self, target: &str, cookie: &str) -> Events {
+    pub(crate) async fn events(&self, target: &str, cookie: &str) -> Events {
         let host = self.addr.to_string();
-        let stream = self.send("GET", target, &[("Host", &host), ("Cookie", cookie)], "").await;
-        Events { stream, seen: String::new() }
+        let stream = self
+            .send("GET", target, &[("Host", &host), ("Cookie", cookie)], "")
+            .await;
+        Events {
+            stream,
+            seen: String::new(),
+        }
     }
 
     async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
@@ -130,64 +161,78 @@ impl Served {
     }
 
     /// Ends the server; panics where it does not end in time.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.drain.send_replace(true);
-        tokio::time::timeout(DEADLINE, self.server).await.unwrap().unwrap();
-        self.thread.drain(Duration::from_secs(5)).await;
+        tokio::time::timeout(DEADLINE, self.server)
+            .await
+            .unwrap()
+            .unwrap();
+        if let Some(thread) = self.thread {
+            thread.drain(Duration::from_secs(5)).await;
+        }
     }
 
     /// Takes the audit log away under the dashboard's feet.
-    pub async fn close_audit(self) -> (SocketAddr, String, tempfile::TempDir, watch::Sender<bool>) {
-        self.thread.drain(Duration::from_secs(5)).await;
-        (self.addr, self.token, self.dir, self.drain)
+    pub(crate) async fn close_audit(mut self) -> Self {
+        self.thread.take().unwrap().drain(Duration::from_secs(5)).await;
+        self
     }
 }
 
 /// A response.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Answer {
     fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+        let (head, body) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no head: {text:?}"));
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines
             .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        Self { status, headers, body: body.to_owned() }
+        Self {
+            status,
+            headers,
+            body: body.to_owned(),
+        }
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
     /// The CSRF token of the page's forms.
-    pub fn csrf(&self) -> &str {
+    pub(crate) fn csrf(&self) -> &str {
         let (_, rest) = self.body.split_once("name=\"csrf\" value=\"").unwrap();
         rest.split('"').next().unwrap()
     }
 }
 
 /// A stream of events, as text.
-pub struct Events {
+pub(crate) struct Events {
     stream: TcpStream,
     seen: String,
 }
 
 impl Events {
     /// Reads until `text` comes, and forgets everything up to its end.
-    pub async fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) async fn wait_for(&mut self, text: &str) -> String {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
             if let Some(at) = self.seen.find(text) {
@@ -196,16 +241,21 @@ impl Events {
             }
             let mut buffer = [0; 4096];
             let read = tokio::time::timeout_at(deadline, self.stream.read(&mut buffer)).await;
-            let read = read.unwrap_or_else(|_| panic!("{text:?} did not come: {}", self.seen)).unwrap();
+            let read = read
+                .unwrap_or_else(|_| panic!("{text:?} did not come: {}", self.seen))
+                .unwrap();
             assert_ne!(read, 0, "the stream ended without {text:?}: {}", self.seen);
             self.seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
     }
 
     /// Reads to the stream's end.
-    pub async fn rest(mut self) -> String {
+    pub(crate) async fn rest(mut self) -> String {
         let mut bytes = Vec::new();
-        tokio::time::timeout(DEADLINE, self.stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.stream.read_to_end(&mut bytes))
+            .await
+            .unwrap()
+            .unwrap();
         self.seen.push_str(&String::from_utf8_lossy(&bytes));
         self.seen
     }

@@ -300,6 +300,22 @@ fn command_lines() {
             &["a", "--auth", "****mnop"],
         ),
         (&["a", "café=ü", ""], &["a", "café=ü", ""]),
+        (
+            &["curl", "-b", "sid=abcdefghijklmnop"],
+            &["curl", "-b", "****mnop"],
+        ),
+        (
+            &["curl", "--header=Authorization: Bearer abcdefghijklmnop"],
+            &["curl", "--header=Authorization: Bearer ****mnop"],
+        ),
+        (
+            &["git", "commit", "-m", "basic tests of the key"],
+            &["git", "commit", "-m", "basic tests of the key"],
+        ),
+        (
+            &["grep", "-rn", "token", "src/auth"],
+            &["grep", "-rn", "token", "src/auth"],
+        ),
         (&[], &[]),
     ];
     for (line, expect) in rows {

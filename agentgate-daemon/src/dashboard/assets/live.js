@@ -10,6 +10,7 @@
   const empty = document.getElementById("empty");
   const MOST = 200; // Rows kept: more make the page slow, and older ones are a click away.
   let source = null;
+  let paused = false;
 
   const number = (row) => Number(row.dataset.id);
 
@@ -84,21 +85,20 @@
   };
 
   toggle.addEventListener("click", () => {
-    const pause = source !== null;
-    if (pause) {
+    paused = !paused;
+    toggle.textContent = paused ? "Resume" : "Pause";
+    if (paused) {
       close();
       state("off", "paused");
     } else {
       open();
     }
-    toggle.textContent = pause ? "Resume" : "Pause";
-    toggle.setAttribute("aria-pressed", String(pause));
   });
 
   // A page left in the background of the history must not keep its stream.
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", (event) => {
-    if (event.persisted && toggle.getAttribute("aria-pressed") === "false") open();
+    if (event.persisted && !paused) open();
   });
 
   bar.hidden = false;

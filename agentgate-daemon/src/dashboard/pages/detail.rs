@@ -5,11 +5,11 @@ use maud::{Markup, html};
 use super::{
     body::body,
     lists::{self, Standing},
-    row::{chip, status},
+    row::{chip, head, row, status},
 };
 use crate::{
     dashboard::show::{self, visible},
-    model::{Captured, Flow, Kind, Record, State, Subject, Timestamp},
+    model::{Captured, Kind, Record, State, Subject, Timestamp},
 };
 
 /// What the page shows.
@@ -64,6 +64,8 @@ impl Detail<'_> {
                     @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
                         (lists::card(&authority.host, self.lists, r.id, self.csrf))
                     }
+                    // Without a verdict this column has the room.
+                    @if r.verdict.is_none() { (self.connection()) }
                     @if let Some(failure) = &r.failure {
                         section.card.bad {
                             h2 { "Failure" }
@@ -78,7 +80,7 @@ impl Detail<'_> {
                 }
                 div.column {
                     @if let Some(subject) = &r.subject { (process(subject)) }
-                    @if let Some(flow) = &r.flow { (self.connection(flow)) }
+                    @if r.verdict.is_some() { (self.connection()) }
                 }
             }
             @if r.kind == Kind::Flow { (self.exchanges()) }
@@ -97,6 +99,10 @@ impl Detail<'_> {
     }
 
     fn verdict(&self) -> Markup {
+        let in_document = self
+            .lists
+            .iter()
+            .any(|s| s.list == "deny" && s.pattern.is_some() && !s.in_file);
         html! {
             @if let Some(verdict) = &self.record.verdict {
                 section.card {
@@ -104,12 +110,9 @@ impl Detail<'_> {
                     dl {
                         dt { "Rule" } dd { code { (visible(&verdict.rule)) } }
                         dt { "Reason" } dd { (visible(&verdict.reason)) }
-                        @if let Some(remedy) = show::remedy(self.record) {
+                        @if let Some(remedy) = show::remedy(self.record, in_document) {
                             dt { "To allow" }
-                            dd {
-                                @if remedy.starts_with("cidrs") { "in " code { "policy.toml" } ", under " code { "[network]" } ":" }
-                                pre { (visible(&remedy)) }
-                            }
+                            dd { pre { (visible(&remedy)) } }
                         }
                     }
                 }
@@ -139,7 +142,10 @@ impl Detail<'_> {
         }
     }
 
-    fn connection(&self, flow: &Flow) -> Markup {
+    fn connection(&self) -> Markup {
+        let Some(flow) = &self.record.flow else {
+            return html! {};
+        };
         html! {
             section.card {
                 h2 { "Connection" }
@@ -163,9 +169,10 @@ impl Detail<'_> {
                 @if self.children.is_empty() {
                     p.dim { "None recorded." }
                 } @else {
-                    div.table { table.records.short {
+                    div.table { table.records {
                         caption.sr { "Exchanges, oldest first" }
-                        tbody { @for child in self.children { (super::row::row(child, self.now)) } }
+                        (head())
+                        tbody { @for child in self.children { (row(child, self.now)) } }
                     } }
                 }
                 @if self.more_children { p.note { "Only the first are listed." } }

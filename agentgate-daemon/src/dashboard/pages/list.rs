@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::row::row;
+use super::row::{head, row};
 use crate::{
     dashboard::{
         filter::{FilterError, Params},
@@ -38,7 +38,7 @@ impl List<'_> {
                     div.live #live data-src=(format!("/live?{}", self.params.query(None))) hidden {
                         span.dot aria-hidden="true" {}
                         span #live-state role="status" { "connecting" }
-                        button.quiet #live-toggle type="button" aria-pressed="false" { "Pause" }
+                        button.quiet #live-toggle type="button" { "Pause" }
                     }
                     noscript { span.dim { "Reload the page for newer records." } }
                 } @else if !newest {
@@ -117,18 +117,7 @@ impl List<'_> {
             div.table hidden[empty] #table {
                 table.records {
                     caption.sr { "Records, newest first, times in UTC" }
-                    thead { tr {
-                        th scope="col" .c-time { "Time " span.dim { "UTC" } }
-                        th scope="col" .c-verdict { "Verdict" }
-                        th scope="col" .c-host { "Host" }
-                        th scope="col" .c-what { "Request" }
-                        th scope="col" .c-status { "Status" }
-                        th scope="col" .c-size { "Up / down" }
-                        th scope="col" .c-took { "Took" }
-                        th scope="col" .c-who { "Process" }
-                        th scope="col" .c-session { "Session" }
-                        th scope="col" .c-flags { "Flags" }
-                    } }
+                    (head())
                     tbody #records { @for record in self.records { (row(record, self.now)) } }
                 }
             }
@@ -153,6 +142,9 @@ impl List<'_> {
                     p { "Run something inside it, and each connection and request appears here as it happens:" }
                     pre { "agentctl run -- curl https://example.com/" }
                     p { "or guard an agent: " code { "agentctl run -- claude" } }
+                } @else if !self.params.before.trim().is_empty() {
+                    h2 { "No older records" }
+                    p { a href=(href(self.params, None)) { "Back to the newest" } }
                 } @else {
                     h2 { "Nothing matches" }
                     p { a href="/" { "Clear the filter" } " to see everything." }

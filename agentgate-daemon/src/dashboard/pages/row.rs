@@ -12,50 +12,79 @@ const MAX_FLAGS: usize = 2;
 /// Characters of a path or note in a row; CSS cuts further by width.
 const MAX_WHAT: usize = 300;
 
+/// The head of a table of rows.
+#[must_use]
+pub(super) fn head() -> Markup {
+    html! {
+        thead { tr {
+            th scope="col" .c-time { "Time " span.dim { "UTC" } }
+            th scope="col" .c-verdict { "Verdict" }
+            th scope="col" .c-host { "Host" }
+            th scope="col" .c-what { "Request" }
+            th scope="col" .c-status { "Status" }
+            th scope="col" .c-size { "Up / down" }
+            th scope="col" .c-took { "Took" }
+            th scope="col" .c-who { "Process" }
+            th scope="col" .c-session { "Session" }
+            th scope="col" .c-flags { "Flags" }
+        } }
+    }
+}
+
 /// The row of `record`; `today` decides whether its date is shown.
 #[must_use]
 pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
-    let verdict = record.verdict.as_ref();
+    let hostless = record.authority.is_none() && record.flow.is_none();
     html! {
         tr #(format!("r{}", record.id)) data-id=(record.id) .(format!("k-{}", show::kind(record.kind)))
             .open[record.state == State::Open] {
             td.c-time {
-                time datetime=(record.started) title=(record.started) { (show::clock(record.started, today)) }
+                time datetime=(record.started) { (show::clock(record.started, today)) }
             }
             td.c-verdict { (chip(record)) }
-            td.c-host title=[verdict.map(|v| visible(&v.reason).into_owned())] { (host(record)) }
-            td.c-what { a href=(format!("/records/{}", record.id)) { (what(record)) } }
-            td.c-status { (status(record)) }
-            td.c-size {
-                @if let Some((up, down)) = show::traffic(record) {
-                    span.up title="from the agent" { (show::size(up)) }
-                    span.down title="to the agent" { (show::size(down)) }
+            @if !hostless { td.c-host { (host(record)) } }
+            // A note takes the room of the columns that it leaves empty.
+            td.c-what colspan=[hostless.then_some(if record.kind == Kind::Control { 8 } else { 2 })] {
+                a href=(format!("/records/{}", record.id)) title=[reason(record)] { (what(record)) }
+            }
+            @if !hostless || record.kind != Kind::Control { (outcome(record)) }
+        }
+    }
+}
+
+/// The columns from the status on.
+fn outcome(record: &Record) -> Markup {
+    html! {
+        td.c-status { (status(record)) }
+        td.c-size {
+            @if let Some((up, down)) = show::traffic(record) {
+                span.up { (show::size(up)) }
+                span.down { (show::size(down)) }
+            }
+        }
+        td.c-took {
+            @if let Some(finished) = record.finished {
+                @if matches!(record.kind, Kind::Flow | Kind::Exchange) {
+                    (show::duration(finished.since(record.started)))
                 }
             }
-            td.c-took {
-                @if let Some(finished) = record.finished {
-                    @if matches!(record.kind, Kind::Flow | Kind::Exchange) {
-                        (show::duration(finished.since(record.started)))
-                    }
-                }
+        }
+        td.c-who {
+            @if let Some(program) = show::program(record) {
+                span { (visible(program)) }
+                @if let Some(pid) = pid(record) { span.dim { " " (pid) } }
             }
-            td.c-who {
-                @if let Some(program) = show::program(record) {
-                    span { (visible(program)) }
-                    @if let Some(pid) = pid(record) { span.dim { " " (pid) } }
-                }
+        }
+        td.c-session {
+            @if let Some(subject) = &record.subject {
+                span { (visible(show::session_name(&subject.session.0))) }
             }
-            td.c-session {
-                @if let Some(subject) = &record.subject {
-                    span title=(visible(&subject.session.0)) { (visible(show::session_name(&subject.session.0))) }
-                }
+        }
+        td.c-flags {
+            @for flag in record.flags.iter().take(MAX_FLAGS) {
+                span.flag.(flag.severity.as_str()) { (visible(&flag.code)) }
             }
-            td.c-flags {
-                @for flag in record.flags.iter().take(MAX_FLAGS) {
-                    span.flag.(flag.severity.as_str()) title=(visible(&flag.evidence)) { (visible(&flag.code)) }
-                }
-                @if record.flags.len() > MAX_FLAGS { span.flag { "+" (record.flags.len() - MAX_FLAGS) } }
-            }
+            @if record.flags.len() > MAX_FLAGS { span.flag { "+" (record.flags.len() - MAX_FLAGS) } }
         }
     }
 }
@@ -68,6 +97,13 @@ pub(super) fn chip(record: &Record) -> Markup {
         None if record.kind == Kind::Kernel => html! { span.chip.deny { (Action::Deny.as_str()) } },
         None => html! { span.chip.none { (show::kind(record.kind)) } },
     }
+}
+
+/// Why it ended as it did: the row's tooltip, for its link covers the row.
+fn reason(record: &Record) -> Option<String> {
+    let failure = record.failure.as_ref().map(|f| f.detail.as_str());
+    let reason = failure.or(record.verdict.as_ref().map(|v| v.reason.as_str()))?;
+    Some(visible(reason).into_owned())
 }
 
 fn host(record: &Record) -> Markup {
@@ -89,7 +125,10 @@ fn what(record: &Record) -> Markup {
         };
     }
     if let Some(note) = &record.note {
-        return html! { (visible(short(note))) };
+        return html! {
+            (visible(short(note)))
+            @if record.kind == Kind::Control && record.state == State::Failed { " " span.state.bad { "failed" } }
+        };
     }
     html! { span.dim { @if record.protocol.is_empty() { "connection" } @else { (visible(&record.protocol)) } } }
 }
@@ -107,11 +146,11 @@ pub(super) fn status(record: &Record) -> Markup {
     html! {
         @match (record.state, code) {
             (State::Failed, _) => {
-                span.state.bad title=[record.failure.as_ref().map(|f| visible(&f.detail).into_owned())] { "failed" }
+                span.state.bad { "failed" }
             }
             (State::Cancelled, _) => span.state.warn { "cancelled" },
             (State::Open, None) => span.state.busy { "open" },
-            (State::Open, Some(code)) => span.state.busy title="still open" { (code) },
+            (State::Open, Some(code)) => span.state.busy { (code) },
             (State::Done | State::Refused, Some(code)) => span.state.(class(code)) { (code) },
             (State::Refused, None) => span.state.dim { "refused" },
             (State::Done, None) => {},
