@@ -1,17 +1,17 @@
 //! Set-up, demo and tests: `cargo xtask help`.
 
-<<<<<<< HEAD
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command-line program talks to a person"
 )]
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 mod demo;
+mod ebpf;
 mod lab;
 mod privilege;
 mod setup;
@@ -20,17 +20,6 @@ mod tidy;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Set-up, demo and tests of agentgate")]
-=======
-use std::{path::Path, process::ExitCode};
-
-use clap::{Parser, Subcommand};
-
-mod ebpf;
-mod setup;
-
-#[derive(Debug, Parser)]
-#[command(about = "Set-up, demo and tests of agentgate")]
->>>>>>> kernel
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -38,9 +27,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-<<<<<<< HEAD
     /// Find or install what builds and tests need; says what it does before it does it
-    Setup,
+    Setup {
+        /// Only report what is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the eBPF object and print its path
+    Ebpf,
     /// Show an agent's traffic caught, judged and recorded, on this machine, and leave nothing behind
     Demo {
         /// End after the table; the exit code is 1 if anything differs from what was expected
@@ -109,12 +103,21 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Task::Setup { check } => setup::run(check).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
     }
+}
+
+fn build_ebpf() -> anyhow::Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let toolchain = ebpf::find(ebpf::named_object())?;
+    let object = ebpf::build(&toolchain, &root, &root.join("target/ebpf"))?;
+    println!("{}", object.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
@@ -139,40 +142,4 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         }
         LabTask::Inside { orders } => lab::inside::run(&orders),
     }
-=======
-    /// Find or install what building and testing need.
-    Setup {
-        /// Only report what is missing.
-        #[arg(long)]
-        check: bool,
-    },
-    /// Build the eBPF object and print its path.
-    Ebpf,
-}
-
-#[expect(clippy::print_stderr, reason = "what a person at the terminal is told")]
-fn main() -> ExitCode {
-    let done = match Arguments::parse().task {
-        Task::Setup { check } => setup::run(check),
-        Task::Ebpf => build_ebpf(),
-    };
-    done.map_or_else(
-        |error| {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        },
-        |()| ExitCode::SUCCESS,
-    )
-}
-
-#[expect(clippy::print_stdout, reason = "the path is what the task is run for")]
-fn build_ebpf() -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let toolchain = ebpf::find(ebpf::named_object())?;
-    println!(
-        "{}",
-        ebpf::build(&toolchain, &root, &root.join("target/ebpf"))?.display()
-    );
-    Ok(())
->>>>>>> kernel
 }

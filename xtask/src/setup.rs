@@ -1,10 +1,3 @@
-<<<<<<< HEAD
-//! What must be there before a build or a test: found, or named.
-
-use std::process::{Command, Stdio};
-
-/// A purpose that needs programs.
-=======
 //! `cargo xtask setup`: finds or installs what building and testing part.
 //!
 //! Says what it is about to do before it does it, does nothing twice, and where it may not or cannot
@@ -20,43 +13,10 @@ use anyhow::{Context, bail};
 use crate::ebpf;
 
 /// A purpose, and with it the parts that it needs.
->>>>>>> kernel
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Building the workspace with its eBPF object.
     Build,
-<<<<<<< HEAD
-    /// The lab: namespaces, and the clients that run in it.
-    Lab,
-    /// Licence and dependency checks.
-    Deny,
-}
-
-/// Everything.
-pub(crate) fn run() -> anyhow::Result<()> {
-    ensure(&[Need::Build, Need::Lab, Need::Deny])
-}
-
-/// Checks that what is needed is there.
-pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
-    for need in needs {
-        let programs: &[&str] = match need {
-            Need::Build => &["cargo"],
-            Need::Lab => &["curl", "ip", "setpriv", "python3"],
-            Need::Deny => &["cargo-deny"],
-        };
-        for program in programs {
-            let flag = if *program == "ip" { "-V" } else { "--version" };
-            let started = Command::new(program)
-                .arg(flag)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            anyhow::ensure!(started.is_ok(), "{program} is missing: install it");
-        }
-    }
-    Ok(())
-=======
     /// The lab: root, namespaces, and the clients that run in it.
     Lab,
     /// Checks of licences and sources.
@@ -364,5 +324,4 @@ mod tests {
         }
         assert_eq!(Remedy::Apt(&["no-such-package-of-any-name"]).command(), None);
     }
->>>>>>> kernel
 }
