@@ -1,5 +1,6 @@
 //! Set-up, demo and tests: `cargo xtask help`.
 
+<<<<<<< HEAD
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -19,6 +20,17 @@ mod tidy;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Set-up, demo and tests of agentgate")]
+=======
+use std::{path::Path, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+mod ebpf;
+mod setup;
+
+#[derive(Debug, Parser)]
+#[command(about = "Set-up, demo and tests of agentgate")]
+>>>>>>> kernel
 struct Arguments {
     #[command(subcommand)]
     task: Task,
@@ -26,6 +38,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+<<<<<<< HEAD
     /// Find or install what builds and tests need; says what it does before it does it
     Setup,
     /// Show an agent's traffic caught, judged and recorded, on this machine, and leave nothing behind
@@ -126,4 +139,40 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         }
         LabTask::Inside { orders } => lab::inside::run(&orders),
     }
+=======
+    /// Find or install what building and testing need.
+    Setup {
+        /// Only report what is missing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the eBPF object and print its path.
+    Ebpf,
+}
+
+#[expect(clippy::print_stderr, reason = "what a person at the terminal is told")]
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Setup { check } => setup::run(check),
+        Task::Ebpf => build_ebpf(),
+    };
+    done.map_or_else(
+        |error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "the path is what the task is run for")]
+fn build_ebpf() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let toolchain = ebpf::find(ebpf::named_object())?;
+    println!(
+        "{}",
+        ebpf::build(&toolchain, &root, &root.join("target/ebpf"))?.display()
+    );
+    Ok(())
+>>>>>>> kernel
 }

@@ -50,6 +50,7 @@ pub(crate) struct Case {
     expected: Option<Expected>,
     log: Option<Pattern>,
     look: Option<Look>,
+    shows: Option<&'static str>,
 }
 
 impl Case {
@@ -64,6 +65,7 @@ impl Case {
             expected: None,
             log: None,
             look: None,
+            shows: None,
         }
     }
 
@@ -125,6 +127,12 @@ impl Case {
     /// A record like this should exist.
     pub(crate) fn logs(mut self, pattern: Pattern) -> Self {
         self.log = Some(pattern);
+        self
+    }
+
+    /// The line of its output that holds this is shown in the table; otherwise the last one.
+    pub(crate) fn shows(mut self, text: &'static str) -> Self {
+        self.shows = Some(text);
         self
     }
 
@@ -190,15 +198,21 @@ impl Case {
     }
 
     fn compare_agent(&self, ended: &Ended, row: &mut Row) {
+        let said = ended.said();
+        let chosen = self
+            .shows
+            .and_then(|text| said.lines().find(|line| line.contains(text)));
         let last = |text: &str| {
             text.lines()
                 .rev()
                 .find(|l| !l.trim().is_empty())
-                .map(|l| cut(l.trim(), 90))
+                .map(str::to_owned)
         };
-        let line = last(&ended.stdout)
-            .or_else(|| last(&ended.stderr))
-            .unwrap_or_default();
+        let line = chosen
+            .map(str::to_owned)
+            .or_else(|| last(&ended.stdout))
+            .or_else(|| last(&ended.stderr));
+        let line = cut(line.unwrap_or_default().trim_start_matches(['*', ' ']), 90);
         row.agent = format!("exit {}: {line}", ended.code);
         let failed = ended.code != 0;
         row.expect(failed == self.fails, || {
@@ -280,10 +294,21 @@ pub(crate) fn since(before: &Snapshot, now: Snapshot) -> Snapshot {
     }
 }
 
-/// A command as one would say it: a script's text is left out.
+/// A command as one would say it: a script's text, curl's output format and most of a long value are
+/// left out.
 fn spoken(command: &[String]) -> String {
-    let words = command
-        .iter()
-        .map(|word| if word.contains('\n') { "…" } else { word.as_str() });
-    words.collect::<Vec<_>>().join(" ")
+    let mut said: Vec<String> = Vec::new();
+    let mut words = command.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-w" | "-o" => {
+                words.next();
+            }
+            "-sS" | "-sSN" => {}
+            word if word.contains('\n') => said.push("…".to_owned()),
+            word if word.starts_with("http") => said.push(word.to_owned()),
+            word => said.push(cut(word, 24)),
+        }
+    }
+    said.join(" ")
 }

@@ -96,6 +96,7 @@ fn allowed() -> Vec<Case> {
             &["curl", "-sSv", "https://open.example/"],
         )
         .says("issuer:")
+        .shows("issuer:")
         .requests(OPEN, 1)
         .logs(at(OPEN, DONE))
         .look(|seen| {
@@ -111,6 +112,7 @@ fn allowed() -> Vec<Case> {
             &["curl", "-sSv", "https://open.example/"],
         )
         .says("CN=Fake Internet Root")
+        .shows("issuer:")
         .requests(OPEN, 1),
         Case::inside("Python's urllib", &["python3", "-c", scripts::URLLIB])
             .says("200 This is open.example")
@@ -215,6 +217,7 @@ fn allowed() -> Vec<Case> {
             ],
         )
         .says("CN=Fake Internet Root")
+        .shows("issuer:")
         .says("This is passthrough.example.")
         .requests(PASSTHROUGH, 1)
         .logs(at(
