@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::{control::client::ClientError, launch::command::LaunchError};
+use crate::{
+    control::{client::ClientError, wire::ErrorCode},
+    launch::command::LaunchError,
+};
 
 /// Why a subcommand did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
+            Self::Daemon(ClientError::Refused(error)) if error.code == ErrorCode::Invalid => 2,
             Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
             | Self::Unexpected
             | Self::Output(_) => 1,

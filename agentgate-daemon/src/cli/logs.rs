@@ -152,6 +152,10 @@ fn row(record: &Record) -> [String; 9] {
             response.as_ref().map_or(0, |head| head.body.total),
         ),
     };
+    let bytes = match record.kind {
+        Kind::Flow | Kind::Exchange => format!("{}/{}", size(up), size(down)),
+        Kind::Kernel | Kind::Control => "-".to_owned(),
+    };
     let process = record.subject.as_ref().map_or_else(
         || "-".to_owned(),
         |subject| {
@@ -173,7 +177,7 @@ fn row(record: &Record) -> [String; 9] {
         host,
         what,
         status(record),
-        format!("{}/{}", size(up), size(down)),
+        bytes,
         record
             .finished
             .map_or_else(|| "-".to_owned(), |end| took(end.since(record.started))),
@@ -337,7 +341,10 @@ mod tests {
     fn records_without_a_request_show_what_they_have() {
         let mut record = Record::new(Kind::Control, Timestamp(0));
         record.note = Some("mode audit".into());
-        assert_eq!(row(&record)[3..6], ["-", "mode audit", "open"].map(str::to_owned));
+        assert_eq!(
+            row(&record)[3..7],
+            ["-", "mode audit", "open", "-"].map(str::to_owned)
+        );
         record.state = State::Refused;
         assert_eq!(colour(&record), Some(Colour::Red));
     }

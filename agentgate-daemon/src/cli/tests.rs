@@ -100,6 +100,13 @@ fn exit_codes_are_those_of_the_help() {
     let rows = [
         (Failure::Daemon(refused()), 1),
         (Failure::Unexpected, 1),
+        (
+            Failure::Daemon(ClientError::Refused(ErrorReply::new(
+                ErrorCode::Invalid,
+                "no host",
+            ))),
+            2,
+        ),
         (Failure::Invalid(None), 2),
         (
             Failure::Daemon(ClientError::NotRunning {
