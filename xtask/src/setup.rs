@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: finds or installs what building and testing part.
+//! `cargo xtask setup`: finds or installs what building and testing need.
 //!
 //! Says what it is about to do before it does it, does nothing twice, and where it may not or cannot
 //! install something ends with one line that names what to install by hand. `--check` only looks.
