@@ -17,6 +17,30 @@ except PermissionError:
     print('not permitted')
 ";
 
+/// A UDP-Lite socket: a datagram of another protocol number.
+pub(super) const UDP_LITE: &str = "
+import socket
+try:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)
+    s.sendto(b'secret', ('203.0.113.80', 9999))
+    print('sent')
+except PermissionError:
+    print('not permitted')
+";
+
+/// Plain HTTP over Multipath TCP.
+pub(super) const MPTCP: &str = r"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+s.settimeout(20)
+s.connect(('198.51.100.10', 80))
+s.sendall(b'GET / HTTP/1.1\r\nhost: open.example\r\nconnection: close\r\n\r\n')
+data = b''
+while chunk := s.recv(65536):
+    data += chunk
+print(data.split(b'\r\n')[0].decode())
+";
+
 /// A datagram to the sink, unconnected.
 pub(super) const UDP: &str = "
 import socket
