@@ -50,7 +50,7 @@ fn make() -> Result<(), EbpfError> {
     println!("cargo::rerun-if-env-changed={OBJECT_VARIABLE}");
 
     let embedded = out.join("agentgate-ebpf.o");
-    let toolchain = match ebpf::find(variable(OBJECT_VARIABLE)) {
+    let toolchain = match ebpf::find(ebpf::named_object()) {
         Ok(toolchain) => toolchain,
         Err(error @ EbpfError::NoToolchain(_)) => {
             println!("cargo::warning={error}");

@@ -1,5 +1,6 @@
 //! The real programs on a real cgroup, attacked.
 #![expect(unsafe_code, reason = "unshare(2) in the lab")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "kernel/lab.rs"]
 mod lab;
@@ -7,7 +8,7 @@ mod lab;
 use std::net::{SocketAddr, TcpListener};
 
 use agentgate::{
-    kernel::{Attached, Kernel, KernelError, Options, cgroup2_mount, detach},
+    kernel::{Attached, Kernel, KernelError, Options, attached_programs, cgroup2_mount, detach},
     model::flow::{comm, socket_addr},
     session::Sessions,
 };
@@ -614,24 +615,8 @@ fn a_start_that_fails_leaves_nothing_behind() {
         // The map of another version gives way.
         std::fs::create_dir(&lab.options.cgroup).unwrap();
         let pin = lab.options.pin_dir.join("FLOWS");
-        run(
-            "bpftool",
-            &[
-                "map",
-                "create",
-                pin.to_str().unwrap(),
-                "type",
-                "hash",
-                "key",
-                "4",
-                "value",
-                "4",
-                "entries",
-                "1",
-                "name",
-                "FLOWS",
-            ],
-        );
+        let other = aya::maps::Array::<aya::maps::MapData, u64>::create(1, 0).unwrap();
+        other.pin(&pin).unwrap();
         let kernel = lab.start();
         let [v4, _v6] = lab.listeners();
         lab.agent("show(peer=connect(('203.0.113.7', 443)))");
@@ -661,16 +646,6 @@ fn a_start_that_fails_leaves_nothing_behind() {
 type Refusal = (Hook, Denial, &'static str);
 
 /// Ids of the programs on the guarded cgroup.
-fn programs(lab: &Lab) -> Vec<u64> {
-    let output = std::process::Command::new("bpftool")
-        .args(["-j", "cgroup", "list"])
-        .arg(&lab.options.cgroup)
-        .output()
-        .unwrap();
-    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    list.as_array()
-        .unwrap()
-        .iter()
-        .map(|program| program["id"].as_u64().unwrap())
-        .collect()
+fn programs(lab: &Lab) -> Vec<u32> {
+    attached_programs(&lab.options).unwrap()
 }

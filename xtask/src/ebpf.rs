@@ -183,14 +183,28 @@ pub(crate) fn build(toolchain: &Toolchain, root: &Path, target: &Path) -> Result
     Ok(target.join(triple).join("release").join(PACKAGE))
 }
 
-/// `bpf-linker` on the search path or where `cargo install` puts it.
+/// The linker, if it is installed.
 pub(crate) fn linker() -> Option<PathBuf> {
+    program("bpf-linker")
+}
+
+/// A program on the search path or where `cargo install` puts it.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let installed = cargo_home().map(|home| home.join("bin"));
     path()
         .into_iter()
         .chain(installed)
-        .map(|dir| dir.join("bpf-linker"))
+        .map(|dir| dir.join(name))
         .find(|file| file.is_file())
+}
+
+/// The user's choice of an object.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the user speaks to a build through the environment"
+)]
+pub(crate) fn named_object() -> Option<OsString> {
+    std::env::var_os(OBJECT_VARIABLE)
 }
 
 /// The first rustup toolchain of the nightly channel that has `rust-src`.

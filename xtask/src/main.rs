@@ -6,11 +6,12 @@
     reason = "a command-line program talks to a person"
 )]
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
 mod demo;
+mod ebpf;
 mod lab;
 mod privilege;
 mod setup;
@@ -27,7 +28,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Find or install what builds and tests need; says what it does before it does it
-    Setup,
+    Setup {
+        /// Only report what is missing
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the eBPF object and print its path
+    Ebpf,
     /// Show an agent's traffic caught, judged and recorded, on this machine, and leave nothing behind
     Demo {
         /// End after the table; the exit code is 1 if anything differs from what was expected
@@ -96,12 +103,21 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Task::Setup { check } => setup::run(check).map(|()| ExitCode::SUCCESS),
+        Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
     }
+}
+
+fn build_ebpf() -> anyhow::Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let toolchain = ebpf::find(ebpf::named_object())?;
+    let object = ebpf::build(&toolchain, &root, &root.join("target/ebpf"))?;
+    println!("{}", object.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {

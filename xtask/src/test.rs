@@ -62,9 +62,9 @@ impl Step {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Fmt | Self::Tidy => &[],
-            Self::Clippy | Self::Unit | Self::Root => &[Need::Build],
+            Self::Clippy | Self::Unit => &[Need::Build],
             Self::Deny => &[Need::Deny],
-            Self::Lab => &[Need::Build, Need::Lab],
+            Self::Root | Self::Lab => &[Need::Build, Need::Lab],
             Self::All => &[Need::Build, Need::Lab, Need::Deny],
         }
     }

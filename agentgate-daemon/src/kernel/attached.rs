@@ -27,8 +27,8 @@ use super::{
     attach::attach,
     cgroup::Guarded,
     events::{self, Source},
-    link::CgroupLink,
-    load::load,
+    link::{self, CgroupLink},
+    load::{HOOKS, load},
     pin::{self, PinDirectory},
     step,
 };
@@ -148,6 +148,22 @@ impl Attached {
 /// [`KernelError::AlreadyGuarded`] while a daemon runs, or the pin that stays.
 pub fn detach(options: &Options) -> Result<(), KernelError> {
     pin::detach(&options.pin_dir, &options.cgroup)
+}
+
+/// Ids of the programs at our hooks of the cgroup itself, whoever attached them, sorted: what
+/// `bpftool cgroup list` shows.
+///
+/// # Errors
+/// When the cgroup cannot be opened or asked.
+pub fn attached_programs(options: &Options) -> Result<Vec<u32>, KernelError> {
+    let shown = options.cgroup.display().to_string();
+    let directory = std::fs::File::open(&options.cgroup).map_err(step(&shown))?;
+    let mut ids = Vec::new();
+    for (name, hook) in HOOKS {
+        ids.extend(link::attached(directory.as_fd(), hook).map_err(step(name))?);
+    }
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// Everything but the cgroup and the pins.

@@ -12,7 +12,7 @@ use agentgate_common::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapInfo, MapType},
-    programs::Program,
+    programs::{Program, ProgramError},
 };
 
 use super::{KernelError, link::AttachType, pin::PinDirectory, step};
@@ -22,6 +22,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ag
 
 // One event is one entry of the ring buffer, read as a whole.
 const _: () = assert!(size_of::<KernelEvent>().is_multiple_of(8));
+
+/// Lines of the verifier's log that an error shows.
+const VERIFIER_LINES: usize = 8;
 
 /// Name and hook of each program, in the order of attaching: what only refuses comes first, and a
 /// connection is redirected only once its flow can be tied.
@@ -82,14 +85,31 @@ fn log_level() -> u8 {
     reason = "aya's list of program types, of which these four are ours"
 )]
 fn verify(program: &mut Program) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    match program {
-        Program::CgroupSockAddr(program) => program.load()?,
-        Program::CgroupSock(program) => program.load()?,
-        Program::CgroupSkb(program) => program.load()?,
-        Program::SockOps(program) => program.load()?,
+    let loaded = match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::SockOps(program) => program.load(),
         other => return Err(format!("{:?} is not a program of a cgroup", other.prog_type()).into()),
+    };
+    match loaded {
+        Err(ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        }) => Err(format!(
+            "{io_error}; the verifier ended with: {}",
+            ending(&verifier_log.to_string())
+        )
+        .into()),
+        loaded => Ok(loaded?),
     }
-    Ok(())
+}
+
+/// The last lines of the verifier's log, which has thousands: they say what it objects to.
+fn ending(log: &str) -> String {
+    let mut lines: Vec<&str> = log.trim_end().lines().rev().take(VERIFIER_LINES).collect();
+    lines.reverse();
+    lines.join(" | ")
 }
 
 /// The descriptor of a loaded program.
@@ -163,5 +183,36 @@ impl Layout {
             std::fs::remove_file(&pin).map_err(step(&shown))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_shows_the_end_of_the_verifiers_log() {
+        let log: String = (0..1000).map(|line| format!("{line}\n")).collect();
+        assert_eq!(ending(&log), "992 | 993 | 994 | 995 | 996 | 997 | 998 | 999");
+        assert_eq!(ending("one"), "one");
+        assert_eq!(ending(""), "");
+    }
+
+    #[test]
+    fn every_program_has_its_hook_and_every_map_its_layout() {
+        let mut hooked: Vec<&str> = HOOKS.into_iter().map(|(name, _)| name).collect();
+        let mut named = names::PROGRAMS.to_vec();
+        hooked.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(hooked, named);
+        assert_eq!(
+            layouts().map(|layout| layout.name).len(),
+            names::PINNED_MAPS.len()
+        );
+        assert!(
+            names::PINNED_MAPS
+                .iter()
+                .all(|name| layouts().iter().any(|layout| layout.name == *name))
+        );
     }
 }

@@ -19,7 +19,7 @@ mod link;
 mod load;
 mod pin;
 
-pub use attached::{Attached, Options, detach};
+pub use attached::{Attached, Options, attached_programs, detach};
 pub use cgroup::{cgroup2_mount, guarded_path};
 
 /// What can go wrong at the seam.

@@ -200,14 +200,15 @@ impl Drop for Lab {
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| path.is_dir())
             .collect();
-        for path in children.iter().chain([&self.options.cgroup]) {
-            if path.exists() {
-                std::fs::remove_dir(path).unwrap_or_else(|error| eprintln!("{}: {error}", path.display()));
-            }
-        }
+        let removed = children
+            .iter()
+            .chain([&self.options.cgroup])
+            .filter(|path| path.exists())
+            .try_for_each(std::fs::remove_dir);
         run("umount", &[self.directory.path().join("bpf").to_str().unwrap()]);
         if !std::thread::panicking() {
             detached.unwrap();
+            removed.unwrap();
         }
     }
 }
