@@ -4,24 +4,26 @@
 //! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
 //! opens the gate: the programs stay attached, and without a listener every connection is refused.
 
+mod upkeep;
+
 use std::{
     fs, io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use agentgate_common::{names::PROGRAMS, settings::Settings};
+use agentgate_common::names::PROGRAMS;
 use anyhow::{Context as _, Result};
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
 };
 
+use self::upkeep::{Wanted, follow_policy, reload_on_hangup, sweep};
 use crate::{
     audit::{Audit, AuditOptions, AuditThread},
     config::Config,
@@ -37,7 +39,6 @@ use crate::{
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
-    policy::Policy,
     reload::PolicyHandle,
     session::Sessions,
     sniff,
@@ -45,8 +46,6 @@ use crate::{
     tls::{self, AgentTls, Ca, Leaves},
 };
 
-/// How often idle origin connections are looked over.
-const SWEEP: Duration = Duration::from_secs(15);
 /// How long the audit log may take to write what is left, after everything else has stopped.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
@@ -86,6 +85,13 @@ pub struct Handles {
     pub store: Arc<Store>,
 }
 
+/// The dashboard's door.
+struct Window {
+    listener: TcpListener,
+    at: SocketAddr,
+    token: Token,
+}
+
 /// A gate that is bound and ready to run.
 pub struct App {
     config: Config,
@@ -95,7 +101,8 @@ pub struct App {
     stages: Arc<Stages>,
     listeners: Listeners,
     control: UnixListener,
-    dashboard: Option<(TcpListener, Token)>,
+    window: Option<Window>,
+    wanted: Wanted,
     ca: Arc<str>,
     audit_thread: AuditThread,
     drain: Drain,
@@ -178,6 +185,17 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
     })
 }
 
+impl Window {
+    async fn open(config: &Config) -> Result<Self> {
+        let token = Token::load_or_create(&config.paths.dashboard_token).context("the dashboard's token")?;
+        let listen = config.dashboard.listen;
+        let place = || format!("dashboard.listen {listen}");
+        let listener = TcpListener::bind(listen).await.with_context(place)?;
+        let at = listener.local_addr().with_context(place)?;
+        Ok(Self { listener, at, token })
+    }
+}
+
 impl App {
     /// Builds and binds everything; nothing is accepted yet.
     ///
@@ -203,6 +221,12 @@ impl App {
         launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
             .context("the agents' environment")?;
 
+        let listeners = Listeners::bind(config.gate.listen_port, config.limits.connections).await?;
+        let control = control::server::bind(&paths.control_socket, &config.control.group)?;
+        let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
+        let own_ports: Vec<u16> =
+            std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
+
         let ms = Duration::from_millis;
         let limits = &config.limits;
         let idle = ms(limits.idle_timeout_ms);
@@ -217,7 +241,7 @@ impl App {
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
-            forwarder: Forwarder::new(resolver, origin_tls, deadlines),
+            forwarder: Forwarder::new(resolver, origin_tls, deadlines, forward::OwnPorts(own_ports.clone())),
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
@@ -239,18 +263,9 @@ impl App {
                 header_time: ms(limits.header_timeout_ms),
             },
             drain: drain.watch(),
+            grace: ms(limits.drain_timeout_ms) * 9 / 10,
         };
-        let listeners = Listeners::bind(config.gate.listen_port, limits.connections).await?;
-        let control = control::server::bind(&paths.control_socket, &config.control.group)?;
-        let dashboard = if config.dashboard.enabled {
-            let token = Token::load_or_create(&paths.dashboard_token).context("the dashboard's token")?;
-            let listener = TcpListener::bind(config.dashboard.listen)
-                .await
-                .with_context(|| format!("dashboard.listen {}", config.dashboard.listen))?;
-            Some((listener, token))
-        } else {
-            None
-        };
+        let wanted = Wanted { resolvers: config.dns.resolvers.clone(), own_ports };
         let handles = Handles { policy, audit, store };
         let app = Self {
             handles,
@@ -259,15 +274,15 @@ impl App {
             stages: Arc::new(stages),
             listeners,
             control,
-            dashboard,
+            window,
+            wanted,
             ca: pem,
             audit_thread,
             drain,
             started: Timestamp::now(),
             config,
         };
-        app.kernel
-            .configure(&app.settings(&app.handles.policy.current()))?;
+        app.kernel.configure(&app.wanted.settings(&app.handles.policy.current()))?;
         Ok(app)
     }
 
@@ -300,7 +315,8 @@ impl App {
             stages,
             listeners,
             control,
-            dashboard,
+            window,
+            wanted,
             ca,
             audit_thread,
             drain,
@@ -309,9 +325,7 @@ impl App {
         let connections = Tasks::default();
         let services = Tasks::default();
         let port = listeners.port();
-        let dashboard_at = dashboard
-            .as_ref()
-            .and_then(|(listener, _)| listener.local_addr().ok());
+        let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
 
         if let Some(events) = kernel.events() {
@@ -321,16 +335,7 @@ impl App {
                 handles.audit.clone(),
             ));
         }
-        services.spawn(follow_policy(
-            handles.policy.clone(),
-            kernel.clone(),
-            Wanted {
-                resolvers: config.dns.resolvers.clone(),
-                port,
-                gate_ports: dashboard_at.map(|a| a.port()).into_iter().collect(),
-            },
-            drain.watch(),
-        ));
+        services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
         let watching = handles.policy.clone().watch(drain.watch());
         services.spawn(async move {
             if let Err(error) = watching.await {
@@ -345,14 +350,14 @@ impl App {
             kernel.clone(),
             connections.clone(),
             port,
-            dashboard_at,
+            window_at,
             started,
             drain.watch(),
         );
-        let url = dashboard
-            .as_ref()
-            .zip(dashboard_at)
-            .map(|((_, token), at)| format!("http://{at}/login?token={}", token.expose()));
+        let access = window.as_ref().map(|Window { at, token, .. }| DashboardAccess {
+            listen: *at,
+            url: format!("http://{at}/login?token={}", token.expose()).into(),
+        });
         let context = ControlContext {
             policy: handles.policy.clone(),
             audit: handles.audit.clone(),
@@ -362,15 +367,10 @@ impl App {
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
             guarded: PathBuf::from(guard.path()),
-            dashboard: url.zip(dashboard_at).map(|(url, listen)| DashboardAccess {
-                listen,
-                url: url.into(),
-            }),
+            dashboard: access,
         };
         services.spawn(control::server::serve(control, Arc::new(context), drain.watch()));
-        if let Some((listener, token)) = dashboard
-            && let Some(listen) = dashboard_at
-        {
+        if let Some(Window { listener, at: listen, token }) = window {
             let context = DashboardContext {
                 policy: handles.policy.clone(),
                 audit: handles.audit.clone(),
@@ -407,111 +407,6 @@ impl App {
         let drained = audit_thread.drain(LAST_WRITES).await;
         if drained.unwritten > 0 {
             tracing::error!(?drained, "records could not be written");
-        }
-    }
-
-    fn settings(&self, policy: &Policy) -> Settings {
-        let dashboard = self
-            .dashboard
-            .as_ref()
-            .and_then(|(listener, _)| listener.local_addr().ok());
-        Wanted {
-            resolvers: self.config.dns.resolvers.clone(),
-            port: self.listeners.port(),
-            gate_ports: dashboard.map(|at| at.port()).into_iter().collect(),
-        }
-        .settings(policy)
-    }
-}
-
-/// What the kernel's settings are made of, besides the policy.
-struct Wanted {
-    resolvers: Vec<SocketAddr>,
-    port: u16,
-    gate_ports: Vec<u16>,
-}
-
-impl Wanted {
-    fn settings(&self, policy: &Policy) -> Settings {
-        let mut settings = Settings {
-            listener_port: self.port,
-            ..Settings::default()
-        };
-        // One port serves both families in the kernel: the first resolver's.
-        let port = self.resolvers.first().map(SocketAddr::port);
-        for resolver in self
-            .resolvers
-            .iter()
-            .filter(|resolver| Some(resolver.port()) == port)
-        {
-            match resolver.ip() {
-                IpAddr::V4(ip) if settings.dns4 == [0; 4] => {
-                    settings.dns4 = ip.octets();
-                    settings.dns_port = resolver.port();
-                }
-                IpAddr::V6(ip) if settings.dns6 == Ipv6Addr::UNSPECIFIED.octets() => {
-                    settings.dns6 = ip.octets();
-                    settings.dns_port = resolver.port();
-                }
-                IpAddr::V4(_) | IpAddr::V6(_) => {}
-            }
-        }
-        let ports = std::iter::once(self.port).chain(self.gate_ports.iter().copied());
-        for (slot, port) in settings.gate_ports.iter_mut().zip(ports) {
-            *slot = port;
-        }
-        for (slot, port) in settings.loopback_ports.iter_mut().zip(policy.loopback_ports()) {
-            *slot = *port;
-        }
-        settings
-    }
-}
-
-/// Installs the kernel's part of each new policy.
-async fn follow_policy(
-    policy: PolicyHandle,
-    kernel: Arc<dyn Kernel>,
-    wanted: Wanted,
-    mut drain: watch::Receiver<bool>,
-) {
-    let mut generation = policy.subscribe();
-    loop {
-        tokio::select! {
-            changed = generation.changed() => if changed.is_err() { return },
-            () = told(&mut drain) => return,
-        }
-        if let Err(error) = kernel.configure(&wanted.settings(&policy.current())) {
-            tracing::error!(%error, "the kernel keeps the settings of the policy before");
-        }
-    }
-}
-
-async fn sweep(stages: Arc<Stages>, mut drain: watch::Receiver<bool>) {
-    let mut tick = interval(SWEEP);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => stages.exchanger.forwarder.sweep(),
-            () = told(&mut drain) => return,
-        }
-    }
-}
-
-async fn reload_on_hangup(policy: PolicyHandle, mut drain: watch::Receiver<bool>) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => {
-            tracing::error!(%error, "SIGHUP will not reload the policy");
-            return;
-        }
-    };
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => match policy.reload() {
-                Ok(status) => tracing::info!(digest = status.summary.digest, "policy reloaded"),
-                Err(status) => tracing::error!(errors = ?status.errors, "policy kept: the files do not compile"),
-            },
-            () = told(&mut drain) => return,
         }
     }
 }

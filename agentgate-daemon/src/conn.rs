@@ -9,12 +9,14 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     sync::watch,
+    time::sleep,
 };
 
 use crate::{
@@ -47,6 +49,9 @@ pub struct Stages {
     pub sniff: Deadlines,
     pub serve: serve::Limits,
     pub drain: watch::Receiver<bool>,
+    /// How long a tunnel may go on once the gate is told to stop: less than what ends every task,
+    /// so that its record says how much passed.
+    pub grace: Duration,
 }
 
 impl std::fmt::Debug for Stages {
@@ -193,14 +198,24 @@ impl Stages {
                 let record = entry.record();
                 record.verdict = Some(permit.verdict().clone());
                 record.flags.extend_from_slice(permit.flags());
+                let tunnel = async {
+                    let mut tunnel = self.exchanger.forwarder.tunnel(permit).await?;
+                    record.flags.append(&mut tunnel.flags);
+                    tunnel.carry(stream).await
+                };
                 let mut drain = self.drain.clone();
-                let tunnel = self.exchanger.forwarder.tunnel(permit, stream);
-                tokio::select! {
-                    done = tunnel => tunnelled(entry, done),
-                    () = told(&mut drain) => {
-                        Ended::failed(State::Failed, "gate", "drained", "the gate was stopped".into())
-                    }
-                }
+                let stopped = async {
+                    told(&mut drain).await;
+                    sleep(self.grace).await;
+                };
+                let done = tokio::select! {
+                    done = tunnel => Some(done),
+                    () = stopped => None,
+                };
+                done.map_or_else(
+                    || Ended::failed(State::Failed, "gate", "drained", "the gate was stopped".into()),
+                    |done| tunnelled(entry, done),
+                )
             }
             Admission::Intercept => self.intercept(entry, flow, subject, kind, stream).await,
         }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     audit::{Audit, Entry, redact},
-    forward::{ForwardError, Forwarder, Reuse, Sent},
+    forward::{ForwardError, Forwarder, Sent},
     http::{
         AgentBody,
         body::{End, Tee},
@@ -127,22 +127,18 @@ impl Exchanger {
             )
         };
         match self.forwarder.send(&on.subject.session, permit, sent).await {
-            Ok(Sent { response, reuse }) => self.answer(asked, ending, response, reuse),
+            Ok(sent) => self.answer(asked, ending, sent),
             Err(error) => asked.failed(&authority.host, &ending, &error),
         }
     }
 
     /// Passes the origin's answer on, frame by frame.
-    fn answer(
-        &self,
-        asked: &Asked,
-        ending: Arc<Ending>,
-        response: Response<Incoming>,
-        reuse: Reuse,
-    ) -> Response<AgentBody> {
+    fn answer(&self, asked: &Asked, ending: Arc<Ending>, sent: Sent) -> Response<AgentBody> {
+        let Sent { response, reuse, flags } = sent;
         let (mut head, body) = response.into_parts();
         ending.with(|parts| {
             parts.edit(|record| {
+                record.flags.extend(flags);
                 record.response = Some(ResponseHead {
                     status: head.status.as_u16(),
                     version: version_str(head.version).to_owned(),

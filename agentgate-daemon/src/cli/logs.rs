@@ -156,7 +156,7 @@ fn row(record: &Record) -> [String; 9] {
         || "-".to_owned(),
         |subject| {
             format!(
-                "{}/{}",
+                "{} {}",
                 subject.pid,
                 subject.exe.as_deref().unwrap_or(&subject.comm)
             )
@@ -327,7 +327,7 @@ mod tests {
             "200",
             "0/12k",
             "42ms",
-            "99/curl",
+            "99 curl",
         ];
         assert_eq!(row, expect.map(str::to_owned));
         assert_eq!(colour(&exchange()), Some(Colour::Green));

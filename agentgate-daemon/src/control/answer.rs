@@ -3,7 +3,15 @@
 //! Whatever changes something, or shows what is masked elsewhere, is recorded first: where the audit log
 //! cannot take the record, the request is refused.
 
-use std::{fmt, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    fmt, fs,
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{sync::watch, task::spawn_blocking};
 
@@ -19,7 +27,8 @@ use super::{
     },
 };
 use crate::{
-    audit::Audit,
+    audit::{Audit, redact},
+    kernel,
     model::{Failure, Kind, Record, RecordId, SessionId, State, Subject, Timestamp},
     reload::PolicyHandle,
     store::{Side, Store},
@@ -174,14 +183,15 @@ async fn recorded(
     })?;
     match act.await {
         Ok(payload) => {
+            if let (Payload::Enrolled(enrolled), Some(note)) = (&payload, &mut entry.record().note) {
+                note.push_str(&format!(", into {}", enrolled.cgroup));
+            }
             entry.finish(State::Done);
             Ok(payload)
         }
         Err(error) => {
-            let blame = match error.code {
-                ErrorCode::PolicyInvalid | ErrorCode::Invalid => "policy",
-                _ => "gate",
-            };
+            let theirs = matches!(error.code, ErrorCode::PolicyInvalid | ErrorCode::Invalid);
+            let blame = if theirs { "policy" } else { "gate" };
             entry.record().failure = Some(Failure {
                 blame: blame.to_owned(),
                 code: format!("control_{}", error.code.as_str()),
@@ -204,17 +214,8 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         peer.process.pid(),
         exe.as_deref().unwrap_or("executable unknown")
     ));
-    // The session of a guarded process is the first component below the guarded cgroup; others have none.
-    let session = PathBuf::from(cgroup)
-        .strip_prefix(&context.guarded)
-        .ok()
-        .and_then(|below| below.components().next())
-        .map_or_else(
-            || "-".to_owned(),
-            |name| name.as_os_str().to_string_lossy().into_owned(),
-        );
     record.subject = Some(Subject {
-        session: SessionId(session),
+        session: session(cgroup, &context.guarded),
         pid: peer.process.pid(),
         uid: peer.uid,
         start: None,
@@ -227,10 +228,36 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
     record
 }
 
+/// The session as the records of flows name it: the first cgroup below the guarded one, with its id.
+/// `-` for whoever is not under guard.
+fn session(cgroup: &str, guarded: &Path) -> SessionId {
+    let Ok(below) = Path::new(cgroup).strip_prefix(guarded) else {
+        return SessionId("-".to_owned());
+    };
+    let Some(name) = below.components().next() else {
+        return SessionId("/".to_owned());
+    };
+    let name = Path::new(&name);
+    let inside = guarded.join(name);
+    let id = kernel::cgroup2_mount()
+        .ok()
+        .and_then(|mount| fs::metadata(mount.join(inside.strip_prefix("/").unwrap_or(&inside))).ok())
+        .map_or_else(|| "?".to_owned(), |directory| directory.ino().to_string());
+    SessionId(format!("{}@{id}", name.display()))
+}
+
+/// A record as people may see it: command lines are kept for judging and masked for showing.
+pub(super) fn shown(mut record: Record) -> Box<Record> {
+    if let Some(subject) = &mut record.subject {
+        subject.cmdline = redact::mask_cmdline(&subject.cmdline);
+    }
+    Box::new(record)
+}
+
 fn status(context: &ControlContext) -> Payload {
     let health = context.audit.health();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    Payload::Status(StatusReport {
+    Payload::Status(Box::new(StatusReport {
         gate: (context.gate)(),
         policy: context.policy.status(),
         audit: AuditReport {
@@ -239,7 +266,7 @@ fn status(context: &ControlContext) -> Payload {
             queued: count(health.queued),
             written: health.written,
         },
-    })
+    }))
 }
 
 async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {
@@ -258,7 +285,7 @@ async fn show(context: &ControlContext, id: RecordId) -> Result<Payload, ErrorRe
     let store = Arc::clone(&context.store);
     let found = blocking(move || store.get(id)).await?.map_err(internal)?;
     found
-        .map(Payload::Record)
+        .map(|record| Payload::Record(shown(record)))
         .ok_or_else(|| ErrorReply::new(ErrorCode::NotFound, format!("no record {id}")))
 }
 

@@ -70,15 +70,15 @@ impl Client {
     /// # Errors
     /// [`ClientError::NotRunning`] or [`ClientError::Permission`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Permission {
-                path: path.to_owned(),
-            },
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NotRunning {
-                path: path.to_owned(),
-                source,
-            },
-            _ => ClientError::Io(source),
+        let stream = UnixStream::connect(path).map_err(|source| {
+            let (kind, path) = (source.kind(), path.to_owned());
+            if kind == io::ErrorKind::PermissionDenied {
+                ClientError::Permission { path }
+            } else if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+                ClientError::NotRunning { path, source }
+            } else {
+                ClientError::Io(source)
+            }
         })?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
@@ -166,11 +166,12 @@ impl Client {
     }
 
     fn broken(&self, error: io::Error) -> ClientError {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Timeout {
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+            ClientError::Timeout {
                 path: self.path.clone(),
-            },
-            _ => ClientError::Io(error),
+            }
+        } else {
+            ClientError::Io(error)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io, sync::Arc};
 use tokio::sync::{broadcast::error::RecvError, watch};
 
 use super::{
-    answer::{ControlContext, blocking, internal},
+    answer::{ControlContext, blocking, internal, shown},
     server::{Line, draining},
     wire::{ErrorReply, Item, LIMIT_CAP, LogFilter, Reply},
 };
@@ -39,7 +39,7 @@ pub(super) async fn logs(
     let mut sent = HashMap::new();
     for record in newest.into_iter().rev() {
         sent.insert(record.id, record.state);
-        line.send(&Reply::item(Item::Record(record))).await?;
+        line.send(&Reply::item(Item::Record(shown(record)))).await?;
     }
     let Some(mut live) = live else {
         return line.send(&Reply::End).await;
@@ -59,7 +59,7 @@ pub(super) async fn logs(
                 if repeated || !matches(&record, &filter, pattern.as_ref()) {
                     continue;
                 }
-                Item::Record(Record::clone(&record))
+                Item::Record(shown(Record::clone(&record)))
             }
             Err(RecvError::Lagged(updates)) => Item::Missed { updates },
             Err(RecvError::Closed) => return line.send(&Reply::End).await,

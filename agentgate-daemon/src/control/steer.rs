@@ -12,13 +12,13 @@ use crate::{
 /// Reads and compiles the files again.
 pub(super) async fn reload(policy: &PolicyHandle) -> Result<Payload, ErrorReply> {
     let policy = policy.clone();
-    match blocking(move || policy.reload()).await? {
+    match blocking(move || policy.reload().map_err(|status| status.errors)).await? {
         Ok(status) => Ok(Payload::Policy(status)),
-        Err(status) => Err(ErrorReply::new(
+        Err(errors) => Err(ErrorReply::new(
             ErrorCode::PolicyInvalid,
             format!(
                 "the policy does not compile, the last good one stays:\n{}",
-                status.errors.join("\n")
+                errors.join("\n")
             ),
         )),
     }

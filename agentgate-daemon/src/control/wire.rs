@@ -123,9 +123,9 @@ impl Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
-    Status(StatusReport),
+    Status(Box<StatusReport>),
     Enrolled(Enrolled),
-    Record(Record),
+    Record(Box<Record>),
     Policy(PolicyStatus),
     Mode {
         mode: Mode,
@@ -149,7 +149,7 @@ pub enum Payload {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
-    Record(Record),
+    Record(Box<Record>),
     /// This reader was too slow and the live feed went on without it; the log itself holds them.
     Missed {
         updates: u64,

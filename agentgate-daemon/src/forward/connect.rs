@@ -16,11 +16,11 @@ use crate::model::Host;
 /// One address may hold up the others no longer than this.
 const NEXT_ADDRESS: Duration = Duration::from_secs(3);
 
-/// Connects to the first of `addresses` that answers, all within `deadline`.
+/// Connects to the first of `addresses` that answers, all within `deadline`, and says which.
 ///
 /// # Errors
 /// [`ForwardError::Connect`] with the last address's error, [`ForwardError::ConnectTimeout`].
-pub(super) async fn tcp(addresses: &[SocketAddr], deadline: Duration) -> Result<TcpStream, ForwardError> {
+pub(super) async fn tcp(addresses: &[SocketAddr], deadline: Duration) -> Result<(TcpStream, SocketAddr), ForwardError> {
     let end = Instant::now() + deadline;
     let mut last = ForwardError::ConnectTimeout(deadline);
     for (index, address) in addresses.iter().enumerate() {
@@ -37,7 +37,7 @@ pub(super) async fn tcp(addresses: &[SocketAddr], deadline: Duration) -> Result<
                     address: *address,
                     source,
                 })?;
-                return Ok(stream);
+                return Ok((stream, *address));
             }
             Ok(Err(source)) => {
                 last = ForwardError::Connect {

@@ -7,7 +7,7 @@ mod pool;
 mod resolve;
 mod tunnel;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, Version};
 use hyper::{
@@ -27,10 +27,36 @@ pub use resolve::Resolver;
 
 use crate::{
     http::head::to_origin,
-    model::SessionId,
-    policy::{Destination, Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
+    model::{Action, Flag, Refusal, SessionId, Severity, Verdict},
+    policy::{Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
 };
 use pool::{Key, OriginBody, Pool, Ready};
+
+/// The gate's own TCP ports: never dialled on a loopback address, whatever policy opens, or an agent
+/// could reach the dashboard through the gate.
+#[derive(Clone, Debug, Default)]
+pub struct OwnPorts(pub Vec<u16>);
+
+impl OwnPorts {
+    /// The refusal for `address`, if it is one of the gate's own.
+    fn objection(&self, address: SocketAddr) -> Option<Refusal> {
+        let ip = address.ip();
+        if !(ip.is_loopback() || ip.is_unspecified()) || !self.0.contains(&address.port()) {
+            return None;
+        }
+        let reason = "the gate's own ports are out of the agent's reach";
+        Some(Refusal {
+            verdict: Verdict {
+                action: Action::Deny,
+                rule: "invariant:gate_port".to_owned(),
+                reason: reason.to_owned(),
+            },
+            flags: vec![Flag::new("gate_port", Severity::High, address.to_string())],
+            status: 403,
+            remedy: String::new(),
+        })
+    }
+}
 
 /// How long the origin may take.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +78,7 @@ pub struct Forwarder {
     tls: Arc<ClientConfig>,
     pool: Arc<Pool>,
     deadlines: Deadlines,
+    own: OwnPorts,
 }
 
 impl fmt::Debug for Forwarder {
@@ -67,6 +94,8 @@ impl fmt::Debug for Forwarder {
 pub struct Sent {
     pub response: Response<Incoming>,
     pub reuse: Reuse,
+    /// What the policy flags about the address, where this request was the one that dialled.
+    pub flags: Vec<Flag>,
 }
 
 /// The connection behind a response: given back to the pool once its body is complete, closed when
@@ -97,15 +126,35 @@ impl Reuse {
     }
 }
 
+/// A tunnel that stands: nothing has passed yet.
+#[derive(Debug)]
+pub struct Tunnel {
+    origin: TcpStream,
+    /// What the policy flags about the address.
+    pub flags: Vec<Flag>,
+    idle: Duration,
+}
+
+impl Tunnel {
+    /// Moves bytes both ways until both sides are done.
+    ///
+    /// # Errors
+    /// [`ForwardError::Tunnel`].
+    pub async fn carry<A: AsyncRead + AsyncWrite + Unpin>(self, agent: A) -> Result<(), ForwardError> {
+        tunnel::copy(agent, self.origin, self.idle).await
+    }
+}
+
 impl Forwarder {
     /// A forwarder with an empty pool.
     #[must_use]
-    pub fn new(resolver: Resolver, tls: Arc<ClientConfig>, deadlines: Deadlines) -> Self {
+    pub fn new(resolver: Resolver, tls: Arc<ClientConfig>, deadlines: Deadlines, own: OwnPorts) -> Self {
         Self {
             resolver,
             tls,
             pool: Arc::default(),
             deadlines,
+            own,
         }
     }
 
@@ -132,12 +181,15 @@ impl Forwarder {
         };
         let mut request = Request::from_parts(head, body);
         let mut fresh = false;
+        let mut flags = Vec::new();
         loop {
             let mut ready = match if fresh { None } else { self.pool.take(&key) } {
                 Some(ready) => ready,
                 None => {
                     fresh = true;
-                    self.connect(&key).await?
+                    let (ready, found) = self.connect(&key).await?;
+                    flags = found;
+                    ready
                 }
             };
             let version = match ready {
@@ -167,6 +219,7 @@ impl Forwarder {
                             key,
                             pool: self.pool.clone(),
                         },
+                        flags,
                     });
                 }
                 Ok(Err(mut error)) => match error.take_message() {
@@ -177,23 +230,19 @@ impl Forwarder {
         }
     }
 
-    /// Moves bytes between the agent and where `permit` permits, until both are done.
+    /// Connects to where `permit` permits.
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn tunnel<A: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        permit: TunnelPermit,
-        agent: A,
-    ) -> Result<(), ForwardError> {
+    pub async fn tunnel(&self, permit: TunnelPermit) -> Result<Tunnel, ForwardError> {
         let (to, rule) = permit.into_parts();
         let addresses = match to {
             TunnelTo::Name(authority) => self.resolver.addresses(&authority, rule.as_ref()).await?,
             // Judged by this very address.
             TunnelTo::Address(address) => vec![address],
         };
-        let origin = connect::tcp(&addresses, self.deadlines.connect).await?;
-        tunnel::copy(agent, origin, self.deadlines.idle).await
+        let (origin, flags) = self.dial(addresses, rule.as_ref()).await?;
+        Ok(Tunnel { origin, flags, idle: self.deadlines.idle })
     }
 
     /// Closes pooled connections that have been idle too long.
@@ -201,39 +250,34 @@ impl Forwarder {
         self.pool.sweep();
     }
 
-    async fn connect(&self, key: &Key) -> Result<Ready, ForwardError> {
-        let Key {
-            destination, rule, ..
-        } = key;
-        let tcp = self.dial(destination, rule.as_ref()).await?;
-        if destination.scheme == Scheme::Http {
-            return if key.prior_knowledge {
-                self.http2(key, tcp).await
-            } else {
-                http1(tcp).await
-            };
-        }
-        let tls = connect::tls(
-            &self.tls,
-            &destination.authority.host,
-            tcp,
-            self.deadlines.connect,
-        )
-        .await?;
-        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.http2(key, tls).await
+    async fn connect(&self, key: &Key) -> Result<(Ready, Vec<Flag>), ForwardError> {
+        let Key { destination, rule, .. } = key;
+        let addresses = self.resolver.addresses(&destination.authority, rule.as_ref()).await?;
+        let (tcp, flags) = self.dial(addresses, rule.as_ref()).await?;
+        let ready = if destination.scheme == Scheme::Http {
+            if key.prior_knowledge { self.http2(key, tcp).await? } else { http1(tcp).await? }
         } else {
-            http1(tls).await
-        }
+            let tls = connect::tls(&self.tls, &destination.authority.host, tcp, self.deadlines.connect).await?;
+            if tls.get_ref().1.alpn_protocol() == Some(b"h2") { self.http2(key, tls).await? } else { http1(tls).await? }
+        };
+        Ok((ready, flags))
     }
 
+    /// The only place that opens a connection to an origin.
     async fn dial(
         &self,
-        destination: &Destination,
+        mut addresses: Vec<SocketAddr>,
         rule: &dyn AddressRule,
-    ) -> Result<TcpStream, ForwardError> {
-        let addresses = self.resolver.addresses(&destination.authority, rule).await?;
-        connect::tcp(&addresses, self.deadlines.connect).await
+    ) -> Result<(TcpStream, Vec<Flag>), ForwardError> {
+        let refused = addresses.iter().find_map(|address| self.own.objection(*address));
+        addresses.retain(|address| self.own.objection(*address).is_none());
+        if let Some(refusal) = refused
+            && addresses.is_empty()
+        {
+            return Err(ForwardError::Address(Box::new(refusal)));
+        }
+        let (stream, address) = connect::tcp(&addresses, self.deadlines.connect).await?;
+        Ok((stream, rule.flags(address.ip(), address.port())))
     }
 
     /// HTTP/2 over `io`; further requests of the key share it from here on.

@@ -32,7 +32,16 @@ pub fn enroller(directory: PathBuf, path: String) -> Arc<dyn Enroller> {
             let slice = slice.to_owned();
             Arc::new(SystemdScopes::new(directory, path, slice))
         }
-        Some(_) | None => Arc::new(OwnCgroups::new(directory, path)),
+        Some(_) | None => {
+            let own = OwnCgroups::new(directory, path);
+            match own.sweep() {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "removed empty cgroups of earlier runs"),
+                // Enrolment will say so again, to somebody who waits for it.
+                Err(error) => tracing::warn!(%error, "empty cgroups of earlier runs cannot be looked for"),
+            }
+            Arc::new(own)
+        }
     }
 }
 

@@ -106,9 +106,8 @@ pub fn become_command(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Strin
 fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> Result<Command, LaunchError> {
     let (program, arguments) = launch.command.split_first().ok_or(LaunchError::NoCommand)?;
     refuse_network_sockets()?;
-    let enrolled = match Client::connect(socket)?.ask(Request::Enrol)? {
-        Payload::Enrolled(enrolled) => enrolled,
-        _ => return Err(LaunchError::NotEnrolled),
+    let Payload::Enrolled(enrolled) = Client::connect(socket)?.ask(Request::Enrol)? else {
+        return Err(LaunchError::NotEnrolled);
     };
     let text = fs::read_to_string("/proc/self/cgroup").map_err(host("/proc/self/cgroup"))?;
     check_guarded(&text, &enrolled)?;
@@ -185,9 +184,10 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
 fn exec(command: &mut Command) -> LaunchError {
     let source = command.exec();
     let program = command.get_program().to_owned();
-    match source.kind() {
-        io::ErrorKind::NotFound => LaunchError::NotFound(program),
-        _ => LaunchError::NotExecutable { program, source },
+    if source.kind() == io::ErrorKind::NotFound {
+        LaunchError::NotFound(program)
+    } else {
+        LaunchError::NotExecutable { program, source }
     }
 }
 

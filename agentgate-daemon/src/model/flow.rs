@@ -35,7 +35,10 @@ pub struct Flow {
 /// The socket address of an [`Endpoint`], IPv4-mapped addresses as IPv4.
 #[must_use]
 pub fn socket_addr(endpoint: &Endpoint) -> SocketAddr {
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(endpoint.addr)).to_canonical(), endpoint.port)
+    SocketAddr::new(
+        IpAddr::V6(Ipv6Addr::from(endpoint.addr)).to_canonical(),
+        endpoint.port,
+    )
 }
 
 /// A thread name from its NUL-padded bytes.

@@ -164,3 +164,17 @@ async fn loopback_and_metadata_are_not_dialled_unless_named() {
         .await;
     assert_eq!(record.state, State::Refused);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gates_own_ports_are_not_dialled_even_where_loopback_is_open() {
+    let world = World::new(&enforce("allow = [\"*\"]")).await;
+    // A public address with the listener's port, under a name that resolves to loopback.
+    let original = std::net::SocketAddr::from(([198, 51, 100, 10], world.port));
+    let host = format!("{OPEN}:{}", world.port);
+    let stream = world.connect(original).await;
+    let answer = Answer::of(send(stream, get(&host, "/own", false), false).await.unwrap()).await;
+    assert_eq!(answer.status, 403, "{:?}", answer.body);
+    let record = world.exchange("/own").await;
+    assert_eq!(record.verdict.unwrap().rule, "invariant:gate_port");
+    assert_eq!(record.state, State::Refused);
+}

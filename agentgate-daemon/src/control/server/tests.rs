@@ -15,9 +15,9 @@ use crate::{
         peer::{Process, unified_path},
         wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
     },
-    model::{Kind, Mode, Record, RecordId, RequestHead, State, Timestamp},
+    model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, State, Subject, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
-    store::{Side, Store},
+    store::{Query, Side, Store},
 };
 
 /// A cgroup that no test runs in.
@@ -143,35 +143,25 @@ impl Gate {
         .unwrap()
     }
 
-    /// Notes of the control records, oldest first, with their state.
-    async fn notes(&self) -> Vec<(State, String)> {
-        let filter = LogFilter {
-            kind: Some(Kind::Control),
-            limit: 100,
-            ..LogFilter::default()
-        };
-        let items = self
-            .items(Request::Logs {
-                filter,
-                follow: false,
-            })
-            .await
-            .unwrap();
-        items
-            .into_iter()
-            .map(|item| match item {
-                Item::Record(record) => (record.state, record.note.unwrap()),
-                other => panic!("{other:?}"),
-            })
-            .collect()
-    }
-
-    async fn stop(mut self) {
+    /// Returns the notes of the control records with their state, oldest first, when the last of them
+    /// is written.
+    async fn stop(mut self) -> Vec<(State, String)> {
         self.drain.send_replace(true);
         self.server.await.unwrap();
         if let Some(thread) = self.thread.take() {
             thread.drain(Duration::from_secs(5)).await;
         }
+        let query = Query {
+            kind: Some(Kind::Control),
+            limit: 100,
+            ..Query::default()
+        };
+        let records = self.context.store.query(&query).unwrap().records;
+        records
+            .into_iter()
+            .rev()
+            .map(|record| (record.state, record.note.unwrap()))
+            .collect()
     }
 }
 
@@ -227,7 +217,7 @@ async fn steers_the_policy_and_records_who_did() {
     };
     assert_eq!((status.policy.errors.len(), status.audit.healthy), (1, true));
 
-    let notes = gate.notes().await;
+    let notes = gate.stop().await;
     let who = format!(
         "by uid {} (pid {}, ",
         rustix::process::geteuid().as_raw(),
@@ -247,7 +237,6 @@ async fn steers_the_policy_and_records_who_did() {
         assert_eq!(*state, expect_state, "{note}");
         assert!(note.starts_with(&format!("{what}{who}")), "{note}");
     }
-    gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,7 +260,7 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
     let page = gate
         .context
         .store
-        .query(&crate::store::Query {
+        .query(&Query {
             limit: 10,
             ..Default::default()
         })
@@ -282,6 +271,55 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
         assert_eq!(record.subject.unwrap().pid, std::process::id());
     }
     gate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let gate = Gate::start(
+        unified_path(&own).unwrap(),
+        Bounds {
+            refusals: 1,
+            ..BOUNDS
+        },
+    );
+    let socket = gate.socket.clone();
+    let attempts = 200;
+    let held = tokio::task::spawn_blocking(move || {
+        (0..attempts)
+            .map(|_| StdUnixStream::connect(&socket).unwrap())
+            .collect::<Vec<_>>()
+    });
+    let held = held.await.unwrap();
+    // Each is closed by the daemon, with or without an answer.
+    let closed = tokio::task::spawn_blocking(move || {
+        for mut stream in held {
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+    });
+    closed.await.unwrap();
+    // One more that is answered, after all of them, carries the count. While the last record is being
+    // written it may be dropped like the others.
+    let mut more = 0;
+    timeout(Duration::from_secs(10), async {
+        loop {
+            more += 1;
+            match gate.ask(Request::Status).await {
+                Err(ClientError::Refused(error)) => break assert_eq!(error.code, ErrorCode::Guarded),
+                Err(ClientError::Io(_) | ClientError::Protocol(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+    .unwrap();
+    let notes = gate.stop().await;
+    let counted = |note: &str| match note.split_once("(and ") {
+        Some((_, rest)) => 1 + rest.split_once(" attempts").unwrap().0.parse::<usize>().unwrap(),
+        None => 1,
+    };
+    let total: usize = notes.iter().map(|(_, note)| counted(note)).sum();
+    assert_eq!(total, attempts + more);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,6 +372,17 @@ async fn enrolment_says_where_and_the_failure_why() {
 async fn tokens_and_bodies_are_given_and_recorded() {
     let gate = Gate::start(ELSEWHERE, BOUNDS);
     let mut record = Record::new(Kind::Exchange, Timestamp::now());
+    record.subject = Some(Subject {
+        session: SessionId("s@1".into()),
+        pid: 1,
+        uid: 0,
+        start: None,
+        comm: "curl".into(),
+        exe: None,
+        cmdline: vec!["curl".into(), "--user".into(), "me:hunter2hunter2".into()],
+        ancestors: Vec::new(),
+        cgroup: "/x".into(),
+    });
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut head = RequestHead::default();
     head.body.bytes = bytes.clone().into();
@@ -350,7 +399,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         .iter()
         .flat_map(|item| match item {
             Item::Body { hex } => from_hex(hex).unwrap(),
-            other => panic!("{other:?}"),
+            other @ (Item::Record(_) | Item::Missed { .. }) => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(got, bytes);
@@ -365,7 +414,11 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     assert!(
         matches!(gate.ask(Request::Dashboard).await.unwrap(), Payload::Dashboard { url, .. } if url.ends_with("#secret"))
     );
-    assert!(matches!(gate.ask(Request::Show { id }).await.unwrap(), Payload::Record(r) if r.id == id));
+    let Payload::Record(shown) = gate.ask(Request::Show { id }).await.unwrap() else {
+        panic!("a record")
+    };
+    assert_eq!(shown.id, id);
+    assert!(!format!("{shown:?}").contains("hunter2hunter2"), "{shown:?}");
     assert_eq!(
         code(gate.ask(Request::Show { id: RecordId(999) }).await),
         ErrorCode::NotFound
@@ -374,7 +427,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         gate.ask(Request::CaExport).await.unwrap(),
         Payload::Ca { pem: "PEM".into() }
     );
-    let notes = gate.notes().await;
+    let notes = gate.stop().await;
     assert!(
         notes[0]
             .1
@@ -386,7 +439,6 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         "{notes:?}"
     );
     assert!(!notes.iter().any(|(_, note)| note.contains("secret")));
-    gate.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -409,7 +461,7 @@ async fn what_is_no_request_gets_one_answer() {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         let got = gate.raw(bytes, end).await.map(|reply| match reply {
             Reply::Error(error) => error.code,
-            other => panic!("{other:?}"),
+            other @ (Reply::Ok(_) | Reply::Item(_) | Reply::End) => panic!("{other:?}"),
         });
         assert_eq!(got, expect, "{shown}");
     }

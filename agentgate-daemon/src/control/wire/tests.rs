@@ -104,17 +104,17 @@ fn replies_survive() {
         written: 2,
     };
     let payloads = [
-        Payload::Status(StatusReport {
+        Payload::Status(Box::new(StatusReport {
             gate,
             policy: policy(),
             audit,
-        }),
+        })),
         Payload::Enrolled(Enrolled {
             cgroup: "/a/b".into(),
             guarded: "/a".into(),
             bundle: "/run/b.pem".into(),
         }),
-        Payload::Record(record()),
+        Payload::Record(Box::new(record())),
         Payload::Policy(policy()),
         Payload::Mode { mode: Mode::Enforce },
         Payload::List {
@@ -134,7 +134,7 @@ fn replies_survive() {
         round_trip(Reply::ok(payload));
     }
     for item in [
-        Item::Record(record()),
+        Item::Record(Box::new(record())),
         Item::Missed { updates: 9 },
         Item::Body { hex: "00ff".into() },
     ] {

@@ -1,0 +1,117 @@
+//! What goes on beside the connections: the kernel follows the policy, SIGHUP reloads it, idle
+//! connections are closed.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use agentgate_common::settings::Settings;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{conn::Stages, drain::told, kernel::Kernel, policy::Policy, reload::PolicyHandle};
+
+/// How often idle origin connections are looked over.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// What the kernel's settings are made of, besides the policy.
+pub(super) struct Wanted {
+    pub(super) resolvers: Vec<SocketAddr>,
+    /// The gate's own ports; the listener's first.
+    pub(super) own_ports: Vec<u16>,
+}
+
+impl Wanted {
+    pub(super) fn settings(&self, policy: &Policy) -> Settings {
+        let mut settings = Settings {
+            listener_port: self.own_ports.first().copied().unwrap_or(0),
+            ..Settings::default()
+        };
+        // One port serves both families in the kernel: the first resolver's.
+        let port = self.resolvers.first().map(SocketAddr::port);
+        for resolver in self
+            .resolvers
+            .iter()
+            .filter(|resolver| Some(resolver.port()) == port)
+        {
+            match resolver.ip() {
+                IpAddr::V4(ip) if settings.dns4 == [0; 4] => {
+                    settings.dns4 = ip.octets();
+                    settings.dns_port = resolver.port();
+                }
+                IpAddr::V6(ip) if settings.dns6 == Ipv6Addr::UNSPECIFIED.octets() => {
+                    settings.dns6 = ip.octets();
+                    settings.dns_port = resolver.port();
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => {}
+            }
+        }
+        for (slot, port) in settings.gate_ports.iter_mut().zip(&self.own_ports) {
+            *slot = *port;
+        }
+        for (slot, port) in settings.loopback_ports.iter_mut().zip(policy.loopback_ports()) {
+            *slot = *port;
+        }
+        settings
+    }
+}
+
+/// Installs the kernel's part of each policy, also of one that came in while the gate was built.
+pub(super) async fn follow_policy(
+    policy: PolicyHandle,
+    kernel: Arc<dyn Kernel>,
+    wanted: Wanted,
+    mut drain: watch::Receiver<bool>,
+) {
+    let mut generation = policy.subscribe();
+    loop {
+        if let Err(error) = kernel.configure(&wanted.settings(&policy.current())) {
+            tracing::error!(%error, "the kernel keeps the settings of the policy before");
+        }
+        tokio::select! {
+            changed = generation.changed() => if changed.is_err() { return },
+            () = told(&mut drain) => return,
+        }
+    }
+}
+
+/// Closes idle origin connections.
+pub(super) async fn sweep(stages: Arc<Stages>, mut drain: watch::Receiver<bool>) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => stages.exchanger.forwarder.sweep(),
+            () = told(&mut drain) => return,
+        }
+    }
+}
+
+/// Reloads the policy on SIGHUP.
+pub(super) async fn reload_on_hangup(policy: PolicyHandle, mut drain: watch::Receiver<bool>) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP will not reload the policy");
+            return;
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            () = told(&mut drain) => return,
+        }
+        let policy = policy.clone();
+        match spawn_blocking(move || policy.reload()).await {
+            Ok(Ok(status)) => tracing::info!(digest = status.summary.digest, "policy reloaded"),
+            Ok(Err(status)) => tracing::error!(errors = ?status.errors, "policy kept: the files do not compile"),
+            Err(error) => tracing::error!(%error, "reloading the policy"),
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! `agentctl run` as people use it: the real binary, a real cgroup, a daemon's control socket in this
+//! process. No programs are attached, so this says nothing about traffic.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use agentgate::{
+    audit::{Audit, AuditOptions, AuditThread},
+    control::{ControlContext, EnrolError, Enroller, Process, server, wire::GateReport},
+    launch::OwnCgroups,
+    model::{Kind, Record, State, Timestamp},
+    reload::{PolicyHandle, PolicyPaths},
+    store::{Query, Store},
+};
+use tokio::sync::watch;
+
+/// A throw-away guarded cgroup; killed and removed on drop.
+struct Cgroup {
+    directory: PathBuf,
+    path: String,
+}
+
+impl Cgroup {
+    fn make() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "agentgate-run-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::SeqCst)
+        );
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts
+            .lines()
+            .find(|line| line.contains(" - cgroup2 "))
+            .and_then(|line| line.split(' ').nth(4))
+            .expect("a cgroup2 mount");
+        let directory = Path::new(mount).join(&name);
+        fs::create_dir(&directory).expect("root, and a writable cgroup2 mount");
+        Self {
+            directory,
+            path: format!("/{name}"),
+        }
+    }
+
+    fn children(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).unwrap().map(Result::unwrap);
+        let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        directories
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Kills what a failed test left, also in children (cgroup-v2.rst, "cgroup.kill").
+        let _none = fs::write(self.directory.join("cgroup.kill"), "1");
+        for child in self.children() {
+            let _busy = fs::remove_dir(self.directory.join(child));
+        }
+        let _busy = fs::remove_dir(&self.directory);
+    }
+}
+
+struct Daemon {
+    cgroup: Cgroup,
+    dir: tempfile::TempDir,
+    socket: PathBuf,
+    agentctl: PathBuf,
+    store: Arc<Store>,
+    drain: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<()>,
+    thread: AuditThread,
+}
+
+impl Daemon {
+    fn start(group: &str) -> Self {
+        let cgroup = Cgroup::make();
+        let enroller = OwnCgroups::new(cgroup.directory.clone(), cgroup.path.clone());
+        Self::with(cgroup, Arc::new(enroller), group)
+    }
+
+    fn with(cgroup: Cgroup, enroller: Arc<dyn Enroller>, group: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // The other user of a test must come through to the socket and to the program.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let agentctl = dir.path().join("agentctl");
+        fs::copy(env!("CARGO_BIN_EXE_agentctl"), &agentctl).unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("policy.toml"), "version = 1\n").unwrap();
+        fs::write(at("ca-bundle.pem"), "").unwrap();
+        let store = Arc::new(Store::open(at("audit.redb")).unwrap());
+        let (audit, thread) = Audit::start(Arc::clone(&store), AuditOptions::default());
+        let guarded = cgroup.path.clone();
+        let context = ControlContext {
+            policy: PolicyHandle::load(PolicyPaths {
+                policy: at("policy.toml"),
+                lists: at("lists"),
+                mode: at("mode"),
+            }),
+            audit,
+            store: Arc::clone(&store),
+            enroller,
+            gate: Arc::new(move || GateReport {
+                version: "0".into(),
+                pid: std::process::id(),
+                started: Timestamp(0),
+                guarded: guarded.clone(),
+                listen: Vec::new(),
+                programs: Vec::new(),
+                lost_events: 0,
+                connections: 0,
+                dashboard: None,
+                draining: false,
+            }),
+            ca_pem: "".into(),
+            bundle: at("ca-bundle.pem"),
+            guarded: cgroup.path.clone().into(),
+            dashboard: None,
+        };
+        let socket = at("control.sock");
+        let listener = server::bind(&socket, group).unwrap();
+        let (drain, draining) = watch::channel(false);
+        let server = tokio::spawn(server::serve(listener, Arc::new(context), draining));
+        Self {
+            cgroup,
+            dir,
+            socket,
+            agentctl,
+            store,
+            drain,
+            server,
+            thread,
+        }
+    }
+
+    fn agentctl(&self) -> Command {
+        let mut command = Command::new(&self.agentctl);
+        command.arg("--socket").arg(&self.socket).stdin(Stdio::null());
+        command
+    }
+
+    /// `agentctl run -- words`.
+    async fn run(&self, words: &[&str]) -> Output {
+        let mut command = self.agentctl();
+        command.args(["run", "--"]).args(words);
+        output(command).await
+    }
+
+    /// Returns the records, newest first, when the last of them is written.
+    async fn stop(self) -> Vec<Record> {
+        self.drain.send_replace(true);
+        self.server.await.unwrap();
+        self.thread.drain(Duration::from_secs(5)).await;
+        self.store
+            .query(&Query {
+                limit: 100,
+                ..Query::default()
+            })
+            .unwrap()
+            .records
+    }
+}
+
+/// Runs off the runtime, whose threads serve the socket.
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn cgroup_line(output: &Output) -> String {
+    let text = text(&output.stdout);
+    text.lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn a_command_runs_in_a_fresh_child_of_the_guarded_cgroup() {
+    let daemon = Daemon::start("");
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let output = daemon.run(&["cat", "/proc/self/cgroup"]).await;
+        assert!(output.status.success(), "{output:?}");
+        let cgroup = cgroup_line(&output);
+        let below = format!("{}/run-", daemon.cgroup.path);
+        assert!(
+            cgroup.starts_with(&below) && cgroup.ends_with(".scope"),
+            "{cgroup}"
+        );
+        seen.push(cgroup);
+    }
+    assert_ne!(seen[0], seen[1]);
+    // The first was empty when the second was made.
+    assert_eq!(daemon.cgroup.children().len(), 1);
+    // This process stayed where it was.
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    assert!(!own.contains(&daemon.cgroup.path));
+    // Children are inside with their parent.
+    let child = daemon.run(&["sh", "-c", "cat /proc/self/cgroup; true"]).await;
+    assert!(cgroup_line(&child).starts_with(&daemon.cgroup.path), "{child:?}");
+    let records = daemon.stop().await;
+    assert_eq!(records.len(), 3);
+    assert!(
+        records
+            .iter()
+            .all(|r| (r.kind, r.state) == (Kind::Control, State::Done))
+    );
+    assert!(records.iter().all(|r| {
+        r.note
+            .as_deref()
+            .is_some_and(|n| n.starts_with("enrol, by uid 0 (pid "))
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn exit_codes_are_the_commands() {
+    let daemon = Daemon::start("");
+    let plain = daemon.dir.path().join("plain");
+    fs::write(&plain, "not a program").unwrap();
+    let rows: [(&[&str], Option<i32>); 6] = [
+        (&["true"], Some(0)),
+        (&["sh", "-c", "exit 7"], Some(7)),
+        (&["sh", "-c", "exit 125"], Some(125)),
+        (&["agentgate-no-such-command"], Some(127)),
+        (&["/nonexistent/x"], Some(127)),
+        (&[plain.to_str().unwrap()], Some(126)),
+    ];
+    for (words, expect) in rows {
+        let output = daemon.run(words).await;
+        assert_eq!(output.status.code(), expect, "{words:?} {output:?}");
+    }
+    let killed = daemon.run(&["sh", "-c", "kill -9 $$"]).await;
+    assert_eq!(killed.status.signal(), Some(9));
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn the_environment_points_at_the_bundle_and_at_no_proxy() {
+    let daemon = Daemon::start("");
+    let run = |flags: &[&str]| {
+        let mut command = daemon.agentctl();
+        command.arg("run").args(flags).args(["--", "env"]);
+        // Not those of whoever runs the tests.
+        command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("KEPT", "yes");
+        command
+            .env("HTTPS_PROXY", "http://127.0.0.1:1")
+            .env("SSL_CERT_FILE", "/mine.pem");
+        output(command)
+    };
+    let plain = run(&[]).await;
+    let bundle = daemon.dir.path().join("ca-bundle.pem");
+    let variables = text(&plain.stdout);
+    for name in [
+        "SSL_CERT_FILE",
+        "NODE_EXTRA_CA_CERTS",
+        "REQUESTS_CA_BUNDLE",
+        "AWS_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+    ] {
+        assert!(
+            variables
+                .lines()
+                .any(|line| line == format!("{name}={}", bundle.display())),
+            "{name}: {variables}"
+        );
+    }
+    assert!(
+        variables.contains("KEPT=yes") && !variables.contains("HTTPS_PROXY"),
+        "{variables}"
+    );
+    let said = text(&plain.stderr);
+    assert!(
+        said.contains("SSL_CERT_FILE now name") && said.contains("HTTPS_PROXY removed"),
+        "{said}"
+    );
+    let quiet = run(&["--quiet", "--keep-proxy-env"]).await;
+    assert!(text(&quiet.stdout).contains("HTTPS_PROXY=http://127.0.0.1:1"));
+    assert!(quiet.stderr.is_empty(), "{quiet:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn another_user_runs_as_that_user_if_in_the_group() {
+    let groups = fs::read_to_string("/etc/group").unwrap();
+    let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let (group, gid) = fields
+        .filter_map(|fields| Some(((*fields.first()?).to_owned(), (*fields.get(2)?).to_owned())))
+        .find(|(_, gid)| gid != "0")
+        .expect("a group other than root's");
+    let daemon = Daemon::start(&group);
+    let run = |gid: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", &format!("--regid={gid}"), "--clear-groups", "--"]);
+        command.arg(&daemon.agentctl).arg("--socket").arg(&daemon.socket);
+        command.args(["run", "--", "sh", "-c", "id -u; id -g; cat /proc/self/cgroup"]);
+        output(command)
+    };
+    let member = run(&gid).await;
+    assert!(member.status.success(), "{member:?}");
+    assert!(
+        text(&member.stdout).starts_with(&format!("65534\n{gid}\n")),
+        "{member:?}"
+    );
+    assert!(cgroup_line(&member).starts_with(&format!("{}/run-", daemon.cgroup.path)));
+    let stranger = run("65533").await;
+    assert_eq!(stranger.status.code(), Some(125), "{stranger:?}");
+    assert!(
+        text(&stranger.stderr).contains("join the group agentgate"),
+        "{stranger:?}"
+    );
+    assert!(stranger.stdout.is_empty());
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn a_guarded_process_cannot_steer_the_gate() {
+    let daemon = Daemon::start("");
+    let (agentctl, socket) = (daemon.agentctl.to_str().unwrap(), daemon.socket.to_str().unwrap());
+    for words in [
+        vec!["status"],
+        vec!["mode", "audit"],
+        vec!["allow", "a.example.com"],
+        vec!["dashboard"],
+    ] {
+        let output = daemon
+            .run(&[&[agentctl, "--socket", socket], &words[..]].concat())
+            .await;
+        assert_eq!(output.status.code(), Some(1), "{words:?} {output:?}");
+        assert!(text(&output.stderr).contains("under guard"), "{output:?}");
+    }
+    assert!(!daemon.dir.path().join("mode").exists());
+    // Outside, the same works.
+    let mut mode = daemon.agentctl();
+    mode.args(["mode", "audit"]);
+    let outside = output(mode).await;
+    assert_eq!(text(&outside.stdout), "audit\n");
+    let records = daemon.stop().await;
+    assert_eq!(
+        records
+            .iter()
+            .filter(|record| record.state == State::Refused)
+            .count(),
+        4
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn no_descriptor_but_the_first_three_is_inherited_and_no_network_socket() {
+    let daemon = Daemon::start("");
+    let (agentctl, socket) = (daemon.agentctl.display(), daemon.socket.display());
+    // The shell has 9 open, and what it becomes has not.
+    let script = format!(
+        "exec 9</etc/passwd; test -e /proc/self/fd/9 || exit 3; \
+         exec {agentctl} --socket {socket} run -- sh -c 'test ! -e /proc/$$/fd/9'"
+    );
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]);
+    let inherited = output(shell).await;
+    assert_eq!(inherited.status.code(), Some(0), "{inherited:?}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut command = daemon.agentctl();
+    command
+        .args(["run", "--", "echo", "ran"])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(connected)));
+    let refused = output(command).await;
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    assert!(refused.stdout.is_empty() && text(&refused.stderr).contains("descriptor 0 is a network socket"));
+    daemon.stop().await;
+}
+
+/// Says that it moved the process, and does not.
+#[derive(Debug)]
+struct Lying(String);
+
+impl Enroller for Lying {
+    fn enrol(&self, process: &Process) -> Result<String, EnrolError> {
+        Ok(format!("{}/run-{}-0.scope", self.0, process.pid()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn nothing_runs_that_does_not_see_itself_inside() {
+    let cgroup = Cgroup::make();
+    let lying = Lying(cgroup.path.clone());
+    let daemon = Daemon::with(cgroup, Arc::new(lying), "");
+    let output = daemon.run(&["echo", "ran"]).await;
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(
+        output.stdout.is_empty() && text(&output.stderr).contains("not under guard"),
+        "{output:?}"
+    );
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn scopes_go_when_empty_and_stay_while_in_use() {
+    let daemon = Daemon::start("");
+    let mut running = daemon.agentctl();
+    running.args(["run", "--", "sh", "-c", "echo up; read line"]);
+    let mut running = running
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut up = [0; 3];
+    let stdout = running.stdout.as_mut().unwrap();
+    tokio::task::block_in_place(|| std::io::Read::read_exact(stdout, &mut up)).unwrap();
+    let busy = daemon.cgroup.children();
+    assert_eq!(busy.len(), 1);
+    let sweeper = OwnCgroups::new(daemon.cgroup.directory.clone(), daemon.cgroup.path.clone());
+    assert_eq!(sweeper.sweep().unwrap(), 0);
+    assert_eq!(daemon.cgroup.children(), busy);
+    drop(running.stdin.take());
+    tokio::task::block_in_place(|| running.wait()).unwrap();
+    assert_eq!(sweeper.sweep().unwrap(), 1);
+    assert!(daemon.cgroup.children().is_empty());
+    daemon.stop().await;
+}
