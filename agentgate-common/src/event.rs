@@ -40,11 +40,13 @@ pub enum Hook {
     SockCreate = 5,
     SockOps = 6,
     Egress = 7,
+    Bind4 = 8,
+    Bind6 = 9,
 }
 
 impl Hook {
     /// Every hook that judges.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect4,
         Self::Connect6,
         Self::SendMsg4,
@@ -52,6 +54,8 @@ impl Hook {
         Self::SockCreate,
         Self::SockOps,
         Self::Egress,
+        Self::Bind4,
+        Self::Bind6,
     ];
 
     /// The hook behind a number of [`KernelEvent::hook`].
@@ -71,6 +75,8 @@ impl Hook {
             Self::SockCreate => "sock_create",
             Self::SockOps => "sock_ops",
             Self::Egress => "egress",
+            Self::Bind4 => "bind4",
+            Self::Bind6 => "bind6",
         }
     }
 }

@@ -25,7 +25,7 @@ pub const PEERS_CAPACITY: u32 = 65_536;
 pub const EVENTS_BYTES: u32 = 256 * 1024;
 
 /// The programs, by their function names; each link is pinned under the same name.
-pub const PROGRAMS: [&str; 11] = [
+pub const PROGRAMS: [&str; 13] = [
     "gate_connect4",
     "gate_connect6",
     "gate_sockops",
@@ -37,4 +37,6 @@ pub const PROGRAMS: [&str; 11] = [
     "gate_recvmsg6",
     "gate_create",
     "gate_egress",
+    "gate_bind4",
+    "gate_bind6",
 ];

@@ -345,6 +345,19 @@ fn dns(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Pa
     Ok(Passage::Resolver)
 }
 
+/// Judges bind(2) by the port, whatever the address and the protocol.
+///
+/// # Errors
+/// [`Denial::GatePort`] for the listener's port and the gate's others.
+#[inline(always)]
+pub fn bind(settings: &Settings, port: u16) -> Result<Passage, Denial> {
+    // Port 0 asks the kernel for any free port.
+    if port != 0 && (port == settings.listener_port || names(&settings.gate_ports, port)) {
+        return Err(Denial::GatePort);
+    }
+    Ok(Passage::Direct)
+}
+
 /// Judges socket(2).
 ///
 /// # Errors

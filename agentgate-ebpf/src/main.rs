@@ -10,6 +10,7 @@
     reason = "contexts are raw pointers and helpers are foreign functions"
 )]
 
+mod bind;
 mod connect;
 mod datagram;
 mod egress;

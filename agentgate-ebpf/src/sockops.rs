@@ -7,7 +7,7 @@
 
 use agentgate_common::{
     event::Hook,
-    flow::{Endpoint, FlowKey, INET, INET6},
+    flow::{Endpoint, FlowKey, INET, INET6, KernelFlow},
     verdict::{self, Denial, Passage, STREAM, TCP},
 };
 use aya_ebpf::{
@@ -30,14 +30,15 @@ pub(crate) fn gate_sockops(ctx: SockOpsContext) -> u32 {
     match try_tie(&ctx) {
         Ok(Some(passage)) => maps::count(Hook::SockOps, passage as u8),
         Ok(None) => {}
-        Err((cookie, refused)) => {
+        Err((flow, refused)) => {
             let socket = Socket {
-                cookie,
+                cookie: flow.cookie,
                 family: ctx.family(),
                 kind: STREAM,
                 protocol: TCP,
             };
-            emit::report(Hook::SockOps, socket, &refused, emit::current);
+            // Linux 6.1 tells this hook nothing of the caller; connect(2) did.
+            emit::report(Hook::SockOps, socket, &refused, |task| *task = flow.task);
         }
     }
     1
@@ -45,7 +46,7 @@ pub(crate) fn gate_sockops(ctx: SockOpsContext) -> u32 {
 
 /// `None` where the connection was not redirected to the listener.
 #[inline(always)]
-fn try_tie(ctx: &SockOpsContext) -> Result<Option<Passage>, (u64, Refused)> {
+fn try_tie(ctx: &SockOpsContext) -> Result<Option<Passage>, (KernelFlow, Refused)> {
     let raw: *mut bpf_sock_ops = ctx.ops;
     // SAFETY: the context is valid while the program runs; all arms of the union are the pointer.
     let sk = unsafe { (*raw).__bindgen_anon_2.sk };
@@ -60,7 +61,7 @@ fn try_tie(ctx: &SockOpsContext) -> Result<Option<Passage>, (u64, Refused)> {
         .map(|()| Some(Passage::Listener))
         .map_err(|denial: Denial| {
             (
-                flow.cookie,
+                flow,
                 Refused {
                     destination: flow.original,
                     denial,

@@ -233,25 +233,22 @@ pub(crate) fn debian() -> Option<Toolchain> {
         "bpfel-unknown-none"
     };
     let core = holds(&own.join("lib/rustlib").join(triple).join("lib"), "libcore-");
-    // The linker reads what this compiler writes with the LLVM of another: the newest one.
-    let llvm = llvms().into_iter().filter(|dir| holds(dir, "libLLVM")).max()?;
+    // The linker reads with this LLVM what the compiler wrote with its own.
+    let llvm = llvm()?;
     core.then_some(Toolchain::Debian { rustc, llvm })
 }
 
-/// Directories that may hold an LLVM of a rustup toolchain, of the one in use and of the others.
-fn llvms() -> Vec<PathBuf> {
+/// A directory with an LLVM that the linker can load: that of the compiler in use, or Debian's.
+fn llvm() -> Option<PathBuf> {
     let own = sysroot(&mut Command::new("rustc")).map(|sysroot| sysroot.join("lib"));
-    // Nightly compilers write newer code than the linker need understand; the stable one comes first.
-    match own.filter(|dir| holds(dir, "libLLVM")) {
-        Some(own) => vec![own],
-        None => stdout(Command::new("rustup").args(["toolchain", "list"]))
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .filter_map(|name| sysroot(Command::new("rustup").args(["run", name, "rustc"])))
-            .map(|sysroot| sysroot.join("lib"))
-            .collect(),
+    if let Some(own) = own.filter(|dir| holds(dir, "libLLVM")) {
+        return Some(own);
     }
+    // Debian's own LLVMs, the newest.
+    (20..100)
+        .rev()
+        .map(|major| PathBuf::from(format!("/usr/lib/llvm-{major}/lib")))
+        .find(|dir| holds(dir, "libLLVM"))
 }
 
 fn holds(directory: &Path, prefix: &str) -> bool {

@@ -162,7 +162,7 @@ fn deny() -> anyhow::Result<()> {
 /// parent and ports.
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--package", "agentgate-daemon"]);
+    command.args(["test", "--package", "agentgate-daemon", "--test", "*"]);
     if !privilege::is_root() {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }

@@ -290,6 +290,23 @@ fn socket_types() {
 }
 
 #[test]
+fn ports_to_bind() {
+    let rows = [
+        (0, true),
+        (1, true),
+        (53, true),
+        (5432, true),
+        (7878, false),
+        (7879, false),
+        (65535, true),
+    ];
+    for (port, pass) in rows {
+        assert_eq!(bind(&settings(), port).is_ok(), pass, "{port}");
+    }
+    assert!(bind(&Settings::default(), 0).is_ok());
+}
+
+#[test]
 fn packets_that_leave() {
     let rows: &[(&str, u32, bool, bool, &str)] = &[
         ("10.0.0.53:53", UDP, true, true, "DNS"),

@@ -35,6 +35,8 @@ pub(super) enum AttachType {
     Egress = 1,
     SockCreate = 2,
     SockOps = 3,
+    Bind4 = 8,
+    Bind6 = 9,
     Connect4 = 10,
     Connect6 = 11,
     SendMsg4 = 14,

@@ -28,9 +28,11 @@ const VERIFIER_LINES: usize = 8;
 
 /// Name and hook of each program, in the order of attaching: what only refuses comes first, and a
 /// connection is redirected only once its flow can be tied.
-pub(super) const HOOKS: [(&str, AttachType); 11] = [
+pub(super) const HOOKS: [(&str, AttachType); 13] = [
     ("gate_egress", AttachType::Egress),
     ("gate_create", AttachType::SockCreate),
+    ("gate_bind4", AttachType::Bind4),
+    ("gate_bind6", AttachType::Bind6),
     ("gate_sendmsg4", AttachType::SendMsg4),
     ("gate_sendmsg6", AttachType::SendMsg6),
     ("gate_recvmsg4", AttachType::RecvMsg4),

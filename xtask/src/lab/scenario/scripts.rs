@@ -99,11 +99,11 @@ print(data.split(b'\r\n')[0].decode())
 pub(super) const OPAQUE: &str = r"
 import socket
 s = socket.create_connection(('203.0.113.80', 9000), 20)
-s.sendall(b'\x00\x01\x02 this is no HTTP')
-s.shutdown(socket.SHUT_WR)
 try:
+    s.sendall(b'\x00\x01\x02 this is no HTTP')
+    s.shutdown(socket.SHUT_WR)
     print('closed' if s.recv(10) == b'' else 'answered')
-except ConnectionError as error:
+except OSError as error:
     print(type(error).__name__)
 ";
 
@@ -115,10 +115,10 @@ macro_rules! refused_after {
 import socket
 s = socket.create_connection(('198.51.100.10', 443), 20)
 s.settimeout(30)
-s.sendall(",
+try:
+    s.sendall(",
             $bytes,
             ")
-try:
     answer = s.recv(100)
     print('refused' if answer == b'' or answer[0] == 21 else answer)
 except ConnectionError:

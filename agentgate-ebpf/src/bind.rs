@@ -1,0 +1,34 @@
+//! bind4 and bind6: the gate's own ports are not to be had by those it guards.
+//!
+//! While no daemon runs, its ports are free: whoever took one would be sent the connections of
+//! every other session, and would keep the daemon from coming back.
+
+use agentgate_common::{
+    event::Hook,
+    verdict::{self, Passage},
+};
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+
+use crate::{
+    connect::{Family, Inet, Inet6, answer},
+    error::Refused,
+    maps,
+};
+
+#[cgroup_sock_addr(bind4)]
+pub(crate) fn gate_bind4(ctx: SockAddrContext) -> i32 {
+    answer(&ctx, Hook::Bind4, try_bind::<Inet>(&ctx))
+}
+
+#[cgroup_sock_addr(bind6)]
+pub(crate) fn gate_bind6(ctx: SockAddrContext) -> i32 {
+    answer(&ctx, Hook::Bind6, try_bind::<Inet6>(&ctx))
+}
+
+#[inline(always)]
+fn try_bind<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
+    let local = F::read(ctx);
+    let refused = Refused::at(local);
+    let settings = maps::settings().map_err(&refused)?;
+    verdict::bind(settings, local.port).map_err(&refused)
+}
