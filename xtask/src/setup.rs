@@ -21,16 +21,19 @@ pub(crate) enum Need {
     Lab,
     /// Checks of licences and sources.
     Deny,
+    /// The dashboard in a real browser.
+    Browser,
 }
 
 impl Need {
-    const ALL: [Self; 3] = [Self::Build, Self::Lab, Self::Deny];
+    const ALL: [Self; 4] = [Self::Build, Self::Lab, Self::Deny, Self::Browser];
 
     const fn parts(self) -> &'static [Part] {
         match self {
             Self::Build => &[Part::EbpfCompiler, Part::BpfLinker],
             Self::Lab => &[Part::Root, Part::Ip, Part::Setpriv, Part::Curl, Part::Python],
             Self::Deny => &[Part::CargoDeny],
+            Self::Browser => &[Part::Chromium, Part::Chromedriver],
         }
     }
 }
@@ -52,6 +55,10 @@ enum Part {
     Curl,
     /// The agents of the lab.
     Python,
+    /// A browser without a screen.
+    Chromium,
+    /// What steers it.
+    Chromedriver,
     /// Root, or sudo to become root: the lab attaches real programs.
     Root,
 }
@@ -66,6 +73,8 @@ impl Part {
             Self::Setpriv => "setpriv",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Chromium => "chromium",
+            Self::Chromedriver => "chromedriver",
             Self::Root => "root or sudo",
         }
     }
@@ -82,6 +91,8 @@ impl Part {
             Self::Ip => shown(ebpf::program("ip")),
             Self::Curl => shown(ebpf::program("curl")),
             Self::Python => shown(ebpf::program("python3")),
+            Self::Chromium => shown(ebpf::program("chromium")),
+            Self::Chromedriver => shown(ebpf::program("chromedriver")),
             Self::Root if is_root() => Some("this user is root".to_owned()),
             Self::Root => shown(ebpf::program("sudo")),
         }
@@ -103,6 +114,8 @@ impl Part {
             Self::Ip => vec![Remedy::Apt(&["iproute2"])],
             Self::Curl => vec![Remedy::Apt(&["curl"])],
             Self::Python => vec![Remedy::Apt(&["python3"])],
+            Self::Chromium => vec![Remedy::Apt(&["chromium"])],
+            Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
             Self::Root => Vec::new(),
         }
     }
@@ -120,6 +133,8 @@ impl Part {
             Self::Setpriv => "util-linux",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Chromium => "chromium",
+            Self::Chromedriver => "chromedriver (chromium-driver)",
             Self::Root => "sudo, or run this as root",
         }
     }

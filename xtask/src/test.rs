@@ -26,19 +26,22 @@ pub(crate) enum Step {
     Deny,
     /// Tests of single parts that need root
     Root,
+    /// The dashboard in headless Chromium
+    Browser,
     /// Scenarios on real eBPF
     Lab,
     /// All of them
     All,
 }
 
-const ORDER: [Step; 7] = [
+const ORDER: [Step; 8] = [
     Step::Fmt,
     Step::Clippy,
     Step::Unit,
     Step::Tidy,
     Step::Deny,
     Step::Root,
+    Step::Browser,
     Step::Lab,
 ];
 
@@ -51,6 +54,7 @@ impl fmt::Display for Step {
             Self::Tidy => "tidy",
             Self::Deny => "deny",
             Self::Root => "root",
+            Self::Browser => "browser",
             Self::Lab => "lab",
             Self::All => "all",
         };
@@ -62,10 +66,11 @@ impl Step {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Fmt | Self::Tidy => &[],
-            Self::Clippy | Self::Unit | Self::Root => &[Need::Build],
+            Self::Clippy | Self::Unit => &[Need::Build],
             Self::Deny => &[Need::Deny],
-            Self::Lab => &[Need::Build, Need::Lab],
-            Self::All => &[Need::Build, Need::Lab, Need::Deny],
+            Self::Root | Self::Lab => &[Need::Build, Need::Lab],
+            Self::Browser => &[Need::Build, Need::Browser],
+            Self::All => &[Need::Build, Need::Lab, Need::Deny, Need::Browser],
         }
     }
 
@@ -77,6 +82,15 @@ impl Step {
             Self::Tidy => tidy::check(),
             Self::Deny => deny(),
             Self::Root => root_tests(),
+            Self::Browser => cargo(&[
+                "test",
+                "--package",
+                "agentgate-daemon",
+                "--test",
+                "browser",
+                "--",
+                "--ignored",
+            ]),
             Self::Lab => lab(filter),
             Self::All => Ok(()),
         }
@@ -162,7 +176,15 @@ fn deny() -> anyhow::Result<()> {
 /// parent and ports.
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--package", "agentgate-daemon"]);
+    command.args([
+        "test",
+        "--package",
+        "agentgate-daemon",
+        "--test",
+        "kernel",
+        "--test",
+        "run",
+    ]);
     if !privilege::is_root() {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }

@@ -1,5 +1,5 @@
 //! Who there is: names, addresses and what each answers. Addresses are of the documentation ranges
-//! (RFC 5737, RFC 3849), plus one well-known resolver that must never hear anything.
+//! (RFC 5737, RFC 3849), plus a private one, and one of a well-known resolver that must never hear anything.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -80,6 +80,8 @@ pub const OLD: &str = "old.example";
 pub const ABSENT: &str = "absent.example";
 /// TCP 9000 and UDP 9999 that swallow all.
 pub const SINK: &str = "sink.example";
+/// A public name at a private address, as a rebinding attack has it.
+pub const REBOUND: &str = "rebound.example";
 /// A resolver that an agent might ask behind the gate's back: counts UDP and TCP on port 53.
 pub const OUTSIDE_RESOLVER: &str = "dns.google";
 
@@ -167,6 +169,7 @@ pub const SITES: &[Site] = &[
         }],
     ),
     site(ABSENT, [203, 0, 113, 99], None, &[]),
+    site(REBOUND, [10, 77, 0, 7], None, &[TLS, PLAIN]),
     site(
         SINK,
         [203, 0, 113, 80],

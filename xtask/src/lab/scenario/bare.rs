@@ -1,7 +1,7 @@
 //! The lab itself: is there an internet to be kept from? Without these, a silent origin would prove
 //! nothing about the gate.
 
-use fake_internet::world::{DENIED, EXPIRED, OPEN, OUTSIDE_RESOLVER, SINK};
+use fake_internet::world::{DENIED, EXPIRED, OPEN, OUTSIDE_RESOLVER, REBOUND, SINK};
 
 use super::{Scenario, scripts};
 use crate::lab::case::Case;
@@ -24,6 +24,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .says("2 200")
         .requests(OPEN, 1),
+        Case::outside(
+            "without a gate, private addresses are reached",
+            &with(&["https://rebound.example/"]),
+        )
+        .says("2 200")
+        .requests(REBOUND, 1),
         Case::outside(
             "without a gate, datagrams arrive",
             &["python3", "-c", scripts::UDP],

@@ -17,6 +17,30 @@ except PermissionError:
     print('not permitted')
 ";
 
+/// A UDP-Lite socket: a datagram of another protocol number.
+pub(super) const UDP_LITE: &str = "
+import socket
+try:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)
+    s.sendto(b'secret', ('203.0.113.80', 9999))
+    print('sent')
+except PermissionError:
+    print('not permitted')
+";
+
+/// Plain HTTP over Multipath TCP.
+pub(super) const MPTCP: &str = r"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+s.settimeout(20)
+s.connect(('198.51.100.10', 80))
+s.sendall(b'GET / HTTP/1.1\r\nhost: open.example\r\nconnection: close\r\n\r\n')
+data = b''
+while chunk := s.recv(65536):
+    data += chunk
+print(data.split(b'\r\n')[0].decode())
+";
+
 /// A datagram to the sink, unconnected.
 pub(super) const UDP: &str = "
 import socket
@@ -75,11 +99,11 @@ print(data.split(b'\r\n')[0].decode())
 pub(super) const OPAQUE: &str = r"
 import socket
 s = socket.create_connection(('203.0.113.80', 9000), 20)
-s.sendall(b'\x00\x01\x02 this is no HTTP')
-s.shutdown(socket.SHUT_WR)
 try:
+    s.sendall(b'\x00\x01\x02 this is no HTTP')
+    s.shutdown(socket.SHUT_WR)
     print('closed' if s.recv(10) == b'' else 'answered')
-except ConnectionError as error:
+except OSError as error:
     print(type(error).__name__)
 ";
 
@@ -91,10 +115,10 @@ macro_rules! refused_after {
 import socket
 s = socket.create_connection(('198.51.100.10', 443), 20)
 s.settimeout(30)
-s.sendall(",
+try:
+    s.sendall(",
             $bytes,
             ")
-try:
     answer = s.recv(100)
     print('refused' if answer == b'' or answer[0] == 21 else answer)
 except ConnectionError:

@@ -1,7 +1,7 @@
 //! Ordinary and forbidden traffic of an agent: what the demo shows and the suite checks.
 
 use fake_internet::world::{
-    ABSENT, ANTHROPIC, DENIED, EXPIRED, OLD, OPEN, OUTSIDE_RESOLVER, PASSTHROUGH, SELF_SIGNED, SINK,
+    ABSENT, ANTHROPIC, DENIED, EXPIRED, OLD, OPEN, OUTSIDE_RESOLVER, PASSTHROUGH, REBOUND, SELF_SIGNED, SINK,
     UNLISTED, WRONG_NAME,
 };
 
@@ -206,6 +206,16 @@ fn allowed() -> Vec<Case> {
                     ..DONE
                 },
             )),
+        Case::inside("Multipath TCP", &["python3", "-c", scripts::MPTCP])
+            .says("HTTP/1.1 200 OK")
+            .requests(OPEN, 1)
+            .logs(at(
+                OPEN,
+                Pattern {
+                    original: Some("198.51.100.10:80"),
+                    ..DONE
+                },
+            )),
         Case::inside(
             "a passthrough host",
             &[
@@ -282,6 +292,38 @@ fn refused() -> Vec<Case> {
             ABSENT,
         ),
         Case::inside(
+            "a public name at a private address",
+            &curl(&["https://rebound.example/"]),
+        )
+        .says(" 403")
+        .nothing_at(REBOUND)
+        .logs(at(REBOUND, REFUSED)),
+        Case::inside(
+            "a WebSocket",
+            &curl(&[
+                "--http1.1",
+                "-H",
+                "connection: upgrade",
+                "-H",
+                "upgrade: websocket",
+                "-H",
+                "sec-websocket-version: 13",
+                "-H",
+                "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+                "https://open.example/",
+            ]),
+        )
+        .says("1.1 426")
+        .requests(OPEN, 0)
+        .logs(at(
+            OPEN,
+            Pattern {
+                state: Some("refused"),
+                status: Some(426),
+                ..EXCHANGE
+            },
+        )),
+        Case::inside(
             "one name in TLS, another in HTTP",
             &curl(&["-H", "host: unlisted.example", "https://open.example/"]),
         )
@@ -338,6 +380,23 @@ fn beyond_http() -> Vec<Case> {
                     vec![format!("the host's resolver was asked {n} times")]
                 }
             }),
+        Case::inside("UDP-Lite", &["python3", "-c", scripts::UDP_LITE])
+            .says("not permitted")
+            .nothing_at(SINK)
+            .logs(IN_KERNEL),
+        Case::inside(
+            "a metadata address",
+            &["curl", "-sS", "http://169.254.169.254/latest/meta-data/"],
+        )
+        .fails()
+        .logs(Pattern {
+            kind: Some("flow"),
+            rule: Some("invariant:metadata"),
+            ..REFUSED
+        }),
+        Case::inside("a loopback service", &["curl", "-sS", "http://127.0.0.1:9/"])
+            .fails()
+            .logs(IN_KERNEL),
         Case::inside("the dashboard", &["curl", "-sS", "http://127.0.0.1:{dashboard}/"])
             .fails()
             .logs(IN_KERNEL),
