@@ -56,10 +56,7 @@ fn make() -> Result<(), EbpfError> {
             println!("cargo::warning={error}");
             // Looked for again at the next build: cargo sees a file that does not exist as changed.
             println!("cargo::rerun-if-changed={}", out.join("no-toolchain").display());
-            return fs::write(&embedded, []).map_err(|source| EbpfError::File {
-                path: embedded,
-                source,
-            });
+            return fs::write(&embedded, []).map_err(|source| EbpfError::File { path: embedded, source });
         }
         Err(error) => return Err(error),
     };
@@ -67,7 +64,5 @@ fn make() -> Result<(), EbpfError> {
     if let ebpf::Toolchain::Object(path) = &toolchain {
         println!("cargo::rerun-if-changed={}", path.display());
     }
-    fs::copy(&object, &embedded)
-        .map(drop)
-        .map_err(|source| EbpfError::File { path: object, source })
+    fs::copy(&object, &embedded).map(drop).map_err(|source| EbpfError::File { path: object, source })
 }

@@ -1,10 +1,7 @@
 //! Marks the map types as plain bytes for aya. Layout tests live here too.
 #![cfg_attr(
     feature = "user",
-    expect(
-        unsafe_code,
-        reason = "aya's Pod is an unsafe trait; each type below is repr(C) without padding"
-    )
+    expect(unsafe_code, reason = "aya's Pod is an unsafe trait; each type below is repr(C) without padding")
 )]
 
 #[cfg(feature = "user")]
@@ -45,14 +42,8 @@ mod tests {
         assert_eq!(size_of::<Endpoint>(), 16 + 2 + 2);
         assert_eq!(size_of::<FlowKey>(), size_of::<Endpoint>());
         assert_eq!(size_of::<Task>(), 8 + 4 * 4 + 16);
-        assert_eq!(
-            size_of::<KernelFlow>(),
-            8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 4
-        );
-        assert_eq!(
-            size_of::<SocketState>(),
-            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 + 4
-        );
+        assert_eq!(size_of::<KernelFlow>(), 8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 4);
+        assert_eq!(size_of::<SocketState>(), size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 + 4);
         assert_eq!(
             size_of::<KernelEvent>(),
             8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 2 * 3 + 1 + 1 + 4

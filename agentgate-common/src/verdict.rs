@@ -217,19 +217,11 @@ fn names(ports: &[u16], port: u16) -> bool {
 /// [`Denial::NoResolver`] where none is set.
 #[inline(always)]
 pub fn resolver(settings: &Settings, destination: &Endpoint) -> Result<Endpoint, Denial> {
-    let addr = if mapped(&destination.addr).is_some() {
-        map_v4(settings.dns4)
-    } else {
-        settings.dns6
-    };
+    let addr = if mapped(&destination.addr).is_some() { map_v4(settings.dns4) } else { settings.dns6 };
     if settings.dns_port == 0 || unspecified(&addr) {
         return Err(Denial::NoResolver);
     }
-    Ok(Endpoint {
-        addr,
-        port: settings.dns_port,
-        family: destination.family,
-    })
+    Ok(Endpoint { addr, port: settings.dns_port, family: destination.family })
 }
 
 #[inline(always)]
@@ -251,16 +243,8 @@ pub fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
 #[must_use]
 #[inline(always)]
 pub fn listener(settings: &Settings, destination: &Endpoint) -> Endpoint {
-    let addr = if mapped(&destination.addr).is_some() {
-        map_v4(LOOPBACK4)
-    } else {
-        LOOPBACK6
-    };
-    Endpoint {
-        addr,
-        port: settings.listener_port,
-        family: destination.family,
-    }
+    let addr = if mapped(&destination.addr).is_some() { map_v4(LOOPBACK4) } else { LOOPBACK6 };
+    Endpoint { addr, port: settings.listener_port, family: destination.family }
 }
 
 /// Judges connect(2) by the socket's type and protocol.
@@ -331,11 +315,7 @@ pub fn send(
 /// Judges a UDP destination, of connect(2) and of sendmsg(2) alike.
 #[inline(always)]
 fn datagram(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
-    if destination.port == DNS_PORT {
-        dns(settings, destination, origin)
-    } else {
-        Err(Denial::Udp)
-    }
+    if destination.port == DNS_PORT { dns(settings, destination, origin) } else { Err(Denial::Udp) }
 }
 
 #[inline(always)]
@@ -382,11 +362,7 @@ pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<Passage, Denial> 
 pub fn packet(settings: &Settings, packet: &Packet) -> Result<Passage, Denial> {
     let known = is_resolver(settings, &packet.destination);
     let transport = packet.protocol == TCP || packet.protocol == UDP;
-    if known && transport && packet.plain {
-        Ok(Passage::Resolver)
-    } else {
-        Err(Denial::Egress)
-    }
+    if known && transport && packet.plain { Ok(Passage::Resolver) } else { Err(Denial::Egress) }
 }
 
 /// What the egress hook reads of a packet.

@@ -21,6 +21,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::interval,
 };
 
 use self::upkeep::{Wanted, follow_policy, reload_on_hangup, sweep};
@@ -35,7 +36,7 @@ use crate::{
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     http::serve,
-    kernel::{self, Attached, Kernel},
+    kernel::{self, Attached, Kernel, KernelError},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
@@ -46,6 +47,8 @@ use crate::{
     tls::{self, AgentTls, Ca, Leaves},
 };
 
+/// How often the links are looked at.
+const VERIFY: Duration = Duration::from_secs(1);
 /// How long the audit log may take to write what is left, after everything else has stopped.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
@@ -71,10 +74,7 @@ impl Guard {
 
 /// A cgroup's path as `/proc/PID/cgroup` gives it.
 fn below(mount: &Path, directory: &Path) -> String {
-    format!(
-        "/{}",
-        directory.strip_prefix(mount).unwrap_or(directory).display()
-    )
+    format!("/{}", directory.strip_prefix(mount).unwrap_or(directory).display())
 }
 
 /// What outlives the construction and is shared with tests and tools in the same process.
@@ -111,9 +111,7 @@ pub struct App {
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App")
-            .field("guard", &self.guard)
-            .finish_non_exhaustive()
+        f.debug_struct("App").field("guard", &self.guard).finish_non_exhaustive()
     }
 }
 
@@ -122,19 +120,10 @@ impl std::fmt::Debug for App {
 /// # Errors
 /// Whatever keeps it from starting, in one line with its causes.
 pub fn run(config: Config) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
-        let (mount, directory) = (
-            kernel::cgroup2_mount()?,
-            kernel::guarded_path(&config.gate.cgroup)?,
-        );
-        let options = kernel::Options {
-            cgroup: directory.clone(),
-            pin_dir: config.gate.pin_dir.clone(),
-        };
+        let (mount, directory) = (kernel::cgroup2_mount()?, kernel::guarded_path(&config.gate.cgroup)?);
+        let options = kernel::Options { cgroup: directory.clone(), pin_dir: config.gate.pin_dir.clone() };
         let attached = Arc::new(Attached::start(&options)?);
         let path = below(&mount, &directory);
         let guard = Guard {
@@ -144,16 +133,38 @@ pub fn run(config: Config) -> Result<()> {
             directory,
         };
         let app = App::start(config, attached.clone(), guard).await?;
+        let guarded = attached.clone();
         let mut drain = app.drain.watch();
         let events = tokio::spawn(async move {
             if let Err(error) = attached.run_events(async move { told(&mut drain).await }).await {
                 tracing::error!(%error, "refusals by the kernel are no longer recorded");
             }
         });
-        app.run(told_to_stop()?).await;
+        let mut gone = None;
+        let told = told_to_stop()?;
+        app.run(async {
+            tokio::select! {
+                () = told => {}
+                error = no_longer_guards(guarded) => gone = Some(error),
+            }
+        })
+        .await;
         events.await.context("the reader of kernel events")?;
-        Ok(())
+        // A failure, so that the daemon is started again and guards what is there now.
+        gone.map_or(Ok(()), |error| Err(anyhow::Error::new(error).context("the cgroup is no longer guarded")))
     })
+}
+
+/// Resolves when the guarded cgroup was removed, or removed and made again: its links go with it, and
+/// the daemon would guard nothing. The kernel does not tell, so it is asked.
+async fn no_longer_guards(attached: Arc<Attached>) -> KernelError {
+    let mut tick = interval(VERIFY);
+    loop {
+        tick.tick().await;
+        if let Err(error) = attached.verify() {
+            return error;
+        }
+    }
 }
 
 /// What is wrong with the settings and the policy, without starting anything.
@@ -230,14 +241,10 @@ impl App {
         let ms = Duration::from_millis;
         let limits = &config.limits;
         let idle = ms(limits.idle_timeout_ms);
-        let resolver = Resolver::new(&config.dns.resolvers)
-            .map_err(anyhow::Error::msg)
-            .context("the resolver")?;
+        let resolver =
+            Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
-        let deadlines = forward::Deadlines {
-            connect: ms(limits.connect_timeout_ms),
-            idle,
-        };
+        let deadlines = forward::Deadlines { connect: ms(limits.connect_timeout_ms), idle };
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
@@ -254,10 +261,7 @@ impl App {
             sessions: Arc::new(Sessions::new(&guard.mount, &guard.directory).context("the guarded cgroup")?),
             agent_tls: AgentTls::new(leaves, ms(limits.handshake_timeout_ms))?,
             exchanger: Arc::new(exchanger),
-            sniff: sniff::Deadlines {
-                silence: ms(limits.silence_ms),
-                total: ms(limits.sniff_timeout_ms),
-            },
+            sniff: sniff::Deadlines { silence: ms(limits.silence_ms), total: ms(limits.sniff_timeout_ms) },
             serve: serve::Limits {
                 header_bytes: limits.header_bytes,
                 header_time: ms(limits.header_timeout_ms),
@@ -329,11 +333,7 @@ impl App {
         control_note(&handles.audit, "the gate started").await;
 
         if let Some(events) = kernel.events() {
-            services.spawn(denials::record(
-                events,
-                stages.sessions.clone(),
-                handles.audit.clone(),
-            ));
+            services.spawn(denials::record(events, stages.sessions.clone(), handles.audit.clone()));
         }
         services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
         let watching = handles.policy.clone().watch(drain.watch());
@@ -345,15 +345,8 @@ impl App {
         services.spawn(sweep(stages.clone(), drain.watch()));
         services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
 
-        let gate = gate_report(
-            &guard,
-            kernel.clone(),
-            connections.clone(),
-            port,
-            window_at,
-            started,
-            drain.watch(),
-        );
+        let gate =
+            gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
         let access = window.as_ref().map(|Window { at, token, .. }| DashboardAccess {
             listen: *at,
             url: format!("http://{at}/login?token={}", token.expose()).into(),
@@ -384,9 +377,7 @@ impl App {
 
         let accepting = {
             let connections = connections.clone();
-            listeners.run(drain.watch(), move |accepted| {
-                connections.spawn(stages.clone().run(accepted))
-            })
+            listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
         };
         services.spawn(accepting);
         tell_systemd(&[sd_notify::NotifyState::Ready]);
@@ -426,10 +417,7 @@ fn gate_report(
         pid: std::process::id(),
         started,
         guarded: guarded.clone(),
-        listen: vec![
-            SocketAddr::from(([127, 0, 0, 1], port)),
-            SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
-        ],
+        listen: vec![SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))],
         programs: programs.clone(),
         lost_events: kernel.lost_events().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");

@@ -75,32 +75,18 @@ struct Ended {
 
 impl Ended {
     fn done() -> Self {
-        Self {
-            state: State::Done,
-            failure: None,
-        }
+        Self { state: State::Done, failure: None }
     }
 
     fn failed(state: State, blame: &str, code: &str, detail: String) -> Self {
-        Self {
-            state,
-            failure: Some(Failure {
-                blame: blame.into(),
-                code: code.into(),
-                detail,
-            }),
-        }
+        Self { state, failure: Some(Failure { blame: blame.into(), code: code.into(), detail }) }
     }
 }
 
 impl Stages {
     /// Carries one accepted connection to its end.
     pub async fn run(self: Arc<Self>, accepted: Accepted) {
-        let Accepted {
-            stream,
-            peer,
-            place: _place,
-        } = accepted;
+        let Accepted { stream, peer, place: _place } = accepted;
         // Without it small writes wait for an acknowledgement, up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY"); // only a connection that is gone already
@@ -108,39 +94,29 @@ impl Stages {
         let flow = match self.kernel.take_flow(peer) {
             Ok(Some(flow)) => flow,
             Ok(None) => {
-                return self
-                    .unknown(stream, format!("{peer} reached the listener without a redirect"))
-                    .await;
+                return self.unknown(stream, format!("{peer} reached the listener without a redirect")).await;
             }
             Err(error) => return self.unknown(stream, describe(&error)).await,
         };
         let subject = self.sessions.subject(&flow);
         let mut record = Record::new(Kind::Flow, Timestamp::now());
-        record.authority = Some(Authority {
-            host: Host::from(flow.original.0.ip()),
-            port: flow.original.0.port(),
-        });
+        record.authority =
+            Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
         record.flow = Some(flow.clone());
         record.subject = Some(subject.clone());
 
         let counts = Counts::default();
-        let stream = Counted {
-            inner: stream,
-            counts: counts.clone(),
-        };
-        let (entry, sniffed) = tokio::join!(
-            self.exchanger.audit.open(record),
-            sniff::sniff(stream, self.sniff)
-        );
+        let stream = Counted { inner: stream, counts: counts.clone() };
+        let (entry, sniffed) =
+            tokio::join!(self.exchanger.audit.open(record), sniff::sniff(stream, self.sniff));
         let mut entry = match entry {
             Ok(entry) => entry,
             Err(error) => {
                 tracing::error!(%error, "refused: the audit log cannot be written");
                 match sniffed {
-                    Ok(Sniffed {
-                        kind: sniff::Kind::Tls(_),
-                        stream,
-                    }) => alert_and_close(stream, INTERNAL_ERROR).await,
+                    Ok(Sniffed { kind: sniff::Kind::Tls(_), stream }) => {
+                        alert_and_close(stream, INTERNAL_ERROR).await
+                    }
                     Ok(Sniffed { stream, .. }) => reset(stream.into_parts().1),
                     Err((_, stream)) => reset(stream),
                 }
@@ -170,27 +146,17 @@ impl Stages {
     ) -> Ended {
         let Sniffed { kind, stream } = sniffed;
         let judged = match &kind {
-            sniff::Kind::Tls(hello) => Judged::Tls {
-                sni: hello.server_name.as_ref(),
-                ech: hello.ech,
-            },
+            sniff::Kind::Tls(hello) => Judged::Tls { sni: hello.server_name.as_ref(), ech: hello.ech },
             sniff::Kind::Http1 | sniff::Kind::Http2 => Judged::Http,
             sniff::Kind::Other => Judged::Opaque,
             sniff::Kind::Silent => Judged::Silent,
         };
-        let connection = Connection {
-            original: flow.original.0,
-            sniffed: judged,
-            subject: &subject,
-        };
+        let connection = Connection { original: flow.original.0, sniffed: judged, subject: &subject };
         let admission = self.exchanger.policy.current().admit(&connection);
         if let sniff::Kind::Tls(hello) = &kind
             && let Some(name) = &hello.server_name
         {
-            entry.record().authority = Some(Authority {
-                host: name.clone(),
-                port: flow.original.0.port(),
-            });
+            entry.record().authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
         }
         match admission {
             Admission::Deny(refusal) => refuse(entry, refusal, &kind, stream).await,
@@ -230,22 +196,11 @@ impl Stages {
         stream: Replayed<Counted>,
     ) -> Ended {
         let flow_id = entry.id();
-        let on = |scheme, sni| {
-            Arc::new(OnConnection {
-                flow_id,
-                flow: flow.clone(),
-                subject,
-                scheme,
-                sni,
-            })
-        };
+        let on = |scheme, sni| Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni });
         match kind {
             sniff::Kind::Tls(hello) => {
                 // A hello without a name is for the address that it was sent to.
-                let host = hello
-                    .server_name
-                    .clone()
-                    .unwrap_or_else(|| Host::from(flow.original.0.ip()));
+                let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
                 let tls = match self.agent_tls.accept(&host, stream).await {
                     Ok(tls) => tls,
                     Err(error) => {
@@ -267,19 +222,13 @@ impl Stages {
                     Some(b"h2") => Speaks::Http2,
                     Some(_) | None => Speaks::Http1,
                 };
-                self.serve(tls, speaks, on(Scheme::Https, hello.server_name))
-                    .await
+                self.serve(tls, speaks, on(Scheme::Https, hello.server_name)).await
             }
             sniff::Kind::Http2 => self.serve(stream, Speaks::Http2, on(Scheme::Http, None)).await,
             sniff::Kind::Http1 => self.serve(stream, Speaks::Http1, on(Scheme::Http, None)).await,
             sniff::Kind::Other | sniff::Kind::Silent => {
                 reset(stream.into_parts().1);
-                Ended::failed(
-                    State::Failed,
-                    "gate",
-                    "not_http",
-                    "only HTTP can be intercepted".into(),
-                )
+                Ended::failed(State::Failed, "gate", "not_http", "only HTTP can be intercepted".into())
             }
         }
     }
@@ -330,21 +279,14 @@ async fn refuse(entry: &mut Entry, refusal: Refusal, kind: &sniff::Kind, stream:
     record.verdict = Some(refusal.verdict);
     match kind {
         sniff::Kind::Tls(hello) => {
-            let description = if hello.server_name.is_none() {
-                UNRECOGNIZED_NAME
-            } else {
-                ACCESS_DENIED
-            };
+            let description = if hello.server_name.is_none() { UNRECOGNIZED_NAME } else { ACCESS_DENIED };
             alert_and_close(stream, description).await;
         }
         sniff::Kind::Http1 | sniff::Kind::Http2 | sniff::Kind::Other | sniff::Kind::Silent => {
             reset(stream.into_parts().1);
         }
     }
-    Ended {
-        state: State::Refused,
-        failure: None,
-    }
+    Ended { state: State::Refused, failure: None }
 }
 
 async fn unreadable(entry: &mut Entry, error: &SniffError, stream: Counted) -> Ended {
@@ -362,12 +304,7 @@ async fn unreadable(entry: &mut Entry, error: &SniffError, stream: Counted) -> E
             reason: error.to_string(),
         });
     }
-    record.protocol = if matches!(error, SniffError::InvalidHello(_)) {
-        "tls"
-    } else {
-        "unknown"
-    }
-    .to_owned();
+    record.protocol = if matches!(error, SniffError::InvalidHello(_)) { "tls" } else { "unknown" }.to_owned();
     reset(stream);
     Ended::failed(state, "agent", code, error.to_string())
 }
@@ -379,15 +316,9 @@ fn tunnelled(entry: &mut Entry, done: Result<(), ForwardError>) -> Ended {
             let record = entry.record();
             record.flags.extend(refusal.flags.iter().cloned());
             record.verdict = Some(refusal.verdict.clone());
-            Ended {
-                state: State::Refused,
-                failure: Some(ForwardError::Address(refusal).failure()),
-            }
+            Ended { state: State::Refused, failure: Some(ForwardError::Address(refusal).failure()) }
         }
-        Err(error) => Ended {
-            state: State::Failed,
-            failure: Some(error.failure()),
-        },
+        Err(error) => Ended { state: State::Failed, failure: Some(error.failure()) },
     }
 }
 
@@ -431,9 +362,7 @@ impl AsyncRead for Counted {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.counts
-            .up
-            .fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        self.counts.up.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         polled
     }
 }

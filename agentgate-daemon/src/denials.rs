@@ -1,15 +1,15 @@
 //! What the kernel refused, on its way from the ring buffer into the audit log.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use agentgate_common::{
     event::{Hook, KernelEvent},
     verdict::Denial,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::{
-    audit::Audit,
+    audit::{Audit, AuditError},
     model::{
         Action, Authority, Flow, Host, Kind, OriginalDestination, Record, State, Timestamp, Verdict,
         flow::{comm, socket_addr},
@@ -19,24 +19,39 @@ use crate::{
 
 /// Events recorded in one group.
 const GROUP: usize = 256;
+/// While the audit log cannot be written, the group is offered again after this long: nothing tells
+/// when there is room.
+const RETRY: Duration = Duration::from_millis(500);
 
-/// Records events until the channel ends. Slower than the kernel, it fills: the channel first, then
-/// the ring buffer, whose losses the kernel counts.
+/// Records events until the channel ends. Where the log is slower than the kernel, or cannot be
+/// written, the channel fills, then the ring buffer, whose losses the kernel counts.
 pub async fn record(mut events: mpsc::Receiver<KernelEvent>, sessions: Arc<Sessions>, audit: Audit) {
     let mut group = Vec::with_capacity(GROUP);
     while events.recv_many(&mut group, GROUP).await > 0 {
         let mut waiting = JoinSet::new();
         for event in group.drain(..) {
-            let record = record_of(&event, &sessions);
-            let audit = audit.clone();
-            waiting.spawn(async move {
-                if let Err(error) = audit.note(record).await {
-                    tracing::error!(%error, "a refusal by the kernel could not be recorded");
-                }
-            });
+            waiting.spawn(note(audit.clone(), record_of(&event, &sessions)));
         }
         waiting.join_all().await;
     }
+}
+
+/// Writes one record, however long the log is out of order; gives up only when it is closed.
+async fn note(audit: Audit, record: Record) {
+    loop {
+        match audit.note(record.clone()).await {
+            Ok(_id) => return,
+            Err(AuditError::Unavailable { .. }) => sleep(RETRY).await,
+            Err(error @ AuditError::Closed) => {
+                tracing::error!(%error, rule = rule_of(&record), "a refusal by the kernel is not recorded");
+                return;
+            }
+        }
+    }
+}
+
+fn rule_of(record: &Record) -> &str {
+    record.verdict.as_ref().map_or("", |verdict| &verdict.rule)
 }
 
 fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
@@ -61,20 +76,15 @@ fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
     let code = denial.map_or("unknown", Denial::code);
     record.protocol = protocol(event).to_owned();
     if destination.port() != 0 {
-        record.authority = Some(Authority {
-            host: Host::from(destination.ip()),
-            port: destination.port(),
-        });
+        record.authority = Some(Authority { host: Host::from(destination.ip()), port: destination.port() });
     }
     record.verdict = Some(Verdict {
         action: Action::Deny,
         rule: format!("kernel:{code}"),
         reason: denial.map_or("refused by the kernel", reason).to_owned(),
     });
-    record.note = Some(format!(
-        "{hook}: family {} type {} protocol {}",
-        event.family, event.kind, event.protocol
-    ));
+    record.note =
+        Some(format!("{hook}: family {} type {} protocol {}", event.family, event.kind, event.protocol));
     record.flow = Some(flow);
     record
 }

@@ -16,9 +16,7 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self {
-            sender: watch::channel(false).0,
-        }
+        Self { sender: watch::channel(false).0 }
     }
 }
 

@@ -69,11 +69,7 @@ impl Exchanger {
     pub async fn run(&self, on: Arc<OnConnection>, request: Request<Incoming>) -> Response<AgentBody> {
         let clock = Instant::now();
         let (head, body) = request.into_parts();
-        let asked = Asked {
-            version: head.version,
-            prefer_400: refusal::retries_403(&head.headers),
-            clock,
-        };
+        let asked = Asked { version: head.version, prefer_400: refusal::retries_403(&head.headers), clock };
         let record = opened(&on, &head);
         if let Some((refusal, host)) = unsupported(&head) {
             return self.refuse(&asked, record, refusal, host, head, body).await;
@@ -85,11 +81,9 @@ impl Exchanger {
             subject: &on.subject,
         };
         match self.policy.current().judge(context, head) {
-            Judgement::Deny {
-                refusal,
-                head,
-                authority,
-            } => self.refuse(&asked, record, refusal, authority, head, body).await,
+            Judgement::Deny { refusal, head, authority } => {
+                self.refuse(&asked, record, refusal, authority, head, body).await
+            }
             Judgement::Allow(permit) => self.forward(&asked, &on, record, permit, body).await,
         }
     }
@@ -111,20 +105,12 @@ impl Exchanger {
             Ok(entry) => entry,
             Err(error) => return asked.unrecorded(Some(&authority.host), &error.to_string()),
         };
-        let ending = Arc::new(Ending(Mutex::new(Moving {
-            entry: Some(entry),
-            ..Moving::default()
-        })));
+        let ending = Arc::new(Ending(Mutex::new(Moving { entry: Some(entry), ..Moving::default() })));
         let sent = {
             let ending = ending.clone();
-            Tee::new(
-                body,
-                self.limits.request_bytes,
-                self.limits.idle,
-                move |end, captured| {
-                    ending.with(|parts| parts.request = Some((end, captured)));
-                },
-            )
+            Tee::new(body, self.limits.request_bytes, self.limits.idle, move |end, captured| {
+                ending.with(|parts| parts.request = Some((end, captured)));
+            })
         };
         match self.forwarder.send(&on.subject.session, permit, sent).await {
             Ok(sent) => self.answer(asked, ending, sent),
@@ -149,17 +135,12 @@ impl Exchanger {
             });
         });
         to_agent(&mut head, asked.version);
-        let body = Tee::new(
-            body,
-            self.limits.response_bytes,
-            self.limits.idle,
-            move |end, captured| {
-                if end == End::Complete {
-                    reuse.complete();
-                }
-                ending.with(|parts| parts.response = Some((end, captured)));
-            },
-        );
+        let body = Tee::new(body, self.limits.response_bytes, self.limits.idle, move |end, captured| {
+            if end == End::Complete {
+                reuse.complete();
+            }
+            ending.with(|parts| parts.response = Some((end, captured)));
+        });
         Response::from_parts(head, Either::Right(body))
     }
 
@@ -238,16 +219,8 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
     record.parent = Some(on.flow_id);
     record.subject = Some(on.subject.clone());
     record.flow = Some(on.flow.clone());
-    record.protocol = if head.version == http::Version::HTTP_2 {
-        "http/2"
-    } else {
-        "http/1"
-    }
-    .to_owned();
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
+    record.protocol = if head.version == http::Version::HTTP_2 { "http/2" } else { "http/1" }.to_owned();
+    let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     record.request = Some(RequestHead {
         method: head.method.to_string(),
         scheme: on.scheme.as_str().to_owned(),
@@ -263,11 +236,7 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
 /// record nothing. 426 makes clients that can do without a WebSocket fall back to HTTP.
 fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
     let refuse = |rule: &str, status, reason: &str| Refusal {
-        verdict: Verdict {
-            action: Action::Deny,
-            rule: format!("gate:{rule}"),
-            reason: reason.to_owned(),
-        },
+        verdict: Verdict { action: Action::Deny, rule: format!("gate:{rule}"), reason: reason.to_owned() },
         flags: vec![Flag::new(rule, Severity::Medium, reason)],
         status,
         remedy: String::new(),
@@ -283,17 +252,9 @@ fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
     } else {
         return None;
     };
-    let host = head.uri.host().or_else(|| {
-        head.headers
-            .get(http::header::HOST)?
-            .to_str()
-            .ok()?
-            .split(':')
-            .next()
-    });
-    let authority = host
-        .and_then(|host| Host::parse(host).ok())
-        .map(|host| Authority { host, port: 0 });
+    let host =
+        head.uri.host().or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()?.split(':').next());
+    let authority = host.and_then(|host| Host::parse(host).ok()).map(|host| Authority { host, port: 0 });
     Some((refusal, authority))
 }
 
@@ -340,9 +301,10 @@ impl Asked {
 
     /// The origin could not be reached or refused to be understood.
     fn failed(&self, host: &Host, ending: &Ending, error: &ForwardError) -> Response<AgentBody> {
-        let (rule, remedy) = match error {
-            ForwardError::Address(refusal) => (refusal.verdict.rule.clone(), refusal.remedy.clone()),
-            other => (format!("gate:{}", other.code()), String::new()),
+        let (rule, remedy) = if let ForwardError::Address(refusal) = error {
+            (refusal.verdict.rule.clone(), refusal.remedy.clone())
+        } else {
+            (format!("gate:{}", error.code()), String::new())
         };
         let reason = error.to_string();
         let record = ending.with(|parts| {
@@ -353,9 +315,7 @@ impl Asked {
                     record.flags.extend(refusal.flags.iter().cloned());
                 }
                 if let ForwardError::Certificate(_) = error {
-                    record
-                        .flags
-                        .push(Flag::new(error.code(), Severity::High, reason.clone()));
+                    record.flags.push(Flag::new(error.code(), Severity::High, reason.clone()));
                 }
                 record.response = Some(ResponseHead {
                     status: error.status(),
@@ -410,27 +370,14 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         let parts = mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let Moving {
-            entry: Some(mut entry),
-            request,
-            response,
-            failure,
-        } = parts
-        else {
+        let Moving { entry: Some(mut entry), request, response, failure } = parts else {
             return;
         };
         let record = entry.record();
         let broke = |blame: &str, code: &str, detail: String| {
-            Some(Failure {
-                blame: blame.to_owned(),
-                code: code.to_owned(),
-                detail,
-            })
+            Some(Failure { blame: blame.to_owned(), code: code.to_owned(), detail })
         };
-        let denied = record
-            .verdict
-            .as_ref()
-            .is_some_and(|verdict| verdict.action == Action::Deny);
+        let denied = record.verdict.as_ref().is_some_and(|verdict| verdict.action == Action::Deny);
         let (state, failure) = match (failure, &response) {
             (Some(failure), _) if denied => (State::Refused, Some(failure)),
             (Some(failure), _) => (State::Failed, Some(failure)),
@@ -440,11 +387,7 @@ impl Drop for Ending {
             }
             (None, Some((End::Dropped, _)) | None) => (
                 State::Cancelled,
-                broke(
-                    "agent",
-                    "agent_went_away",
-                    "the agent closed before the end".to_owned(),
-                ),
+                broke("agent", "agent_went_away", "the agent closed before the end".to_owned()),
             ),
         };
         record.failure = failure;

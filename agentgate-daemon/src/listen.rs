@@ -54,36 +54,24 @@ impl Listeners {
     pub async fn bind(port: u16, connections: usize) -> Result<Self, BindError> {
         let bind = async |ip: IpAddr, port: u16| {
             let address = SocketAddr::new(ip, port);
-            TcpListener::bind(address)
-                .await
-                .map_err(|source| BindError { address, source })
+            TcpListener::bind(address).await.map_err(|source| BindError { address, source })
         };
         let four = bind(Ipv4Addr::LOCALHOST.into(), port).await?;
         let port = four
             .local_addr()
-            .map_err(|source| BindError {
-                address: (Ipv4Addr::LOCALHOST, port).into(),
-                source,
-            })?
+            .map_err(|source| BindError { address: (Ipv4Addr::LOCALHOST, port).into(), source })?
             .port();
         let mut sockets = vec![four];
         match bind(Ipv6Addr::LOCALHOST.into(), port).await {
             Ok(six) => sockets.push(six),
             Err(error)
-                if matches!(
-                    error.source.raw_os_error(),
-                    Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)
-                ) =>
+                if matches!(error.source.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)) =>
             {
                 tracing::warn!("this host has no IPv6 loopback: IPv6 sockets of agents will be refused");
             }
             Err(error) => return Err(error),
         }
-        Ok(Self {
-            sockets,
-            port,
-            places: Arc::new(Semaphore::new(connections)),
-        })
+        Ok(Self { sockets, port, places: Arc::new(Semaphore::new(connections)) })
     }
 
     /// The port of both sockets.

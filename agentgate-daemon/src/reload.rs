@@ -112,18 +112,11 @@ impl PolicyHandle {
     ///
     /// # Errors
     /// The status, with its `errors`, where they are broken: the last good policy stays.
-    #[expect(
-        clippy::result_large_err,
-        reason = "both answers are the status, and callers treat them alike"
-    )]
+    #[expect(clippy::result_large_err, reason = "both answers are the status, and callers treat them alike")]
     pub fn reload(&self) -> Result<PolicyStatus, PolicyStatus> {
         let changing = self.change();
         let status = self.install(&changing);
-        if status.errors.is_empty() {
-            Ok(status)
-        } else {
-            Err(status)
-        }
+        if status.errors.is_empty() { Ok(status) } else { Err(status) }
     }
 
     /// The generation in force; changes with each policy that is installed.
@@ -176,9 +169,7 @@ impl PolicyHandle {
         if status.errors.is_empty() {
             Ok(status)
         } else {
-            Err(EditError::NotInForce {
-                errors: status.errors,
-            })
+            Err(EditError::NotInForce { errors: status.errors })
         }
     }
 

@@ -63,25 +63,14 @@ impl Sessions {
     /// on a peer, never fails: what is gone is `None` or empty.
     #[must_use]
     pub fn subject(&self, flow: &Flow) -> Subject {
-        let before = self
-            .process(flow.pid)
-            .filter(|process| self.lived(process, flow.connected_ns));
+        let before = self.process(flow.pid).filter(|process| self.lived(process, flow.connected_ns));
         let exe = before.is_some().then(|| self.exe(flow.pid)).flatten();
-        let cmdline = if before.is_some() {
-            self.cmdline(flow.pid)
-        } else {
-            Vec::new()
-        };
-        let ancestors = before
-            .as_ref()
-            .map(|process| self.ancestors(process, flow.pid))
-            .unwrap_or_default();
+        let cmdline = if before.is_some() { self.cmdline(flow.pid) } else { Vec::new() };
+        let ancestors = before.as_ref().map(|process| self.ancestors(process, flow.pid)).unwrap_or_default();
         let cgroup = before.is_some().then(|| self.cgroup_of(flow.pid)).flatten();
         // Read between two looks at the same process, or it is not that process's.
-        let process = before.filter(|before| {
-            self.process(flow.pid)
-                .is_some_and(|after| after.start == before.start)
-        });
+        let process =
+            before.filter(|before| self.process(flow.pid).is_some_and(|after| after.start == before.start));
         let held = process.is_some();
         // The flow's id is where the process was at connect(2); it may have moved since.
         let cgroup = cgroup
@@ -132,10 +121,7 @@ impl Sessions {
     fn process(&self, pid: u32) -> Option<Process> {
         let bytes = self.read(pid, "stat", RECORD)?;
         let stat = Stat::from_read(bytes.as_slice()).ok()?;
-        Some(Process {
-            parent: u32::try_from(stat.ppid).ok()?,
-            start: stat.starttime,
-        })
+        Some(Process { parent: u32::try_from(stat.ppid).ok()?, start: stat.starttime })
     }
 
     fn exe(&self, pid: u32) -> Option<String> {
@@ -149,10 +135,7 @@ impl Sessions {
         if bytes.is_empty() {
             return Vec::new();
         }
-        bytes
-            .split(|byte| *byte == 0)
-            .map(|part| String::from_utf8_lossy(part).into_owned())
-            .collect()
+        bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
     }
 
     /// Parents, nearest first, up to the first process. A parent is never younger than its child:
@@ -165,10 +148,7 @@ impl Sessions {
             let Some(next) = self.process(parent).filter(|next| next.start <= younger) else {
                 break;
             };
-            found.push(Ancestor {
-                pid: parent,
-                exe: self.exe(parent).unwrap_or_default(),
-            });
+            found.push(Ancestor { pid: parent, exe: self.exe(parent).unwrap_or_default() });
             (parent, younger) = (next.parent, next.start);
         }
         found
@@ -177,17 +157,13 @@ impl Sessions {
     fn cgroup_of(&self, pid: u32) -> Option<String> {
         let bytes = self.read(pid, "cgroup", RECORD)?;
         let text = String::from_utf8_lossy(&bytes);
-        text.lines()
-            .find_map(|line| line.strip_prefix("0::"))
-            .map(str::to_owned)
+        text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
 
     /// Inode number of a cgroup given by its path below the mount.
     fn inode(&self, cgroup: &str) -> Option<u64> {
         let relative = cgroup.strip_prefix('/')?;
-        fs::symlink_metadata(self.mount.join(relative))
-            .ok()
-            .map(|metadata| metadata.ino())
+        fs::symlink_metadata(self.mount.join(relative)).ok().map(|metadata| metadata.ino())
     }
 
     /// The cgroup with this id at or below the guarded one.
@@ -215,9 +191,7 @@ impl Sessions {
             below.push(child);
         }
         let depth = depth.checked_sub(1)?;
-        below
-            .into_iter()
-            .find_map(|child| self.search(&child, id, depth, left))
+        below.into_iter().find_map(|child| self.search(&child, id, depth, left))
     }
 
     fn file(&self, pid: u32, name: &str) -> PathBuf {
@@ -226,11 +200,7 @@ impl Sessions {
 
     fn read(&self, pid: u32, name: &str, cap: u64) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(self.file(pid, name))
-            .ok()?
-            .take(cap)
-            .read_to_end(&mut bytes)
-            .ok()?;
+        File::open(self.file(pid, name)).ok()?.take(cap).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     }
 }

@@ -17,10 +17,7 @@ pub struct FilterError {
 /// # Errors
 /// [`FilterError`].
 pub fn install(filter: &str) -> Result<(), FilterError> {
-    let fail = |detail: String| FilterError {
-        filter: filter.to_owned(),
-        detail,
-    };
+    let fail = |detail: String| FilterError { filter: filter.to_owned(), detail };
     let parsed = EnvFilter::try_new(filter).map_err(|error| fail(error.to_string()))?;
     let terminal = std::io::stderr().is_terminal();
     fmt()

@@ -23,45 +23,17 @@ fn tcp_comes_to_the_listener_with_its_flow() {
         let kernel = lab.start();
         let [v4, v6] = lab.listeners();
         let rows = [
-            (
-                "connect(('203.0.113.7', 443))",
-                "203.0.113.7:443",
-                "203.0.113.7",
-                &v4,
-            ),
-            (
-                "connect6(('2001:db8::7', 443))",
-                "[2001:db8::7]:443",
-                "2001:db8::7",
-                &v6,
-            ),
-            (
-                "connect6(('::ffff:203.0.113.7', 443))",
-                "203.0.113.7:443",
-                "::ffff:203.0.113.7",
-                &v4,
-            ),
-            (
-                "connect(('203.0.113.8', 8443), protocol=262)",
-                "203.0.113.8:8443",
-                "203.0.113.8",
-                &v4,
-            ),
-            (
-                "connect6(('2001:db8::8', 8443), protocol=262)",
-                "[2001:db8::8]:8443",
-                "2001:db8::8",
-                &v6,
-            ),
+            ("connect(('203.0.113.7', 443))", "203.0.113.7:443", "203.0.113.7", &v4),
+            ("connect6(('2001:db8::7', 443))", "[2001:db8::7]:443", "2001:db8::7", &v6),
+            ("connect6(('::ffff:203.0.113.7', 443))", "203.0.113.7:443", "::ffff:203.0.113.7", &v4),
+            ("connect(('203.0.113.8', 8443), protocol=262)", "203.0.113.8:8443", "203.0.113.8", &v4),
+            ("connect6(('2001:db8::8', 8443), protocol=262)", "[2001:db8::8]:8443", "2001:db8::8", &v6),
         ];
         for (call, original, shown, listener) in rows {
             let (seen, pid) = lab.agent(&format!("show(peer={call}, uid=os.getuid())"));
             let (stream, peer) = listener.accept().unwrap();
             drop(stream);
-            let flow = kernel
-                .take_flow(peer)
-                .unwrap()
-                .unwrap_or_else(|| panic!("{call}: no flow of {peer}"));
+            let flow = kernel.take_flow(peer).unwrap().unwrap_or_else(|| panic!("{call}: no flow of {peer}"));
             assert_eq!(flow.original.0, original.parse().unwrap(), "{call}");
             assert_eq!(seen["peer"], json!([shown, flow.original.0.port()]), "{call}");
             assert_eq!(flow.pid, pid, "{call}");
@@ -101,16 +73,8 @@ fn what_cannot_be_judged_is_refused() {
                 "connect(('127.1.2.3', 7878))",
                 (Hook::Connect4, Denial::GatePort, "127.1.2.3:7878"),
             ),
-            (
-                "gate ::",
-                "connect6(('::', 7879))",
-                (Hook::Connect6, Denial::GatePort, "[::]:7879"),
-            ),
-            (
-                "gate ::1",
-                "connect6(('::1', 7878))",
-                (Hook::Connect6, Denial::GatePort, "[::1]:7878"),
-            ),
+            ("gate ::", "connect6(('::', 7879))", (Hook::Connect6, Denial::GatePort, "[::]:7879")),
+            ("gate ::1", "connect6(('::1', 7878))", (Hook::Connect6, Denial::GatePort, "[::1]:7878")),
             (
                 "gate mapped",
                 "connect6(('::ffff:127.0.0.1', 7878))",
@@ -126,26 +90,10 @@ fn what_cannot_be_judged_is_refused() {
                 "connect(('127.0.0.1', 8080))",
                 (Hook::Connect4, Denial::Loopback, "127.0.0.1:8080"),
             ),
-            (
-                "loopback 0",
-                "connect(('0.0.0.0', 8080))",
-                (Hook::Connect4, Denial::Loopback, "0.0.0.0:8080"),
-            ),
-            (
-                "loopback ::1",
-                "connect6(('::1', 8080))",
-                (Hook::Connect6, Denial::Loopback, "[::1]:8080"),
-            ),
-            (
-                "udp",
-                "sendto(('203.0.113.7', 443))",
-                (Hook::SendMsg4, Denial::Udp, "203.0.113.7:443"),
-            ),
-            (
-                "udp loopback",
-                "sendto(('127.0.0.1', 5432))",
-                (Hook::SendMsg4, Denial::Udp, "127.0.0.1:5432"),
-            ),
+            ("loopback 0", "connect(('0.0.0.0', 8080))", (Hook::Connect4, Denial::Loopback, "0.0.0.0:8080")),
+            ("loopback ::1", "connect6(('::1', 8080))", (Hook::Connect6, Denial::Loopback, "[::1]:8080")),
+            ("udp", "sendto(('203.0.113.7', 443))", (Hook::SendMsg4, Denial::Udp, "203.0.113.7:443")),
+            ("udp loopback", "sendto(('127.0.0.1', 5432))", (Hook::SendMsg4, Denial::Udp, "127.0.0.1:5432")),
             (
                 "udp multicast",
                 "sendto(('224.0.0.251', 5353))",
@@ -199,10 +147,7 @@ fn what_cannot_be_judged_is_refused() {
         ];
         // Pings are for everyone here, so that the kernel's own refusal cannot stand in for ours.
         run("sh", &["-c", "echo 0 0 > /proc/sys/net/ipv4/ping_group_range"]);
-        let script: String = rows
-            .iter()
-            .map(|(_, call, _)| format!("r.append({call})\n"))
-            .collect();
+        let script: String = rows.iter().map(|(_, call, _)| format!("r.append({call})\n")).collect();
         let (seen, pid) = lab.agent(&format!("r = []\n{script}show(seen=r)"));
         for ((name, ..), seen) in rows.iter().zip(seen["seen"].as_array().unwrap()) {
             assert_eq!(seen, "EPERM", "{name}");
@@ -211,10 +156,7 @@ fn what_cannot_be_judged_is_refused() {
         let (seen, _) = lab.agent("show(peer=connect(('127.0.0.1', 5432)))");
         assert_eq!(seen["peer"], json!(["127.0.0.1", OPENED]));
         drop(opened.accept().unwrap());
-        assert!(
-            v4.set_nonblocking(true).is_ok() && v4.accept().is_err(),
-            "nothing came to the listener"
-        );
+        assert!(v4.set_nonblocking(true).is_ok() && v4.accept().is_err(), "nothing came to the listener");
 
         let events = lab::events(&kernel, rows.len());
         assert_eq!(events.len(), rows.len());
@@ -228,20 +170,12 @@ fn what_cannot_be_judged_is_refused() {
             assert_eq!(comm(&event.task.comm), "python3", "{name}");
             assert!(event.at_ns > 0 && event.task.cgroup != 0, "{name}");
         }
-        assert!(
-            events
-                .iter()
-                .any(|event| event.protocol == 136 && event.kind == 2 && event.family == 10)
-        );
+        assert!(events.iter().any(|event| event.protocol == 136 && event.kind == 2 && event.family == 10));
         assert_eq!(lab.counted(&kernel, "connect4", "gate_port"), 5);
         assert_eq!(lab.counted(&kernel, "sock_create", "socket_type"), 5);
         assert_eq!(lab.counted(&kernel, "connect4", "direct"), 1);
         assert_eq!(kernel.lost_events().unwrap(), 0);
-        assert!(
-            lab::log().contains("refused: hook 1, denial 1, protocol 6, port 7879"),
-            "{}",
-            lab::log()
-        );
+        assert!(lab::log().contains("refused: hook 1, denial 1, protocol 6, port 7879"), "{}", lab::log());
     });
 }
 
@@ -257,19 +191,10 @@ fn dns_goes_to_the_resolver_and_seems_to_come_from_where_it_was_sent() {
             ("ask(('8.8.8.8', 53))", "8.8.8.8"),
             ("ask(('127.0.0.53', 53))", "127.0.0.53"),
             ("ask(('8.8.4.4', 53), connected=True)", "8.8.4.4"),
-            (
-                "ask(('2001:4860:4860::8888', 53), socket.AF_INET6)",
-                "2001:4860:4860::8888",
-            ),
-            (
-                "ask(('2001:4860:4860::8888', 53), socket.AF_INET6, True)",
-                "2001:4860:4860::8888",
-            ),
+            ("ask(('2001:4860:4860::8888', 53), socket.AF_INET6)", "2001:4860:4860::8888"),
+            ("ask(('2001:4860:4860::8888', 53), socket.AF_INET6, True)", "2001:4860:4860::8888"),
             ("ask(('::ffff:8.8.8.8', 53), socket.AF_INET6)", "::ffff:8.8.8.8"),
-            (
-                "ask(('::ffff:8.8.8.8', 53), socket.AF_INET6, True)",
-                "::ffff:8.8.8.8",
-            ),
+            ("ask(('::ffff:8.8.8.8', 53), socket.AF_INET6, True)", "::ffff:8.8.8.8"),
         ];
         for (call, address) in rows {
             let (seen, _) = lab.agent(&format!("show(seen={call})"));
@@ -292,28 +217,15 @@ fn dns_goes_to_the_resolver_and_seems_to_come_from_where_it_was_sent() {
         let (seen, _) = lab.agent("show(peer=connect(('8.8.8.8', 53)))");
         assert_eq!(seen["peer"], json!(["8.8.8.8", 53]));
         let (_, peer) = over_tcp.accept().unwrap();
-        assert_eq!(
-            kernel.take_flow(peer).unwrap(),
-            None,
-            "DNS is no flow of the listener's"
-        );
+        assert_eq!(kernel.take_flow(peer).unwrap(), None, "DNS is no flow of the listener's");
 
         // Without a resolver of a family, that family is refused.
-        kernel
-            .configure(&Settings {
-                dns4: [0; 4],
-                dns6: [0; 16],
-                ..lab.settings()
-            })
-            .unwrap();
+        kernel.configure(&Settings { dns4: [0; 4], dns6: [0; 16], ..lab.settings() }).unwrap();
         let (seen, _) = lab.agent(
             "show(v4=ask(('8.8.8.8', 53)), c4=ask(('8.8.8.8', 53), connected=True), \
              v6=ask(('2001:db8::1', 53), socket.AF_INET6), t4=connect(('8.8.8.8', 53)))",
         );
-        assert_eq!(
-            seen,
-            json!({"v4": "EPERM", "c4": "EPERM", "v6": "EPERM", "t4": "EPERM"})
-        );
+        assert_eq!(seen, json!({"v4": "EPERM", "c4": "EPERM", "v6": "EPERM", "t4": "EPERM"}));
         drop(resolvers);
     });
 }
@@ -364,15 +276,8 @@ fn a_flow_never_names_an_older_destination() {
              s.close()\n\
              show(seen=seen)",
         );
-        let expect = json!([
-            "EPERM",
-            "ok",
-            0,
-            "ok",
-            ["203.0.113.3", 3],
-            ["203.0.113.4", 4],
-            ["203.0.113.5", 5]
-        ]);
+        let expect =
+            json!(["EPERM", "ok", 0, "ok", ["203.0.113.3", 3], ["203.0.113.4", 4], ["203.0.113.5", 5]]);
         assert_eq!(seen["seen"], expect);
         // All five came from the same address: each flow replaced the one before, so the last is
         // what is found, and only once.
@@ -385,22 +290,14 @@ fn a_flow_never_names_an_older_destination() {
         assert_eq!(found, [5]);
         // A connection that passes the gate by leaves no flow of the socket's earlier attempt.
         let opened = TcpListener::bind(("127.0.0.1", OPENED)).unwrap();
-        kernel
-            .configure(&Settings {
-                listener_port: 9,
-                ..lab.settings()
-            })
-            .unwrap();
+        kernel.configure(&Settings { listener_port: 9, ..lab.settings() }).unwrap();
         let (seen, _) = lab.agent(
             "s = socket.socket()\n\
              first = attempt(s.connect, ('203.0.113.6', 6))\n\
              s.connect(('127.0.0.1', 5432))\n\
              show(first=first, peer=s.getpeername()[1], own=s.getsockname()[1])",
         );
-        assert_eq!(
-            (&seen["first"], &seen["peer"]),
-            (&json!("ECONNREFUSED"), &json!(OPENED))
-        );
+        assert_eq!((&seen["first"], &seen["peer"]), (&json!("ECONNREFUSED"), &json!(OPENED)));
         let (_, peer) = opened.accept().unwrap();
         assert_eq!(json!(peer.port()), seen["own"]);
         assert_eq!(kernel.take_flow(peer).unwrap(), None);
@@ -415,17 +312,12 @@ fn who_is_guarded_and_who_is_not() {
         let [v4, _v6] = lab.listeners();
         let free = TcpListener::bind(("127.0.0.1", 8080)).unwrap();
         // Outside: nothing is changed.
-        let (seen, _) = lab.process(
-            None,
-            "show(peer=connect(('127.0.0.1', 8080)), far=connect(('203.0.113.7', 1)))",
-        );
+        let (seen, _) =
+            lab.process(None, "show(peer=connect(('127.0.0.1', 8080)), far=connect(('203.0.113.7', 1)))");
         assert_eq!(seen, json!({"peer": ["127.0.0.1", 8080], "far": "ENETUNREACH"}));
         drop(free);
         // The guarded cgroup itself, and a user who is not root, with a process that moved away.
-        let (_, pid) = lab.process(
-            Some(&lab.options.cgroup),
-            "show(peer=connect(('203.0.113.7', 1)))",
-        );
+        let (_, pid) = lab.process(Some(&lab.options.cgroup), "show(peer=connect(('203.0.113.7', 1)))");
         let flow = kernel.take_flow(v4.accept().unwrap().1).unwrap().unwrap();
         assert_eq!((flow.pid, flow.uid), (pid, 0));
         let (seen, _) = lab.agent(
@@ -438,10 +330,7 @@ fn who_is_guarded_and_who_is_not() {
         let sessions = Sessions::new(&cgroup2_mount().unwrap(), &lab.options.cgroup).unwrap();
         let subject = sessions.subject(&flow);
         assert!(subject.session.0.starts_with("run-1.scope@"), "{subject:?}");
-        assert_eq!(
-            subject.session.0.split_once('@').unwrap().1,
-            flow.cgroup.to_string()
-        );
+        assert_eq!(subject.session.0.split_once('@').unwrap().1, flow.cgroup.to_string());
         // A network namespace of its own, where another listener could wait.
         let (seen, _) = lab.agent(
             "import ctypes, fcntl\n\
@@ -452,10 +341,7 @@ fn who_is_guarded_and_who_is_not() {
              l = socket.socket()\n\
              show(unshared=unshared, bind=attempt(l.bind, ('127.0.0.1', 7879)), peer=connect(('203.0.113.7', 3)), dns=ask(('8.8.8.8', 53)))",
         );
-        assert_eq!(
-            seen,
-            json!({"unshared": 0, "bind": "EPERM", "peer": "EPERM", "dns": "EPERM"})
-        );
+        assert_eq!(seen, json!({"unshared": 0, "bind": "EPERM", "peer": "EPERM", "dns": "EPERM"}));
         assert_eq!(lab.counted(&kernel, "connect4", "namespace"), 1);
         assert_eq!(lab.counted(&kernel, "sendmsg4", "namespace"), 1);
     });
@@ -470,20 +356,11 @@ fn nothing_leaves_by_an_interface() {
         run("ip", &["link", "set", "v0", "up"]);
         run("ip", &["link", "set", "v1", "up"]);
         for host in ["198.51.100.53", "198.51.100.66"] {
-            run(
-                "ip",
-                &["neigh", "add", host, "lladdr", "02:00:00:00:00:01", "dev", "v0"],
-            );
+            run("ip", &["neigh", "add", host, "lladdr", "02:00:00:00:00:01", "dev", "v0"]);
         }
         run("ip", &["route", "add", "default", "via", "198.51.100.66"]);
         let kernel = lab.start();
-        kernel
-            .configure(&Settings {
-                dns4: [198, 51, 100, 53],
-                dns_port: 53,
-                ..lab.settings()
-            })
-            .unwrap();
+        kernel.configure(&Settings { dns4: [198, 51, 100, 53], dns_port: 53, ..lab.settings() }).unwrap();
         // DNS may leave; the same with a source route, which would carry it to another host, may not;
         // nor may a socket leave that is bound to the interface.
         let (seen, _) = lab.agent(
@@ -508,10 +385,7 @@ fn nothing_leaves_by_an_interface() {
         assert_eq!(lab.counted(&kernel, "egress", "egress"), 2);
         assert_eq!(lab.counted(&kernel, "connect4", "device"), 1);
         let events = lab::events(&kernel, 3);
-        let hooks: Vec<_> = events
-            .iter()
-            .map(|event| Hook::from_u8(event.hook).unwrap())
-            .collect();
+        let hooks: Vec<_> = events.iter().map(|event| Hook::from_u8(event.hook).unwrap()).collect();
         assert_eq!(hooks, [Hook::Egress, Hook::Egress, Hook::Connect4]);
         let first = events.first().unwrap();
         assert_eq!(socket_addr(&first.destination).ip().to_string(), "198.51.100.66");
@@ -525,25 +399,14 @@ fn a_restart_leaves_no_gap() {
     in_namespaces(|lab| {
         let first = lab.start();
         let second = Attached::start(&lab.options);
-        assert!(
-            matches!(second, Err(KernelError::AlreadyGuarded { .. })),
-            "{second:?}"
-        );
+        assert!(matches!(second, Err(KernelError::AlreadyGuarded { .. })), "{second:?}");
         // Other pins do not make another guard of the same cgroup.
-        let elsewhere = Options {
-            pin_dir: lab.options.pin_dir.with_file_name("elsewhere"),
-            ..lab.options.clone()
-        };
+        let elsewhere =
+            Options { pin_dir: lab.options.pin_dir.with_file_name("elsewhere"), ..lab.options.clone() };
         let third = Attached::start(&elsewhere);
-        assert!(
-            matches!(third, Err(KernelError::AlreadyGuarded { .. })),
-            "{third:?}"
-        );
+        assert!(matches!(third, Err(KernelError::AlreadyGuarded { .. })), "{third:?}");
         assert!(!elsewhere.pin_dir.exists());
-        let other = Options {
-            cgroup: lab.options.cgroup.with_extension("other"),
-            ..lab.options.clone()
-        };
+        let other = Options { cgroup: lab.options.cgroup.with_extension("other"), ..lab.options.clone() };
 
         let listeners = lab.listeners();
         let before = programs(lab);
@@ -578,24 +441,13 @@ fn a_restart_leaves_no_gap() {
         let wrong = Attached::start(&other);
         assert!(matches!(&wrong, Err(KernelError::Step { .. })), "{wrong:?}");
         assert!(!other.cgroup.exists(), "made and not removed");
-        assert_eq!(
-            programs(lab),
-            before,
-            "an attempt for another cgroup changes nothing"
-        );
+        assert_eq!(programs(lab), before, "an attempt for another cgroup changes nothing");
 
         let again = Attached::start(&lab.options).expect("starts again");
         let after = programs(lab);
         assert_eq!(before.len(), 13);
-        assert_eq!(
-            after.len(),
-            before.len(),
-            "one program a hook, never two in series"
-        );
-        assert!(
-            after.iter().all(|id| !before.contains(id)),
-            "{before:?} {after:?}"
-        );
+        assert_eq!(after.len(), before.len(), "one program a hook, never two in series");
+        assert!(after.iter().all(|id| !before.contains(id)), "{before:?} {after:?}");
         again.verify().unwrap();
         // The settings of before hold until others are given.
         let [v4, _v6] = lab.listeners();
@@ -606,10 +458,7 @@ fn a_restart_leaves_no_gap() {
         let events = lab::events(&again, 7);
         assert_eq!(events.len(), 7);
         // A daemon that runs keeps its guard.
-        assert!(matches!(
-            detach(&lab.options),
-            Err(KernelError::AlreadyGuarded { .. })
-        ));
+        assert!(matches!(detach(&lab.options), Err(KernelError::AlreadyGuarded { .. })));
     });
 }
 
@@ -623,11 +472,7 @@ fn what_the_ring_buffer_loses_is_counted() {
         assert_eq!(seen["n"], 5000);
         let lost = kernel.lost_events().unwrap();
         assert!(lost > 0 && lost < 5000, "{lost}");
-        assert_eq!(
-            lab.counted(&kernel, "sock_create", "socket_type"),
-            5000,
-            "every refusal is counted"
-        );
+        assert_eq!(lab.counted(&kernel, "sock_create", "socket_type"), 5000, "every refusal is counted");
         let kept = usize::try_from(5000 - lost).unwrap();
         assert_eq!(lab::events(&kernel, kept).len(), kept);
     });
@@ -645,10 +490,8 @@ fn a_start_that_fails_leaves_nothing_behind() {
         let failed = Attached::start(&lab.options);
         assert!(matches!(&failed, Err(KernelError::Step { .. })), "{failed:?}");
         assert!(!lab.options.cgroup.exists());
-        let left: Vec<_> = std::fs::read_dir(&lab.options.pin_dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let left: Vec<_> =
+            std::fs::read_dir(&lab.options.pin_dir).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["gate_connect4"], "only what was there before");
         std::fs::remove_dir(&obstacle).unwrap();
         // The map of another version gives way.
@@ -672,10 +515,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
         let (seen, _) = lab.agent("show(gate=connect(('127.0.0.1', 7879)))");
         assert_eq!(seen["gate"], "EPERM");
         // Elsewhere than on a bpffs nothing is pinned.
-        let misplaced = Options {
-            pin_dir: "/tmp/agentgate-not-a-bpffs".into(),
-            ..lab.options.clone()
-        };
+        let misplaced = Options { pin_dir: "/tmp/agentgate-not-a-bpffs".into(), ..lab.options.clone() };
         let error = Attached::start(&misplaced).unwrap_err();
         assert!(matches!(&error, KernelError::Step { .. }), "{error}");
         assert!(!misplaced.pin_dir.exists());

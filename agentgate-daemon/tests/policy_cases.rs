@@ -3,10 +3,7 @@
 //! A file has defaults for its cases at the top and one `[[case]]` each. Unknown keys are errors, and
 //! so is a case that expects nothing.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a fault in a file of cases fails the test that reads it"
-)]
+#![expect(clippy::unwrap_used, reason = "a fault in a file of cases fails the test that reads it")]
 
 use std::{
     collections::BTreeSet,
@@ -162,11 +159,7 @@ fn compile(defaults: &Given, given: &Given) -> Result<Policy, Vec<String>> {
         (Some(_), Some(_)) => panic!("both policy and policy_file"),
     };
     fn list<'a>(file: &'a str, own: &'a Option<String>, default: &'a Option<String>) -> Vec<Text<'a>> {
-        own.as_ref()
-            .or(default.as_ref())
-            .into_iter()
-            .map(|text| Text { file, text })
-            .collect()
+        own.as_ref().or(default.as_ref()).into_iter().map(|text| Text { file, text }).collect()
     }
     let texts = Texts {
         policy: policy.as_ref().map(|(file, text)| Text { file, text }),
@@ -210,23 +203,13 @@ fn refused(refusal: &Refusal) -> Found {
 fn admit(policy: &Policy, case: &ConnectionCase) -> Found {
     let sni = case.sni.as_deref().map(|sni| Host::parse(sni).unwrap());
     let sniffed = match case.first {
-        First::Tls => Sniffed::Tls {
-            sni: sni.as_ref(),
-            ech: case.ech,
-        },
+        First::Tls => Sniffed::Tls { sni: sni.as_ref(), ech: case.ech },
         First::Http => Sniffed::Http,
         First::Opaque => Sniffed::Opaque,
         First::Silent => Sniffed::Silent,
     };
-    match policy.admit(&Connection {
-        original: case.to,
-        sniffed,
-        subject: &subject(),
-    }) {
-        Admission::Intercept => Found {
-            verdict: "intercept".to_owned(),
-            ..Found::default()
-        },
+    match policy.admit(&Connection { original: case.to, sniffed, subject: &subject() }) {
+        Admission::Intercept => Found { verdict: "intercept".to_owned(), ..Found::default() },
         Admission::Deny(refusal) => refused(&refusal),
         Admission::Tunnel(permit) => Found {
             verdict: permit.verdict().action.as_str().to_owned(),
@@ -243,28 +226,15 @@ fn admit(policy: &Policy, case: &ConnectionCase) -> Found {
 
 fn judge(policy: &Policy, case: &RequestCase) -> Found {
     let sni = case.sni.as_deref().map(|sni| Host::parse(sni).unwrap());
-    let version = if case.http2 {
-        http::Version::HTTP_2
-    } else {
-        http::Version::HTTP_11
-    };
-    let request = http::Request::builder()
-        .method(case.method.as_str())
-        .uri(&case.target)
-        .version(version);
+    let version = if case.http2 { http::Version::HTTP_2 } else { http::Version::HTTP_11 };
+    let request = http::Request::builder().method(case.method.as_str()).uri(&case.target).version(version);
     let (mut head, ()) = request.body(()).unwrap().into_parts();
     for host in &case.host {
-        head.headers
-            .append("host", http::HeaderValue::from_bytes(host.as_bytes()).unwrap());
+        head.headers.append("host", http::HeaderValue::from_bytes(host.as_bytes()).unwrap());
     }
     let subject = subject();
     let scheme = if case.tls { Scheme::Https } else { Scheme::Http };
-    let context = RequestContext {
-        original: case.to,
-        scheme,
-        sni: sni.as_ref(),
-        subject: &subject,
-    };
+    let context = RequestContext { original: case.to, scheme, sni: sni.as_ref(), subject: &subject };
     match policy.judge(context, head) {
         Judgement::Deny { refusal, .. } => refused(&refusal),
         Judgement::Allow(permit) => Found {
@@ -302,35 +272,17 @@ fn differences(expect: &Expect, found: &Found) -> Vec<String> {
     // A connection that is intercepted, and an address that may be dialled, has no rule yet.
     let rule = expect.rule.as_deref().unwrap_or_default();
     check("rule", rule, &found.rule, rule == found.rule);
-    check(
-        "flags",
-        &expect.flags.join(" "),
-        &found.flags.join(" "),
-        expect.flags == found.flags,
-    );
+    check("flags", &expect.flags.join(" "), &found.flags.join(" "), expect.flags == found.flags);
     if let Some(status) = expect.status {
-        check(
-            "status",
-            &status.to_string(),
-            &format!("{:?}", found.status),
-            Some(status) == found.status,
-        );
+        check("status", &status.to_string(), &format!("{:?}", found.status), Some(status) == found.status);
     }
     if let Some(remedy) = &expect.remedy {
-        let same = if remedy.is_empty() {
-            found.remedy.is_empty()
-        } else {
-            found.remedy.contains(remedy.as_str())
-        };
+        let same =
+            if remedy.is_empty() { found.remedy.is_empty() } else { found.remedy.contains(remedy.as_str()) };
         check("remedy", remedy, &found.remedy, same);
     }
     if let Some(to) = &expect.to {
-        check(
-            "to",
-            to,
-            found.to.as_deref().unwrap_or_default(),
-            Some(to) == found.to.as_ref(),
-        );
+        check("to", to, found.to.as_deref().unwrap_or_default(), Some(to) == found.to.as_ref());
     }
     differences
 }
@@ -342,10 +294,7 @@ fn run(defaults: &Given, case: &Case) -> Vec<String> {
         (Err(errors), None) => return errors,
         (Err(errors), Some(expected)) => {
             let same = errors.len() == expected.len()
-                && errors
-                    .iter()
-                    .zip(expected)
-                    .all(|(found, part)| found.contains(part.as_str()));
+                && errors.iter().zip(expected).all(|(found, part)| found.contains(part.as_str()));
             return if same { Vec::new() } else { errors };
         }
     };
@@ -370,22 +319,13 @@ fn every_case_holds() {
         let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
         assert!(!cases.case.is_empty(), "{stem} has no case");
         for case in &cases.case {
-            assert!(
-                names.insert(format!("{stem}: {}", case.name)),
-                "{stem}: {:?} twice",
-                case.name
-            );
+            assert!(names.insert(format!("{stem}: {}", case.name)), "{stem}: {:?} twice", case.name);
             for difference in run(&cases.given, case) {
                 failures.push(format!("{stem}: {}: {difference}", case.name));
             }
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} cases, and these differ:\n{}",
-        names.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} cases, and these differ:\n{}", names.len(), failures.join("\n"));
     assert!(names.len() >= 60, "only {} cases", names.len());
 }
 
@@ -396,13 +336,7 @@ fn what_ships_compiles_and_has_cases() {
     assert!(!examples.is_empty());
     for path in examples.iter().chain([&policies().join("default.toml")]) {
         let text = fs::read_to_string(path).unwrap();
-        let texts = Texts {
-            policy: Some(Text {
-                file: "policy.toml",
-                text: &text,
-            }),
-            ..Texts::default()
-        };
+        let texts = Texts { policy: Some(Text { file: "policy.toml", text: &text }), ..Texts::default() };
         if let Err(errors) = Policy::compile(&texts) {
             panic!("{}: {errors:?}", path.display());
         }

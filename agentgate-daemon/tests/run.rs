@@ -1,6 +1,8 @@
 //! `agentctl run` as people use it: the real binary, a real cgroup, a daemon's control socket in this
 //! process. No programs are attached, so this says nothing about traffic.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     net::{TcpListener, TcpStream},
@@ -33,11 +35,7 @@ struct Cgroup {
 impl Cgroup {
     fn make() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "agentgate-run-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::SeqCst)
-        );
+        let name = format!("agentgate-run-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mount = mounts
             .lines()
@@ -46,18 +44,13 @@ impl Cgroup {
             .expect("a cgroup2 mount");
         let directory = Path::new(mount).join(&name);
         fs::create_dir(&directory).expect("root, and a writable cgroup2 mount");
-        Self {
-            directory,
-            path: format!("/{name}"),
-        }
+        Self { directory, path: format!("/{name}") }
     }
 
     fn children(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.directory).unwrap().map(Result::unwrap);
         let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
-        directories
-            .map(|entry| entry.file_name().into_string().unwrap())
-            .collect()
+        directories.map(|entry| entry.file_name().into_string().unwrap()).collect()
     }
 }
 
@@ -132,16 +125,7 @@ impl Daemon {
         let listener = server::bind(&socket, group).unwrap();
         let (drain, draining) = watch::channel(false);
         let server = tokio::spawn(server::serve(listener, Arc::new(context), draining));
-        Self {
-            cgroup,
-            dir,
-            socket,
-            agentctl,
-            store,
-            drain,
-            server,
-            thread,
-        }
+        Self { cgroup, dir, socket, agentctl, store, drain, server, thread }
     }
 
     fn agentctl(&self) -> Command {
@@ -162,21 +146,13 @@ impl Daemon {
         self.drain.send_replace(true);
         self.server.await.unwrap();
         self.thread.drain(Duration::from_secs(5)).await;
-        self.store
-            .query(&Query {
-                limit: 100,
-                ..Query::default()
-            })
-            .unwrap()
-            .records
+        self.store.query(&Query { limit: 100, ..Query::default() }).unwrap().records
     }
 }
 
 /// Runs off the runtime, whose threads serve the socket.
 async fn output(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap()
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -185,10 +161,7 @@ fn text(bytes: &[u8]) -> String {
 
 fn cgroup_line(output: &Output) -> String {
     let text = text(&output.stdout);
-    text.lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .unwrap_or_default()
-        .to_owned()
+    text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,10 +174,7 @@ async fn a_command_runs_in_a_fresh_child_of_the_guarded_cgroup() {
         assert!(output.status.success(), "{output:?}");
         let cgroup = cgroup_line(&output);
         let below = format!("{}/run-", daemon.cgroup.path);
-        assert!(
-            cgroup.starts_with(&below) && cgroup.ends_with(".scope"),
-            "{cgroup}"
-        );
+        assert!(cgroup.starts_with(&below) && cgroup.ends_with(".scope"), "{cgroup}");
         seen.push(cgroup);
     }
     assert_ne!(seen[0], seen[1]);
@@ -218,16 +188,10 @@ async fn a_command_runs_in_a_fresh_child_of_the_guarded_cgroup() {
     assert!(cgroup_line(&child).starts_with(&daemon.cgroup.path), "{child:?}");
     let records = daemon.stop().await;
     assert_eq!(records.len(), 3);
+    assert!(records.iter().all(|r| (r.kind, r.state) == (Kind::Control, State::Done)));
     assert!(
-        records
-            .iter()
-            .all(|r| (r.kind, r.state) == (Kind::Control, State::Done))
+        records.iter().all(|r| { r.note.as_deref().is_some_and(|n| n.starts_with("enrol, by uid 0 (pid ")) })
     );
-    assert!(records.iter().all(|r| {
-        r.note
-            .as_deref()
-            .is_some_and(|n| n.starts_with("enrol, by uid 0 (pid "))
-    }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,41 +225,24 @@ async fn the_environment_points_at_the_bundle_and_at_no_proxy() {
         let mut command = daemon.agentctl();
         command.arg("run").args(flags).args(["--", "env"]);
         // Not those of whoever runs the tests.
-        command
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("KEPT", "yes");
-        command
-            .env("HTTPS_PROXY", "http://127.0.0.1:1")
-            .env("SSL_CERT_FILE", "/mine.pem");
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("KEPT", "yes");
+        command.env("HTTPS_PROXY", "http://127.0.0.1:1").env("SSL_CERT_FILE", "/mine.pem");
         output(command)
     };
     let plain = run(&[]).await;
     let bundle = daemon.dir.path().join("ca-bundle.pem");
     let variables = text(&plain.stdout);
-    for name in [
-        "SSL_CERT_FILE",
-        "NODE_EXTRA_CA_CERTS",
-        "REQUESTS_CA_BUNDLE",
-        "AWS_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-    ] {
+    for name in
+        ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"]
+    {
         assert!(
-            variables
-                .lines()
-                .any(|line| line == format!("{name}={}", bundle.display())),
+            variables.lines().any(|line| line == format!("{name}={}", bundle.display())),
             "{name}: {variables}"
         );
     }
-    assert!(
-        variables.contains("KEPT=yes") && !variables.contains("HTTPS_PROXY"),
-        "{variables}"
-    );
+    assert!(variables.contains("KEPT=yes") && !variables.contains("HTTPS_PROXY"), "{variables}");
     let said = text(&plain.stderr);
-    assert!(
-        said.contains("SSL_CERT_FILE now name") && said.contains("HTTPS_PROXY removed"),
-        "{said}"
-    );
+    assert!(said.contains("SSL_CERT_FILE now name") && said.contains("HTTPS_PROXY removed"), "{said}");
     let quiet = run(&["--quiet", "--keep-proxy-env"]).await;
     assert!(text(&quiet.stdout).contains("HTTPS_PROXY=http://127.0.0.1:1"));
     assert!(quiet.stderr.is_empty(), "{quiet:?}");
@@ -321,17 +268,11 @@ async fn another_user_runs_as_that_user_if_in_the_group() {
     };
     let member = run(&gid).await;
     assert!(member.status.success(), "{member:?}");
-    assert!(
-        text(&member.stdout).starts_with(&format!("65534\n{gid}\n")),
-        "{member:?}"
-    );
+    assert!(text(&member.stdout).starts_with(&format!("65534\n{gid}\n")), "{member:?}");
     assert!(cgroup_line(&member).starts_with(&format!("{}/run-", daemon.cgroup.path)));
     let stranger = run("65533").await;
     assert_eq!(stranger.status.code(), Some(125), "{stranger:?}");
-    assert!(
-        text(&stranger.stderr).contains("join the group agentgate"),
-        "{stranger:?}"
-    );
+    assert!(text(&stranger.stderr).contains("join the group agentgate"), "{stranger:?}");
     assert!(stranger.stdout.is_empty());
     daemon.stop().await;
 }
@@ -341,15 +282,8 @@ async fn another_user_runs_as_that_user_if_in_the_group() {
 async fn a_guarded_process_cannot_steer_the_gate() {
     let daemon = Daemon::start("");
     let (agentctl, socket) = (daemon.agentctl.to_str().unwrap(), daemon.socket.to_str().unwrap());
-    for words in [
-        vec!["status"],
-        vec!["mode", "audit"],
-        vec!["allow", "a.example.com"],
-        vec!["dashboard"],
-    ] {
-        let output = daemon
-            .run(&[&[agentctl, "--socket", socket], &words[..]].concat())
-            .await;
+    for words in [vec!["status"], vec!["mode", "audit"], vec!["allow", "a.example.com"], vec!["dashboard"]] {
+        let output = daemon.run(&[&[agentctl, "--socket", socket], &words[..]].concat()).await;
         assert_eq!(output.status.code(), Some(1), "{words:?} {output:?}");
         assert!(text(&output.stderr).contains("under guard"), "{output:?}");
     }
@@ -360,13 +294,7 @@ async fn a_guarded_process_cannot_steer_the_gate() {
     let outside = output(mode).await;
     assert_eq!(text(&outside.stdout), "audit\n");
     let records = daemon.stop().await;
-    assert_eq!(
-        records
-            .iter()
-            .filter(|record| record.state == State::Refused)
-            .count(),
-        4
-    );
+    assert_eq!(records.iter().filter(|record| record.state == State::Refused).count(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -387,9 +315,7 @@ async fn no_descriptor_but_the_first_three_is_inherited_and_no_network_socket() 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let mut command = daemon.agentctl();
-    command
-        .args(["run", "--", "echo", "ran"])
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(connected)));
+    command.args(["run", "--", "echo", "ran"]).stdin(Stdio::from(std::os::fd::OwnedFd::from(connected)));
     let refused = output(command).await;
     assert_eq!(refused.status.code(), Some(125), "{refused:?}");
     assert!(refused.stdout.is_empty() && text(&refused.stderr).contains("descriptor 0 is a network socket"));
@@ -414,10 +340,7 @@ async fn nothing_runs_that_does_not_see_itself_inside() {
     let daemon = Daemon::with(cgroup, Arc::new(lying), "");
     let output = daemon.run(&["echo", "ran"]).await;
     assert_eq!(output.status.code(), Some(125), "{output:?}");
-    assert!(
-        output.stdout.is_empty() && text(&output.stderr).contains("not under guard"),
-        "{output:?}"
-    );
+    assert!(output.stdout.is_empty() && text(&output.stderr).contains("not under guard"), "{output:?}");
     daemon.stop().await;
 }
 
@@ -427,11 +350,7 @@ async fn scopes_go_when_empty_and_stay_while_in_use() {
     let daemon = Daemon::start("");
     let mut running = daemon.agentctl();
     running.args(["run", "--", "sh", "-c", "echo up; read line"]);
-    let mut running = running
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut running = running.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut up = [0; 3];
     let stdout = running.stdout.as_mut().unwrap();
     tokio::task::block_in_place(|| std::io::Read::read_exact(stdout, &mut up)).unwrap();

@@ -133,16 +133,9 @@ impl Family for Inet {
         // SAFETY: the context is valid while the program runs; volatile keeps the loads four bytes
         // wide, as the verifier wants them.
         let (ip, port) = unsafe {
-            (
-                (&raw const (*raw).user_ip4).read_volatile(),
-                (&raw const (*raw).user_port).read_volatile(),
-            )
+            ((&raw const (*raw).user_ip4).read_volatile(), (&raw const (*raw).user_port).read_volatile())
         };
-        Endpoint {
-            addr: verdict::map_v4(ip.to_ne_bytes()),
-            port: u16::from_be(port as u16),
-            family: INET,
-        }
+        Endpoint { addr: verdict::map_v4(ip.to_ne_bytes()), port: u16::from_be(port as u16), family: INET }
     }
 
     #[inline(always)]
@@ -173,11 +166,7 @@ impl Family for Inet6 {
                 (&raw const (*raw).user_port).read_volatile(),
             )
         };
-        Endpoint {
-            addr: verdict::bytes(words),
-            port: u16::from_be(port as u16),
-            family: INET6,
-        }
+        Endpoint { addr: verdict::bytes(words), port: u16::from_be(port as u16), family: INET6 }
     }
 
     #[inline(always)]

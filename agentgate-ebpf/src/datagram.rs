@@ -91,14 +91,7 @@ fn original(ctx: &SockAddrContext, source: &Endpoint) -> Option<Endpoint> {
         return None;
     }
     let state = maps::socket(sk(ctx))?;
-    let sent = if verdict::mapped(&source.addr).is_some() {
-        state.sent4
-    } else {
-        state.sent6
-    };
+    let sent = if verdict::mapped(&source.addr).is_some() { state.sent4 } else { state.sent6 };
     // The family of this call decides how the address is written, not that of the question.
-    (sent.port != 0).then_some(Endpoint {
-        family: source.family,
-        ..sent
-    })
+    (sent.port != 0).then_some(Endpoint { family: source.family, ..sent })
 }

@@ -48,21 +48,11 @@ fn try_leave(ctx: &SkBuffContext) -> Result<Passage, (u32, Refused)> {
     if unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK_INDEX {
         return Ok(Passage::Direct);
     }
-    let unreadable = Refused {
-        destination: Endpoint::default(),
-        denial: Denial::Egress,
-    };
+    let unreadable = Refused { destination: Endpoint::default(), denial: Denial::Egress };
     let packet = read(ctx).ok_or((0, unreadable))?;
     let settings = maps::settings().map_err(|_| (packet.protocol, unreadable))?;
-    verdict::packet(settings, &packet).map_err(|denial| {
-        (
-            packet.protocol,
-            Refused {
-                destination: packet.destination,
-                denial,
-            },
-        )
-    })
+    verdict::packet(settings, &packet)
+        .map_err(|denial| (packet.protocol, Refused { destination: packet.destination, denial }))
 }
 
 /// Reads the headers; the kernel shows this hook a packet from its network header on.
@@ -75,11 +65,7 @@ fn read(ctx: &SkBuffContext) -> Option<Packet> {
             let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff;
             let addr = verdict::map_v4([h[16], h[17], h[18], h[19]]);
             Some(Packet {
-                destination: Endpoint {
-                    addr,
-                    port: u16::from_be_bytes([h[22], h[23]]),
-                    family: INET,
-                },
+                destination: Endpoint { addr, port: u16::from_be_bytes([h[22], h[23]]), family: INET },
                 protocol: u32::from(h[9]),
                 // Five words of header: no options, so no source route and the port in its place.
                 plain: first == 0x45 && fragment == 0,
@@ -92,11 +78,7 @@ fn read(ctx: &SkBuffContext) -> Option<Packet> {
                 h[37], h[38], h[39],
             ];
             Some(Packet {
-                destination: Endpoint {
-                    addr,
-                    port: u16::from_be_bytes([h[42], h[43]]),
-                    family: INET6,
-                },
+                destination: Endpoint { addr, port: u16::from_be_bytes([h[42], h[43]]), family: INET6 },
                 protocol: u32::from(h[6]),
                 // Extension headers, routing headers among them, show as another protocol.
                 plain: true,
@@ -138,12 +120,7 @@ fn tell(ctx: &SkBuffContext, protocol: u32, refused: &Refused) {
     let known = state.flow.task;
     // SAFETY: the context is valid while the program runs.
     let (cookie, cgroup) = unsafe { (bpf_get_socket_cookie(raw.cast()), bpf_skb_cgroup_id(raw)) };
-    let socket = Socket {
-        cookie,
-        family: u32::from(refused.destination.family),
-        kind: 0,
-        protocol,
-    };
+    let socket = Socket { cookie, family: u32::from(refused.destination.family), kind: 0, protocol };
     emit::report(Hook::Egress, socket, refused, |task| {
         *task = known;
         task.cgroup = cgroup;

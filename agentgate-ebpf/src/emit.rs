@@ -38,13 +38,8 @@ pub(crate) fn boot_ns() -> u64 {
 #[inline(always)]
 pub(crate) fn current(task: &mut Task) {
     // SAFETY: no arguments.
-    let (cgroup, pid_tgid, uid_gid) = unsafe {
-        (
-            bpf_get_current_cgroup_id(),
-            bpf_get_current_pid_tgid(),
-            bpf_get_current_uid_gid(),
-        )
-    };
+    let (cgroup, pid_tgid, uid_gid) =
+        unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
     task.cgroup = cgroup;
     task.pid = (pid_tgid >> 32) as u32;
     task.tid = pid_tgid as u32;

@@ -73,11 +73,5 @@ fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     } else {
         (verdict::bytes(ip6), INET6)
     };
-    maps::peer(&FlowKey {
-        local: Endpoint {
-            addr,
-            port: port as u16,
-            family,
-        },
-    })
+    maps::peer(&FlowKey { local: Endpoint { addr, port: port as u16, family } })
 }

@@ -5,10 +5,7 @@
 //! never wait, and refuse what they cannot read or store.
 #![no_std]
 #![no_main]
-#![expect(
-    unsafe_code,
-    reason = "contexts are raw pointers and helpers are foreign functions"
-)]
+#![expect(unsafe_code, reason = "contexts are raw pointers and helpers are foreign functions")]
 
 mod bind;
 mod connect;

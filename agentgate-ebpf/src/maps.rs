@@ -59,11 +59,7 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
     }
     // SAFETY: `sk` came from a context; the helper gives null or a value that lives as long as the
     // socket, which outlives the program. Another CPU may write it at the same time: plain integers.
-    unsafe {
-        bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), 0)
-            .cast::<SocketState>()
-            .as_mut()
-    }
+    unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), 0).cast::<SocketState>().as_mut() }
 }
 
 /// The state of a socket, zero where it had none.

@@ -30,11 +30,7 @@ pub(crate) fn gate_create(ctx: SockContext) -> i32 {
 
 #[inline(always)]
 fn try_create(socket: Socket) -> Result<Passage, Refused> {
-    let nowhere = Endpoint {
-        addr: [0; 16],
-        port: 0,
-        family: socket.family as u16,
-    };
+    let nowhere = Endpoint { addr: [0; 16], port: 0, family: socket.family as u16 };
     verdict::socket(socket.family, socket.kind, socket.protocol).map_err(Refused::at(nowhere))
 }
 

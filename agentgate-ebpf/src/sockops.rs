@@ -31,12 +31,7 @@ pub(crate) fn gate_sockops(ctx: SockOpsContext) -> u32 {
         Ok(Some(passage)) => maps::count(Hook::SockOps, passage as u8),
         Ok(None) => {}
         Err((flow, refused)) => {
-            let socket = Socket {
-                cookie: flow.cookie,
-                family: ctx.family(),
-                kind: STREAM,
-                protocol: TCP,
-            };
+            let socket = Socket { cookie: flow.cookie, family: ctx.family(), kind: STREAM, protocol: TCP };
             // Linux 6.1 tells this hook nothing of the caller; connect(2) did.
             emit::report(Hook::SockOps, socket, &refused, |task| *task = flow.task);
         }
@@ -59,15 +54,7 @@ fn try_tie(ctx: &SockOpsContext) -> Result<Option<Passage>, (KernelFlow, Refused
     let flow = state.flow;
     maps::tie(&FlowKey { local: local(ctx) }, &flow)
         .map(|()| Some(Passage::Listener))
-        .map_err(|denial: Denial| {
-            (
-                flow,
-                Refused {
-                    destination: flow.original,
-                    denial,
-                },
-            )
-        })
+        .map_err(|denial: Denial| (flow, Refused { destination: flow.original, denial }))
 }
 
 /// The agent's end of the connection, in the form in which accept(2) will show it.
@@ -92,14 +79,6 @@ fn local(ctx: &SockOpsContext) -> Endpoint {
     } else {
         verdict::bytes(words)
     };
-    let family = if verdict::mapped(&addr).is_some() {
-        INET
-    } else {
-        INET6
-    };
-    Endpoint {
-        addr,
-        port: port as u16,
-        family,
-    }
+    let family = if verdict::mapped(&addr).is_some() { INET } else { INET6 };
+    Endpoint { addr, port: port as u16, family }
 }

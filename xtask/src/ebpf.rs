@@ -109,48 +109,27 @@ pub(crate) fn build(toolchain: &Toolchain, root: &Path, target: &Path) -> Result
         Toolchain::Object(path) => {
             return match fs::metadata(path) {
                 Ok(_) => Ok(path.clone()),
-                Err(source) => Err(EbpfError::File {
-                    path: path.clone(),
-                    source,
-                }),
+                Err(source) => Err(EbpfError::File { path: path.clone(), source }),
             };
         }
         Toolchain::Nightly { name, sysroot } => {
             let mut command = Command::new("rustup");
             command.args(["run", name, "cargo", "build", "-Zbuild-std=core"]);
-            command
-                .env_remove("RUSTC")
-                .env("LD_LIBRARY_PATH", sysroot.join("lib"));
+            command.env_remove("RUSTC").env("LD_LIBRARY_PATH", sysroot.join("lib"));
             command
         }
         Toolchain::Debian { rustc, llvm } => {
             let mut command = Command::new(cargo());
             // aya-ebpf uses an unstable feature, which a stable compiler has under this name.
-            command
-                .arg("build")
-                .env("RUSTC", rustc)
-                .env("RUSTC_BOOTSTRAP", "1");
+            command.arg("build").env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
             command.env("LD_LIBRARY_PATH", llvm);
             command
         }
     };
-    let triple = if cfg!(target_endian = "big") {
-        "bpfeb-unknown-none"
-    } else {
-        "bpfel-unknown-none"
-    };
+    let triple = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     command
         .current_dir(root)
-        .args([
-            "--release",
-            "--locked",
-            "--quiet",
-            "--package",
-            PACKAGE,
-            "--target",
-            triple,
-            "--target-dir",
-        ])
+        .args(["--release", "--locked", "--quiet", "--package", PACKAGE, "--target", triple, "--target-dir"])
         .arg(target)
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
@@ -161,13 +140,9 @@ pub(crate) fn build(toolchain: &Toolchain, root: &Path, target: &Path) -> Result
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
     // Set by the cargo or clippy that runs the build script, for its own compiler.
-    for name in [
-        "RUSTFLAGS",
-        "RUSTC_WRAPPER",
-        "RUSTC_WORKSPACE_WRAPPER",
-        "RUSTUP_TOOLCHAIN",
-        "CARGO_BUILD_TARGET",
-    ] {
+    for name in
+        ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO_BUILD_TARGET"]
+    {
         command.env_remove(name);
     }
     if let Some(directory) = linker().as_deref().and_then(Path::parent) {
@@ -191,18 +166,11 @@ pub(crate) fn linker() -> Option<PathBuf> {
 /// A program on the search path or where `cargo install` puts it.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let installed = cargo_home().map(|home| home.join("bin"));
-    path()
-        .into_iter()
-        .chain(installed)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
+    path().into_iter().chain(installed).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
 /// The user's choice of an object.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the user speaks to a build through the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "the user speaks to a build through the environment")]
 pub(crate) fn named_object() -> Option<OsString> {
     std::env::var_os(OBJECT_VARIABLE)
 }
@@ -216,10 +184,7 @@ pub(crate) fn nightly() -> Option<Toolchain> {
         .find_map(|name| {
             let sysroot = sysroot(Command::new("rustup").args(["run", name, "rustc"]))?;
             let source = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
-            source.is_file().then(|| Toolchain::Nightly {
-                name: name.to_owned(),
-                sysroot,
-            })
+            source.is_file().then(|| Toolchain::Nightly { name: name.to_owned(), sysroot })
         })
 }
 
@@ -227,11 +192,7 @@ pub(crate) fn nightly() -> Option<Toolchain> {
 pub(crate) fn debian() -> Option<Toolchain> {
     let rustc = PathBuf::from(DEBIAN_RUSTC);
     let own = sysroot(&mut Command::new(&rustc))?;
-    let triple = if cfg!(target_endian = "big") {
-        "bpfeb-unknown-none"
-    } else {
-        "bpfel-unknown-none"
-    };
+    let triple = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let core = holds(&own.join("lib/rustlib").join(triple).join("lib"), "libcore-");
     // The linker reads with this LLVM what the compiler wrote with its own.
     let llvm = llvm()?;
@@ -253,9 +214,7 @@ fn llvm() -> Option<PathBuf> {
 
 fn holds(directory: &Path, prefix: &str) -> bool {
     fs::read_dir(directory).is_ok_and(|entries| {
-        entries
-            .filter_map(Result::ok)
-            .any(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        entries.filter_map(Result::ok).any(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
     })
 }
 
@@ -266,17 +225,11 @@ fn sysroot(command: &mut Command) -> Option<PathBuf> {
 /// Standard output of a command that succeeded.
 fn stdout(command: &mut Command) -> Option<String> {
     let output = run(command.env_remove("RUSTUP_TOOLCHAIN")).ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn run(command: &mut Command) -> Result<Output, EbpfError> {
-    command.output().map_err(|source| EbpfError::Start {
-        program: command.get_program().to_owned(),
-        source,
-    })
+    command.output().map_err(|source| EbpfError::Start { program: command.get_program().to_owned(), source })
 }
 
 #[expect(
@@ -287,24 +240,16 @@ fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "cargo's own rule for where it installs programs"
-)]
+#[expect(clippy::disallowed_methods, reason = "cargo's own rule for where it installs programs")]
 fn cargo_home() -> Option<PathBuf> {
     std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the search path of programs is an environment variable"
-)]
+#[expect(clippy::disallowed_methods, reason = "the search path of programs is an environment variable")]
 fn path() -> Vec<PathBuf> {
-    std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).collect())
-        .unwrap_or_default()
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn prepended(directory: &Path) -> OsString {

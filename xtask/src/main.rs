@@ -1,10 +1,6 @@
 //! Set-up, demo and tests: `cargo xtask help`.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line program talks to a person"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks to a person")]
 
 use std::{path::Path, process::ExitCode};
 
@@ -130,11 +126,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         LabTask::Leftovers => {
             let found = lab::leftovers::of_dead_labs()?;
             print!("{found}");
-            Ok(if found.is_empty() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+            Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         LabTask::Sweep => {
             print!("{}", lab::leftovers::sweep()?);

@@ -82,9 +82,9 @@ impl Part {
     /// Where it is, or `None`.
     fn found(self) -> Option<String> {
         match self {
-            Self::EbpfCompiler => ebpf::nightly()
-                .or_else(ebpf::debian)
-                .map(|toolchain| toolchain.to_string()),
+            Self::EbpfCompiler => {
+                ebpf::nightly().or_else(ebpf::debian).map(|toolchain| toolchain.to_string())
+            }
             Self::BpfLinker => shown(ebpf::linker()),
             Self::CargoDeny => shown(ebpf::program("cargo-deny")),
             Self::Setpriv => shown(ebpf::program("setpriv")),
@@ -103,10 +103,7 @@ impl Part {
         let crates = |name, version| Remedy::Cargo { name, version };
         match self {
             Self::EbpfCompiler => {
-                vec![
-                    Remedy::Apt(&["rustc-web", "libstd-rust-web-dev-bpf"]),
-                    Remedy::Nightly,
-                ]
+                vec![Remedy::Apt(&["rustc-web", "libstd-rust-web-dev-bpf"]), Remedy::Nightly]
             }
             Self::BpfLinker => vec![crates("bpf-linker", Some(ebpf::BPF_LINKER))],
             Self::CargoDeny => vec![crates("cargo-deny", None)],
@@ -146,10 +143,7 @@ enum Remedy {
     /// Debian packages.
     Apt(&'static [&'static str]),
     /// A program from crates.io.
-    Cargo {
-        name: &'static str,
-        version: Option<&'static str>,
-    },
+    Cargo { name: &'static str, version: Option<&'static str> },
     /// A rustup toolchain.
     Nightly,
 }
@@ -161,9 +155,8 @@ impl Remedy {
         match self {
             Self::Apt(packages) => {
                 ebpf::program("apt-get")?;
-                let known = packages
-                    .iter()
-                    .all(|package| succeeds("apt-cache", &["show", "--quiet=2", package]));
+                let known =
+                    packages.iter().all(|package| succeeds("apt-cache", &["show", "--quiet=2", package]));
                 let prefix = if is_root() {
                     words(&[])
                 } else {
@@ -175,21 +168,12 @@ impl Remedy {
             }
             Self::Cargo { name, version } => {
                 ebpf::program("cargo")?;
-                let version = version
-                    .map(|version| words(&["--version", version]))
-                    .unwrap_or_default();
+                let version = version.map(|version| words(&["--version", version])).unwrap_or_default();
                 Some([words(&["cargo", "install", "--locked", name]), version].concat())
             }
             Self::Nightly => {
                 ebpf::program("rustup")?;
-                let install = [
-                    "rustup",
-                    "toolchain",
-                    "install",
-                    "nightly",
-                    "--profile",
-                    "minimal",
-                ];
+                let install = ["rustup", "toolchain", "install", "nightly", "--profile", "minimal"];
                 Some([words(&install), words(&["--component", "rust-src"])].concat())
             }
         }
@@ -201,11 +185,7 @@ impl Remedy {
 /// # Errors
 /// With one line that names what to install by hand.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    if check {
-        finish(&missing(&Need::ALL))
-    } else {
-        ensure(&Need::ALL)
-    }
+    if check { finish(&missing(&Need::ALL)) } else { ensure(&Need::ALL) }
 }
 
 /// Sees to it that everything needed is there, installing what is not.
@@ -213,28 +193,16 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
 /// # Errors
 /// With one line that names what to install by hand.
 pub(crate) fn ensure(needs: &[Need]) -> anyhow::Result<()> {
-    let left: Vec<Part> = missing(needs)
-        .into_iter()
-        .filter(|part| !install(*part))
-        .collect();
+    let left: Vec<Part> = missing(needs).into_iter().filter(|part| !install(*part)).collect();
     finish(&left)
 }
 
 fn missing(needs: &[Need]) -> Vec<Part> {
-    needs
-        .iter()
-        .flat_map(|need| need.parts())
-        .copied()
-        .filter(|part| !report(*part))
-        .collect()
+    needs.iter().flat_map(|need| need.parts()).copied().filter(|part| !report(*part)).collect()
 }
 
 fn finish(left: &[Part]) -> anyhow::Result<()> {
-    if left.is_empty() {
-        Ok(())
-    } else {
-        bail!("install by hand: {}", by_hand(left))
-    }
+    if left.is_empty() { Ok(()) } else { bail!("install by hand: {}", by_hand(left)) }
 }
 
 #[expect(clippy::print_stderr, reason = "what a person at the terminal is told")]
@@ -275,27 +243,15 @@ fn execute(command: &[String]) -> anyhow::Result<()> {
         .stdin(Stdio::inherit())
         .status()
         .with_context(|| format!("cannot start {program}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        bail!("{program}: {status}")
-    }
+    if status.success() { Ok(()) } else { bail!("{program}: {status}") }
 }
 
 fn by_hand(parts: &[Part]) -> String {
-    parts
-        .iter()
-        .map(|part| part.by_hand())
-        .collect::<Vec<_>>()
-        .join("; ")
+    parts.iter().map(|part| part.by_hand()).collect::<Vec<_>>().join("; ")
 }
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {
-    let command = Command::new(program)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let command = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     command.is_ok_and(|status| status.success())
 }
 
@@ -319,23 +275,14 @@ mod tests {
         assert!(Part::BpfLinker.by_hand().contains(ebpf::BPF_LINKER));
         assert_eq!(by_hand(&[Part::Ip, Part::Curl]), "iproute2; curl");
         assert!(finish(&[]).is_ok());
-        assert_eq!(
-            finish(&[Part::Curl]).unwrap_err().to_string(),
-            "install by hand: curl"
-        );
+        assert_eq!(finish(&[Part::Curl]).unwrap_err().to_string(), "install by hand: curl");
     }
 
     #[test]
     fn commands_name_their_versions() {
-        let linker = Remedy::Cargo {
-            name: "bpf-linker",
-            version: Some("1.2.3"),
-        };
+        let linker = Remedy::Cargo { name: "bpf-linker", version: Some("1.2.3") };
         if let Some(command) = linker.command() {
-            assert_eq!(
-                command.join(" "),
-                "cargo install --locked bpf-linker --version 1.2.3"
-            );
+            assert_eq!(command.join(" "), "cargo install --locked bpf-linker --version 1.2.3");
         }
         assert_eq!(Remedy::Apt(&["no-such-package-of-any-name"]).command(), None);
     }

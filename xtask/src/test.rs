@@ -34,16 +34,8 @@ pub(crate) enum Step {
     All,
 }
 
-const ORDER: [Step; 8] = [
-    Step::Fmt,
-    Step::Clippy,
-    Step::Unit,
-    Step::Tidy,
-    Step::Deny,
-    Step::Root,
-    Step::Browser,
-    Step::Lab,
-];
+const ORDER: [Step; 8] =
+    [Step::Fmt, Step::Clippy, Step::Unit, Step::Tidy, Step::Deny, Step::Root, Step::Browser, Step::Lab];
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,15 +74,9 @@ impl Step {
             Self::Tidy => tidy::check(),
             Self::Deny => deny(),
             Self::Root => root_tests(),
-            Self::Browser => cargo(&[
-                "test",
-                "--package",
-                "agentgate-daemon",
-                "--test",
-                "browser",
-                "--",
-                "--ignored",
-            ]),
+            Self::Browser => {
+                cargo(&["test", "--package", "agentgate-daemon", "--test", "browser", "--", "--ignored"])
+            }
             Self::Lab => lab(filter),
             Self::All => Ok(()),
         }
@@ -104,9 +90,7 @@ impl Step {
 /// When set-up fails.
 pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCode> {
     let everything = steps.is_empty() || steps.contains(&Step::All);
-    let chosen = ORDER
-        .into_iter()
-        .filter(|step| everything || steps.contains(step));
+    let chosen = ORDER.into_iter().filter(|step| everything || steps.contains(step));
     let chosen: Vec<Step> = chosen.collect();
     let mut needs: Vec<Need> = Vec::new();
     for need in chosen.iter().flat_map(|step| step.needs()) {
@@ -132,11 +116,7 @@ pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCo
     }
     let failed = results.iter().filter(|(_, result, _)| result.is_err()).count();
     println!("{} passed, {failed} failed", results.len() - failed);
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Builds `agentgated` and `agentctl` beside this program.
@@ -150,10 +130,7 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 
 fn status(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|a| a.to_string_lossy().into_owned())
-        .collect();
+    let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
     let status = command.status().with_context(|| format!("start {program}"))?;
     anyhow::ensure!(status.success(), "{program} {}: {status}", arguments.join(" "));
     Ok(())
@@ -161,10 +138,7 @@ fn status(command: &mut Command) -> anyhow::Result<()> {
 
 fn deny() -> anyhow::Result<()> {
     cargo(&["deny", "check", "licenses", "bans", "sources"])?;
-    let fetched = Command::new("cargo")
-        .args(["deny", "fetch", "db"])
-        .output()
-        .context("start cargo deny")?;
+    let fetched = Command::new("cargo").args(["deny", "fetch", "db"]).output().context("start cargo deny")?;
     if !fetched.status.success() {
         println!("advisories: not checked, their database cannot be fetched from here");
         return Ok(());
@@ -176,15 +150,7 @@ fn deny() -> anyhow::Result<()> {
 /// parent and ports.
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args([
-        "test",
-        "--package",
-        "agentgate-daemon",
-        "--test",
-        "kernel",
-        "--test",
-        "run",
-    ]);
+    command.args(["test", "--package", "agentgate-daemon", "--test", "kernel", "--test", "run"]);
     if !privilege::is_root() {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }

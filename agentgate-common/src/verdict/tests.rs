@@ -25,24 +25,13 @@ fn settings() -> Settings {
 }
 
 const fn origin() -> Origin {
-    Origin {
-        netns: NETNS,
-        device: 0,
-    }
+    Origin { netns: NETNS, device: 0 }
 }
 
 fn to(address: &str) -> Endpoint {
     match address.parse().unwrap() {
-        SocketAddr::V4(v4) => Endpoint {
-            addr: map_v4(v4.ip().octets()),
-            port: v4.port(),
-            family: INET,
-        },
-        SocketAddr::V6(v6) => Endpoint {
-            addr: v6.ip().octets(),
-            port: v6.port(),
-            family: INET6,
-        },
+        SocketAddr::V4(v4) => Endpoint { addr: map_v4(v4.ip().octets()), port: v4.port(), family: INET },
+        SocketAddr::V6(v6) => Endpoint { addr: v6.ip().octets(), port: v6.port(), family: INET6 },
     }
 }
 
@@ -121,16 +110,8 @@ fn udp_destinations() {
         ("10.0.0.53:54", Err(Refused)),
     ];
     for (address, expect) in rows {
-        assert_eq!(
-            datagram(&settings(), &to(address), origin()),
-            *expect,
-            "{address}"
-        );
-        assert_eq!(
-            connect(&settings(), &to(address), DGRAM, UDP, origin()),
-            *expect,
-            "connect {address}"
-        );
+        assert_eq!(datagram(&settings(), &to(address), origin()), *expect, "{address}");
+        assert_eq!(connect(&settings(), &to(address), DGRAM, UDP, origin()), *expect, "connect {address}");
     }
 }
 
@@ -147,45 +128,21 @@ fn what_is_not_set_is_refused() {
         ("8.8.8.8:53", STREAM, TCP, Denial::NoResolver),
     ];
     for (address, kind, protocol, expect) in rows {
-        let found = connect(
-            &none,
-            &to(address),
-            *kind,
-            *protocol,
-            Origin { netns: 0, device: 0 },
-        );
+        let found = connect(&none, &to(address), *kind, *protocol, Origin { netns: 0, device: 0 });
         assert_eq!(found, Err(*expect), "{address}");
     }
-    let deaf = Settings {
-        netns: 0,
-        ..settings()
-    };
+    let deaf = Settings { netns: 0, ..settings() };
     assert_eq!(
-        connect(
-            &deaf,
-            &to("203.0.113.7:443"),
-            STREAM,
-            TCP,
-            Origin { netns: 0, device: 0 }
-        ),
+        connect(&deaf, &to("203.0.113.7:443"), STREAM, TCP, Origin { netns: 0, device: 0 }),
         Err(Denial::NoListener)
     );
 }
 
 #[test]
 fn each_family_has_its_own_resolver() {
-    let v4_only = Settings {
-        dns6: [0; 16],
-        ..settings()
-    };
-    let v6_only = Settings {
-        dns4: [0; 4],
-        ..settings()
-    };
-    let portless = Settings {
-        dns_port: 0,
-        ..settings()
-    };
+    let v4_only = Settings { dns6: [0; 16], ..settings() };
+    let v6_only = Settings { dns4: [0; 4], ..settings() };
+    let portless = Settings { dns_port: 0, ..settings() };
     let rows: &[(&Settings, &str, Result<&str, Denial>)] = &[
         (&v4_only, "8.8.8.8:53", Ok("10.0.0.53:53")),
         (&v4_only, "[::1]:53", Err(Denial::NoResolver)),
@@ -214,18 +171,9 @@ fn the_listener_is_of_the_same_family() {
 
 #[test]
 fn foreign_namespaces_and_bound_devices() {
-    let foreign = Origin {
-        netns: NETNS + 1,
-        device: 0,
-    };
-    let bound = Origin {
-        netns: NETNS,
-        device: 2,
-    };
-    let lo = Origin {
-        netns: NETNS,
-        device: LOOPBACK_INDEX,
-    };
+    let foreign = Origin { netns: NETNS + 1, device: 0 };
+    let bound = Origin { netns: NETNS, device: 2 };
+    let lo = Origin { netns: NETNS, device: LOOPBACK_INDEX };
     type Row = (&'static str, u32, u32, Origin, Result<Passage, Denial>);
     let rows: &[Row] = &[
         ("203.0.113.7:443", STREAM, TCP, foreign, Err(Denial::Namespace)),
@@ -238,11 +186,7 @@ fn foreign_namespaces_and_bound_devices() {
         ("8.8.8.8:53", DGRAM, UDP, bound, Ok(Passage::Resolver)),
     ];
     for (address, kind, protocol, origin, expect) in rows {
-        assert_eq!(
-            connect(&settings(), &to(address), *kind, *protocol, *origin),
-            *expect,
-            "{address}"
-        );
+        assert_eq!(connect(&settings(), &to(address), *kind, *protocol, *origin), *expect, "{address}");
     }
 }
 
@@ -272,11 +216,7 @@ fn socket_types() {
         (0, 0, 0, false, "nothing"),
     ];
     for (family, kind, protocol, pass, name) in rows {
-        let expect = if *pass {
-            Ok(Passage::Direct)
-        } else {
-            Err(Denial::SocketType)
-        };
+        let expect = if *pass { Ok(Passage::Direct) } else { Err(Denial::SocketType) };
         assert_eq!(socket(*family, *kind, *protocol), expect, "{name}");
         if !pass {
             let sent = send(&settings(), &to("8.8.8.8:53"), *kind, *protocol, origin());
@@ -291,15 +231,7 @@ fn socket_types() {
 
 #[test]
 fn ports_to_bind() {
-    let rows = [
-        (0, true),
-        (1, true),
-        (53, true),
-        (5432, true),
-        (7878, false),
-        (7879, false),
-        (65535, true),
-    ];
+    let rows = [(0, true), (1, true), (53, true), (5432, true), (7878, false), (7879, false), (65535, true)];
     for (port, pass) in rows {
         assert_eq!(bind(&settings(), port).is_ok(), pass, "{port}");
     }
@@ -317,31 +249,15 @@ fn packets_that_leave() {
         ("10.0.0.54:53", UDP, true, false, "another host"),
         ("10.0.0.53:53", 1, true, false, "ICMP"),
         ("[fd00::53]:53", 43, true, false, "a routing header"),
-        (
-            "127.0.0.1:7879",
-            TCP,
-            true,
-            false,
-            "the listener through a real interface",
-        ),
+        ("127.0.0.1:7879", TCP, true, false, "the listener through a real interface"),
         ("203.0.113.7:443", TCP, true, false, "an answer to a stranger"),
     ];
     for (address, protocol, plain, pass, name) in rows {
-        let found = packet(
-            &settings(),
-            &Packet {
-                destination: to(address),
-                protocol: *protocol,
-                plain: *plain,
-            },
-        );
+        let found =
+            packet(&settings(), &Packet { destination: to(address), protocol: *protocol, plain: *plain });
         assert_eq!(found.is_ok(), *pass, "{name}");
     }
-    let unset = Packet {
-        destination: to("0.0.0.0:0"),
-        protocol: UDP,
-        plain: true,
-    };
+    let unset = Packet { destination: to("0.0.0.0:0"), protocol: UDP, plain: true };
     assert_eq!(packet(&Settings::default(), &unset), Err(Denial::Egress));
 }
 
@@ -368,11 +284,7 @@ fn numbers_are_distinct_and_in_range() {
 
 #[test]
 fn mapping_goes_both_ways() {
-    for address in [
-        Ipv4Addr::LOCALHOST,
-        Ipv4Addr::UNSPECIFIED,
-        Ipv4Addr::new(203, 0, 113, 7),
-    ] {
+    for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(203, 0, 113, 7)] {
         assert_eq!(map_v4(address.octets()), address.to_ipv6_mapped().octets());
         assert_eq!(mapped(&map_v4(address.octets())), Some(address.octets()));
     }

@@ -22,45 +22,23 @@ pub(crate) fn answer(arrival: &Arrival, id: u64, received: &Received) -> Option<
     }
     let known = received.headers.contains_key("x-api-key") || received.headers.contains_key("authorization");
     if !known {
-        return Some(error(
-            StatusCode::UNAUTHORIZED,
-            "authentication_error",
-            "x-api-key header is required",
-        ));
+        return Some(error(StatusCode::UNAUTHORIZED, "authentication_error", "x-api-key header is required"));
     }
     if received.method != "POST" || received.path != "/v1/messages" {
-        return Some(error(
-            StatusCode::NOT_FOUND,
-            "not_found_error",
-            "no such endpoint",
-        ));
+        return Some(error(StatusCode::NOT_FOUND, "not_found_error", "no such endpoint"));
     }
     let Ok(request) = serde_json::from_slice::<Value>(&received.body) else {
-        return Some(error(
-            StatusCode::BAD_REQUEST,
-            "invalid_request_error",
-            "the body is not JSON",
-        ));
+        return Some(error(StatusCode::BAD_REQUEST, "invalid_request_error", "the body is not JSON"));
     };
     let Some(model) = request.get("model").and_then(Value::as_str) else {
-        return Some(error(
-            StatusCode::BAD_REQUEST,
-            "invalid_request_error",
-            "model: field required",
-        ));
+        return Some(error(StatusCode::BAD_REQUEST, "invalid_request_error", "model: field required"));
     };
     let mut response = if request.get("stream").and_then(Value::as_bool) == Some(true) {
         event_stream(arrival.clone(), id, events(model), PAUSE)
     } else {
-        respond(
-            StatusCode::OK,
-            "application/json",
-            whole(message(model).to_string()),
-        )
+        respond(StatusCode::OK, "application/json", whole(message(model).to_string()))
     };
-    response
-        .headers_mut()
-        .insert("request-id", http::HeaderValue::from_static("req_fake_0001"));
+    response.headers_mut().insert("request-id", http::HeaderValue::from_static("req_fake_0001"));
     Some(response)
 }
 
@@ -115,10 +93,7 @@ fn events(model: &str) -> Vec<String> {
         json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
         json!({ "type": "ping" }),
     ];
-    all.extend(
-        SAID.split_inclusive(' ')
-            .map(|word| delta(0, json!({ "type": "text_delta", "text": word }))),
-    );
+    all.extend(SAID.split_inclusive(' ').map(|word| delta(0, json!({ "type": "text_delta", "text": word }))));
     all.extend([
         json!({ "type": "content_block_stop", "index": 0 }),
         json!({

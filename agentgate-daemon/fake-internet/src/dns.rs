@@ -100,15 +100,7 @@ pub(crate) async fn serve_udp(socket: UdpSocket, zone: Arc<Zone>, journal: Arc<J
         let Ok((len, peer)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
-        let seen = |name, kind| {
-            journal.query(Query {
-                name,
-                kind,
-                peer,
-                transport: "udp".to_owned(),
-                local,
-            })
-        };
+        let seen = |name, kind| journal.query(Query { name, kind, peer, transport: "udp".to_owned(), local });
         if let Some(answer) = zone.answer(buffer.get(..len).unwrap_or_default(), seen) {
             // The peer may be gone: then nobody misses the answer.
             let _gone = socket.send_to(&answer, peer).await;
@@ -139,15 +131,7 @@ async fn converse(
         let len = tokio::time::timeout(PATIENCE, stream.read_u16()).await??;
         let mut bytes = vec![0; usize::from(len)];
         tokio::time::timeout(PATIENCE, stream.read_exact(&mut bytes)).await??;
-        let seen = |name, kind| {
-            journal.query(Query {
-                name,
-                kind,
-                peer,
-                transport: "tcp".to_owned(),
-                local,
-            })
-        };
+        let seen = |name, kind| journal.query(Query { name, kind, peer, transport: "tcp".to_owned(), local });
         let Some(answer) = zone.answer(&bytes, seen) else {
             return Ok(());
         };

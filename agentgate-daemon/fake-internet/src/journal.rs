@@ -59,10 +59,7 @@ impl Request {
     /// First value of a header.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -128,10 +125,7 @@ pub struct Journal {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self {
-            snapshot: Mutex::default(),
-            changed: watch::Sender::new(()),
-        }
+        Self { snapshot: Mutex::default(), changed: watch::Sender::new(()) }
     }
 }
 

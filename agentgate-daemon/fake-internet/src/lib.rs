@@ -108,10 +108,7 @@ impl FakeInternet {
     /// address, else the site's IPv4 address and that port.
     #[must_use]
     pub fn addr(&self, name: &str, port: u16) -> Option<SocketAddr> {
-        self.addresses
-            .iter()
-            .find(|((n, p), _)| *n == name && *p == port)
-            .map(|(_, addr)| *addr)
+        self.addresses.iter().find(|((n, p), _)| *n == name && *p == port).map(|(_, addr)| *addr)
     }
 
     /// Serves [`Snapshot`]s as JSON on a unix socket, for readers in another process or namespace.
@@ -121,8 +118,7 @@ impl FakeInternet {
     pub fn serve_snapshots(&mut self, socket: &std::path::Path) -> anyhow::Result<()> {
         let listener =
             tokio::net::UnixListener::bind(socket).with_context(|| format!("bind {}", socket.display()))?;
-        self.tasks
-            .spawn(control::serve(listener, Arc::clone(&self.journal)));
+        self.tasks.spawn(control::serve(listener, Arc::clone(&self.journal)));
         Ok(())
     }
 
@@ -133,9 +129,7 @@ impl FakeInternet {
                 Placement::Public => site.ips().map(|ip| SocketAddr::new(ip, service.port)).collect(),
             };
             for place in places {
-                let bound = self
-                    .start_service(site, service.port, service.kind, place)
-                    .await?;
+                let bound = self.start_service(site, service.port, service.kind, place).await?;
                 let known = self.addresses.entry((site.name, service.port)).or_insert(bound);
                 if bound.is_ipv4() {
                     *known = bound;
@@ -156,8 +150,7 @@ impl FakeInternet {
         if kind == Kind::UdpSink {
             let socket = UdpSocket::bind(place).await.with_context(naming)?;
             let bound = socket.local_addr()?;
-            self.tasks
-                .spawn(sink::count_datagrams(socket, site.name, port, self.journal()));
+            self.tasks.spawn(sink::count_datagrams(socket, site.name, port, self.journal()));
             return Ok(bound);
         }
         let listener = TcpListener::bind(place).await.with_context(naming)?;
@@ -165,26 +158,16 @@ impl FakeInternet {
         match kind {
             Kind::Https { certificate, h2 } => {
                 let tls = self.root.server_config(site, certificate, h2)?;
-                let origin = origin::Origin {
-                    site: site.name,
-                    port,
-                    tls: Some(tls),
-                    journal: self.journal(),
-                };
+                let origin =
+                    origin::Origin { site: site.name, port, tls: Some(tls), journal: self.journal() };
                 self.tasks.spawn(origin::serve(listener, Arc::new(origin)));
             }
             Kind::Http => {
-                let origin = origin::Origin {
-                    site: site.name,
-                    port,
-                    tls: None,
-                    journal: self.journal(),
-                };
+                let origin = origin::Origin { site: site.name, port, tls: None, journal: self.journal() };
                 self.tasks.spawn(origin::serve(listener, Arc::new(origin)));
             }
             Kind::TcpSink => {
-                self.tasks
-                    .spawn(sink::swallow_streams(listener, site.name, port, self.journal()));
+                self.tasks.spawn(sink::swallow_streams(listener, site.name, port, self.journal()));
             }
             Kind::UdpSink => {}
         }
@@ -194,23 +177,17 @@ impl FakeInternet {
     async fn start_name_server(&mut self, placement: Placement) -> anyhow::Result<()> {
         let places = match placement {
             Placement::Loopback => vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)],
-            Placement::Public => world::NAME_SERVERS
-                .iter()
-                .map(|ip| SocketAddr::new(*ip, 53))
-                .collect(),
+            Placement::Public => world::NAME_SERVERS.iter().map(|ip| SocketAddr::new(*ip, 53)).collect(),
         };
         let zone = Arc::new(dns::Zone::new(placement));
         for (index, place) in places.into_iter().enumerate() {
-            let (udp, tcp) = dns::bind(place)
-                .await
-                .with_context(|| format!("bind name server at {place}"))?;
+            let (udp, tcp) =
+                dns::bind(place).await.with_context(|| format!("bind name server at {place}"))?;
             if index == 0 {
                 self.name_server = udp.local_addr()?;
             }
-            self.tasks
-                .spawn(dns::serve_udp(udp, Arc::clone(&zone), self.journal()));
-            self.tasks
-                .spawn(dns::serve_tcp(tcp, Arc::clone(&zone), self.journal()));
+            self.tasks.spawn(dns::serve_udp(udp, Arc::clone(&zone), self.journal()));
+            self.tasks.spawn(dns::serve_tcp(tcp, Arc::clone(&zone), self.journal()));
         }
         Ok(())
     }

@@ -56,11 +56,7 @@ async fn converse(tcp: TcpStream, peer: SocketAddr, origin: Arc<Origin>) {
     let journal = Arc::clone(&origin.journal);
     let connection = journal.connection(origin.site, origin.port, peer, local);
     let (wire, breaker) = Wire::new(tcp);
-    let arrival = Arrival {
-        origin,
-        connection,
-        breaker,
-    };
+    let arrival = Arrival { origin, connection, breaker };
     let ended = match &arrival.origin.tls {
         None => talk(wire, arrival.clone(), false).await,
         Some(config) => {
@@ -70,9 +66,7 @@ async fn converse(tcp: TcpStream, peer: SocketAddr, origin: Arc<Origin>) {
                 Ok(Err(error)) => Err(format!("handshake: {error}")),
                 Ok(Ok(stream)) => {
                     let session = stream.get_ref().1;
-                    let alpn = session
-                        .alpn_protocol()
-                        .map(|p| String::from_utf8_lossy(p).into_owned());
+                    let alpn = session.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
                     let sni = session.server_name().map(str::to_owned);
                     let h2 = alpn.as_deref() == Some("h2");
                     journal.update_connection(connection, |c| {

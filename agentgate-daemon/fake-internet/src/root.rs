@@ -98,9 +98,6 @@ impl Root {
                 params.signed_by(&key, &self.issuer)?
             }
         };
-        Ok((
-            vec![leaf.der().clone()],
-            PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        ))
+        Ok((vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into())))
     }
 }

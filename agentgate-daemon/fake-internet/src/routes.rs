@@ -81,14 +81,10 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
                 digest.update(&data);
                 received.body_len += data.len() as u64;
                 let room = KEPT.saturating_sub(received.body.len());
-                received
-                    .body
-                    .extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+                received.body.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
                 journal.update_request(id, |r| r.body_len = received.body_len);
             }
-            Err(frame) => received
-                .trailers
-                .extend(frame.trailers_ref().map(pairs).unwrap_or_default()),
+            Err(frame) => received.trailers.extend(frame.trailers_ref().map(pairs).unwrap_or_default()),
         }
     }
     received.body_sha256 = hex(digest.finish().as_ref());
@@ -118,11 +114,7 @@ async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body>
             Ok(_) | Err(_) => status(StatusCode::BAD_REQUEST),
         },
         (_, "echo") => respond(StatusCode::OK, "application/json", whole(echo(received))),
-        (_, "status") => match rest
-            .parse::<u16>()
-            .ok()
-            .and_then(|n| StatusCode::from_u16(n).ok())
-        {
+        (_, "status") => match rest.parse::<u16>().ok().and_then(|n| StatusCode::from_u16(n).ok()) {
             Some(code) => status(code),
             None => status(StatusCode::BAD_REQUEST),
         },
@@ -140,10 +132,7 @@ async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body>
 
 impl Received {
     fn number(&self, key: &str, otherwise: u64) -> u64 {
-        self.query
-            .get(key)
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(otherwise)
+        self.query.get(key).and_then(|value| value.parse().ok()).unwrap_or(otherwise)
     }
 }
 
@@ -159,9 +148,7 @@ fn page(site: &str) -> String {
 
 /// Bytes that no compressor or line reader leaves alone by chance.
 fn pattern(n: usize) -> Vec<u8> {
-    (0..n)
-        .map(|i| u8::try_from((i * 31 + i / 251) % 256).unwrap_or_default())
-        .collect()
+    (0..n).map(|i| u8::try_from((i * 31 + i / 251) % 256).unwrap_or_default()).collect()
 }
 
 fn echo(received: &Received) -> Vec<u8> {
@@ -181,13 +168,8 @@ fn echo(received: &Received) -> Vec<u8> {
 
 /// `n` events, `ms` apart; the log says so if the peer leaves before the last.
 fn events(arrival: Arrival, id: u64, received: &Received) -> Response<Body> {
-    let (n, pause) = (
-        received.number("n", 5),
-        Duration::from_millis(received.number("ms", 100)),
-    );
-    let all = (0..n)
-        .map(|i| format!("event: tick\ndata: {{\"n\":{i}}}\n\n"))
-        .collect();
+    let (n, pause) = (received.number("n", 5), Duration::from_millis(received.number("ms", 100)));
+    let all = (0..n).map(|i| format!("event: tick\ndata: {{\"n\":{i}}}\n\n")).collect();
     event_stream(arrival, id, all, pause)
 }
 
@@ -246,9 +228,7 @@ fn trailers() -> Response<Body> {
         }
     });
     let mut response = respond(StatusCode::OK, "text/plain", body);
-    response
-        .headers_mut()
-        .insert("trailer", http::HeaderValue::from_static("x-checksum"));
+    response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-checksum"));
     response
 }
 
@@ -269,21 +249,14 @@ fn status(code: StatusCode) -> Response<Body> {
 pub(crate) fn respond(code: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect()
 }
 
@@ -298,12 +271,10 @@ fn queries(query: &str) -> HashMap<String, String> {
 /// SHA-256 as the TLS library has it, so that no other crate is needed.
 fn sha256() -> &'static dyn hash::Hash {
     static HASH: OnceLock<&'static dyn hash::Hash> = OnceLock::new();
-    *HASH.get_or_init(
-        || match rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256 {
-            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
-        },
-    )
+    *HASH.get_or_init(|| match rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

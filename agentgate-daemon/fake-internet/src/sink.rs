@@ -15,12 +15,7 @@ pub(crate) async fn count_datagrams(socket: UdpSocket, site: &'static str, port:
     // A receive error on an unconnected UDP socket concerns one datagram, not the socket.
     loop {
         if let Ok((len, peer)) = socket.recv_from(&mut buffer).await {
-            journal.datagram(Datagram {
-                site: site.to_owned(),
-                port,
-                peer,
-                len,
-            });
+            journal.datagram(Datagram { site: site.to_owned(), port, peer, len });
         }
     }
 }

@@ -28,9 +28,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 async fn tls(internet: &FakeInternet, name: &str, alpn: &str) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(internet.root_pem().as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(internet.root_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -51,9 +49,8 @@ async fn ask(
 ) -> Response<Incoming> {
     let io = TokioIo::new(tls(internet, name, alpn).await.unwrap());
     if alpn == "h2" {
-        let (mut send, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-            .await
-            .unwrap();
+        let (mut send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         send.send_request(request).await.unwrap()
     } else {
@@ -64,10 +61,7 @@ async fn ask(
 }
 
 fn get(name: &str, path: &str) -> Request<Full<Bytes>> {
-    Request::get(format!("https://{name}{path}"))
-        .header("host", name)
-        .body(Full::default())
-        .unwrap()
+    Request::get(format!("https://{name}{path}")).header("host", name).body(Full::default()).unwrap()
 }
 
 #[tokio::test]
@@ -76,22 +70,13 @@ async fn serves_both_versions_and_writes_them_down() {
     for (alpn, version) in [("http/1.1", "HTTP/1.1"), ("h2", "HTTP/2.0")] {
         let response = ask(&internet, world::OPEN, alpn, get(world::OPEN, "/?q=1")).await;
         assert_eq!(response.status(), 200);
-        assert_eq!(
-            response.into_body().collect().await.unwrap().to_bytes().len(),
-            1024
-        );
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 1024);
         let log = internet.journal().snapshot();
         let request = log.requests_to(world::OPEN).next_back().unwrap();
-        assert_eq!(
-            (request.method.as_str(), request.version.as_str()),
-            ("GET", version)
-        );
+        assert_eq!((request.method.as_str(), request.version.as_str()), ("GET", version));
         assert!(request.target.ends_with("/?q=1") && request.complete);
         let connection = log.connections_to(world::OPEN).next_back().unwrap();
-        assert_eq!(
-            (connection.sni.as_deref(), connection.alpn.as_deref()),
-            (Some(world::OPEN), Some(alpn))
-        );
+        assert_eq!((connection.sni.as_deref(), connection.alpn.as_deref()), (Some(world::OPEN), Some(alpn)));
     }
 }
 
@@ -111,10 +96,7 @@ async fn echoes_and_hashes_bodies() {
     assert_eq!(echo["body_sha256"], sha256);
     let log = internet.journal().snapshot();
     let request = log.requests_to(world::OPEN).next().unwrap();
-    assert_eq!(
-        (request.header("X-One"), request.body_sha256.as_str()),
-        (Some("1"), sha256)
-    );
+    assert_eq!((request.header("X-One"), request.body_sha256.as_str()), (Some("1"), sha256));
 }
 
 #[tokio::test]
@@ -138,13 +120,9 @@ async fn messages_stream_event_by_event() {
     let request = Request::post("https://api.anthropic.com/v1/messages")
         .header("host", world::ANTHROPIC)
         .header("x-api-key", "sk-ant-test")
-        .body(Full::from(
-            r#"{"model":"claude-opus-5-5","stream":true,"messages":[]}"#,
-        ))
+        .body(Full::from(r#"{"model":"claude-opus-5-5","stream":true,"messages":[]}"#))
         .unwrap();
-    let mut body = ask(&internet, world::ANTHROPIC, "http/1.1", request)
-        .await
-        .into_body();
+    let mut body = ask(&internet, world::ANTHROPIC, "http/1.1", request).await.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(first.starts_with(b"event: message_start\n"));
     assert!(!body.is_end_stream(), "the first event came with the last");
@@ -160,19 +138,12 @@ async fn resets_and_truncations_break_the_body() {
         for alpn in ["http/1.1", "h2"] {
             let response = ask(&internet, world::OPEN, alpn, get(world::OPEN, path)).await;
             assert_eq!(response.status(), 200);
-            assert!(
-                response.into_body().collect().await.is_err(),
-                "{path} over {alpn}"
-            );
+            assert!(response.into_body().collect().await.is_err(), "{path} over {alpn}");
         }
     }
     // On the wire a reset is a reset, not an orderly end.
-    let mut tcp = TcpStream::connect(internet.addr(world::OPEN, 8080).unwrap())
-        .await
-        .unwrap();
-    tcp.write_all(b"GET /reset HTTP/1.1\r\nhost: open.example\r\n\r\n")
-        .await
-        .unwrap();
+    let mut tcp = TcpStream::connect(internet.addr(world::OPEN, 8080).unwrap()).await.unwrap();
+    tcp.write_all(b"GET /reset HTTP/1.1\r\nhost: open.example\r\n\r\n").await.unwrap();
     let error = tcp.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
@@ -188,9 +159,7 @@ async fn trailers_arrive() {
 #[tokio::test]
 async fn a_body_that_stops_is_incomplete() {
     let internet = FakeInternet::start_on_loopback().await.unwrap();
-    let mut tcp = TcpStream::connect(internet.addr(world::OPEN, 80).unwrap())
-        .await
-        .unwrap();
+    let mut tcp = TcpStream::connect(internet.addr(world::OPEN, 80).unwrap()).await.unwrap();
     tcp.write_all(b"POST /echo HTTP/1.1\r\nhost: open.example\r\ncontent-length: 10\r\n\r\nabc")
         .await
         .unwrap();
@@ -199,25 +168,15 @@ async fn a_body_that_stops_is_incomplete() {
     drop(tcp);
     let ended = |s: &Snapshot| s.requests_to(world::OPEN).any(|r| r.aborted);
     assert!(internet.journal().wait_for(SOON, ended).await);
-    assert!(
-        internet
-            .journal()
-            .snapshot()
-            .requests_to(world::OPEN)
-            .all(|r| !r.complete)
-    );
+    assert!(internet.journal().snapshot().requests_to(world::OPEN).all(|r| !r.complete));
 }
 
 #[tokio::test]
 async fn sinks_count() {
     let internet = FakeInternet::start_on_loopback().await.unwrap();
     let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    udp.send_to(b"hello", internet.addr(world::SINK, 9999).unwrap())
-        .await
-        .unwrap();
-    let mut tcp = TcpStream::connect(internet.addr(world::SINK, 9000).unwrap())
-        .await
-        .unwrap();
+    udp.send_to(b"hello", internet.addr(world::SINK, 9999).unwrap()).await.unwrap();
+    let mut tcp = TcpStream::connect(internet.addr(world::SINK, 9000).unwrap()).await.unwrap();
     tcp.write_all(b"hello!").await.unwrap();
     let came = |s: &Snapshot| {
         s.datagrams_to(world::SINK).any(|d| d.len == 5)
@@ -233,10 +192,7 @@ async fn resolve(internet: &FakeInternet, name: &str, kind: RecordType) -> Messa
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&bytes, internet.name_server()).await.unwrap();
     let mut buffer = [0; 1024];
-    let len = tokio::time::timeout(SOON, socket.recv(&mut buffer))
-        .await
-        .unwrap()
-        .unwrap();
+    let len = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.unwrap().unwrap();
     let mut tcp = TcpStream::connect(internet.name_server()).await.unwrap();
     tcp.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
     tcp.write_all(&bytes).await.unwrap();
@@ -255,17 +211,9 @@ async fn names_resolve_and_unknown_ones_do_not() {
     let unknown = resolve(&internet, "nowhere.example.", RecordType::A).await;
     assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
     let other = resolve(&internet, "open.example.", RecordType::TXT).await;
-    assert_eq!(
-        (other.metadata.response_code, other.answers.len()),
-        (ResponseCode::NoError, 0)
-    );
+    assert_eq!((other.metadata.response_code, other.answers.len()), (ResponseCode::NoError, 0));
     let log = internet.journal().snapshot();
-    assert_eq!(
-        log.queries_for("open.example")
-            .filter(|q| q.transport == "udp")
-            .count(),
-        2
-    );
+    assert_eq!(log.queries_for("open.example").filter(|q| q.transport == "udp").count(), 2);
 }
 
 #[tokio::test]
@@ -277,12 +225,7 @@ async fn snapshots_are_served_to_other_processes() {
     internet.serve_snapshots(&path).unwrap();
     let _ = ask(&internet, world::OPEN, "h2", get(world::OPEN, "/")).await;
     let mut json = Vec::new();
-    tokio::net::UnixStream::connect(&path)
-        .await
-        .unwrap()
-        .read_to_end(&mut json)
-        .await
-        .unwrap();
+    tokio::net::UnixStream::connect(&path).await.unwrap().read_to_end(&mut json).await.unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
     let log: Snapshot = serde_json::from_slice(&json).unwrap();
     assert_eq!(log.requests_to(world::OPEN).count(), 1);

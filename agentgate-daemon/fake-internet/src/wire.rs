@@ -39,13 +39,7 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) fn new(tcp: TcpStream) -> (Self, Breaker) {
         let breaker = Breaker::default();
-        (
-            Self {
-                tcp,
-                breaker: breaker.clone(),
-            },
-            breaker,
-        )
+        (Self { tcp, breaker: breaker.clone() }, breaker)
     }
 }
 

@@ -85,28 +85,13 @@ pub const REBOUND: &str = "rebound.example";
 /// A resolver that an agent might ask behind the gate's back: counts UDP and TCP on port 53.
 pub const OUTSIDE_RESOLVER: &str = "dns.google";
 
-const VALID: Kind = Kind::Https {
-    certificate: Presents::Valid,
-    h2: true,
-};
-const TLS: Service = Service {
-    port: 443,
-    kind: VALID,
-};
-const PLAIN: Service = Service {
-    port: 80,
-    kind: Kind::Http,
-};
-const ODD: Service = Service {
-    port: 8080,
-    kind: Kind::Http,
-};
+const VALID: Kind = Kind::Https { certificate: Presents::Valid, h2: true };
+const TLS: Service = Service { port: 443, kind: VALID };
+const PLAIN: Service = Service { port: 80, kind: Kind::Http };
+const ODD: Service = Service { port: 8080, kind: Kind::Http };
 
 const fn bad(certificate: Presents) -> Kind {
-    Kind::Https {
-        certificate,
-        h2: true,
-    }
+    Kind::Https { certificate, h2: true }
 }
 
 const fn v6(last: u16) -> Option<Ipv6Addr> {
@@ -114,12 +99,7 @@ const fn v6(last: u16) -> Option<Ipv6Addr> {
 }
 
 const fn site(name: &'static str, v4: [u8; 4], v6: Option<Ipv6Addr>, services: &'static [Service]) -> Site {
-    Site {
-        name,
-        v4: Ipv4Addr::new(v4[0], v4[1], v4[2], v4[3]),
-        v6,
-        services,
-    }
+    Site { name, v4: Ipv4Addr::new(v4[0], v4[1], v4[2], v4[3]), v6, services }
 }
 
 /// Every site.
@@ -129,44 +109,14 @@ pub const SITES: &[Site] = &[
     site(DENIED, [198, 51, 100, 30], v6(0x30), &[TLS, PLAIN]),
     site(UNLISTED, [203, 0, 113, 40], v6(0x40), &[TLS]),
     site(PASSTHROUGH, [203, 0, 113, 50], None, &[TLS]),
-    site(
-        EXPIRED,
-        [203, 0, 113, 60],
-        None,
-        &[Service {
-            port: 443,
-            kind: bad(Presents::Expired),
-        }],
-    ),
-    site(
-        WRONG_NAME,
-        [203, 0, 113, 61],
-        None,
-        &[Service {
-            port: 443,
-            kind: bad(Presents::WrongName),
-        }],
-    ),
-    site(
-        SELF_SIGNED,
-        [203, 0, 113, 62],
-        None,
-        &[Service {
-            port: 443,
-            kind: bad(Presents::SelfSigned),
-        }],
-    ),
+    site(EXPIRED, [203, 0, 113, 60], None, &[Service { port: 443, kind: bad(Presents::Expired) }]),
+    site(WRONG_NAME, [203, 0, 113, 61], None, &[Service { port: 443, kind: bad(Presents::WrongName) }]),
+    site(SELF_SIGNED, [203, 0, 113, 62], None, &[Service { port: 443, kind: bad(Presents::SelfSigned) }]),
     site(
         OLD,
         [203, 0, 113, 70],
         None,
-        &[Service {
-            port: 443,
-            kind: Kind::Https {
-                certificate: Presents::Valid,
-                h2: false,
-            },
-        }],
+        &[Service { port: 443, kind: Kind::Https { certificate: Presents::Valid, h2: false } }],
     ),
     site(ABSENT, [203, 0, 113, 99], None, &[]),
     site(REBOUND, [10, 77, 0, 7], None, &[TLS, PLAIN]),
@@ -174,31 +124,13 @@ pub const SITES: &[Site] = &[
         SINK,
         [203, 0, 113, 80],
         v6(0x80),
-        &[
-            Service {
-                port: 9000,
-                kind: Kind::TcpSink,
-            },
-            Service {
-                port: 9999,
-                kind: Kind::UdpSink,
-            },
-        ],
+        &[Service { port: 9000, kind: Kind::TcpSink }, Service { port: 9999, kind: Kind::UdpSink }],
     ),
     site(
         OUTSIDE_RESOLVER,
         [8, 8, 8, 8],
         None,
-        &[
-            Service {
-                port: 53,
-                kind: Kind::UdpSink,
-            },
-            Service {
-                port: 53,
-                kind: Kind::TcpSink,
-            },
-        ],
+        &[Service { port: 53, kind: Kind::UdpSink }, Service { port: 53, kind: Kind::TcpSink }],
     ),
 ];
 

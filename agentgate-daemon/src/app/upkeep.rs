@@ -29,17 +29,11 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn settings(&self, policy: &Policy) -> Settings {
-        let mut settings = Settings {
-            listener_port: self.own_ports.first().copied().unwrap_or(0),
-            ..Settings::default()
-        };
+        let mut settings =
+            Settings { listener_port: self.own_ports.first().copied().unwrap_or(0), ..Settings::default() };
         // One port serves both families in the kernel: the first resolver's.
         let port = self.resolvers.first().map(SocketAddr::port);
-        for resolver in self
-            .resolvers
-            .iter()
-            .filter(|resolver| Some(resolver.port()) == port)
-        {
+        for resolver in self.resolvers.iter().filter(|resolver| Some(resolver.port()) == port) {
             match resolver.ip() {
                 IpAddr::V4(ip) if settings.dns4 == [0; 4] => {
                     settings.dns4 = ip.octets();
@@ -108,9 +102,11 @@ pub(super) async fn reload_on_hangup(policy: PolicyHandle, mut drain: watch::Rec
             () = told(&mut drain) => return,
         }
         let policy = policy.clone();
-        match spawn_blocking(move || policy.reload()).await {
+        match spawn_blocking(move || policy.reload().map_err(Box::new)).await {
             Ok(Ok(status)) => tracing::info!(digest = status.summary.digest, "policy reloaded"),
-            Ok(Err(status)) => tracing::error!(errors = ?status.errors, "policy kept: the files do not compile"),
+            Ok(Err(status)) => {
+                tracing::error!(errors = ?status.errors, "policy kept: the files do not compile")
+            }
             Err(error) => tracing::error!(%error, "reloading the policy"),
         }
     }

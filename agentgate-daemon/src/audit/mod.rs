@@ -133,23 +133,10 @@ impl Shared {
 
 /// What the thread is sent.
 enum Message {
-    Open {
-        record: Record,
-        slot: Slot,
-        audit: Audit,
-        reply: oneshot::Sender<Result<Entry, AuditError>>,
-    },
-    Note {
-        record: Record,
-        slot: Slot,
-        bytes: u64,
-        reply: oneshot::Sender<Result<RecordId, AuditError>>,
-    },
+    Open { record: Record, slot: Slot, audit: Audit, reply: oneshot::Sender<Result<Entry, AuditError>> },
+    Note { record: Record, slot: Slot, bytes: u64, reply: oneshot::Sender<Result<RecordId, AuditError>> },
     Final(Final),
-    Drain {
-        deadline: Instant,
-        reply: oneshot::Sender<Drained>,
-    },
+    Drain { deadline: Instant, reply: oneshot::Sender<Drained> },
 }
 
 /// The last write of a record, kept until it is committed.
@@ -176,9 +163,7 @@ pub struct Audit {
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Audit")
-            .field("health", &self.health())
-            .finish_non_exhaustive()
+        f.debug_struct("Audit").field("health", &self.health()).finish_non_exhaustive()
     }
 }
 
@@ -201,20 +186,12 @@ impl Audit {
         });
         let writer = Writer::new(store, receiver, shared.clone(), &options);
         // A writer that is dropped unrun closes the log, as does one that ends.
-        let thread = thread::Builder::new()
-            .name("audit".into())
-            .spawn(move || writer.run());
+        let thread = thread::Builder::new().name("audit".into()).spawn(move || writer.run());
         if let Err(error) = &thread {
             tracing::error!(%error, "the audit thread cannot be started");
         }
         let audit = Self { shared, sender };
-        (
-            audit.clone(),
-            AuditThread {
-                audit,
-                thread: thread.ok(),
-            },
-        )
+        (audit.clone(), AuditThread { audit, thread: thread.ok() })
     }
 
     /// Begins a record: it has an id and is on disk when this returns. Its `id` and `state` are set
@@ -228,12 +205,7 @@ impl Audit {
         let slot = self.slot().await?;
         record.state = State::Open;
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Open {
-            record,
-            slot,
-            audit: self.clone(),
-            reply,
-        })?;
+        self.send(Message::Open { record, slot, audit: self.clone(), reply })?;
         answer.await.map_err(|_| AuditError::Closed)?
     }
 
@@ -252,12 +224,7 @@ impl Audit {
         let bytes = captured_bytes(&record);
         self.shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
         let (reply, answer) = oneshot::channel();
-        self.send(Message::Note {
-            record,
-            slot,
-            bytes,
-            reply,
-        })?;
+        self.send(Message::Note { record, slot, bytes, reply })?;
         answer.await.map_err(|_| AuditError::Closed)?
     }
 
@@ -291,9 +258,7 @@ impl Audit {
             return Err(error);
         }
         if shared.congested() {
-            let relieved = trouble
-                .wait_for(|error| error.is_some() || !shared.congested())
-                .await;
+            let relieved = trouble.wait_for(|error| error.is_some() || !shared.congested()).await;
             if let Some(error) = relieved.map_err(|_| AuditError::Closed)?.clone() {
                 return Err(error);
             }
@@ -325,9 +290,7 @@ pub struct Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Entry").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -357,22 +320,11 @@ impl Entry {
         let nothing = Record::new(self.record.kind, self.record.started);
         let mut record = mem::replace(&mut self.record, nothing);
         record.id = self.id;
-        record.state = if state == State::Open {
-            State::Cancelled
-        } else {
-            state
-        };
+        record.state = if state == State::Open { State::Cancelled } else { state };
         record.finished.get_or_insert_with(Timestamp::now);
         let bytes = captured_bytes(&record);
         audit.shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if audit
-            .send(Message::Final(Final {
-                record,
-                bytes,
-                _slot: slot,
-            }))
-            .is_err()
-        {
+        if audit.send(Message::Final(Final { record, bytes, _slot: slot })).is_err() {
             // Past the drain's deadline. The next start ends the record as interrupted.
             tracing::warn!(record = %self.id, "a record ended after the audit log was closed");
         }
@@ -425,9 +377,6 @@ impl AuditThread {
             }
         }
         let pending = self.audit.health().pending;
-        drained.unwrap_or(Drained {
-            left_open: pending,
-            unwritten: 0,
-        })
+        drained.unwrap_or(Drained { left_open: pending, unwritten: 0 })
     }
 }

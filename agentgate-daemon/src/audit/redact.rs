@@ -34,17 +34,8 @@ const URL_HEADERS: &[&str] = &[
 ];
 
 /// What a cookie's attributes are called (RFC 6265 4.1.1 and what browsers added); they are no secrets.
-const COOKIE_ATTRIBUTES: &[&str] = &[
-    "path",
-    "domain",
-    "expires",
-    "max-age",
-    "secure",
-    "httponly",
-    "samesite",
-    "partitioned",
-    "priority",
-];
+const COOKIE_ATTRIBUTES: &[&str] =
+    &["path", "domain", "expires", "max-age", "secure", "httponly", "samesite", "partitioned", "priority"];
 
 /// The headers in their order, secrets masked: `Bearer ****abcd`. Values that are not UTF-8 are shown
 /// lossily.
@@ -118,9 +109,7 @@ fn mask_pair(pair: &str, masked: &mut String) {
 /// inside a script given with `-c`, credentials in URLs, and what has the shape of a secret.
 #[must_use]
 pub fn mask_cmdline(arguments: &[String]) -> Vec<String> {
-    let program = arguments
-        .first()
-        .map_or("", |first| first.rsplit('/').next().unwrap_or(first));
+    let program = arguments.first().map_or("", |first| first.rsplit('/').next().unwrap_or(first));
     let mut masked = Vec::with_capacity(arguments.len());
     // What the argument before says of this one.
     let mut before = Before::Nothing;
@@ -169,10 +158,7 @@ fn announces(program: &str, argument: &str) -> Before {
 fn mask_argument(program: &str, argument: &str, script: bool) -> String {
     // Database clients take the password stuck to the flag.
     if let Some(password) = argument.strip_prefix("-p")
-        && matches!(
-            program,
-            "mysql" | "mysqldump" | "mysqladmin" | "mariadb" | "mariadb-dump" | "sshpass"
-        )
+        && matches!(program, "mysql" | "mysqldump" | "mysqladmin" | "mariadb" | "mariadb-dump" | "sshpass")
         && !password.is_empty()
     {
         return format!("-p{}", mask(password));
@@ -296,15 +282,8 @@ fn mask_credentials(value: &str) -> String {
 fn mask_cookies(value: &str, set: bool) -> String {
     let cookies = value.split(';').enumerate().map(|(at, part)| {
         let part = part.trim();
-        let (name, value) = part
-            .split_once('=')
-            .map_or((part, None), |(name, value)| (name, Some(value)));
-        if set
-            && at > 0
-            && COOKIE_ATTRIBUTES
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name.trim()))
-        {
+        let (name, value) = part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
+        if set && at > 0 && COOKIE_ATTRIBUTES.iter().any(|known| known.eq_ignore_ascii_case(name.trim())) {
             return mask_shapes(part);
         }
         match value {
@@ -372,11 +351,7 @@ fn mask_shapes(text: &str) -> String {
 /// Like [`mask_shapes`], and all of a value that hides a shape behind percent-encoding.
 fn mask_encoded(value: &str) -> String {
     let plain = percent_decoded(value);
-    if plain != value && mask_shapes(&plain) != plain {
-        mask(value)
-    } else {
-        mask_shapes(value)
-    }
+    if plain != value && mask_shapes(&plain) != plain { mask(value) } else { mask_shapes(value) }
 }
 
 /// Keeps the blanks before a value as they are.
@@ -387,10 +362,7 @@ fn mask_spaced(value: &str, mask: impl Fn(&str) -> String) -> String {
 }
 
 fn is_plain_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
 /// Percent-decoding (RFC 3986 2.1), lossily; malformed escapes stay.

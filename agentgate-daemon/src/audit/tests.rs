@@ -42,14 +42,7 @@ impl Scene {
         let faults = Arc::new(Faults::default());
         let store = Arc::new(failing::store(path.clone(), faults.clone()).unwrap());
         let (audit, thread) = Audit::start(store.clone(), options);
-        Self {
-            _dir: dir,
-            path,
-            faults,
-            store,
-            audit,
-            thread: Some(thread),
-        }
+        Self { _dir: dir, path, faults, store, audit, thread: Some(thread) }
     }
 
     async fn drain(&mut self, within: Duration) -> Drained {
@@ -57,10 +50,7 @@ impl Scene {
     }
 
     fn states(&self) -> BTreeMap<u64, State> {
-        let mut query = Query {
-            limit: 1000,
-            ..Query::default()
-        };
+        let mut query = Query { limit: 1000, ..Query::default() };
         let mut states = BTreeMap::new();
         loop {
             let page = self.store.query(&query).unwrap();
@@ -86,24 +76,13 @@ fn record() -> Record {
 
 fn with_body(bytes: usize) -> Record {
     let mut record = record();
-    let body = Captured {
-        total: bytes as u64,
-        truncated: false,
-        bytes: Bytes::from(vec![7; bytes]),
-    };
-    record.request = Some(RequestHead {
-        body,
-        ..RequestHead::default()
-    });
+    let body = Captured { total: bytes as u64, truncated: false, bytes: Bytes::from(vec![7; bytes]) };
+    record.request = Some(RequestHead { body, ..RequestHead::default() });
     record
 }
 
 fn small(capacity: usize) -> AuditOptions {
-    AuditOptions {
-        capacity,
-        retry: Duration::from_millis(5),
-        ..AuditOptions::default()
-    }
+    AuditOptions { capacity, retry: Duration::from_millis(5), ..AuditOptions::default() }
 }
 
 fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
@@ -133,51 +112,23 @@ async fn open_is_on_disk_and_the_end_is_written_once() {
     unended.finish(State::Open);
     assert_eq!(scene.drain(PATIENCE).await, Drained::default());
 
-    let expect = BTreeMap::from([
-        (1, State::Done),
-        (2, State::Cancelled),
-        (3, State::Cancelled),
-        (4, State::Done),
-    ]);
+    let expect =
+        BTreeMap::from([(1, State::Done), (2, State::Cancelled), (3, State::Cancelled), (4, State::Done)]);
     assert_eq!(scene.states(), expect);
     for id in 1..=4 {
         assert!(scene.store.get(RecordId(id)).unwrap().unwrap().finished.is_some());
     }
-    assert_eq!(
-        scene
-            .store
-            .body(RecordId(1), Side::Request)
-            .unwrap()
-            .unwrap()
-            .len(),
-        5000
-    );
-    assert_eq!(
-        scene
-            .store
-            .body(RecordId(4), Side::Request)
-            .unwrap()
-            .unwrap()
-            .len(),
-        9
-    );
+    assert_eq!(scene.store.body(RecordId(1), Side::Request).unwrap().unwrap().len(), 5000);
+    assert_eq!(scene.store.body(RecordId(4), Side::Request).unwrap().unwrap().len(), 9);
     let mut seen = Vec::new();
     while let Ok(record) = live.try_recv() {
         assert!(
-            record
-                .request
-                .as_ref()
-                .is_none_or(|head| head.body.bytes.is_empty()),
+            record.request.as_ref().is_none_or(|head| head.body.bytes.is_empty()),
             "no bodies on the feed"
         );
         seen.push((record.id.0, record.state));
     }
-    let opened = [
-        (1, State::Open),
-        (2, State::Open),
-        (3, State::Open),
-        (4, State::Done),
-    ];
+    let opened = [(1, State::Open), (2, State::Open), (3, State::Open), (4, State::Done)];
     let ended = [(1, State::Done), (2, State::Cancelled), (3, State::Cancelled)];
     assert_eq!(seen, [&opened[..], &ended[..]].concat());
     let health = scene.audit.health();
@@ -198,10 +149,7 @@ async fn an_open_given_up_ends_as_cancelled() {
     assert_eq!(scene.drain(PATIENCE).await, Drained::default());
     let states = scene.states();
     assert_eq!(states.len(), 50);
-    assert!(
-        states.values().all(|state| *state == State::Cancelled),
-        "{states:?}"
-    );
+    assert!(states.values().all(|state| *state == State::Cancelled), "{states:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -256,10 +204,7 @@ async fn many_at_once() {
     let Scene { audit, .. } = scene;
     drop(audit);
     let writes = watch.await.unwrap();
-    let once: BTreeMap<_, _> = expect
-        .into_iter()
-        .map(|(id, state)| (id, vec![State::Open, state]))
-        .collect();
+    let once: BTreeMap<_, _> = expect.into_iter().map(|(id, state)| (id, vec![State::Open, state])).collect();
     assert_eq!(writes, once);
 }
 
@@ -282,10 +227,7 @@ async fn full_slots_slow_open_and_nothing_else() {
 
 #[tokio::test]
 async fn captured_bytes_slow_open() {
-    let mut scene = Scene::new(AuditOptions {
-        pending_bytes: 1000,
-        ..AuditOptions::default()
-    });
+    let mut scene = Scene::new(AuditOptions { pending_bytes: 1000, ..AuditOptions::default() });
     let entry = scene.audit.open(record()).await.unwrap();
     // As if the disk were 1,001 bytes behind.
     scene.audit.shared.pending_bytes.fetch_add(1001, Ordering::SeqCst);
@@ -319,23 +261,13 @@ async fn a_full_disk_refuses_keeps_and_recovers() {
     assert!(error.to_string().contains("space"), "{error}");
     let health = scene.audit.health();
     assert!(!health.ok && health.error.unwrap().contains("space"));
-    assert_eq!(
-        scene.audit.note(record()).await.unwrap_err().code(),
-        "audit_unavailable"
-    );
+    assert_eq!(scene.audit.note(record()).await.unwrap_err().code(), "audit_unavailable");
     assert_eq!(health.pending, 2, "a refused record keeps no slot");
 
     kept.finish(State::Done);
     drop(dropped);
-    assert_eq!(
-        scene.audit.health().pending,
-        2,
-        "what ends while nothing can be written keeps its slot"
-    );
-    assert_eq!(
-        scene.audit.open(record()).await.unwrap_err().code(),
-        "audit_unavailable"
-    );
+    assert_eq!(scene.audit.health().pending, 2, "what ends while nothing can be written keeps its slot");
+    assert_eq!(scene.audit.open(record()).await.unwrap_err().code(), "audit_unavailable");
 
     scene.faults.full.store(false, Ordering::SeqCst);
     scene.until_ok(true).await;
@@ -343,10 +275,7 @@ async fn a_full_disk_refuses_keeps_and_recovers() {
     assert_eq!(next.id(), RecordId(3), "no gap");
     next.finish(State::Done);
     assert_eq!(scene.drain(PATIENCE).await, Drained::default());
-    assert_eq!(
-        scene.states(),
-        BTreeMap::from([(1, State::Done), (2, State::Cancelled), (3, State::Done)])
-    );
+    assert_eq!(scene.states(), BTreeMap::from([(1, State::Done), (2, State::Cancelled), (3, State::Done)]));
 }
 
 #[tokio::test]
@@ -381,10 +310,7 @@ async fn who_waits_for_a_slot_learns_of_the_failure() {
     assert!(poll_once(waiting.as_mut()).is_pending());
     scene.faults.full.store(true, Ordering::SeqCst);
     entry.finish(State::Done);
-    let error = tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .unwrap()
-        .unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap_err();
     assert_eq!(error.code(), "audit_unavailable");
     scene.faults.full.store(false, Ordering::SeqCst);
     scene.until_ok(true).await;
@@ -403,10 +329,7 @@ async fn a_file_that_cannot_be_reopened_is_tried_again() {
     // Trouble is renewed by each attempt: two more have failed at the reopening.
     let mut trouble = scene.audit.shared.trouble.subscribe();
     for _ in 0..2 {
-        tokio::time::timeout(PATIENCE, trouble.changed())
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, trouble.changed()).await.unwrap().unwrap();
     }
     assert!(scene.audit.health().error.unwrap().contains("cannot open"));
     assert_eq!(scene.store.get(RecordId(1)).unwrap_err().code(), "store_closed");
@@ -439,10 +362,7 @@ async fn a_reader_that_fails_refuses_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drain_waits_for_what_is_open() {
-    let mut scene = Scene::new(AuditOptions {
-        batch: 7,
-        ..AuditOptions::default()
-    });
+    let mut scene = Scene::new(AuditOptions { batch: 7, ..AuditOptions::default() });
     let mut entries = Vec::new();
     for _ in 0..100 {
         entries.push(scene.audit.open(with_body(100)).await.unwrap());
@@ -466,32 +386,14 @@ async fn drain_says_what_it_left() {
     let left = scene.audit.open(record()).await.unwrap();
     let ended = scene.audit.open(record()).await.unwrap();
     ended.finish(State::Done);
-    assert_eq!(
-        scene.drain(Duration::from_millis(1)).await,
-        Drained {
-            left_open: 1,
-            unwritten: 0
-        }
-    );
+    assert_eq!(scene.drain(Duration::from_millis(1)).await, Drained { left_open: 1, unwritten: 0 });
     left.finish(State::Done);
-    assert_eq!(
-        scene.states(),
-        BTreeMap::from([(1, State::Open), (2, State::Done)])
-    );
+    assert_eq!(scene.states(), BTreeMap::from([(1, State::Open), (2, State::Done)]));
     assert!(!scene.audit.health().ok);
-    let Scene {
-        path,
-        store,
-        _dir,
-        audit,
-        ..
-    } = scene;
+    let Scene { path, store, _dir, audit, .. } = scene;
     drop((store, audit));
     let store = Store::open(&path).unwrap();
-    assert_eq!(
-        store.get(RecordId(1)).unwrap().unwrap().failure.unwrap().code,
-        "interrupted"
-    );
+    assert_eq!(store.get(RecordId(1)).unwrap().unwrap().failure.unwrap().code, "interrupted");
 }
 
 #[tokio::test]
@@ -500,13 +402,7 @@ async fn drain_of_a_full_disk_ends_at_its_deadline() {
     let entry = scene.audit.open(record()).await.unwrap();
     scene.faults.full.store(true, Ordering::SeqCst);
     entry.finish(State::Done);
-    assert_eq!(
-        scene.drain(Duration::from_millis(30)).await,
-        Drained {
-            left_open: 0,
-            unwritten: 1
-        }
-    );
+    assert_eq!(scene.drain(Duration::from_millis(30)).await, Drained { left_open: 0, unwritten: 1 });
     // And one that heals in time loses nothing.
     let mut scene = Scene::new(small(8));
     let entry = scene.audit.open(record()).await.unwrap();
@@ -514,19 +410,15 @@ async fn drain_of_a_full_disk_ends_at_its_deadline() {
     entry.finish(State::Done);
     scene.until_ok(false).await;
     let faults = scene.faults.clone();
-    let (drained, ()) = tokio::join!(scene.drain(PATIENCE), async {
-        faults.full.store(false, Ordering::SeqCst)
-    });
+    let (drained, ()) =
+        tokio::join!(scene.drain(PATIENCE), async { faults.full.store(false, Ordering::SeqCst) });
     assert_eq!(drained, Drained::default());
     assert_eq!(scene.states(), BTreeMap::from([(1, State::Done)]));
 }
 
 #[tokio::test]
 async fn viewers_lag_without_holding_anybody_up() {
-    let scene = Scene::new(AuditOptions {
-        live: 4,
-        ..AuditOptions::default()
-    });
+    let scene = Scene::new(AuditOptions { live: 4, ..AuditOptions::default() });
     let mut live = scene.audit.live();
     for _ in 0..10 {
         scene.audit.note(record()).await.unwrap();
@@ -554,12 +446,7 @@ async fn the_thread_ends_with_its_last_handle() {
     let mut scene = Scene::new(AuditOptions::default());
     let entry = scene.audit.open(record()).await.unwrap();
     let AuditThread { audit, thread } = scene.thread.take().unwrap();
-    let Scene {
-        audit: other,
-        store,
-        _dir,
-        ..
-    } = scene;
+    let Scene { audit: other, store, _dir, .. } = scene;
     drop((audit, other));
     drop(entry);
     thread.unwrap().join().unwrap();

@@ -23,16 +23,8 @@ const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// Something that waits for the commit to be answered.
 enum Asked {
-    Open {
-        record: Record,
-        slot: Slot,
-        audit: Audit,
-        reply: oneshot::Sender<Result<Entry, AuditError>>,
-    },
-    Note {
-        last: Final,
-        reply: oneshot::Sender<Result<RecordId, AuditError>>,
-    },
+    Open { record: Record, slot: Slot, audit: Audit, reply: oneshot::Sender<Result<Entry, AuditError>> },
+    Note { last: Final, reply: oneshot::Sender<Result<RecordId, AuditError>> },
 }
 
 impl Asked {
@@ -133,11 +125,8 @@ impl Writer {
             let connected = self.gather();
             let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
             // At the very end a last attempt is made whatever the time.
-            let last = !connected
-                || self
-                    .drain
-                    .as_ref()
-                    .is_some_and(|drain| Instant::now() >= drain.deadline);
+            let last =
+                !connected || self.drain.as_ref().is_some_and(|drain| Instant::now() >= drain.deadline);
             if due || last {
                 self.commit();
             } else {
@@ -151,22 +140,14 @@ impl Writer {
 
     /// Waits for a message, then takes what is there up to a batch. False when every handle is gone.
     fn gather(&mut self) -> bool {
-        let tick = self
-            .drain
-            .as_ref()
-            .map(|drain| drain.deadline.min(Instant::now() + DRAIN_TICK));
+        let tick = self.drain.as_ref().map(|drain| drain.deadline.min(Instant::now() + DRAIN_TICK));
         let until = match (self.retry_at, tick) {
             (Some(retry), Some(tick)) => Some(retry.min(tick)),
             (at, None) | (None, at) => at,
         };
         let first = match until {
-            None => self
-                .receiver
-                .recv()
-                .map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-            Some(until) => self
-                .receiver
-                .recv_timeout(until.saturating_duration_since(Instant::now())),
+            None => self.receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            Some(until) => self.receiver.recv_timeout(until.saturating_duration_since(Instant::now())),
         };
         match first {
             Ok(message) => self.take(message),
@@ -185,31 +166,11 @@ impl Writer {
     fn take(&mut self, message: Message) {
         self.shared.queued.fetch_sub(1, Ordering::Relaxed);
         match message {
-            Message::Open {
-                record,
-                slot,
-                audit,
-                reply,
-            } => self.asked.push(Asked::Open {
-                record,
-                slot,
-                audit,
-                reply,
-            }),
-            Message::Note {
-                record,
-                slot,
-                bytes,
-                reply,
-            } => {
-                self.asked.push(Asked::Note {
-                    last: Final {
-                        record,
-                        bytes,
-                        _slot: slot,
-                    },
-                    reply,
-                });
+            Message::Open { record, slot, audit, reply } => {
+                self.asked.push(Asked::Open { record, slot, audit, reply })
+            }
+            Message::Note { record, slot, bytes, reply } => {
+                self.asked.push(Asked::Note { last: Final { record, bytes, _slot: slot }, reply });
             }
             Message::Final(last) => self.finals.push(last),
             Message::Drain { deadline, reply } => self.drain = Some(Drain { deadline, reply }),
@@ -236,9 +197,7 @@ impl Writer {
                     tracing::error!(%error, "the audit log cannot be written; everything is refused until it can");
                 }
                 self.retry_at = Some(Instant::now() + self.retry);
-                self.shared
-                    .trouble
-                    .send_replace(Some(AuditError::Unavailable { reason }));
+                self.shared.trouble.send_replace(Some(AuditError::Unavailable { reason }));
                 self.refuse_asked();
             }
         }
@@ -260,20 +219,16 @@ impl Writer {
                 next = RecordId(next.0 + 1);
             }
             let finals = self.chunk();
-            let writes: Vec<Write<'_>> = (self
-                .finals
-                .iter()
-                .take(finals)
-                .map(|last| Write::Final(&last.record)))
-            .chain(self.asked.iter().map(|asked| match asked {
-                Asked::Open { record, .. } => Write::Open(record),
-                Asked::Note { last, .. } => Write::Final(&last.record),
-            }))
-            .collect();
+            let writes: Vec<Write<'_>> =
+                (self.finals.iter().take(finals).map(|last| Write::Final(&last.record)))
+                    .chain(self.asked.iter().map(|asked| match asked {
+                        Asked::Open { record, .. } => Write::Open(record),
+                        Asked::Note { last, .. } => Write::Final(&last.record),
+                    }))
+                    .collect();
             let written = writes.len() as u64;
             if let Err(error) = self.store.apply(&writes) {
-                self.unsure
-                    .extend(self.asked.iter().map(|asked| asked.record().id));
+                self.unsure.extend(self.asked.iter().map(|asked| asked.record().id));
                 self.reopen = true;
                 return Err(error);
             }
@@ -312,20 +267,11 @@ impl Writer {
         for asked in mem::take(&mut self.asked) {
             show(asked.record());
             match asked {
-                Asked::Open {
-                    record,
-                    slot,
-                    audit,
-                    reply,
-                } => {
+                Asked::Open { record, slot, audit, reply } => {
                     let id = record.id;
                     // Where nobody waits any more, the entry comes back, is dropped, and so ends as
                     // cancelled.
-                    drop(reply.send(Ok(Entry {
-                        id,
-                        record,
-                        ending: Some((slot, audit)),
-                    })));
+                    drop(reply.send(Ok(Entry { id, record, ending: Some((slot, audit)) })));
                 }
                 Asked::Note { last, reply } => {
                     self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
@@ -368,10 +314,7 @@ impl Writer {
             return true;
         }
         let Some(drain) = &self.drain else { return false };
-        let taken = self
-            .shared
-            .capacity
-            .saturating_sub(self.shared.slots.available_permits());
+        let taken = self.shared.capacity.saturating_sub(self.shared.slots.available_permits());
         let over = Instant::now() >= drain.deadline;
         // What was sent before the deadline is written, however many batches it takes.
         let more = self.retry_at.is_none() && self.shared.queued.load(Ordering::Relaxed) > 0;
@@ -380,10 +323,7 @@ impl Writer {
         }
         if let Some(drain) = self.drain.take() {
             // The caller may have given up waiting.
-            let drained = Drained {
-                left_open: taken.saturating_sub(unwritten),
-                unwritten,
-            };
+            let drained = Drained { left_open: taken.saturating_sub(unwritten), unwritten };
             let _unheard = drain.reply.send(drained);
         }
         true

@@ -66,10 +66,7 @@ fn check(config: &Config) -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "before there is a log, and for --check-config"
-)]
+#[expect(clippy::print_stderr, reason = "before there is a log, and for --check-config")]
 fn say(line: &str) {
     eprintln!("{line}");
 }

@@ -17,18 +17,12 @@ pub(super) struct Args {
 
 pub(super) fn run(session: &mut Session, list: List, args: Args) -> Result<(), Failure> {
     let edit = if args.remove { Edit::Remove } else { Edit::Add };
-    let answer = session.ask(Request::ListEdit {
-        list,
-        edit,
-        host: args.host,
-    })?;
+    let answer = session.ask(Request::ListEdit { list, edit, host: args.host })?;
     let Payload::List { list, host, changed } = answer else {
         return Err(Failure::Unexpected);
     };
     if session.output.json {
-        return session
-            .output
-            .json(&serde_json::json!({ "list": list, "host": host, "changed": changed }));
+        return session.output.json(&serde_json::json!({ "list": list, "host": host, "changed": changed }));
     }
     let what = match (edit, changed) {
         (Edit::Add, true) => "added to",
@@ -36,7 +30,5 @@ pub(super) fn run(session: &mut Session, list: List, args: Args) -> Result<(), F
         (Edit::Remove, true) => "removed from",
         (Edit::Remove, false) => "not in",
     };
-    session
-        .output
-        .line(&format!("{} {what} the {} list", escape(&host), list.as_str()))
+    session.output.line(&format!("{} {what} the {} list", escape(&host), list.as_str()))
 }

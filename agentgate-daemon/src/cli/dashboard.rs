@@ -13,12 +13,8 @@ pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "HOST".to_owned());
     let tunnel = format!("ssh -L {}:{listen} {}", listen.port(), host.trim());
     if session.output.json {
-        return session
-            .output
-            .json(&serde_json::json!({ "url": url, "listen": listen, "tunnel": tunnel }));
+        return session.output.json(&serde_json::json!({ "url": url, "listen": listen, "tunnel": tunnel }));
     }
     session.output.line(&escape(&url))?;
-    session
-        .output
-        .line(&format!("from another machine first: {}", escape(&tunnel)))
+    session.output.line(&format!("from another machine first: {}", escape(&tunnel)))
 }

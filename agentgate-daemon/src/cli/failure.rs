@@ -68,10 +68,6 @@ impl Failure {
 impl From<io::Error> for Failure {
     /// For writes to standard output.
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            Self::ReaderGone
-        } else {
-            Self::Output(error)
-        }
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::ReaderGone } else { Self::Output(error) }
     }
 }

@@ -55,10 +55,7 @@ fn kind(text: &str) -> Result<Kind, String> {
 }
 
 fn limit(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|n| (1..=LIMIT_CAP).contains(n))
-        .ok_or_else(|| format!("1 to {LIMIT_CAP}"))
+    text.parse().ok().filter(|n| (1..=LIMIT_CAP).contains(n)).ok_or_else(|| format!("1 to {LIMIT_CAP}"))
 }
 
 /// A time, or a span before `now`; days have 24 hours.
@@ -68,9 +65,7 @@ fn since(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
     }
     let wrong = || "a span such as 2h or 1d, or a time such as 2026-11-20T08:00:00Z".to_owned();
     let span: Span = text.parse().map_err(|_| wrong())?;
-    let back = span
-        .to_duration(SpanRelativeTo::days_are_24_hours())
-        .map_err(|_| wrong())?;
+    let back = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
     let time = now.checked_sub(back.abs()).map_err(|_| wrong())?;
     Ok(Timestamp(time.as_microsecond()))
 }
@@ -91,17 +86,10 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
         output.line(&output.paint(Colour::Dim, &heading))?;
         output.flush()?;
     }
-    client.stream(
-        Request::Logs {
-            filter,
-            follow: args.follow,
-        },
-        args.follow,
-        |item| {
-            print(output, &item, args.follow)?;
-            if args.follow { output.flush() } else { Ok(()) }
-        },
-    )
+    client.stream(Request::Logs { filter, follow: args.follow }, args.follow, |item| {
+        print(output, &item, args.follow)?;
+        if args.follow { output.flush() } else { Ok(()) }
+    })
 }
 
 fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failure> {
@@ -118,16 +106,14 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
             output.line(&row)
         }
         Item::Missed { updates } if output.json => output.json(&serde_json::json!({ "missed": updates })),
-        Item::Missed { updates } => output.line(&format!(
-            "({updates} updates came too fast to be shown; `agentctl logs` has them)"
-        )),
+        Item::Missed { updates } => {
+            output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
+        }
         Item::Body { .. } => Err(Failure::Unexpected),
     }
 }
 
-const HEADINGS: [&str; 9] = [
-    "id", "time", "verdict", "host", "what", "status", "bytes", "took", "process",
-];
+const HEADINGS: [&str; 9] = ["id", "time", "verdict", "host", "what", "status", "bytes", "took", "process"];
 
 /// Narrowest width of each column; the last is not padded. Wider text pushes its line to the right,
 /// because cutting a host or a path would hide what matters.
@@ -158,29 +144,17 @@ fn row(record: &Record) -> [String; 9] {
     };
     let process = record.subject.as_ref().map_or_else(
         || "-".to_owned(),
-        |subject| {
-            format!(
-                "{} {}",
-                subject.pid,
-                subject.exe.as_deref().unwrap_or(&subject.comm)
-            )
-        },
+        |subject| format!("{} {}", subject.pid, subject.exe.as_deref().unwrap_or(&subject.comm)),
     );
     [
         record.id.to_string(),
         record.started.to_string(),
-        record
-            .verdict
-            .as_ref()
-            .map_or("-", |verdict| verdict.action.as_str())
-            .to_owned(),
+        record.verdict.as_ref().map_or("-", |verdict| verdict.action.as_str()).to_owned(),
         host,
         what,
         status(record),
         bytes,
-        record
-            .finished
-            .map_or_else(|| "-".to_owned(), |end| took(end.since(record.started))),
+        record.finished.map_or_else(|| "-".to_owned(), |end| took(end.since(record.started))),
         process,
     ]
     .map(|field| escape(&field))
@@ -207,10 +181,7 @@ pub(super) fn state(state: State) -> &'static str {
 }
 
 fn colour(record: &Record) -> Option<Colour> {
-    match (
-        record.state,
-        record.verdict.as_ref().map(|verdict| verdict.action),
-    ) {
+    match (record.state, record.verdict.as_ref().map(|verdict| verdict.action)) {
         (_, Some(Action::Deny)) | (State::Refused, _) => Some(Colour::Red),
         (State::Failed | State::Cancelled, _) => Some(Colour::Yellow),
         (State::Done, Some(Action::Allow)) if record.flags.is_empty() => Some(Colour::Green),
@@ -285,24 +256,15 @@ mod tests {
         record.id = RecordId(12);
         record.state = State::Done;
         record.finished = Some(Timestamp(record.started.0 + 42_500));
-        record.authority = Some(Authority {
-            host: Host::parse("api.example.com").unwrap(),
-            port: 443,
-        });
-        record.verdict = Some(Verdict {
-            action: Action::Allow,
-            rule: "allow:*".into(),
-            reason: "listed".into(),
-        });
+        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
+        record.verdict =
+            Some(Verdict { action: Action::Allow, rule: "allow:*".into(), reason: "listed".into() });
         record.request = Some(RequestHead {
             method: "GET".into(),
             target: "/\u{1b}[2J\u{202e}".into(),
             ..RequestHead::default()
         });
-        let mut response = ResponseHead {
-            status: 200,
-            ..ResponseHead::default()
-        };
+        let mut response = ResponseHead { status: 200, ..ResponseHead::default() };
         response.body.total = 12_345;
         record.response = Some(response);
         record.subject = Some(Subject {
@@ -341,28 +303,18 @@ mod tests {
     fn records_without_a_request_show_what_they_have() {
         let mut record = Record::new(Kind::Control, Timestamp(0));
         record.note = Some("mode audit".into());
-        assert_eq!(
-            row(&record)[3..7],
-            ["-", "mode audit", "open", "-"].map(str::to_owned)
-        );
+        assert_eq!(row(&record)[3..7], ["-", "mode audit", "open", "-"].map(str::to_owned));
         record.state = State::Refused;
         assert_eq!(colour(&record), Some(Colour::Red));
     }
 
     #[test]
     fn sizes_and_times() {
-        for (bytes, expect) in [
-            (0, "0"),
-            (9_999, "9999"),
-            (10_000, "10k"),
-            (10_000_000, "10M"),
-            (u64::MAX, "18446744073G"),
-        ] {
+        for (bytes, expect) in
+            [(0, "0"), (9_999, "9999"), (10_000, "10k"), (10_000_000, "10M"), (u64::MAX, "18446744073G")]
+        {
             assert_eq!(size(bytes), expect);
         }
-        assert_eq!(
-            (took(999), took(1_500), took(61_000_000)),
-            ("0ms".into(), "1ms".into(), "61s".into())
-        );
+        assert_eq!((took(999), took(1_500), took(61_000_000)), ("0ms".into(), "1ms".into(), "61s".into()));
     }
 }

@@ -108,14 +108,8 @@ impl Session {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let socket = cli
-        .socket
-        .unwrap_or_else(|| Paths::below(&cli.root).control_socket);
-    let mut session = Session {
-        root: cli.root,
-        socket,
-        output: Output::to_stdout(cli.json),
-    };
+    let socket = cli.socket.unwrap_or_else(|| Paths::below(&cli.root).control_socket);
+    let mut session = Session { root: cli.root, socket, output: Output::to_stdout(cli.json) };
     let done = match cli.command {
         Command::Status => status::run(&mut session),
         Command::Run(args) => run::run(&session, args),

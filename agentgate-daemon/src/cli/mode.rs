@@ -22,10 +22,7 @@ enum Choice {
 fn parse(text: &str) -> Result<Choice, String> {
     match text {
         "default" => Ok(Choice::Default),
-        name => name
-            .parse()
-            .map(Choice::Override)
-            .map_err(|error| format!("{error}, or default")),
+        name => name.parse().map(Choice::Override).map_err(|error| format!("{error}, or default")),
     }
 }
 

@@ -23,18 +23,10 @@ pub(super) struct Output {
 impl Output {
     /// Standard output of this process.
     pub(super) fn to_stdout(json: bool) -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "no-color.org: the variable is the whole interface"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "no-color.org: the variable is the whole interface")]
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let terminal = io::stdout().is_terminal();
-        Self {
-            out: io::BufWriter::new(io::stdout()),
-            json,
-            terminal,
-            colour: terminal && !no_color,
-        }
+        Self { out: io::BufWriter::new(io::stdout()), json, terminal, colour: terminal && !no_color }
     }
 
     /// One line of text. Whoever builds it escapes what is not their own.
@@ -69,11 +61,7 @@ impl Output {
 
     /// `text`, escaped already, in colour where there is colour.
     pub(super) fn paint(&self, colour: Colour, text: &str) -> String {
-        if self.colour {
-            colour.paint(text)
-        } else {
-            text.to_owned()
-        }
+        if self.colour { colour.paint(text) } else { text.to_owned() }
     }
 }
 

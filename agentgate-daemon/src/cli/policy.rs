@@ -38,9 +38,7 @@ fn reload(session: &mut Session) -> Result<(), Failure> {
     if session.output.json {
         return session.output.json(&status);
     }
-    session
-        .output
-        .line(&format!("in force: {}", words(&status.summary)))
+    session.output.line(&format!("in force: {}", words(&status.summary)))
 }
 
 fn check(session: &mut Session, file: Option<&Path>) -> Result<(), Failure> {
@@ -71,13 +69,7 @@ fn check(session: &mut Session, file: Option<&Path>) -> Result<(), Failure> {
 fn check_document(file: &Path) -> Result<PolicySummary, Vec<String>> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|error| vec![format!("{name}: {error}")])?;
-    let texts = Texts {
-        policy: Some(Text {
-            file: &name,
-            text: &text,
-        }),
-        ..Texts::default()
-    };
+    let texts = Texts { policy: Some(Text { file: &name, text: &text }), ..Texts::default() };
     match Policy::compile(&texts) {
         Ok(policy) => Ok(policy.summary()),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
@@ -86,15 +78,9 @@ fn check_document(file: &Path) -> Result<PolicySummary, Vec<String>> {
 
 /// What the daemon would read, read as it reads it.
 fn check_all(root: &Path) -> Result<PolicySummary, Vec<String>> {
-    let Paths {
-        policy, lists, mode, ..
-    } = Paths::below(root);
+    let Paths { policy, lists, mode, .. } = Paths::below(root);
     let status = PolicyHandle::load(PolicyPaths { policy, lists, mode }).status();
-    if status.errors.is_empty() {
-        Ok(status.summary)
-    } else {
-        Err(status.errors)
-    }
+    if status.errors.is_empty() { Ok(status.summary) } else { Err(status.errors) }
 }
 
 fn words(summary: &PolicySummary) -> String {

@@ -15,20 +15,12 @@ pub(super) struct Args {
     #[arg(short, long)]
     quiet: bool,
     /// The command and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
 pub(super) fn run(session: &Session, args: Args) -> Result<(), Failure> {
-    let launch = Launch {
-        command: args.command,
-        keep_proxies: args.keep_proxy_env,
-    };
+    let launch = Launch { command: args.command, keep_proxies: args.keep_proxy_env };
     let say = |notes: &[String]| {
         if !args.quiet {
             notes.iter().for_each(|note| output::complain(note));

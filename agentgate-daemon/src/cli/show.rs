@@ -88,41 +88,18 @@ fn lines(record: &Record) -> Vec<Line> {
         Some(end) => format!("{}, took {}", record.started, took(end.since(record.started))),
         None => record.started.to_string(),
     };
-    field(
-        "record",
-        Some(format!(
-            "{} {} ({})",
-            record.id,
-            kind(record),
-            state(record.state)
-        )),
-    );
+    field("record", Some(format!("{} {} ({})", record.id, kind(record), state(record.state))));
     field("time", Some(time));
     field("flow", record.parent.map(|id| format!("record {id}")));
     field("note", record.note.clone());
     field("host", record.authority.as_ref().map(ToString::to_string));
-    field(
-        "original",
-        record.flow.as_ref().map(|flow| flow.original.0.to_string()),
-    );
-    field(
-        "protocol",
-        Some(record.protocol.clone()).filter(|p| !p.is_empty()),
-    );
+    field("original", record.flow.as_ref().map(|flow| flow.original.0.to_string()));
+    field("protocol", Some(record.protocol.clone()).filter(|p| !p.is_empty()));
     field(
         "verdict",
-        record
-            .verdict
-            .as_ref()
-            .map(|v| format!("{} by {}: {}", v.action.as_str(), v.rule, v.reason)),
+        record.verdict.as_ref().map(|v| format!("{} by {}: {}", v.action.as_str(), v.rule, v.reason)),
     );
-    field(
-        "failure",
-        record
-            .failure
-            .as_ref()
-            .map(|f| format!("{} ({}): {}", f.code, f.blame, f.detail)),
-    );
+    field("failure", record.failure.as_ref().map(|f| format!("{} ({}): {}", f.code, f.blame, f.detail)));
     if let Some(subject) = &record.subject {
         field("session", Some(subject.session.to_string()));
         field(
@@ -134,38 +111,22 @@ fn lines(record: &Record) -> Vec<Line> {
                 subject.uid
             )),
         );
-        field(
-            "command",
-            Some(subject.cmdline.join(" ")).filter(|c| !c.is_empty()),
-        );
+        field("command", Some(subject.cmdline.join(" ")).filter(|c| !c.is_empty()));
         for ancestor in &subject.ancestors {
             field("parent", Some(format!("{} {}", ancestor.pid, ancestor.exe)));
         }
         field("cgroup", Some(subject.cgroup.clone()));
     }
     if record.request.is_none() && record.bytes_up + record.bytes_down > 0 {
-        field(
-            "bytes",
-            Some(format!("{} up, {} down", record.bytes_up, record.bytes_down)),
-        );
+        field("bytes", Some(format!("{} up, {} down", record.bytes_up, record.bytes_down)));
     }
     let flag = |f: &crate::model::Flag| {
-        Line::Flag(
-            f.severity,
-            format!("{} ({}): {}", f.code, f.severity.as_str(), f.evidence),
-        )
+        Line::Flag(f.severity, format!("{} ({}): {}", f.code, f.severity.as_str(), f.evidence))
     };
     lines.extend(record.flags.iter().map(flag));
     if let Some(head) = &record.request {
-        lines.push(Line::Heading(format!(
-            "{} {} {}",
-            head.method, head.target, head.version
-        )));
-        lines.extend(
-            head.headers
-                .iter()
-                .map(|(name, value)| Line::Header(name.clone(), value.clone())),
-        );
+        lines.push(Line::Heading(format!("{} {} {}", head.method, head.target, head.version)));
+        lines.extend(head.headers.iter().map(|(name, value)| Line::Header(name.clone(), value.clone())));
         lines.push(Line::Field("body", captured(&head.body)));
     }
     if let Some(head) = &record.response {
@@ -175,11 +136,7 @@ fn lines(record: &Record) -> Vec<Line> {
             head.status,
             took(head.first_byte_us)
         )));
-        lines.extend(
-            head.headers
-                .iter()
-                .map(|(name, value)| Line::Header(name.clone(), value.clone())),
-        );
+        lines.extend(head.headers.iter().map(|(name, value)| Line::Header(name.clone(), value.clone())));
         lines.push(Line::Field("body", captured(&head.body)));
     }
     lines
@@ -219,19 +176,12 @@ mod tests {
             target: "/a".into(),
             version: "HTTP/1.1".into(),
             headers: vec![("authorization".into(), "Bearer ****abcd".into())],
-            body: Captured {
-                total: 5,
-                truncated: true,
-                ..Captured::default()
-            },
+            body: Captured { total: 5, truncated: true, ..Captured::default() },
         });
         let full = lines(&record);
         assert!(full.contains(&Line::Flag(Severity::Medium, "would_block (medium): x".into())));
         assert!(full.contains(&Line::Heading("GET /a HTTP/1.1".into())));
         assert!(full.contains(&Line::Header("authorization".into(), "Bearer ****abcd".into())));
-        assert_eq!(
-            full.last(),
-            Some(&Line::Field("body", "5 bytes, beginning kept".into()))
-        );
+        assert_eq!(full.last(), Some(&Line::Field("body", "5 bytes, beginning kept".into())));
     }
 }

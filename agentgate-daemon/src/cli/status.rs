@@ -18,11 +18,7 @@ pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
     }
     for (label, value, fault) in rows(&status, Timestamp::now()) {
         let value = escape(&value);
-        let value = if fault {
-            session.output.paint(Colour::Red, &value)
-        } else {
-            value
-        };
+        let value = if fault { session.output.paint(Colour::Red, &value) } else { value };
         session.output.line(&format!("{label:<12} {value}"))?;
     }
     Ok(())
@@ -44,11 +40,7 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             ),
             gate.draining,
         ),
-        (
-            "guards",
-            format!("{} ({})", gate.guarded, gate.programs.join(" ")),
-            gate.programs.is_empty(),
-        ),
+        ("guards", format!("{} ({})", gate.guarded, gate.programs.join(" ")), gate.programs.is_empty()),
         ("listens", list(&gate.listen), gate.listen.is_empty()),
         ("connections", gate.connections.to_string(), false),
         (
@@ -56,58 +48,30 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             format!(
                 "{}{}; allow {}, deny {}, passthrough {}; loaded {} ({})",
                 policy.summary.mode,
-                if policy.mode_overridden {
-                    " (not as in policy.toml)"
-                } else {
-                    ""
-                },
+                if policy.mode_overridden { " (not as in policy.toml)" } else { "" },
                 policy.summary.allow,
                 policy.summary.deny,
                 policy.summary.passthrough,
-                policy
-                    .loaded_at
-                    .map_or_else(|| "never".to_owned(), |time| time.to_string()),
+                policy.loaded_at.map_or_else(|| "never".to_owned(), |time| time.to_string()),
                 policy.summary.digest.chars().take(12).collect::<String>()
             ),
             false,
         ),
     ];
-    rows.extend(
-        policy
-            .errors
-            .iter()
-            .map(|error| ("", format!("not in force: {error}"), true)),
-    );
+    rows.extend(policy.errors.iter().map(|error| ("", format!("not in force: {error}"), true)));
     rows.push(match &audit.error {
-        Some(error) => (
-            "audit",
-            format!("cannot write, so nothing is let through: {error}"),
-            true,
-        ),
-        None if audit.healthy => (
-            "audit",
-            format!("{} written, {} waiting", audit.written, audit.queued),
-            false,
-        ),
-        None => (
-            "audit",
-            "cannot write, so nothing is let through".to_owned(),
-            true,
-        ),
+        Some(error) => ("audit", format!("cannot write, so nothing is let through: {error}"), true),
+        None if audit.healthy => {
+            ("audit", format!("{} written, {} waiting", audit.written, audit.queued), false)
+        }
+        None => ("audit", "cannot write, so nothing is let through".to_owned(), true),
     });
     if gate.lost_events > 0 {
-        rows.push((
-            "kernel",
-            format!("{} refusals could not be recorded singly", gate.lost_events),
-            true,
-        ));
+        rows.push(("kernel", format!("{} refusals could not be recorded singly", gate.lost_events), true));
     }
     rows.push((
         "dashboard",
-        gate.dashboard.map_or_else(
-            || "off".to_owned(),
-            |listen| format!("{listen} (`agentctl dashboard`)"),
-        ),
+        gate.dashboard.map_or_else(|| "off".to_owned(), |listen| format!("{listen} (`agentctl dashboard`)")),
         false,
     ));
     rows
@@ -117,11 +81,7 @@ fn list(addresses: &[std::net::SocketAddr]) -> String {
     if addresses.is_empty() {
         return "nowhere".to_owned();
     }
-    addresses
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Two units are enough: `3d 4h`, `5m 6s`.
@@ -166,12 +126,7 @@ mod tests {
                 tried_at: Timestamp(0),
                 errors: Vec::new(),
             },
-            audit: AuditReport {
-                healthy: true,
-                error: None,
-                queued: 0,
-                written: 5,
-            },
+            audit: AuditReport { healthy: true, error: None, queued: 0, written: 5 },
         }
     }
 
@@ -182,12 +137,7 @@ mod tests {
         assert_eq!(faults(&good), 0);
         let mut bad = status();
         bad.policy.errors = vec!["policy.toml:1:1: x".into(), "y".into()];
-        bad.audit = AuditReport {
-            healthy: false,
-            error: Some("disk full".into()),
-            queued: 9,
-            written: 5,
-        };
+        bad.audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 9, written: 5 };
         bad.gate.lost_events = 3;
         bad.gate.draining = true;
         assert_eq!(faults(&bad), 5);
@@ -195,13 +145,8 @@ mod tests {
 
     #[test]
     fn durations_in_two_units() {
-        for (seconds, expect) in [
-            (0, "0s"),
-            (59, "59s"),
-            (61, "1m 1s"),
-            (3_600, "1h 0m"),
-            (90_061, "1d 1h"),
-        ] {
+        for (seconds, expect) in [(0, "0s"), (59, "59s"), (61, "1m 1s"), (3_600, "1h 0m"), (90_061, "1d 1h")]
+        {
             assert_eq!(duration(seconds), expect);
         }
     }

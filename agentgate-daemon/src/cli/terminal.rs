@@ -22,20 +22,19 @@ pub(super) fn is_unsafe(c: char) -> bool {
 /// this is for reading and cannot be reversed.
 #[must_use]
 pub(super) fn escape(text: &str) -> String {
-    text.chars()
-        .fold(String::with_capacity(text.len()), |mut escaped, c| {
-            if is_unsafe(c) {
-                escaped.extend(c.escape_debug());
-                // escape_debug leaves some of them as they are.
-                if escaped.ends_with(c) {
-                    escaped.pop();
-                    escaped.extend(c.escape_unicode());
-                }
-            } else {
-                escaped.push(c);
+    text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
+        if is_unsafe(c) {
+            escaped.extend(c.escape_debug());
+            // escape_debug leaves some of them as they are.
+            if escaped.ends_with(c) {
+                escaped.pop();
+                escaped.extend(c.escape_unicode());
             }
-            escaped
-        })
+        } else {
+            escaped.push(c);
+        }
+        escaped
+    })
 }
 
 /// The same for text of several lines: line ends and tabs stay.
@@ -50,18 +49,17 @@ pub(super) fn escape_lines(text: &str) -> String {
 #[must_use]
 pub(super) fn escape_json(json: &str) -> String {
     let mut units = [0; 2];
-    json.chars()
-        .fold(String::with_capacity(json.len()), |mut escaped, c| {
-            if is_unsafe(c) && c != '\n' {
-                for unit in c.encode_utf16(&mut units) {
-                    // Writing to a String does not fail.
-                    let _infallible = write!(escaped, "\\u{unit:04x}");
-                }
-            } else {
-                escaped.push(c);
+    json.chars().fold(String::with_capacity(json.len()), |mut escaped, c| {
+        if is_unsafe(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a String does not fail.
+                let _infallible = write!(escaped, "\\u{unit:04x}");
             }
-            escaped
-        })
+        } else {
+            escaped.push(c);
+        }
+        escaped
+    })
 }
 
 /// Colours of the eight that every terminal has.
@@ -100,10 +98,7 @@ mod tests {
             ("\u{1b}]0;title\u{7}", r"\u{1b}]0;title\u{7}"),
             ("\u{9b}31m", r"\u{9b}31m"),
             ("a\rb\nc\td", r"a\rb\nc\td"),
-            (
-                "\u{7f}\u{202e}cod\u{2066}\u{200d}\u{feff}",
-                r"\u{7f}\u{202e}cod\u{2066}\u{200d}\u{feff}",
-            ),
+            ("\u{7f}\u{202e}cod\u{2066}\u{200d}\u{feff}", r"\u{7f}\u{202e}cod\u{2066}\u{200d}\u{feff}"),
             ("nul\0", r"nul\0"),
             ("\u{e0041}\u{fe0f}\u{2028}", r"\u{e0041}\u{fe0f}\u{2028}"),
             (r"C:\n", r"C:\n"),

@@ -81,13 +81,8 @@ fn flags_after_the_command_are_the_commands() {
     let cli = Cli::try_parse_from(["agentctl", "run", "ls", "--json", "-q", "--", "--root"]).unwrap();
     assert!(!cli.json);
     assert_eq!(cli.root, PathBuf::from("/"));
-    let Command::Run(args) = cli.command else {
-        panic!("run")
-    };
-    assert!(
-        format!("{args:?}").contains(r#"command: ["ls", "--json", "-q", "--", "--root"]"#),
-        "{args:?}"
-    );
+    let Command::Run(args) = cli.command else { panic!("run") };
+    assert!(format!("{args:?}").contains(r#"command: ["ls", "--json", "-q", "--", "--root"]"#), "{args:?}");
     let cli = Cli::try_parse_from(["agentctl", "run", "--", "-weird"]).unwrap();
     assert!(format!("{:?}", cli.command).contains(r#"["-weird"]"#));
 }
@@ -100,31 +95,13 @@ fn exit_codes_are_those_of_the_help() {
     let rows = [
         (Failure::Daemon(refused()), 1),
         (Failure::Unexpected, 1),
-        (
-            Failure::Daemon(ClientError::Refused(ErrorReply::new(
-                ErrorCode::Invalid,
-                "no host",
-            ))),
-            2,
-        ),
+        (Failure::Daemon(ClientError::Refused(ErrorReply::new(ErrorCode::Invalid, "no host"))), 2),
         (Failure::Invalid(None), 2),
-        (
-            Failure::Daemon(ClientError::NotRunning {
-                path: path.clone(),
-                source: io(),
-            }),
-            3,
-        ),
+        (Failure::Daemon(ClientError::NotRunning { path: path.clone(), source: io() }), 3),
         (Failure::Daemon(ClientError::Permission { path: path.clone() }), 3),
         (Failure::Daemon(ClientError::Timeout { path }), 3),
         (Failure::Launch(LaunchError::Enrol(refused())), 125),
-        (
-            Failure::Launch(LaunchError::NotExecutable {
-                program: OsString::from("x"),
-                source: io(),
-            }),
-            126,
-        ),
+        (Failure::Launch(LaunchError::NotExecutable { program: OsString::from("x"), source: io() }), 126),
         (Failure::Launch(LaunchError::NotFound(OsString::from("x"))), 127),
         (Failure::ReaderGone, 0),
     ];

@@ -6,29 +6,15 @@ use super::{Config, ConfigError};
 
 /// Everything that is wrong with `config`, which was read from `text`.
 pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError> {
-    let mut faults = Faults {
-        file,
-        text,
-        found: Vec::new(),
-    };
+    let mut faults = Faults { file, text, found: Vec::new() };
     gate(config, &mut faults);
     sizes(config, &mut faults);
     dashboard(config, &mut faults);
     if config.control.group.is_empty() || config.control.group.contains(['\0', '/', ':']) {
-        faults.add(
-            "control",
-            "group",
-            "is not a group's name",
-            "write a name such as agentgate",
-        );
+        faults.add("control", "group", "is not a group's name", "write a name such as agentgate");
     }
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.filter) {
-        faults.add(
-            "log",
-            "filter",
-            &format!("is not a filter: {error}"),
-            "write a level such as info",
-        );
+        faults.add("log", "filter", &format!("is not a filter: {error}"), "write a level such as info");
     }
     faults.found
 }
@@ -50,12 +36,7 @@ impl Faults<'_> {
 
     fn within(&mut self, section: &str, key: &str, value: u64, least: u64, most: u64) {
         if !(least..=most).contains(&value) {
-            self.add(
-                section,
-                key,
-                &format!("is {value}"),
-                &format!("write {least} to {most}"),
-            );
+            self.add(section, key, &format!("is {value}"), &format!("write {least} to {most}"));
         }
     }
 }
@@ -70,12 +51,8 @@ fn offset(text: &str, section: &str, key: &str) -> Option<usize> {
 
 fn gate(config: &Config, faults: &mut Faults<'_>) {
     let cgroup = Path::new(&config.gate.cgroup);
-    let climbs = cgroup
-        .components()
-        .any(|part| part == std::path::Component::ParentDir);
-    let root = cgroup
-        .components()
-        .all(|part| part == std::path::Component::RootDir);
+    let climbs = cgroup.components().any(|part| part == std::path::Component::ParentDir);
+    let root = cgroup.components().all(|part| part == std::path::Component::RootDir);
     if root || climbs || config.gate.cgroup.contains('\0') {
         // The root would guard the whole host, the daemon itself included.
         faults.add(
@@ -86,12 +63,7 @@ fn gate(config: &Config, faults: &mut Faults<'_>) {
         );
     }
     if !config.gate.pin_dir.is_absolute() {
-        faults.add(
-            "gate",
-            "pin_dir",
-            "is not an absolute path",
-            "write a directory on a bpffs",
-        );
+        faults.add("gate", "pin_dir", "is not an absolute path", "write a directory on a bpffs");
     }
 }
 
@@ -113,10 +85,9 @@ fn sizes(config: &Config, faults: &mut Faults<'_>) {
     ] {
         faults.within("limits", key, value, least, most);
     }
-    for (key, value) in [
-        ("request_bytes", config.capture.request_bytes),
-        ("response_bytes", config.capture.response_bytes),
-    ] {
+    for (key, value) in
+        [("request_bytes", config.capture.request_bytes), ("response_bytes", config.capture.response_bytes)]
+    {
         // The prefix is held in memory for each exchange under way.
         faults.within("capture", key, value as u64, 0, 64 * mebibyte);
     }
@@ -133,19 +104,9 @@ fn sizes(config: &Config, faults: &mut Faults<'_>) {
 fn dashboard(config: &Config, faults: &mut Faults<'_>) {
     let listen = config.dashboard.listen;
     if !listen.ip().to_canonical().is_loopback() {
-        faults.add(
-            "dashboard",
-            "listen",
-            "is not a loopback address",
-            "write 127.0.0.1 and use ssh -L",
-        );
+        faults.add("dashboard", "listen", "is not a loopback address", "write 127.0.0.1 and use ssh -L");
     }
     if config.dashboard.enabled && listen.port() != 0 && listen.port() == config.gate.listen_port {
-        faults.add(
-            "dashboard",
-            "listen",
-            "has the port of `gate.listen_port`",
-            "write another port",
-        );
+        faults.add("dashboard", "listen", "has the port of `gate.listen_port`", "write another port");
     }
 }

@@ -98,10 +98,7 @@ pub struct Capture {
 
 impl Default for Capture {
     fn default() -> Self {
-        Self {
-            request_bytes: 1024 * 1024,
-            response_bytes: 1024 * 1024,
-        }
+        Self { request_bytes: 1024 * 1024, response_bytes: 1024 * 1024 }
     }
 }
 
@@ -184,10 +181,7 @@ pub struct Dashboard {
 
 impl Default for Dashboard {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            listen: SocketAddr::from(([127, 0, 0, 1], 7878)),
-        }
+        Self { enabled: true, listen: SocketAddr::from(([127, 0, 0, 1], 7878)) }
     }
 }
 
@@ -201,9 +195,7 @@ pub struct ControlConfig {
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self {
-            group: "agentgate".to_owned(),
-        }
+        Self { group: "agentgate".to_owned() }
     }
 }
 
@@ -218,10 +210,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            filter: "info".to_owned(),
-            format: LogFormat::default(),
-        }
+        Self { filter: "info".to_owned(), format: LogFormat::default() }
     }
 }
 
@@ -257,17 +246,10 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound && file.is_none() => String::new(),
             Err(error) => return Err(fault(error.to_string())),
         };
-        let mut config = Self {
-            paths,
-            ..Self::parse(&name, &text)?
-        };
+        let mut config = Self { paths, ..Self::parse(&name, &text)? };
         if config.dns.resolvers.is_empty() {
             config.dns.resolvers = resolvers::of_host(Path::new("/etc/resolv.conf")).map_err(|reason| {
-                vec![ConfigError::whole(
-                    &name,
-                    reason,
-                    "name one: dns.resolvers = [\"198.51.100.53\"]",
-                )]
+                vec![ConfigError::whole(&name, reason, "name one: dns.resolvers = [\"198.51.100.53\"]")]
             })?;
         }
         Ok(config)
@@ -281,43 +263,18 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document {
-            gate,
-            dns,
-            tls,
-            capture,
-            limits,
-            dashboard,
-            control,
-            log,
-        } = document;
-        let config = Self {
-            paths: Paths::default(),
-            gate,
-            dns,
-            tls,
-            capture,
-            limits,
-            dashboard,
-            control,
-            log,
-        };
+        let Document { gate, dns, tls, capture, limits, dashboard, control, log } = document;
+        let config =
+            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, log };
         let errors = check::check(&config, file, text);
-        if errors.is_empty() {
-            Ok(config)
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
     }
 }
 
 fn read(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() || metadata.len() > LARGEST {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not a regular file of at most 1 MiB",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file of at most 1 MiB"));
     }
     fs::read_to_string(path)
 }

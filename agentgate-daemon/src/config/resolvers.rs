@@ -30,9 +30,7 @@ fn nameservers(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver"))
-                .then(|| words.next())
-                .flatten()
+            (words.next() == Some("nameserver")).then(|| words.next()).flatten()
         })
         .filter_map(|address| address.parse::<IpAddr>().ok())
         .filter(|ip| !ip.is_unspecified() && !ip.is_multicast())
@@ -74,10 +72,7 @@ pub(super) mod written {
     ) -> Result<Vec<SocketAddr>, D::Error> {
         let texts: Vec<String> = Vec::deserialize(deserializer)?;
         if texts.len() > super::MOST {
-            return Err(D::Error::custom(format!(
-                "at most {} resolvers are asked",
-                super::MOST
-            )));
+            return Err(D::Error::custom(format!("at most {} resolvers are asked", super::MOST)));
         }
         texts
             .iter()

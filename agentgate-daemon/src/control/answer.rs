@@ -73,9 +73,7 @@ pub struct DashboardAccess {
 
 impl fmt::Debug for DashboardAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DashboardAccess")
-            .field("listen", &self.listen)
-            .finish_non_exhaustive()
+        f.debug_struct("DashboardAccess").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
@@ -103,12 +101,8 @@ pub(super) async fn answer(
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
-        Request::CaExport => Ok(Payload::Ca {
-            pem: context.ca_pem.to_string(),
-        }),
-        Request::ModeGet => Ok(Payload::Mode {
-            mode: context.policy.current().mode(),
-        }),
+        Request::CaExport => Ok(Payload::Ca { pem: context.ca_pem.to_string() }),
+        Request::ModeGet => Ok(Payload::Mode { mode: context.policy.current().mode() }),
         Request::Enrol => recorded(context, asker, "enrol".to_owned(), enrol(context, asker)).await,
         Request::Dashboard => {
             let access = context.dashboard.clone().ok_or_else(|| {
@@ -116,21 +110,12 @@ pub(super) async fn answer(
                     .hint("set `enabled = true` under [dashboard] in agentgate.toml")
             });
             let give = async move {
-                access.map(|a| Payload::Dashboard {
-                    listen: a.listen,
-                    url: a.url.to_string(),
-                })
+                access.map(|a| Payload::Dashboard { listen: a.listen, url: a.url.to_string() })
             };
             recorded(context, asker, "dashboard token shown".to_owned(), give).await
         }
         Request::PolicyReload => {
-            recorded(
-                context,
-                asker,
-                "policy reload".to_owned(),
-                steer::reload(&context.policy),
-            )
-            .await
+            recorded(context, asker, "policy reload".to_owned(), steer::reload(&context.policy)).await
         }
         Request::ModeSet { mode } => {
             let what = match mode {
@@ -141,13 +126,7 @@ pub(super) async fn answer(
         }
         Request::ListEdit { list, edit, host } => {
             let what = steer::describe(list, edit, &host);
-            recorded(
-                context,
-                asker,
-                what,
-                steer::edit(&context.policy, list, edit, host),
-            )
-            .await
+            recorded(context, asker, what, steer::edit(&context.policy, list, edit, host)).await
         }
     };
     line.send(&whole.map_or_else(Reply::Error, Reply::ok)).await
@@ -309,17 +288,12 @@ async fn body(
     });
     let store = Arc::clone(&context.store);
     let found = match noted {
-        Ok(_) => blocking(move || store.body(id, side))
-            .await
-            .and_then(|found| found.map_err(internal)),
+        Ok(_) => blocking(move || store.body(id, side)).await.and_then(|found| found.map_err(internal)),
         Err(error) => Err(error),
     };
     let found = found.and_then(|bytes| {
         bytes.ok_or_else(|| {
-            ErrorReply::new(
-                ErrorCode::NotFound,
-                format!("no {name} body captured for record {id}"),
-            )
+            ErrorReply::new(ErrorCode::NotFound, format!("no {name} body captured for record {id}"))
         })
     });
     match found {

@@ -50,11 +50,7 @@ pub enum ClientError {
 }
 
 fn describe(error: &ErrorReply) -> String {
-    if error.hint.is_empty() {
-        error.message.clone()
-    } else {
-        format!("{}; {}", error.message, error.hint)
-    }
+    if error.hint.is_empty() { error.message.clone() } else { format!("{}; {}", error.message, error.hint) }
 }
 
 /// One connection.
@@ -82,10 +78,7 @@ impl Client {
         })?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
-        Ok(Self {
-            path: path.to_owned(),
-            stream: BufReader::new(stream),
-        })
+        Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
     }
 
     /// Asks for one whole answer.
@@ -116,11 +109,7 @@ impl Client {
     ) -> Result<(), E> {
         self.send(request).map_err(E::from)?;
         if patient {
-            self.stream
-                .get_ref()
-                .set_read_timeout(None)
-                .map_err(ClientError::Io)
-                .map_err(E::from)?;
+            self.stream.get_ref().set_read_timeout(None).map_err(ClientError::Io).map_err(E::from)?;
         }
         loop {
             match self.receive().map_err(E::from)? {
@@ -137,12 +126,7 @@ impl Client {
             wire::encode(&Envelope::from(request)).map_err(|e| ClientError::Protocol(e.to_string()))?;
         match self.stream.get_mut().write_all(&line) {
             // A daemon that refuses the peer answers and closes without reading; the answer is waiting.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 Ok(())
             }
             other => other.map_err(|e| self.broken(e)),
@@ -167,9 +151,7 @@ impl Client {
 
     fn broken(&self, error: io::Error) -> ClientError {
         if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-            ClientError::Timeout {
-                path: self.path.clone(),
-            }
+            ClientError::Timeout { path: self.path.clone() }
         } else {
             ClientError::Io(error)
         }
@@ -186,15 +168,9 @@ mod tests {
         let path = dir.path().join("control.sock");
         let error = Client::connect(&path).unwrap_err();
         assert!(matches!(error, ClientError::NotRunning { .. }));
-        assert!(
-            error.to_string().contains("systemctl start agentgated"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("systemctl start agentgated"), "{error}");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(matches!(
-            Client::connect(&path),
-            Err(ClientError::NotRunning { .. })
-        ));
+        assert!(matches!(Client::connect(&path), Err(ClientError::NotRunning { .. })));
     }
 
     #[test]
@@ -205,9 +181,7 @@ mod tests {
             let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
             let daemon = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
-                BufReader::new(stream.try_clone().unwrap())
-                    .read_line(&mut String::new())
-                    .unwrap();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
                 stream.write_all(answer).unwrap();
             });
             let error = Client::connect(&path).unwrap().ask(Request::Status).unwrap_err();

@@ -29,10 +29,7 @@ pub(super) async fn logs(
     // Before the query, so that nothing falls between.
     let live = follow.then(|| context.audit.live());
     let (store, wanted) = (Arc::clone(&context.store), filter.clone());
-    let newest = match blocking(move || newest(&store, &wanted))
-        .await
-        .and_then(|found| found)
-    {
+    let newest = match blocking(move || newest(&store, &wanted)).await.and_then(|found| found) {
         Ok(records) => records,
         Err(error) => return line.send(&Reply::Error(error)).await,
     };
@@ -102,9 +99,7 @@ fn matches(record: &Record, filter: &LogFilter, pattern: Option<&HostPattern>) -
         (None, Some(flow)) => Some(flow.original.0.ip().to_string()),
         (None, None) => None,
     };
-    filter
-        .verdict
-        .is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
+    filter.verdict.is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
         && filter.kind.is_none_or(|kind| record.kind == kind)
         && filter.since.is_none_or(|since| record.started >= since)
         && filter
@@ -122,81 +117,20 @@ mod tests {
     #[test]
     fn the_live_feed_is_filtered_like_the_store() {
         let mut record = Record::new(Kind::Exchange, Timestamp(100));
-        record.authority = Some(Authority {
-            host: Host::parse("api.example.com").unwrap(),
-            port: 443,
-        });
-        record.verdict = Some(Verdict {
-            action: Action::Deny,
-            rule: "r".into(),
-            reason: "x".into(),
-        });
+        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
+        record.verdict = Some(Verdict { action: Action::Deny, rule: "r".into(), reason: "x".into() });
         let filter = LogFilter::default;
         let rows = [
             (filter(), true),
-            (
-                LogFilter {
-                    host: Some("example".into()),
-                    ..filter()
-                },
-                true,
-            ),
-            (
-                LogFilter {
-                    host: Some("*.example.com".into()),
-                    ..filter()
-                },
-                true,
-            ),
-            (
-                LogFilter {
-                    host: Some("example.org".into()),
-                    ..filter()
-                },
-                false,
-            ),
-            (
-                LogFilter {
-                    verdict: Some(Action::Deny),
-                    ..filter()
-                },
-                true,
-            ),
-            (
-                LogFilter {
-                    verdict: Some(Action::Allow),
-                    ..filter()
-                },
-                false,
-            ),
-            (
-                LogFilter {
-                    kind: Some(Kind::Flow),
-                    ..filter()
-                },
-                false,
-            ),
-            (
-                LogFilter {
-                    session: Some("s@1".into()),
-                    ..filter()
-                },
-                false,
-            ),
-            (
-                LogFilter {
-                    since: Some(Timestamp(100)),
-                    ..filter()
-                },
-                true,
-            ),
-            (
-                LogFilter {
-                    since: Some(Timestamp(101)),
-                    ..filter()
-                },
-                false,
-            ),
+            (LogFilter { host: Some("example".into()), ..filter() }, true),
+            (LogFilter { host: Some("*.example.com".into()), ..filter() }, true),
+            (LogFilter { host: Some("example.org".into()), ..filter() }, false),
+            (LogFilter { verdict: Some(Action::Deny), ..filter() }, true),
+            (LogFilter { verdict: Some(Action::Allow), ..filter() }, false),
+            (LogFilter { kind: Some(Kind::Flow), ..filter() }, false),
+            (LogFilter { session: Some("s@1".into()), ..filter() }, false),
+            (LogFilter { since: Some(Timestamp(100)), ..filter() }, true),
+            (LogFilter { since: Some(Timestamp(101)), ..filter() }, false),
         ];
         for (filter, expect) in rows {
             let pattern = filter.host.as_deref().map(HostPattern::new);

@@ -64,17 +64,11 @@ impl Process {
     /// # Errors
     /// [`PeerError::Gone`] where there is none.
     pub fn open(pid: u32) -> Result<Self, PeerError> {
-        let id = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or(PeerError::NoPid)?;
+        let id = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(PeerError::NoPid)?;
         match rustix::process::pidfd_open(id, PidfdFlags::empty()) {
             Ok(handle) => Ok(Self { pid, handle }),
             Err(rustix::io::Errno::SRCH) => Err(PeerError::Gone { pid }),
-            Err(e) => Err(PeerError::Io {
-                what: format!("pidfd_open({pid})"),
-                source: e.into(),
-            }),
+            Err(e) => Err(PeerError::Io { what: format!("pidfd_open({pid})"), source: e.into() }),
         }
     }
 
@@ -96,17 +90,8 @@ impl Process {
     /// When the pidfd cannot be polled.
     pub fn is_alive(&self) -> Result<bool, PeerError> {
         let mut fds = [PollFd::new(&self.handle, PollFlags::IN)];
-        let ready = rustix::event::poll(
-            &mut fds,
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
-        )
-        .map_err(|e| PeerError::Io {
-            what: format!("poll(pidfd of {})", self.pid),
-            source: e.into(),
-        })?;
+        let ready = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+            .map_err(|e| PeerError::Io { what: format!("poll(pidfd of {})", self.pid), source: e.into() })?;
         Ok(ready == 0)
     }
 
@@ -120,9 +105,7 @@ impl Process {
         if !self.is_alive()? {
             return Err(PeerError::Gone { pid: self.pid });
         }
-        unified_path(&text)
-            .map(str::to_owned)
-            .ok_or(PeerError::NoCgroup { pid: self.pid })
+        unified_path(&text).map(str::to_owned).ok_or(PeerError::NoCgroup { pid: self.pid })
     }
 
     /// Resolved path of its executable, where that can be read.
@@ -135,9 +118,7 @@ impl Process {
     /// Its thread name, empty where it cannot be read.
     #[must_use]
     pub fn comm(&self) -> String {
-        self.read("comm")
-            .map(|text| text.trim_end_matches('\n').to_owned())
-            .unwrap_or_default()
+        self.read("comm").map(|text| text.trim_end_matches('\n').to_owned()).unwrap_or_default()
     }
 
     fn read(&self, file: &str) -> Result<String, PeerError> {
@@ -190,17 +171,10 @@ impl Peer {
                 return Err(PeerError::Gone { pid });
             }
             Err(source) => {
-                return Err(PeerError::Io {
-                    what: "SO_PEERPIDFD".into(),
-                    source,
-                });
+                return Err(PeerError::Io { what: "SO_PEERPIDFD".into(), source });
             }
         };
-        Ok(Self {
-            process,
-            uid: cred.uid(),
-            gid: cred.gid(),
-        })
+        Ok(Self { process, uid: cred.uid(), gid: cred.gid() })
     }
 }
 
@@ -228,9 +202,7 @@ fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// The cgroup v2 path in the text of `/proc/PID/cgroup`: its `0::` line (cgroups(7)).
 #[must_use]
 pub fn unified_path(text: &str) -> Option<&str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .filter(|path| path.starts_with('/'))
+    text.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| path.starts_with('/'))
 }
 
 /// Whether `cgroup` is `guarded` or below it. Compared by whole components, so `/agent.slice-x` is not
@@ -247,10 +219,7 @@ mod tests {
     #[test]
     fn finds_the_v2_line() {
         let rows = [
-            (
-                "0::/agent.slice/run-u2.service\n",
-                Some("/agent.slice/run-u2.service"),
-            ),
+            ("0::/agent.slice/run-u2.service\n", Some("/agent.slice/run-u2.service")),
             ("9:name=systemd:/\n1:cpu:/x\n0::/\n", Some("/")),
             ("0::/a:b\n", Some("/a:b")),
             ("10::/x\n", None),
@@ -276,20 +245,14 @@ mod tests {
             ("/anything", "/", true),
         ];
         for (cgroup, guarded, expect) in rows {
-            assert_eq!(
-                is_inside(cgroup, Path::new(guarded)),
-                expect,
-                "{cgroup} in {guarded}"
-            );
+            assert_eq!(is_inside(cgroup, Path::new(guarded)), expect, "{cgroup} in {guarded}");
         }
     }
 
     #[test]
     fn a_process_that_ended_is_gone_though_its_zombie_is_still_there() {
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let process = Process::open(child.id()).unwrap();
         assert!(process.is_alive().unwrap());
         assert!(process.cgroup().unwrap().starts_with('/'));

@@ -58,11 +58,7 @@ struct Bounds {
     refusals: usize,
 }
 
-const BOUNDS: Bounds = Bounds {
-    read: Duration::from_secs(5),
-    connections: 64,
-    refusals: 4,
-};
+const BOUNDS: Bounds = Bounds { read: Duration::from_secs(5), connections: 64, refusals: 4 };
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -97,13 +93,8 @@ pub enum BindError {
 /// # Errors
 /// [`BindError`].
 pub fn bind(path: &Path, group: &str) -> Result<UnixListener, BindError> {
-    let step = |step: &'static str| {
-        move |source: io::Error| BindError::Step {
-            step,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let step =
+        |step: &'static str| move |source: io::Error| BindError::Step { step, path: path.to_owned(), source };
     remove_stale(path)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
@@ -126,34 +117,25 @@ pub fn bind(path: &Path, group: &str) -> Result<UnixListener, BindError> {
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let step = |step: &'static str| {
-        move |source: io::Error| BindError::Step {
-            step,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let step =
+        |step: &'static str| move |source: io::Error| BindError::Step { step, path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
         Ok(_) => {
-            return Err(BindError::NotASocket {
-                path: path.to_owned(),
-            });
+            return Err(BindError::NotASocket { path: path.to_owned() });
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(step("stat")(e)),
     }
     match StdUnixStream::connect(path) {
-        Ok(_) => Err(BindError::AlreadyRunning {
-            path: path.to_owned(),
-        }),
+        Ok(_) => Err(BindError::AlreadyRunning { path: path.to_owned() }),
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(step("remove"))
         }
         // A full backlog means that somebody does listen.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(BindError::AlreadyRunning {
-            path: path.to_owned(),
-        }),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            Err(BindError::AlreadyRunning { path: path.to_owned() })
+        }
         Err(e) => Err(step("connect")(e)),
     }
 }
@@ -254,19 +236,13 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 fn guarded() -> ErrorReply {
-    ErrorReply::new(
-        ErrorCode::Guarded,
-        "refused: this process is under guard and may not steer the gate",
-    )
-    .hint("ask from outside the agent's session")
+    ErrorReply::new(ErrorCode::Guarded, "refused: this process is under guard and may not steer the gate")
+        .hint("ask from outside the agent's session")
 }
 
 fn busy(bounds: Bounds) -> ErrorReply {
-    ErrorReply::new(
-        ErrorCode::Busy,
-        format!("more than {} control connections", bounds.connections),
-    )
-    .hint("end some `agentctl logs -f`")
+    ErrorReply::new(ErrorCode::Busy, format!("more than {} control connections", bounds.connections))
+        .hint("end some `agentctl logs -f`")
 }
 
 /// Says no. A peer that does not take one line at once goes without it: nothing waits for it here.
@@ -285,18 +261,12 @@ async fn connection(
     drain: watch::Receiver<bool>,
 ) {
     let (read, write) = stream.into_split();
-    let mut line = Line {
-        read: BufReader::new(read),
-        write,
-    };
+    let mut line = Line { read: BufReader::new(read), write };
     let request = match timeout(bounds.read, line.request()).await {
         Ok(Ok(Some(envelope))) if envelope.version == wire::VERSION => envelope.request,
         Ok(Ok(Some(envelope))) => {
-            let message = format!(
-                "control protocol {}, the daemon speaks {}",
-                envelope.version,
-                wire::VERSION
-            );
+            let message =
+                format!("control protocol {}, the daemon speaks {}", envelope.version, wire::VERSION);
             let error =
                 ErrorReply::new(ErrorCode::Version, message).hint("restart agentgated after an update");
             return line.last(Reply::Error(error)).await;
@@ -304,10 +274,7 @@ async fn connection(
         Ok(Ok(None)) => return,
         Ok(Err(error)) => return line.last(Reply::Error(error)).await,
         Err(_) => {
-            let error = ErrorReply::new(
-                ErrorCode::Deadline,
-                format!("no request within {:?}", bounds.read),
-            );
+            let error = ErrorReply::new(ErrorCode::Deadline, format!("no request within {:?}", bounds.read));
             return line.last(Reply::Error(error)).await;
         }
     };
@@ -329,10 +296,7 @@ impl Line {
     async fn request(&mut self) -> Result<Option<Envelope>, ErrorReply> {
         let bad = |message: String| ErrorReply::new(ErrorCode::BadRequest, message);
         let mut line = Vec::new();
-        let capped = (&mut self.read)
-            .take(LINE_CAP as u64 + 1)
-            .read_until(b'\n', &mut line)
-            .await;
+        let capped = (&mut self.read).take(LINE_CAP as u64 + 1).read_until(b'\n', &mut line).await;
         capped.map_err(|e| bad(e.to_string()))?;
         match line.last() {
             None => Ok(None),
@@ -352,10 +316,7 @@ impl Line {
             Ok(line) => (line, Ok(())),
             Err(error) => {
                 let told = Reply::Error(ErrorReply::new(ErrorCode::Internal, error.to_string()));
-                (
-                    wire::encode(&told).map_err(io::Error::other)?,
-                    Err(io::Error::other(error)),
-                )
+                (wire::encode(&told).map_err(io::Error::other)?, Err(io::Error::other(error)))
             }
         };
         timeout(WRITE_DEADLINE, self.write.write_all(&line)).await??;

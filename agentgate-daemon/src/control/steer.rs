@@ -16,10 +16,7 @@ pub(super) async fn reload(policy: &PolicyHandle) -> Result<Payload, ErrorReply>
         Ok(status) => Ok(Payload::Policy(status)),
         Err(errors) => Err(ErrorReply::new(
             ErrorCode::PolicyInvalid,
-            format!(
-                "the policy does not compile, the last good one stays:\n{}",
-                errors.join("\n")
-            ),
+            format!("the policy does not compile, the last good one stays:\n{}", errors.join("\n")),
         )),
     }
 }
@@ -28,9 +25,7 @@ pub(super) async fn reload(policy: &PolicyHandle) -> Result<Payload, ErrorReply>
 pub(super) async fn set_mode(policy: &PolicyHandle, mode: Option<Mode>) -> Result<Payload, ErrorReply> {
     let policy = policy.clone();
     let status = blocking(move || policy.set_mode(mode)).await?.map_err(refused)?;
-    Ok(Payload::Mode {
-        mode: status.summary.mode,
-    })
+    Ok(Payload::Mode { mode: status.summary.mode })
 }
 
 /// Adds a host to a list or takes it out.
@@ -41,9 +36,7 @@ pub(super) async fn edit(
     host: String,
 ) -> Result<Payload, ErrorReply> {
     let (policy, pattern) = (policy.clone(), host.clone());
-    let changed = blocking(move || policy.edit_list(list, edit, &pattern))
-        .await?
-        .map_err(refused)?;
+    let changed = blocking(move || policy.edit_list(list, edit, &pattern)).await?.map_err(refused)?;
     Ok(Payload::List { list, host, changed })
 }
 

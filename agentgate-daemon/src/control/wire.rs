@@ -36,10 +36,7 @@ pub struct Envelope {
 
 impl From<Request> for Envelope {
     fn from(request: Request) -> Self {
-        Self {
-            version: VERSION,
-            request,
-        }
+        Self { version: VERSION, request }
     }
 }
 
@@ -226,11 +223,7 @@ pub struct ErrorReply {
 impl ErrorReply {
     /// An error without a hint.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            hint: String::new(),
-        }
+        Self { code, message: message.into(), hint: String::new() }
     }
     /// With a hint.
     #[must_use]
@@ -355,10 +348,7 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
         return None;
     };
-    pairs
-        .iter()
-        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
-        .collect()
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 #[cfg(test)]

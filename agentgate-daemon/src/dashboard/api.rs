@@ -97,13 +97,11 @@ fn body(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!({ "text": text }),
         Err(_) => {
-            let hex = bytes
-                .iter()
-                .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-                    // Writing to a String cannot fail.
-                    let _ = write!(hex, "{byte:02x}");
-                    hex
-                });
+            let hex = bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            });
             json!({ "hex": hex })
         }
     }

@@ -56,10 +56,7 @@ impl Token {
     /// # Errors
     /// [`TokenError`]; a file that others can read is refused, because they may have read it.
     pub fn load_or_create(path: &Path) -> Result<Self, TokenError> {
-        let fail = |source| TokenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let fail = |source| TokenError::Io { path: path.to_owned(), source };
         let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
         match OpenOptions::new().read(true).custom_flags(nofollow).open(path) {
             Ok(file) => Self::read(file, path),
@@ -69,18 +66,11 @@ impl Token {
     }
 
     fn read(file: File, path: &Path) -> Result<Self, TokenError> {
-        let fail = |source| TokenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let fail = |source| TokenError::Io { path: path.to_owned(), source };
         let meta = file.metadata().map_err(fail)?;
         let mode = meta.mode() & 0o7777;
         if mode & 0o077 != 0 || meta.uid() != rustix::process::geteuid().as_raw() || !meta.is_file() {
-            return Err(TokenError::Exposed {
-                path: path.to_owned(),
-                uid: meta.uid(),
-                mode,
-            });
+            return Err(TokenError::Exposed { path: path.to_owned(), uid: meta.uid(), mode });
         }
         let mut text = String::new();
         // 64 digits and a line end; whatever is longer is not ours.
@@ -89,17 +79,12 @@ impl Token {
         if text.len() == SECRET_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(TokenError::Malformed {
-                path: path.to_owned(),
-            })
+            Err(TokenError::Malformed { path: path.to_owned() })
         }
     }
 
     fn create(path: &Path) -> Result<Self, TokenError> {
-        let fail = |source| TokenError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let fail = |source| TokenError::Io { path: path.to_owned(), source };
         let token = Self(random_hex()?);
         // Written beside and renamed, so that a crash in between leaves no half token.
         let mut beside = path.as_os_str().to_owned();
@@ -109,12 +94,8 @@ impl Token {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
             Ok(()) | Err(_) => {}
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(fail)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(fail)?;
         file.write_all(token.0.as_bytes()).map_err(fail)?;
         file.write_all(b"\n").map_err(fail)?;
         file.sync_all().map_err(fail)?;
@@ -153,14 +134,12 @@ fn random_hex() -> Result<String, TokenError> {
         .secure_random
         .fill(&mut bytes)
         .map_err(|_| TokenError::NoRandomness)?;
-    Ok(bytes
-        .iter()
-        .fold(String::with_capacity(SECRET_BYTES * 2), |mut text, byte| {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
-            text
-        }))
+    Ok(bytes.iter().fold(String::with_capacity(SECRET_BYTES * 2), |mut text, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        text
+    }))
 }
 
 /// One logged-in browser.
@@ -177,9 +156,7 @@ pub(super) struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("number", &self.number)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -211,10 +188,7 @@ pub(super) enum Refused {
 
 impl Door {
     pub(super) fn new(token: Token) -> Self {
-        Self {
-            token,
-            book: Mutex::default(),
-        }
+        Self { token, book: Mutex::default() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -240,9 +214,7 @@ impl Door {
         };
         book.failures = book.failures.saturating_add(1);
         if book.failures > MAX_FAILURES {
-            return Err(Refused::TooMany(
-                (window + FAILURE_WINDOW).saturating_duration_since(now),
-            ));
+            return Err(Refused::TooMany((window + FAILURE_WINDOW).saturating_duration_since(now)));
         }
         Err(Refused::Wrong)
     }
@@ -259,30 +231,18 @@ impl Door {
         }
         book.opened += 1;
         let number = book.opened;
-        book.sessions.push(Session {
-            number,
-            csrf,
-            expires: now + SESSION_LIFE,
-            id: id.clone(),
-        });
+        book.sessions.push(Session { number, csrf, expires: now + SESSION_LIFE, id: id.clone() });
         Ok((id, number))
     }
 
     /// The session of a cookie's value.
     pub(super) fn find(&self, id: &str, now: Instant) -> Option<Session> {
-        self.book()
-            .sessions
-            .iter()
-            .find(|s| s.expires > now && same(&s.id, id))
-            .cloned()
+        self.book().sessions.iter().find(|s| s.expires > now && same(&s.id, id)).cloned()
     }
 
     /// Whether session `number` is still open: for a stream that outlives its request.
     pub(super) fn is_open(&self, number: u64, now: Instant) -> bool {
-        self.book()
-            .sessions
-            .iter()
-            .any(|s| s.number == number && s.expires > now)
+        self.book().sessions.iter().any(|s| s.number == number && s.expires > now)
     }
 
     /// Ends session `number`.
@@ -322,20 +282,14 @@ mod tests {
         let path = dir.path().join("token");
         Token::load_or_create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            Token::load_or_create(&path),
-            Err(TokenError::Exposed { mode: 0o640, .. })
-        ));
+        assert!(matches!(Token::load_or_create(&path), Err(TokenError::Exposed { mode: 0o640, .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(Token::load_or_create(&link), Err(TokenError::Io { .. })));
         for text in ["", "abc", &"z".repeat(64), &"a".repeat(65)] {
             fs::write(&path, text).unwrap();
-            assert!(
-                matches!(Token::load_or_create(&path), Err(TokenError::Malformed { .. })),
-                "{text:?}"
-            );
+            assert!(matches!(Token::load_or_create(&path), Err(TokenError::Malformed { .. })), "{text:?}");
         }
     }
 

@@ -40,11 +40,7 @@ pub(super) struct Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host: String = self.host.chars().take(MAX_SHOWN).collect();
-        let (verb, word) = if self.remove {
-            ("removed", "from")
-        } else {
-            ("added", "to")
-        };
+        let (verb, word) = if self.remove { ("removed", "from") } else { ("added", "to") };
         write!(f, "{verb} {host} {word} the {} list", self.list.as_str())
     }
 }
@@ -138,22 +134,13 @@ pub(super) async fn form(
         Err(rejection) => return reply::problem(rejection.status(), &rejection.body_text()),
     };
     if !guard::same_origin(&headers) || !viewer.csrf_matches(&form.csrf) {
-        tracing::warn!(
-            who = viewer.who(),
-            "dashboard: a form that does not belong to the session"
-        );
+        tracing::warn!(who = viewer.who(), "dashboard: a form that does not belong to the session");
         return reply::problem(
             StatusCode::FORBIDDEN,
             "This form does not belong to your session. Go back, reload, and try again.",
         );
     }
-    let HostForm {
-        list,
-        host,
-        remove,
-        record,
-        ..
-    } = form;
+    let HostForm { list, host, remove, record, .. } = form;
     match shared.change(Change { list, host, remove }, &viewer.who()).await {
         Ok(changed) => {
             let what = match (changed, remove) {
@@ -185,16 +172,12 @@ pub(super) fn notice(code: &str) -> Option<&'static str> {
 /// Where `authority` stands in the three lists.
 pub(super) fn standings(policy: &Policy, authority: &Authority) -> Vec<Standing> {
     let listed = policy.listed(&authority.host, authority.port);
-    [
-        (List::Allow, listed.allow),
-        (List::Deny, listed.deny),
-        (List::Passthrough, listed.passthrough),
-    ]
-    .into_iter()
-    .map(|(name, hit)| Standing {
-        list: name.as_str(),
-        in_file: hit.as_ref().is_some_and(|entry| entry.in_list_file),
-        pattern: hit.map(|entry| entry.pattern.to_string()),
-    })
-    .collect()
+    [(List::Allow, listed.allow), (List::Deny, listed.deny), (List::Passthrough, listed.passthrough)]
+        .into_iter()
+        .map(|(name, hit)| Standing {
+            list: name.as_str(),
+            in_file: hit.as_ref().is_some_and(|entry| entry.in_list_file),
+            pattern: hit.map(|entry| entry.pattern.to_string()),
+        })
+        .collect()
 }

@@ -62,16 +62,10 @@ impl Params {
     pub(super) fn filter(&self, now: Timestamp) -> Result<Filter, FilterError> {
         for (field, value) in self.fields() {
             if value.len() > MAX_VALUE {
-                return Err(FilterError {
-                    field,
-                    message: format!("longer than {MAX_VALUE} bytes"),
-                });
+                return Err(FilterError { field, message: format!("longer than {MAX_VALUE} bytes") });
             }
         }
-        let fail = |field, message: &str| FilterError {
-            field,
-            message: message.to_owned(),
-        };
+        let fail = |field, message: &str| FilterError { field, message: message.to_owned() };
         Ok(Filter {
             host: given(&self.host).map(str::to_ascii_lowercase),
             verdict: match given(&self.verdict) {
@@ -102,10 +96,7 @@ impl Params {
             text: given(&self.text).map(str::to_lowercase),
             before: match given(&self.before) {
                 None => None,
-                Some(text) => Some(
-                    text.parse()
-                        .map_err(|_| fail("before", "the number of a record"))?,
-                ),
+                Some(text) => Some(text.parse().map_err(|_| fail("before", "the number of a record"))?),
             },
             limit: match given(&self.limit) {
                 None => PAGE,
@@ -142,11 +133,7 @@ impl Params {
         let before = before.map(|id| id.to_string()).unwrap_or_default();
         let mut out = String::new();
         for (field, value) in self.fields() {
-            let value = if field == "before" {
-                before.as_str()
-            } else {
-                value.trim()
-            };
+            let value = if field == "before" { before.as_str() } else { value.trim() };
             if value.is_empty() {
                 continue;
             }
@@ -193,11 +180,7 @@ fn since(text: &str, now: Timestamp) -> Option<Timestamp> {
     if !count.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let back = count
-        .parse::<i64>()
-        .ok()?
-        .checked_mul(seconds)?
-        .checked_mul(1_000_000)?;
+    let back = count.parse::<i64>().ok()?.checked_mul(seconds)?.checked_mul(1_000_000)?;
     Some(Timestamp(now.0.checked_sub(back)?))
 }
 
@@ -209,14 +192,10 @@ impl Filter {
             (None, Some(flow)) => flow.original.0.ip().to_string(),
             (None, None) => String::new(),
         };
-        self.verdict
-            .is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
+        self.verdict.is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
             && self.kind.is_none_or(|kind| record.kind == kind)
             && self.since.is_none_or(|since| record.started >= since)
-            && self
-                .host
-                .as_deref()
-                .is_none_or(|pattern| HostPattern::new(pattern).matches(&host()))
+            && self.host.as_deref().is_none_or(|pattern| HostPattern::new(pattern).matches(&host()))
             && self.rest(record)
     }
 
@@ -236,31 +215,16 @@ impl Filter {
     fn text_in(&self, record: &Record) -> bool {
         let Some(text) = &self.text else { return true };
         let has = |value: &str| value.to_lowercase().contains(text.as_str());
-        record
-            .request
-            .as_ref()
-            .is_some_and(|r| has(&r.method) || has(&r.target))
-            || record
-                .response
-                .as_ref()
-                .is_some_and(|r| r.status.to_string() == *text)
+        record.request.as_ref().is_some_and(|r| has(&r.method) || has(&r.target))
+            || record.response.as_ref().is_some_and(|r| r.status.to_string() == *text)
             || record.authority.as_ref().is_some_and(|a| has(&a.to_string()))
-            || record
-                .flow
-                .as_ref()
-                .is_some_and(|f| has(&f.original.0.to_string()) || has(&f.comm))
+            || record.flow.as_ref().is_some_and(|f| has(&f.original.0.to_string()) || has(&f.comm))
             || record.subject.as_ref().is_some_and(|s| {
                 has(&s.session.0) || s.exe.as_deref().is_some_and(has) || s.cmdline.iter().any(|a| has(a))
             })
-            || record
-                .verdict
-                .as_ref()
-                .is_some_and(|v| has(&v.rule) || has(&v.reason))
+            || record.verdict.as_ref().is_some_and(|v| has(&v.rule) || has(&v.reason))
             || record.flags.iter().any(|f| has(&f.code) || has(&f.evidence))
-            || record
-                .failure
-                .as_ref()
-                .is_some_and(|f| has(&f.code) || has(&f.detail))
+            || record.failure.as_ref().is_some_and(|f| has(&f.code) || has(&f.detail))
             || record.note.as_deref().is_some_and(has)
             || has(&record.protocol)
             || has(show::state(record.state))
@@ -280,61 +244,20 @@ mod tests {
     fn parameters_are_read_or_refused() {
         let now = Timestamp(1_000_000_000_000);
         let good = [
-            (
-                "verdict",
-                "deny",
-                Filter {
-                    verdict: Some(Action::Deny),
-                    ..Filter::default()
-                },
-            ),
+            ("verdict", "deny", Filter { verdict: Some(Action::Deny), ..Filter::default() }),
             ("verdict", "", Filter::default()),
-            (
-                "kind",
-                " flow ",
-                Filter {
-                    kind: Some(Kind::Flow),
-                    ..Filter::default()
-                },
-            ),
-            (
-                "host",
-                "API.example",
-                Filter {
-                    host: Some("api.example".into()),
-                    ..Filter::default()
-                },
-            ),
-            (
-                "since",
-                "15m",
-                Filter {
-                    since: Some(Timestamp(now.0 - 900_000_000)),
-                    ..Filter::default()
-                },
-            ),
+            ("kind", " flow ", Filter { kind: Some(Kind::Flow), ..Filter::default() }),
+            ("host", "API.example", Filter { host: Some("api.example".into()), ..Filter::default() }),
+            ("since", "15m", Filter { since: Some(Timestamp(now.0 - 900_000_000)), ..Filter::default() }),
             (
                 "since",
                 "1970-01-01T00:00:01Z",
-                Filter {
-                    since: Some(Timestamp(1_000_000)),
-                    ..Filter::default()
-                },
+                Filter { since: Some(Timestamp(1_000_000)), ..Filter::default() },
             ),
-            (
-                "before",
-                "17",
-                Filter {
-                    before: Some(RecordId(17)),
-                    ..Filter::default()
-                },
-            ),
+            ("before", "17", Filter { before: Some(RecordId(17)), ..Filter::default() }),
         ];
         for (field, value, expect) in good {
-            let expect = Filter {
-                limit: PAGE,
-                ..expect
-            };
+            let expect = Filter { limit: PAGE, ..expect };
             assert_eq!(params(field, value).filter(now), Ok(expect), "{field}={value}");
         }
         let long = "x".repeat(MAX_VALUE + 1);
@@ -352,43 +275,24 @@ mod tests {
             ("text", &long),
         ];
         for (field, value) in bad {
-            assert_eq!(
-                params(field, value).filter(now).map_err(|e| e.field),
-                Err(field),
-                "{field}={value}"
-            );
+            assert_eq!(params(field, value).filter(now).map_err(|e| e.field), Err(field), "{field}={value}");
         }
     }
 
     #[test]
     fn query_strings_are_encoded() {
-        let params = Params {
-            host: "a&b=c".into(),
-            text: "<x> ü".into(),
-            before: "9".into(),
-            ..Params::default()
-        };
-        assert_eq!(
-            params.query(Some(RecordId(5))),
-            "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC&before=5"
-        );
+        let params =
+            Params { host: "a&b=c".into(), text: "<x> ü".into(), before: "9".into(), ..Params::default() };
+        assert_eq!(params.query(Some(RecordId(5))), "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC&before=5");
         assert_eq!(params.query(None), "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC");
     }
 
     #[test]
     fn text_is_looked_for_without_regard_to_case() {
         let mut record = Record::new(Kind::Exchange, Timestamp(0));
-        record.authority = Some(Authority {
-            host: Host::parse("api.example.com").unwrap(),
-            port: 443,
-        });
+        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
         record.note = Some("List Changed".into());
-        for (text, expect) in [
-            ("", true),
-            ("EXAMPLE.com:443", true),
-            ("list ch", true),
-            ("absent", false),
-        ] {
+        for (text, expect) in [("", true), ("EXAMPLE.com:443", true), ("list ch", true), ("absent", false)] {
             let filter = params("text", text).filter(Timestamp(0)).unwrap();
             assert_eq!(filter.text_in(&record), expect, "{text:?}");
         }

@@ -82,10 +82,7 @@ async fn whole(request: Request) -> Result<Request, Response> {
         } else {
             reply::problem(StatusCode::BAD_REQUEST, "The request ended early.")
         }),
-        Err(_) => Err(reply::problem(
-            StatusCode::REQUEST_TIMEOUT,
-            "The request took too long to come.",
-        )),
+        Err(_) => Err(reply::problem(StatusCode::REQUEST_TIMEOUT, "The request took too long to come.")),
     }
 }
 
@@ -96,10 +93,8 @@ fn addressed_here(request: &Request) -> bool {
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
     };
-    let ours = |text: &str| {
-        text.parse::<uri::Authority>()
-            .is_ok_and(|authority| is_loopback_name(&authority))
-    };
+    let ours =
+        |text: &str| text.parse::<uri::Authority>().is_ok_and(|authority| is_loopback_name(&authority));
     host.to_str().is_ok_and(ours) && request.uri().authority().is_none_or(is_loopback_name)
 }
 
@@ -114,10 +109,7 @@ fn is_loopback_name(authority: &uri::Authority) -> bool {
 /// no browsers send neither header; they are held by the CSRF token or the bearer token.
 pub(super) fn same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("?"));
-    match (
-        text(header::HeaderName::from_static("sec-fetch-site")),
-        text(header::ORIGIN),
-    ) {
+    match (text(header::HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {
         // With `Referrer-Policy: no-referrer` browsers send `Origin: null` for our own forms (Fetch,
         // "append a request `Origin` header"), so Sec-Fetch-Site has the say where there is one.
         (Some(site), None | Some("null")) => site == "same-origin",
@@ -129,16 +121,12 @@ pub(super) fn same_origin(headers: &HeaderMap) -> bool {
 
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-    origin
-        .strip_prefix("http://")
-        .is_some_and(|rest| Some(rest) == host)
+    origin.strip_prefix("http://").is_some_and(|rest| Some(rest) == host)
 }
 
 /// The address of the client, where the server recorded it.
 pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
-    extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|ConnectInfo(peer)| *peer)
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer)
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -168,11 +156,7 @@ pub(super) struct Viewer {
 impl Viewer {
     /// Who this is, for the audit log.
     pub(super) fn who(&self) -> String {
-        format!(
-            "dashboard session {} from {}",
-            self.session.number,
-            from(self.peer)
-        )
+        format!("dashboard session {} from {}", self.session.number, from(self.peer))
     }
 
     /// Whether `presented` is the token that this session's forms carry.
@@ -187,10 +171,7 @@ impl FromRequestParts<Arc<Shared>> for Viewer {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
         let session = cookie(&parts.headers).and_then(|id| shared.door.find(id, Instant::now()));
         match session {
-            Some(session) => Ok(Self {
-                session,
-                peer: peer(&parts.extensions),
-            }),
+            Some(session) => Ok(Self { session, peer: peer(&parts.extensions) }),
             None if parts.method == Method::GET && parts.uri.path() != "/live" => {
                 Err(Redirect::to("/login").into_response())
             }
@@ -217,16 +198,11 @@ impl FromRequestParts<Arc<Shared>> for Client {
             {
                 return Ok(Self { who: viewer.who() });
             }
-            return Err(reply::api_problem(
-                StatusCode::UNAUTHORIZED,
-                "send Authorization: Bearer TOKEN",
-            ));
+            return Err(reply::api_problem(StatusCode::UNAUTHORIZED, "send Authorization: Bearer TOKEN"));
         };
         let token = value.to_str().ok().and_then(bearer).unwrap_or_default();
         match shared.door.check(token, Instant::now()) {
-            Ok(()) => Ok(Self {
-                who: format!("dashboard API from {}", from(peer)),
-            }),
+            Ok(()) => Ok(Self { who: format!("dashboard API from {}", from(peer)) }),
             Err(refused) => {
                 let (status, retry) = failed(&refused, peer);
                 let mut response = reply::api_problem(status, "not the dashboard's token");
@@ -256,10 +232,9 @@ pub(super) fn failed(refused: &Refused, peer: Option<SocketAddr>) -> (StatusCode
             (StatusCode::UNAUTHORIZED, None)
         }
         // Not logged: the limit keeps a flood out of the log too.
-        Refused::TooMany(wait) => (
-            StatusCode::TOO_MANY_REQUESTS,
-            Some(HeaderValue::from(wait.as_secs().saturating_add(1))),
-        ),
+        Refused::TooMany(wait) => {
+            (StatusCode::TOO_MANY_REQUESTS, Some(HeaderValue::from(wait.as_secs().saturating_add(1))))
+        }
         Refused::NoRandomness => {
             tracing::error!("dashboard: no randomness for a session");
             (StatusCode::SERVICE_UNAVAILABLE, None)
@@ -273,10 +248,7 @@ pub(super) async fn loopback_only(
     request: Request,
     next: Next,
 ) -> Response {
-    let peer = request
-        .extensions()
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|ConnectInfo(peer)| peer.ip());
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
     if peer.is_some_and(|ip: IpAddr| !ip.to_canonical().is_loopback()) {
         tracing::warn!(listen = %shared.listen, ?peer, "dashboard: refused a client that is not on this host");
         return reply::problem(StatusCode::FORBIDDEN, "Only clients on this host are served.");
@@ -313,11 +285,7 @@ mod tests {
             for host in hosts {
                 request = request.header("host", *host);
             }
-            assert_eq!(
-                addressed_here(&request.body(Body::empty()).unwrap()),
-                expect,
-                "{hosts:?} {target}"
-            );
+            assert_eq!(addressed_here(&request.body(Body::empty()).unwrap()), expect, "{hosts:?} {target}");
         }
     }
 

@@ -105,35 +105,18 @@ mod tests {
     use super::*;
 
     fn standing() -> Standing {
-        Standing {
-            mode: Mode::Enforce,
-            digest: "abc".into(),
-            policy_errors: vec![],
-            audit_error: None,
-        }
+        Standing { mode: Mode::Enforce, digest: "abc".into(), policy_errors: vec![], audit_error: None }
     }
 
     #[test]
     fn banners_show_only_what_is_wrong() {
         assert_eq!(banners(&standing()).into_string(), "");
-        let audit = Standing {
-            mode: Mode::Audit,
-            ..standing()
-        };
+        let audit = Standing { mode: Mode::Audit, ..standing() };
         assert!(banners(&audit).into_string().contains("nothing is refused"));
-        let broken = Standing {
-            policy_errors: vec!["policy.toml:3:7: <b>".into()],
-            ..standing()
-        };
+        let broken = Standing { policy_errors: vec!["policy.toml:3:7: <b>".into()], ..standing() };
         let text = banners(&broken).into_string();
-        assert!(
-            text.contains("policy.toml:3:7: &lt;b&gt;") && text.contains("not installed"),
-            "{text}"
-        );
-        let full = Standing {
-            audit_error: Some("no space left on device".into()),
-            ..standing()
-        };
+        assert!(text.contains("policy.toml:3:7: &lt;b&gt;") && text.contains("not installed"), "{text}");
+        let full = Standing { audit_error: Some("no space left on device".into()), ..standing() };
         assert!(banners(&full).into_string().contains("no space left on device"));
     }
 
@@ -142,10 +125,6 @@ mod tests {
         let text = page("a <title>", &standing(), "token", &html! { p { "x" } }).into_string();
         assert!(text.contains("<title>a &lt;title&gt; · agentgate</title>"));
         assert!(!text.contains(" style=") && !text.contains("<style") && !text.contains(" onclick="));
-        assert_eq!(
-            text.matches("<script").count(),
-            1,
-            "only the external one: {text}"
-        );
+        assert_eq!(text.matches("<script").count(), 1, "only the external one: {text}");
     }
 }

@@ -48,10 +48,7 @@ pub(super) async fn live(
         Err(rejection) => return reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
     let filter = match filter {
-        Ok(filter) => Filter {
-            before: None,
-            ..filter
-        },
+        Ok(filter) => Filter { before: None, ..filter },
         Err(error) => return reply::problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let Ok(slot) = shared.live.clone().try_acquire_owned() else {
@@ -67,9 +64,7 @@ pub(super) async fn live(
         shared,
         _slot: slot,
     };
-    let body = Body::new(Events {
-        next: Some(Box::pin(feed.step())),
-    });
+    let body = Body::new(Events { next: Some(Box::pin(feed.step())) });
     ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
@@ -144,11 +139,7 @@ impl Feed {
             }
         };
         let today = Timestamp::now();
-        let rows: String = listing
-            .records
-            .iter()
-            .map(|record| row(record, today).into_string())
-            .collect();
+        let rows: String = listing.records.iter().map(|record| row(record, today).into_string()).collect();
         self.sent = Some(tokio::time::Instant::now());
         Some((event("page", &rows), Some(self)))
     }

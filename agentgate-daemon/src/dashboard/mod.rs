@@ -74,9 +74,7 @@ pub struct DashboardContext {
 
 impl fmt::Debug for DashboardContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DashboardContext")
-            .field("listen", &self.listen)
-            .finish_non_exhaustive()
+        f.debug_struct("DashboardContext").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
@@ -100,14 +98,7 @@ pub fn router(context: DashboardContext) -> Router {
 }
 
 fn shared(context: DashboardContext) -> Arc<Shared> {
-    let DashboardContext {
-        policy,
-        audit,
-        store,
-        token,
-        listen,
-        status,
-    } = context;
+    let DashboardContext { policy, audit, store, token, listen, status } = context;
     Arc::new(Shared {
         policy,
         audit,
@@ -137,10 +128,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/static/mark.svg", get(mark_svg))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(
-            shared.clone(),
-            guard::loopback_only,
-        ))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::loopback_only))
         .layer(middleware::from_fn(guard::harden))
         .with_state(shared)
 }
@@ -162,11 +150,7 @@ async fn not_found(request: Request) -> Response {
 }
 
 async fn method_not_allowed(request: Request) -> Response {
-    either(
-        &request,
-        StatusCode::METHOD_NOT_ALLOWED,
-        "That cannot be done here.",
-    )
+    either(&request, StatusCode::METHOD_NOT_ALLOWED, "That cannot be done here.")
 }
 
 fn either(request: &Request, status: StatusCode, text: &str) -> Response {

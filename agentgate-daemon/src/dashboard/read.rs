@@ -106,13 +106,7 @@ fn gather(store: &Store, id: RecordId) -> Result<Option<Whole>, StoreError> {
         Kind::Flow => children(store, &record)?,
         Kind::Exchange | Kind::Kernel | Kind::Control => (Vec::new(), false),
     };
-    Ok(Some(Whole {
-        record: shown(record),
-        request_body,
-        response_body,
-        children,
-        more_children,
-    }))
+    Ok(Some(Whole { record: shown(record), request_body, response_body, children, more_children }))
 }
 
 /// The exchanges that ran on `flow`: they started between its start and its end, in its session.
@@ -129,12 +123,7 @@ fn children(store: &Store, flow: &Record) -> Result<(Vec<Record>, bool), StoreEr
     let mut children = Vec::new();
     for _ in 0..MAX_PAGES {
         let Page { records, next } = store.query(&query)?;
-        children.extend(
-            records
-                .into_iter()
-                .filter(|r| r.parent == Some(flow.id))
-                .map(shown),
-        );
+        children.extend(records.into_iter().filter(|r| r.parent == Some(flow.id)).map(shown));
         // An exchange is recorded after its flow, so below the flow's id there is none.
         let Some(next) = next.filter(|next| *next > flow.id) else {
             children.reverse();

@@ -23,9 +23,7 @@ pub(super) fn problem(status: StatusCode, text: &str) -> Response {
 pub(super) fn api_problem(status: StatusCode, text: &str) -> Response {
     let mut response = (status, axum::Json(serde_json::json!({ "error": text }))).into_response();
     if status == StatusCode::UNAUTHORIZED {
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }

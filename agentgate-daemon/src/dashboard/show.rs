@@ -19,11 +19,7 @@ pub(super) fn visible_lines(text: &str) -> Cow<'_, str> {
 
 fn reveal(text: &str, lines: bool) -> Cow<'_, str> {
     let hidden = |c: char| {
-        if lines && matches!(c, '\n' | '\t') {
-            false
-        } else {
-            is_hidden(c)
-        }
+        if lines && matches!(c, '\n' | '\t') { false } else { is_hidden(c) }
     };
     if !text.chars().any(hidden) {
         return Cow::Borrowed(text);
@@ -94,11 +90,7 @@ pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
                 time.to_owned()
             } else {
                 // The year and the seconds give way to the day; the record's page has all of it.
-                format!(
-                    "{} {}",
-                    day.get(5..).unwrap_or(day),
-                    time.get(..5).unwrap_or(time)
-                )
+                format!("{} {}", day.get(5..).unwrap_or(day), time.get(..5).unwrap_or(time))
             }
         }
         (Some(_) | None, _) => text,
@@ -168,13 +160,10 @@ pub(super) fn traffic(record: &Record) -> Option<(u64, u64)> {
 pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
     let verdict = record.verdict.as_ref().filter(|v| v.action == Action::Deny)?;
     match verdict.rule.split_once(':')? {
-        ("mode", _) => record
-            .authority
-            .as_ref()
-            .map(|a| format!("agentctl allow {}", a.host)),
-        ("deny", pattern) if in_document => Some(format!(
-            "take \"{pattern}\" out of `deny` under [hosts] in policy.toml"
-        )),
+        ("mode", _) => record.authority.as_ref().map(|a| format!("agentctl allow {}", a.host)),
+        ("deny", pattern) if in_document => {
+            Some(format!("take \"{pattern}\" out of `deny` under [hosts] in policy.toml"))
+        }
         ("deny", pattern) => Some(format!("agentctl deny '{pattern}' --remove")),
         ("invariant", "missing_sni") => Some("connect by name instead of by address".to_owned()),
         ("invariant", "opaque") => record.flow.as_ref().map(|flow| {
@@ -258,36 +247,17 @@ mod tests {
     #[test]
     fn remedies() {
         let mut record = Record::new(Kind::Exchange, Timestamp(0));
-        record.authority = Some(Authority {
-            host: Host::parse("api.example.com").unwrap(),
-            port: 443,
-        });
+        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
         let rows = [
-            (
-                Action::Deny,
-                "mode:enforce",
-                Some("agentctl allow api.example.com"),
-            ),
-            (
-                Action::Deny,
-                "deny:*.example.com",
-                Some("agentctl deny '*.example.com' --remove"),
-            ),
+            (Action::Deny, "mode:enforce", Some("agentctl allow api.example.com")),
+            (Action::Deny, "deny:*.example.com", Some("agentctl deny '*.example.com' --remove")),
             (Action::Deny, "invariant:destination_mismatch", None),
-            (
-                Action::Deny,
-                "invariant:missing_sni",
-                Some("connect by name instead of by address"),
-            ),
+            (Action::Deny, "invariant:missing_sni", Some("connect by name instead of by address")),
             (Action::Deny, "invariant:opaque", None),
             (Action::Allow, "mode:blocklist", None),
         ];
         for (action, rule, expect) in rows {
-            record.verdict = Some(Verdict {
-                action,
-                rule: rule.to_owned(),
-                reason: String::new(),
-            });
+            record.verdict = Some(Verdict { action, rule: rule.to_owned(), reason: String::new() });
             assert_eq!(remedy(&record, false).as_deref(), expect, "{rule}");
         }
     }

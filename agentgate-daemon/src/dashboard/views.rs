@@ -40,10 +40,7 @@ impl Shared {
     }
 
     fn page(&self, status: StatusCode, title: &str, viewer: &Viewer, main: &Markup) -> Response {
-        reply::page(
-            status,
-            layout::page(title, &self.standing(), &viewer.session.csrf, main),
-        )
+        reply::page(status, layout::page(title, &self.standing(), &viewer.session.csrf, main))
     }
 
     /// The page for a store that cannot be read.
@@ -75,11 +72,7 @@ pub(super) async fn list(
         },
         Err(error) => (read::Listing::default(), Some(error)),
     };
-    let status = if error.is_some() {
-        StatusCode::BAD_REQUEST
-    } else {
-        StatusCode::OK
-    };
+    let status = if error.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
     let list = List {
         params: &params,
         error,
@@ -107,10 +100,7 @@ pub(super) async fn detail(
     params: Result<Query<DetailParams>, QueryRejection>,
 ) -> Response {
     let not_found = || {
-        let main = message::message(
-            "No such record",
-            "The audit log holds no record with this number.",
-        );
+        let main = message::message("No such record", "The audit log holds no record with this number.");
         shared.page(StatusCode::NOT_FOUND, "Not found", &viewer, &main)
     };
     let Ok(Path(id)) = id else { return not_found() };
@@ -222,10 +212,7 @@ pub(super) async fn logout(
         return reply::problem(StatusCode::BAD_REQUEST, "The form is incomplete.");
     };
     if !guard::same_origin(&headers) || !viewer.csrf_matches(&form.csrf) {
-        return reply::problem(
-            StatusCode::FORBIDDEN,
-            "This form does not belong to your session.",
-        );
+        return reply::problem(StatusCode::FORBIDDEN, "This form does not belong to your session.");
     }
     shared.door.logout(viewer.session.number);
     with_cookie(Redirect::to("/login").into_response(), None)

@@ -20,31 +20,24 @@ const NEXT_ADDRESS: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`ForwardError::Connect`] with the last address's error, [`ForwardError::ConnectTimeout`].
-pub(super) async fn tcp(addresses: &[SocketAddr], deadline: Duration) -> Result<(TcpStream, SocketAddr), ForwardError> {
+pub(super) async fn tcp(
+    addresses: &[SocketAddr],
+    deadline: Duration,
+) -> Result<(TcpStream, SocketAddr), ForwardError> {
     let end = Instant::now() + deadline;
     let mut last = ForwardError::ConnectTimeout(deadline);
     for (index, address) in addresses.iter().enumerate() {
         let is_last = index + 1 == addresses.len();
-        let until = if is_last {
-            end
-        } else {
-            end.min(Instant::now() + NEXT_ADDRESS)
-        };
+        let until = if is_last { end } else { end.min(Instant::now() + NEXT_ADDRESS) };
         match timeout_at(until, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Without it small writes wait for an acknowledgement, up to 40 ms.
-                stream.set_nodelay(true).map_err(|source| ForwardError::Connect {
-                    address: *address,
-                    source,
-                })?;
+                stream
+                    .set_nodelay(true)
+                    .map_err(|source| ForwardError::Connect { address: *address, source })?;
                 return Ok((stream, *address));
             }
-            Ok(Err(source)) => {
-                last = ForwardError::Connect {
-                    address: *address,
-                    source,
-                }
-            }
+            Ok(Err(source)) => last = ForwardError::Connect { address: *address, source },
             Err(_elapsed) => last = ForwardError::ConnectTimeout(deadline),
         }
         if Instant::now() >= end {

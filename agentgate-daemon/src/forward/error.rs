@@ -56,10 +56,7 @@ impl ForwardError {
     }
 
     pub(super) fn tls(error: &io::Error) -> Self {
-        match error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate(why.clone()),
             Some(other) => Self::Tls(other.to_string()),
             None => Self::Tls(error.to_string()),
@@ -101,11 +98,7 @@ impl ForwardError {
             | Self::ResponseTimeout(_)
             | Self::Tunnel(_) => "origin",
         };
-        Failure {
-            blame: blame.to_owned(),
-            code: self.code().to_owned(),
-            detail: self.to_string(),
-        }
+        Failure { blame: blame.to_owned(), code: self.code().to_owned(), detail: self.to_string() }
     }
 
     /// HTTP status for the agent.

@@ -15,7 +15,6 @@ use hyper::{
     client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -29,6 +28,7 @@ use crate::{
     http::head::to_origin,
     model::{Action, Flag, Refusal, SessionId, Severity, Verdict},
     policy::{Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
+    tls::origin::OriginTls,
 };
 use pool::{Key, OriginBody, Pool, Ready};
 
@@ -75,7 +75,7 @@ const BECOMES_READY: Duration = Duration::from_secs(5);
 /// The forwarder: resolver, verified TLS, pool.
 pub struct Forwarder {
     resolver: Resolver,
-    tls: Arc<ClientConfig>,
+    tls: OriginTls,
     pool: Arc<Pool>,
     deadlines: Deadlines,
     own: OwnPorts,
@@ -83,9 +83,7 @@ pub struct Forwarder {
 
 impl fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forwarder")
-            .field("deadlines", &self.deadlines)
-            .finish_non_exhaustive()
+        f.debug_struct("Forwarder").field("deadlines", &self.deadlines).finish_non_exhaustive()
     }
 }
 
@@ -148,14 +146,8 @@ impl Tunnel {
 impl Forwarder {
     /// A forwarder with an empty pool.
     #[must_use]
-    pub fn new(resolver: Resolver, tls: Arc<ClientConfig>, deadlines: Deadlines, own: OwnPorts) -> Self {
-        Self {
-            resolver,
-            tls,
-            pool: Arc::default(),
-            deadlines,
-            own,
-        }
+    pub fn new(resolver: Resolver, tls: OriginTls, deadlines: Deadlines, own: OwnPorts) -> Self {
+        Self { resolver, tls, pool: Arc::default(), deadlines, own }
     }
 
     /// Sends what `permit` permits, for `session`, with `body`.
@@ -172,13 +164,8 @@ impl Forwarder {
         body: OriginBody,
     ) -> Result<Sent, ForwardError> {
         let (head, destination, rule) = permit.into_parts();
-        let prior_knowledge = destination.scheme == Scheme::Http && head.version == Version::HTTP_2;
-        let key = Key {
-            session: session.clone(),
-            destination,
-            prior_knowledge,
-            rule,
-        };
+        let http2 = head.version == Version::HTTP_2;
+        let key = Key { session: session.clone(), destination, http2, rule };
         let mut request = Request::from_parts(head, body);
         let mut fresh = false;
         let mut flags = Vec::new();
@@ -214,11 +201,7 @@ impl Forwarder {
                     };
                     return Ok(Sent {
                         response,
-                        reuse: Reuse {
-                            sender,
-                            key,
-                            pool: self.pool.clone(),
-                        },
+                        reuse: Reuse { sender, key, pool: self.pool.clone() },
                         flags,
                     });
                 }
@@ -255,10 +238,20 @@ impl Forwarder {
         let addresses = self.resolver.addresses(&destination.authority, rule.as_ref()).await?;
         let (tcp, flags) = self.dial(addresses, rule.as_ref()).await?;
         let ready = if destination.scheme == Scheme::Http {
-            if key.prior_knowledge { self.http2(key, tcp).await? } else { http1(tcp).await? }
+            if key.http2 { self.http2(key, tcp).await? } else { http1(tcp).await? }
         } else {
-            let tls = connect::tls(&self.tls, &destination.authority.host, tcp, self.deadlines.connect).await?;
-            if tls.get_ref().1.alpn_protocol() == Some(b"h2") { self.http2(key, tls).await? } else { http1(tls).await? }
+            let tls = connect::tls(
+                self.tls.offering(key.http2),
+                &destination.authority.host,
+                tcp,
+                self.deadlines.connect,
+            )
+            .await?;
+            if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                self.http2(key, tls).await?
+            } else {
+                http1(tls).await?
+            }
         };
         Ok((ready, flags))
     }

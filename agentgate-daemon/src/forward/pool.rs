@@ -33,8 +33,9 @@ const IDLE: Duration = Duration::from_secs(50);
 pub(super) struct Key {
     pub(super) session: SessionId,
     pub(super) destination: Destination,
-    /// HTTP/2 without TLS was asked for.
-    pub(super) prior_knowledge: bool,
+    /// The agent speaks HTTP/2, so the origin may be spoken to in HTTP/2. An HTTP/1.1 request is
+    /// never turned into HTTP/2: case and order of its fields would be lost.
+    pub(super) http2: bool,
     /// The policy's address rule: compared by identity, so that a reload starts afresh.
     pub(super) rule: Arc<dyn AddressRule>,
 }
@@ -43,7 +44,7 @@ impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.session == other.session
             && self.destination == other.destination
-            && self.prior_knowledge == other.prior_knowledge
+            && self.http2 == other.http2
             && Arc::ptr_eq(&self.rule, &other.rule)
     }
 }
@@ -54,7 +55,7 @@ impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.session.hash(state);
         self.destination.hash(state);
-        self.prior_knowledge.hash(state);
+        self.http2.hash(state);
     }
 }
 
@@ -73,8 +74,7 @@ struct Kept {
 
 impl Kept {
     fn drop_stale(&mut self, now: Instant) {
-        self.http1
-            .retain(|(since, sender)| now.duration_since(*since) < IDLE && !sender.is_closed());
+        self.http1.retain(|(since, sender)| now.duration_since(*since) < IDLE && !sender.is_closed());
         if self
             .http2
             .as_ref()

@@ -59,9 +59,7 @@ impl Resolver {
         // A name that comes to exist (or moves) is noticed within minutes, whatever its zone says.
         options.positive_max_ttl = Some(Duration::from_secs(300));
         options.negative_max_ttl = Some(Duration::from_secs(10));
-        Ok(Self(Arc::new(
-            builder.build().map_err(|error| error.to_string())?,
-        )))
+        Ok(Self(Arc::new(builder.build().map_err(|error| error.to_string())?)))
     }
 
     /// Addresses of `authority` that `rule` admits, in the order to try.
@@ -107,10 +105,7 @@ impl Resolver {
             Err(error) if error.is_nx_domain() || error.is_no_records_found() => {
                 Err(ForwardError::NoSuchName(host.to_string()))
             }
-            Err(error) => Err(ForwardError::Resolve {
-                name: host.to_string(),
-                detail: error.to_string(),
-            }),
+            Err(error) => Err(ForwardError::Resolve { name: host.to_string(), detail: error.to_string() }),
         }
     }
 }

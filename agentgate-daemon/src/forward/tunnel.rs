@@ -23,10 +23,7 @@ where
 {
     let (agent_read, agent_write) = tokio::io::split(agent);
     let (origin_read, origin_write) = tokio::io::split(origin);
-    tokio::try_join!(
-        one_way(agent_read, origin_write, idle),
-        one_way(origin_read, agent_write, idle)
-    )?;
+    tokio::try_join!(one_way(agent_read, origin_write, idle), one_way(origin_read, agent_write, idle))?;
     Ok(())
 }
 
@@ -35,17 +32,10 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let silent = || {
-        std::io::Error::new(
-            std::io::ErrorKind::TimedOut,
-            format!("nothing moved for {idle:?}"),
-        )
-    };
+    let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("nothing moved for {idle:?}"));
     let mut buffer = vec![0_u8; CHUNK];
     loop {
-        let length = timeout(idle, from.read(&mut buffer))
-            .await
-            .map_err(|_| silent())??;
+        let length = timeout(idle, from.read(&mut buffer)).await.map_err(|_| silent())??;
         if length == 0 {
             to.shutdown().await?;
             return Ok(());

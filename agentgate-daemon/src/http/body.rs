@@ -51,10 +51,7 @@ pub struct Tee<B> {
 
 impl<B> fmt::Debug for Tee<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tee")
-            .field("total", &self.total)
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
+        f.debug_struct("Tee").field("total", &self.total).field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -94,14 +91,7 @@ impl<B> Tee<B> {
         if let Some(observer) = self.observer.take() {
             let bytes = std::mem::take(&mut self.prefix).freeze();
             let truncated = self.total > bytes.len() as u64;
-            observer(
-                end,
-                Captured {
-                    total: self.total,
-                    truncated,
-                    bytes,
-                },
-            );
+            observer(end, Captured { total: self.total, truncated, bytes });
         }
     }
 }
@@ -121,9 +111,7 @@ where
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
             let idle = this.idle;
-            let waiting = this
-                .waiting
-                .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
             ready!(waiting.as_mut().poll(cx));
             let error = Idle(idle);
             this.end(End::Failed(error.to_string()));
@@ -161,11 +149,7 @@ where
 
 impl<B> Drop for Tee<B> {
     fn drop(&mut self) {
-        self.end(if self.complete {
-            End::Complete
-        } else {
-            End::Dropped
-        });
+        self.end(if self.complete { End::Complete } else { End::Dropped });
     }
 }
 
@@ -209,11 +193,7 @@ mod tests {
         let (tee, seen) = observed(Full::new(Bytes::from_static(b"0123456789")), 4);
         assert_eq!(tee.collect().await.unwrap().to_bytes(), "0123456789");
         let seen = seen.lock().unwrap();
-        let expect = Captured {
-            total: 10,
-            truncated: true,
-            bytes: Bytes::from_static(b"0123"),
-        };
+        let expect = Captured { total: 10, truncated: true, bytes: Bytes::from_static(b"0123") };
         assert_eq!(*seen, [(End::Complete, expect)]);
     }
 

@@ -64,11 +64,7 @@ pub fn to_origin(
     version: Version,
 ) -> Result<(), BadTarget> {
     let authority = head.uri.authority().map(|a| a.as_str().to_owned());
-    let path = head
-        .uri
-        .path_and_query()
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     strip(&mut head.headers);
     head.version = version;
     if version == Version::HTTP_2 {
@@ -87,26 +83,13 @@ pub fn to_origin(
     }
     if !head.headers.contains_key(HOST) {
         let host = authority.ok_or(BadTarget)?;
-        head.headers
-            .insert(HOST, HeaderValue::from_str(&host).map_err(|_| BadTarget)?);
+        head.headers.insert(HOST, HeaderValue::from_str(&host).map_err(|_| BadTarget)?);
     }
     // RFC 9113 8.2.3: crumbs of a cookie are joined again where they meet HTTP/1.
-    let crumbs: Vec<HeaderValue> = head
-        .headers
-        .get_all(http::header::COOKIE)
-        .iter()
-        .cloned()
-        .collect();
+    let crumbs: Vec<HeaderValue> = head.headers.get_all(http::header::COOKIE).iter().cloned().collect();
     if crumbs.len() > 1 {
-        let joined = crumbs
-            .iter()
-            .map(HeaderValue::as_bytes)
-            .collect::<Vec<_>>()
-            .join(&b"; "[..]);
-        head.headers.insert(
-            http::header::COOKIE,
-            HeaderValue::from_bytes(&joined).map_err(|_| BadTarget)?,
-        );
+        let joined = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+        head.headers.insert(http::header::COOKIE, HeaderValue::from_bytes(&joined).map_err(|_| BadTarget)?);
     }
     head.uri = path.into();
     Ok(())
@@ -142,14 +125,8 @@ mod tests {
     };
 
     fn destination() -> Destination {
-        let authority = Authority {
-            host: Host::parse("api.example.com").unwrap(),
-            port: 443,
-        };
-        Destination {
-            scheme: Scheme::Https,
-            authority,
-        }
+        let authority = Authority { host: Host::parse("api.example.com").unwrap(), port: 443 };
+        Destination { scheme: Scheme::Https, authority }
     }
 
     fn head(request: request::Builder) -> request::Parts {

@@ -75,11 +75,7 @@ pub fn response(host: Option<&Host>, prefer_400: bool, message: &Message<'_>) ->
         403 if provider != Provider::Unknown && prefer_400 => 400,
         status => status,
     };
-    let mut text = format!(
-        "agentgate: {} (rule {})",
-        message.reason.trim_end_matches('.'),
-        message.rule
-    );
+    let mut text = format!("agentgate: {} (rule {})", message.reason.trim_end_matches('.'), message.rule);
     if !message.remedy.is_empty() {
         text.push_str(". To allow it: ");
         text.push_str(message.remedy);
@@ -88,14 +84,8 @@ pub fn response(host: Option<&Host>, prefer_400: bool, message: &Message<'_>) ->
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        header::HeaderValue::from_static("no-store"),
-    );
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     let mut put = |name: &'static str, value: String| {
         if let Ok(value) = header::HeaderValue::from_str(&value) {
             headers.insert(name, value);
@@ -200,57 +190,18 @@ mod tests {
         assert_eq!(response.headers()["x-agentgate-rule"], "deny:x");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let json: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(
-            json.pointer(pointer).and_then(Value::as_str),
-            Some(expect),
-            "{host}: {json}"
-        );
+        assert_eq!(json.pointer(pointer).and_then(Value::as_str), Some(expect), "{host}: {json}");
         assert!(json.to_string().contains("deny:x"), "{json}");
         assert!(json.to_string().contains("agentctl deny --remove x"), "{json}");
     }
 
     #[tokio::test]
     async fn speaks_each_provider() {
-        check(
-            "api.anthropic.com",
-            "claude-cli/2.1",
-            403,
-            "/error/type",
-            "permission_error",
-        )
-        .await;
-        check(
-            "api.anthropic.com",
-            "litellm/1.109",
-            400,
-            "/error/type",
-            "invalid_request_error",
-        )
-        .await;
-        check(
-            "chatgpt.com",
-            "codex_exec/0.169",
-            400,
-            "/error/type",
-            "invalid_request_error",
-        )
-        .await;
-        check(
-            "api.openai.com",
-            "OpenAI/Python 3.51",
-            403,
-            "/error/code",
-            "agentgate_refused",
-        )
-        .await;
-        check(
-            "generativelanguage.googleapis.com",
-            "x",
-            403,
-            "/error/status",
-            "PERMISSION_DENIED",
-        )
-        .await;
+        check("api.anthropic.com", "claude-cli/2.1", 403, "/error/type", "permission_error").await;
+        check("api.anthropic.com", "litellm/1.109", 400, "/error/type", "invalid_request_error").await;
+        check("chatgpt.com", "codex_exec/0.169", 400, "/error/type", "invalid_request_error").await;
+        check("api.openai.com", "OpenAI/Python 3.51", 403, "/error/code", "agentgate_refused").await;
+        check("generativelanguage.googleapis.com", "x", 403, "/error/status", "PERMISSION_DENIED").await;
         check(
             "bedrock-runtime.eu-west-1.amazonaws.com",
             "Boto3",

@@ -19,15 +19,8 @@ use super::{
 
 /// One change, and what undoes it.
 enum Change {
-    Created {
-        pin: PathBuf,
-        _link: CgroupLink,
-    },
-    Updated {
-        name: &'static str,
-        link: CgroupLink,
-        before: OwnedFd,
-    },
+    Created { pin: PathBuf, _link: CgroupLink },
+    Updated { name: &'static str, link: CgroupLink, before: OwnedFd },
 }
 
 /// Puts every program on its hook. On an error what was changed is undone: what guarded the cgroup
@@ -62,10 +55,7 @@ fn existing(
     guarded: &Guarded,
     pins: &PinDirectory,
 ) -> Result<Vec<Option<(CgroupLink, LinkInfo)>>, KernelError> {
-    HOOKS
-        .into_iter()
-        .map(|(name, _)| opened(guarded, pins, name))
-        .collect()
+    HOOKS.into_iter().map(|(name, _)| opened(guarded, pins, name)).collect()
 }
 
 fn opened(
@@ -103,9 +93,7 @@ fn strangers(guarded: &Guarded, existing: &[Option<(CgroupLink, LinkInfo)>]) -> 
         let shown = format!("asking what is attached at {name}");
         for id in link::attached(guarded.directory.as_fd(), hook).map_err(step(&shown))? {
             if own != Some(id) && named(id).map_err(step(&shown))?.as_deref() == Some(name) {
-                return Err(KernelError::AlreadyGuarded {
-                    cgroup: guarded.path.display().to_string(),
-                });
+                return Err(KernelError::AlreadyGuarded { cgroup: guarded.path.display().to_string() });
             }
         }
     }

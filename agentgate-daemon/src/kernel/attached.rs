@@ -89,9 +89,7 @@ impl Attached {
 
     fn locked(options: &Options, guarded: &Guarded) -> Result<(Parts, PinDirectory), KernelError> {
         let Some(pins) = PinDirectory::open(&options.pin_dir)? else {
-            return Err(KernelError::AlreadyGuarded {
-                cgroup: guarded.path.display().to_string(),
-            });
+            return Err(KernelError::AlreadyGuarded { cgroup: guarded.path.display().to_string() });
         };
         let before = pins.maps();
         match Parts::new(guarded, &pins) {
@@ -133,9 +131,7 @@ impl Attached {
         for link in &self.links {
             let info = link.info().map_err(step("asking a link"))?;
             if info.cgroup != self.guarded.id {
-                return Err(step(&shown)(io::Error::other(
-                    "a link is no longer on this cgroup",
-                )));
+                return Err(step(&shown)(io::Error::other("a link is no longer on this cgroup")));
             }
         }
         Ok(())
@@ -189,15 +185,7 @@ impl Parts {
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let source = Source::new(&mut ebpf, ring, sender)?;
         let links = attach(&ebpf, guarded, pins)?;
-        Ok(Self {
-            settings,
-            flows,
-            counters,
-            netns,
-            source,
-            receiver,
-            links,
-        })
+        Ok(Self { settings, flows, counters, netns, source, receiver, links })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
@@ -216,9 +204,8 @@ impl Parts {
 }
 
 fn opened<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| step(name)(io::Error::other("the object has no such map")))?;
+    let map =
+        ebpf.take_map(name).ok_or_else(|| step(name)(io::Error::other("the object has no such map")))?;
     M::try_from(map).map_err(step(name))
 }
 
@@ -245,11 +232,7 @@ fn netns_cookie() -> Result<u64, KernelError> {
             &raw mut length,
         )
     };
-    if result != 0 {
-        Err(step(what)(io::Error::last_os_error()))
-    } else {
-        Ok(cookie)
-    }
+    if result != 0 { Err(step(what)(io::Error::last_os_error())) } else { Ok(cookie) }
 }
 
 /// The key under which the programs tied a connection, from its address as accept(2) shows it.
@@ -259,9 +242,7 @@ fn key(peer: SocketAddr) -> FlowKey {
         IpAddr::V4(ip) => (verdict::map_v4(ip.octets()), INET),
         IpAddr::V6(ip) => (ip.octets(), INET6),
     };
-    FlowKey {
-        local: Endpoint { addr, port, family },
-    }
+    FlowKey { local: Endpoint { addr, port, family } }
 }
 
 impl Kernel for Attached {
@@ -280,13 +261,8 @@ impl Kernel for Attached {
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
-        let settings = Settings {
-            netns: self.netns,
-            ..*settings
-        };
-        held(&self.settings)
-            .set(0, settings, 0)
-            .map_err(step("writing the settings"))
+        let settings = Settings { netns: self.netns, ..*settings };
+        held(&self.settings).set(0, settings, 0).map_err(step("writing the settings"))
     }
 
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
@@ -298,30 +274,19 @@ impl Kernel for Attached {
     }
 
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
-        let passages = [
-            (Passage::Direct, "direct"),
-            (Passage::Listener, "listener"),
-            (Passage::Resolver, "resolver"),
-        ];
+        let passages =
+            [(Passage::Direct, "direct"), (Passage::Listener, "listener"), (Passage::Resolver, "resolver")];
         let outcomes: Vec<(u8, &'static str)> = passages
             .into_iter()
             .map(|(passage, name)| (passage as u8, name))
-            .chain(
-                Denial::ALL
-                    .into_iter()
-                    .map(|denial| (denial as u8, denial.code())),
-            )
+            .chain(Denial::ALL.into_iter().map(|denial| (denial as u8, denial.code())))
             .collect();
         let mut found = Vec::new();
         for hook in Hook::ALL {
             for (number, outcome) in &outcomes {
                 let count = count(&self.counters, verdict::counter(hook, *number))?;
                 if count > 0 {
-                    found.push(Counter {
-                        hook: hook.code(),
-                        outcome,
-                        count,
-                    });
+                    found.push(Counter { hook: hook.code(), outcome, count });
                 }
             }
         }

@@ -44,10 +44,7 @@ fn parse_mountinfo(text: &str) -> Option<Mount> {
         let mut fields = fields.split(' ').skip(3);
         let root = unescape(fields.next()?);
         let point = unescape(fields.next()?);
-        Some(Mount {
-            root: root.into(),
-            point: point.into(),
-        })
+        Some(Mount { root: root.into(), point: point.into() })
     })
 }
 
@@ -55,9 +52,7 @@ fn parse_mountinfo(text: &str) -> Option<Mount> {
 fn unescape(field: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .into_iter()
-        .fold(field.to_owned(), |text, (escape, character)| {
-            text.replace(escape, character)
-        })
+        .fold(field.to_owned(), |text, (escape, character)| text.replace(escape, character))
 }
 
 /// The guarded cgroup's directory: `config` below the mount, or as it is where it is absolute.
@@ -79,9 +74,7 @@ fn below(point: &Path, config: &str) -> Option<PathBuf> {
     let inner = path.strip_prefix(point).ok()?;
     let mut components = inner.components().peekable();
     components.peek()?;
-    components
-        .all(|component| matches!(component, Component::Normal(_)))
-        .then(|| point.join(inner))
+    components.all(|component| matches!(component, Component::Normal(_))).then(|| point.join(inner))
 }
 
 /// The guarded cgroup, open.
@@ -102,9 +95,7 @@ impl Guarded {
         let shown = path.display().to_string();
         let mount = mount()?;
         if !path.starts_with(&mount.point) || path == mount.point {
-            return Err(step(&shown)(io::Error::other(
-                "it is not a cgroup below the root of cgroup v2",
-            )));
+            return Err(step(&shown)(io::Error::other("it is not a cgroup below the root of cgroup v2")));
         }
         let text = fs::read_to_string("/proc/self/cgroup").map_err(step("/proc/self/cgroup"))?;
         let own = own_directory(&mount, &text);
@@ -115,19 +106,11 @@ impl Guarded {
         }
         let created = !path.exists();
         fs::create_dir_all(path).map_err(step(&shown))?;
-        let directory = rustix::fs::open(
-            path,
-            OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(step(&shown))?;
+        let directory =
+            rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(step(&shown))?;
         let id = fs::metadata(path).map_err(step(&shown))?.ino();
-        Ok(Self {
-            path: path.to_owned(),
-            directory,
-            id,
-            created,
-        })
+        Ok(Self { path: path.to_owned(), directory, id, created })
     }
 
     /// Removes the cgroup if this start made it.
@@ -158,27 +141,18 @@ mod tests {
                       41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
         let rows: &[(&str, Option<(&str, &str)>)] = &[
             (hybrid, Some(("/", "/sys/fs/cgroup/unified"))),
-            (
-                "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 none rw",
-                Some(("/", "/sys/fs/cgroup")),
-            ),
+            ("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 none rw", Some(("/", "/sys/fs/cgroup"))),
             (
                 "30 23 0:26 /docker/ab /sys/fs/cgroup rw - cgroup2 none rw",
                 Some(("/docker/ab", "/sys/fs/cgroup")),
             ),
-            (
-                "30 23 0:26 / /mnt/a\\040b rw - cgroup2 none rw",
-                Some(("/", "/mnt/a b")),
-            ),
+            ("30 23 0:26 / /mnt/a\\040b rw - cgroup2 none rw", Some(("/", "/mnt/a b"))),
             ("31 23 0:28 / /sys/fs/cgroup rw - tmpfs cgroup2 rw", None),
             ("", None),
             ("30 23 - cgroup2", None),
         ];
         for (text, expect) in rows {
-            let expect = expect.map(|(root, point)| Mount {
-                root: root.into(),
-                point: point.into(),
-            });
+            let expect = expect.map(|(root, point)| Mount { root: root.into(), point: point.into() });
             assert_eq!(parse_mountinfo(text), expect, "{text}");
         }
     }
@@ -199,24 +173,14 @@ mod tests {
             ("/etc", None),
         ];
         for (config, expect) in rows {
-            assert_eq!(
-                below(Path::new("/cg"), config),
-                expect.map(PathBuf::from),
-                "{config}"
-            );
+            assert_eq!(below(Path::new("/cg"), config), expect.map(PathBuf::from), "{config}");
         }
     }
 
     #[test]
     fn own_cgroup() {
-        let plain = Mount {
-            root: "/".into(),
-            point: "/cg".into(),
-        };
-        let nested = Mount {
-            root: "/docker/ab".into(),
-            point: "/cg".into(),
-        };
+        let plain = Mount { root: "/".into(), point: "/cg".into() };
+        let nested = Mount { root: "/docker/ab".into(), point: "/cg".into() };
         let rows = [
             (&plain, "1:cpu:/x\n0::/agent.slice/a\n", Some("/cg/agent.slice/a")),
             (&plain, "0::/", Some("/cg")),

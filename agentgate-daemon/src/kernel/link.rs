@@ -108,15 +108,9 @@ impl CgroupLink {
         let [kind, _id] = halves(info[0]);
         let [program, _padding] = halves(info[1]);
         if kind != BPF_LINK_TYPE_CGROUP {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the pin is not a link to a cgroup",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the pin is not a link to a cgroup"));
         }
-        Ok(LinkInfo {
-            program,
-            cgroup: info[2],
-        })
+        Ok(LinkInfo { program, cgroup: info[2] })
     }
 }
 
@@ -144,19 +138,9 @@ const ATTR: usize = 16;
 fn bpf(command: libc::c_long, attr: &mut [u64; ATTR]) -> io::Result<libc::c_long> {
     // SAFETY: the attributes are ours, as long as said, and every pointer in them names a buffer
     // that the caller keeps alive and that is as long as the command writes.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attr.as_mut_ptr(),
-            size_of::<[u64; ATTR]>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of::<[u64; ATTR]>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn bpf_fd(command: libc::c_long, attr: &mut [u64; ATTR]) -> io::Result<OwnedFd> {

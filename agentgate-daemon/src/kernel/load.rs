@@ -95,14 +95,9 @@ fn verify(program: &mut Program) -> Result<(), Box<dyn std::error::Error + Send 
         other => return Err(format!("{:?} is not a program of a cgroup", other.prog_type()).into()),
     };
     match loaded {
-        Err(ProgramError::LoadError {
-            io_error,
-            verifier_log,
-        }) => Err(format!(
-            "{io_error}; the verifier ended with: {}",
-            ending(&verifier_log.to_string())
-        )
-        .into()),
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            Err(format!("{io_error}; the verifier ended with: {}", ending(&verifier_log.to_string())).into())
+        }
         loaded => Ok(loaded?),
     }
 }
@@ -132,30 +127,12 @@ struct Layout {
 }
 
 fn layouts() -> [Layout; names::PINNED_MAPS.len()] {
-    let layout = |name, kind, key, value, entries| Layout {
-        name,
-        kind,
-        key,
-        value,
-        entries,
-    };
+    let layout = |name, kind, key, value, entries| Layout { name, kind, key, value, entries };
     let key = size_of::<FlowKey>();
     [
         layout(names::SETTINGS, MapType::Array, 4, size_of::<Settings>(), 1),
-        layout(
-            names::FLOWS,
-            MapType::LruHash,
-            key,
-            size_of::<KernelFlow>(),
-            names::FLOWS_CAPACITY,
-        ),
-        layout(
-            names::PEERS,
-            MapType::LruHash,
-            key,
-            size_of::<Endpoint>(),
-            names::PEERS_CAPACITY,
-        ),
+        layout(names::FLOWS, MapType::LruHash, key, size_of::<KernelFlow>(), names::FLOWS_CAPACITY),
+        layout(names::PEERS, MapType::LruHash, key, size_of::<Endpoint>(), names::PEERS_CAPACITY),
         layout(names::EVENTS, MapType::RingBuf, 0, 0, names::EVENTS_BYTES),
         layout(names::COUNTERS, MapType::PerCpuArray, 4, 8, verdict::COUNTERS),
         layout(names::SOCKETS, MapType::SkStorage, 4, size_of::<SocketState>(), 0),
@@ -178,10 +155,7 @@ impl Layout {
             && info.value_size() as usize == self.value
             && info.max_entries() == self.entries;
         if !same {
-            tracing::warn!(
-                map = self.name,
-                "the pinned map is of another version and is replaced"
-            );
+            tracing::warn!(map = self.name, "the pinned map is of another version and is replaced");
             std::fs::remove_file(&pin).map_err(step(&shown))?;
         }
         Ok(())
@@ -207,14 +181,7 @@ mod tests {
         hooked.sort_unstable();
         named.sort_unstable();
         assert_eq!(hooked, named);
-        assert_eq!(
-            layouts().map(|layout| layout.name).len(),
-            names::PINNED_MAPS.len()
-        );
-        assert!(
-            names::PINNED_MAPS
-                .iter()
-                .all(|name| layouts().iter().any(|layout| layout.name == *name))
-        );
+        assert_eq!(layouts().map(|layout| layout.name).len(), names::PINNED_MAPS.len());
+        assert!(names::PINNED_MAPS.iter().all(|name| layouts().iter().any(|layout| layout.name == *name)));
     }
 }

@@ -43,10 +43,7 @@ pub enum KernelError {
 
 /// Names the step in which an error came up.
 fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl FnOnce(E) -> KernelError {
-    move |source| KernelError::Step {
-        step: step.to_owned(),
-        source: source.into(),
-    }
+    move |source| KernelError::Step { step: step.to_owned(), source: source.into() }
 }
 
 /// How often a hook came to an outcome, since the programs were attached first.

@@ -38,9 +38,7 @@ impl PinDirectory {
     /// Makes the directory where it is missing and locks it. `None`: another daemon holds it.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, KernelError> {
         let shown = path.display().to_string();
-        let parent = path
-            .parent()
-            .ok_or_else(|| step(&shown)(io::Error::other("it has no parent")))?;
+        let parent = path.parent().ok_or_else(|| step(&shown)(io::Error::other("it has no parent")))?;
         if path.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)).map_err(step(BPFFS))? {
             rustix::mount::mount(
                 "bpf",
@@ -57,11 +55,7 @@ impl PinDirectory {
             )));
         }
         let created = !path.exists();
-        DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(path)
-            .map_err(step(&shown))?;
+        DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(step(&shown))?;
         let lock = rustix::fs::open(
             path,
             OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
@@ -71,16 +65,10 @@ impl PinDirectory {
         let metadata = fs::metadata(path).map_err(step(&shown))?;
         let euid = rustix::process::geteuid().as_raw();
         if metadata.uid() != euid || metadata.permissions().mode() & 0o077 != 0 {
-            return Err(step(&shown)(io::Error::other(
-                "it belongs to someone else, or others may enter it",
-            )));
+            return Err(step(&shown)(io::Error::other("it belongs to someone else, or others may enter it")));
         }
         match rustix::fs::flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self {
-                path: path.to_owned(),
-                created,
-                _lock: lock,
-            })),
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), created, _lock: lock })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(step(&shown)(error)),
         }
@@ -93,18 +81,12 @@ impl PinDirectory {
 
     /// Maps that are pinned already.
     pub(super) fn maps(&self) -> Vec<&'static str> {
-        names::PINNED_MAPS
-            .into_iter()
-            .filter(|name| self.pin(name).exists())
-            .collect()
+        names::PINNED_MAPS.into_iter().filter(|name| self.pin(name).exists()).collect()
     }
 
     /// Removes what a failed start pinned: maps that were not there before, and the directory.
     pub(super) fn undo(&self, before: &[&str]) {
-        for name in names::PINNED_MAPS
-            .into_iter()
-            .filter(|name| !before.contains(name))
-        {
+        for name in names::PINNED_MAPS.into_iter().filter(|name| !before.contains(name)) {
             remove(&self.pin(name));
         }
         if self.created {
@@ -123,9 +105,7 @@ pub(super) fn detach(path: &Path, cgroup: &Path) -> Result<(), KernelError> {
         return Ok(());
     }
     let Some(directory) = PinDirectory::open(path)? else {
-        return Err(KernelError::AlreadyGuarded {
-            cgroup: cgroup.display().to_string(),
-        });
+        return Err(KernelError::AlreadyGuarded { cgroup: cgroup.display().to_string() });
     };
     for name in names::PROGRAMS.into_iter().chain(names::PINNED_MAPS) {
         let pin = directory.pin(name);
@@ -148,9 +128,7 @@ pub(super) fn remove(pin: &Path) {
 }
 
 fn existing(path: &Path) -> &Path {
-    path.ancestors()
-        .find(|ancestor| ancestor.exists())
-        .unwrap_or(path)
+    path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path)
 }
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {

@@ -137,9 +137,7 @@ fn certificates(origin: &str, text: &str) -> Result<Vec<String>, BundleError> {
             None => {}
             Some(_) if line == END => found.extend(open.take()),
             Some(_) if line.starts_with("-----") => {
-                return Err(BundleError::Unfinished {
-                    origin: origin.to_owned(),
-                });
+                return Err(BundleError::Unfinished { origin: origin.to_owned() });
             }
             Some(body) if !line.is_empty() => {
                 body.push_str(line);
@@ -148,13 +146,7 @@ fn certificates(origin: &str, text: &str) -> Result<Vec<String>, BundleError> {
             Some(_) => {}
         }
     }
-    if open.is_some() {
-        Err(BundleError::Unfinished {
-            origin: origin.to_owned(),
-        })
-    } else {
-        Ok(found)
-    }
+    if open.is_some() { Err(BundleError::Unfinished { origin: origin.to_owned() }) } else { Ok(found) }
 }
 
 /// Writes the `EnvironmentFile=` (systemd.exec(5)) for agents that run as units, 0644, atomically.
@@ -194,11 +186,7 @@ fn replace(target: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         Ok(()) | Err(_) => {}
     }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     file.write_all(bytes)?;
     // Set on the descriptor, since the mode given to open(2) is cut by the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -216,20 +204,10 @@ mod tests {
 
     #[test]
     fn merges_each_certificate_once_without_comments() {
-        let system = format!(
-            "# Root A\n{}\n\r\n{}garbage\n",
-            pem("AAAA").replace('\n', "\r\n"),
-            pem("BBBB")
-        );
-        let extra = format!(
-            "-----BEGIN PRIVATE KEY-----\nKKKK\n-----END PRIVATE KEY-----\n{}",
-            pem("BBBB")
-        );
-        let (merged, count) = merge(
-            &[("system".into(), system), ("extra".into(), extra)],
-            &pem("GATE"),
-        )
-        .unwrap();
+        let system = format!("# Root A\n{}\n\r\n{}garbage\n", pem("AAAA").replace('\n', "\r\n"), pem("BBBB"));
+        let extra = format!("-----BEGIN PRIVATE KEY-----\nKKKK\n-----END PRIVATE KEY-----\n{}", pem("BBBB"));
+        let (merged, count) =
+            merge(&[("system".into(), system), ("extra".into(), extra)], &pem("GATE")).unwrap();
         assert_eq!(merged, format!("{}{}{}", pem("GATE"), pem("AAAA"), pem("BBBB")));
         assert_eq!(count, 3);
     }
@@ -240,10 +218,7 @@ mod tests {
         assert!(matches!(merge(&[], "no pem"), Err(BundleError::NoAuthority)));
         let origin = |text: &str| merge(&[("o".into(), text.to_owned())], &pem("GATE"));
         assert!(matches!(origin(&half), Err(BundleError::Unfinished { .. })));
-        assert!(matches!(
-            origin(&format!("{half}{}", pem("BBBB"))),
-            Err(BundleError::Unfinished { .. })
-        ));
+        assert!(matches!(origin(&format!("{half}{}", pem("BBBB"))), Err(BundleError::Unfinished { .. })));
     }
 
     #[test]
@@ -252,27 +227,11 @@ mod tests {
         let (roots, target) = (dir.path().join("roots.pem"), dir.path().join("ca-bundle.pem"));
         fs::write(&roots, pem("AAAA")).unwrap();
         fs::write(dir.path().join("ca-bundle.pem.partial"), "left by a crash").unwrap();
-        let candidates = [
-            "/nonexistent/roots.pem",
-            roots.to_str().unwrap(),
-            "/nonexistent/other.pem",
-        ];
+        let candidates = ["/nonexistent/roots.pem", roots.to_str().unwrap(), "/nonexistent/other.pem"];
         let written = write(&target, &candidates, &[], &pem("GATE")).unwrap();
-        assert_eq!(
-            written,
-            Written {
-                system: Some(roots),
-                certificates: 2
-            }
-        );
-        assert_eq!(
-            fs::read_to_string(&target).unwrap(),
-            format!("{}{}", pem("GATE"), pem("AAAA"))
-        );
-        assert_eq!(
-            fs::metadata(&target).unwrap().permissions().mode() & 0o7777,
-            0o644
-        );
+        assert_eq!(written, Written { system: Some(roots), certificates: 2 });
+        assert_eq!(fs::read_to_string(&target).unwrap(), format!("{}{}", pem("GATE"), pem("AAAA")));
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o644);
         assert!(!dir.path().join("ca-bundle.pem.partial").exists());
     }
 
@@ -281,13 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("ca-bundle.pem");
         let written = write(&target, &["/nonexistent"], &[], &pem("GATE")).unwrap();
-        assert_eq!(
-            written,
-            Written {
-                system: None,
-                certificates: 1
-            }
-        );
+        assert_eq!(written, Written { system: None, certificates: 1 });
         let before = fs::read(&target).unwrap();
         assert!(write(&target, &[], &["/nonexistent/extra.pem".into()], &pem("NEW")).is_err());
         assert_eq!(fs::read(&target).unwrap(), before);
@@ -296,13 +249,7 @@ mod tests {
     #[test]
     fn the_environment_file_quotes_for_systemd() {
         let text = environment_file(Path::new("/run/a \"b\"$c/ca.pem"));
-        assert!(
-            text.contains("\nSSL_CERT_FILE=\"/run/a \\\"b\\\"\\$c/ca.pem\"\n"),
-            "{text}"
-        );
-        assert_eq!(
-            text.lines().count(),
-            1 + super::super::environment::BUNDLE_VARIABLES.len()
-        );
+        assert!(text.contains("\nSSL_CERT_FILE=\"/run/a \\\"b\\\"\\$c/ca.pem\"\n"), "{text}");
+        assert_eq!(text.lines().count(), 1 + super::super::environment::BUNDLE_VARIABLES.len());
     }
 }

@@ -59,12 +59,7 @@ impl OwnCgroups {
     /// Children of `directory`, whose path below the mount is `path`.
     #[must_use]
     pub fn new(directory: PathBuf, path: String) -> Self {
-        Self {
-            directory,
-            path,
-            number: AtomicU64::new(0),
-            making: Mutex::new(()),
-        }
+        Self { directory, path, number: AtomicU64::new(0), making: Mutex::new(()) }
     }
 
     /// Removes children that have run empty, and returns how many.
@@ -87,10 +82,7 @@ impl OwnCgroups {
             }
         }
         let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-        Err(EnrolError::step(format!(
-            "a free name in {}",
-            self.directory.display()
-        ))(taken))
+        Err(EnrolError::step(format!("a free name in {}", self.directory.display()))(taken))
     }
 }
 
@@ -160,11 +152,7 @@ pub(super) fn confirm(process: &Process, expected: &str) -> Result<String, Enrol
     if is_inside(&found, Path::new(expected)) {
         Ok(expected.to_owned())
     } else {
-        Err(EnrolError::NotInside {
-            pid: process.pid(),
-            expected: expected.to_owned(),
-            found,
-        })
+        Err(EnrolError::NotInside { pid: process.pid(), expected: expected.to_owned(), found })
     }
 }
 
@@ -173,10 +161,9 @@ pub(super) fn of_peer(process: &Process) -> impl FnOnce(PeerError) -> EnrolError
     move |error| match error {
         PeerError::Gone { .. } => EnrolError::ProcessGone { pid },
         PeerError::Io { what, source } => EnrolError::Step { step: what, source },
-        error @ (PeerError::NoPid | PeerError::NoCgroup { .. }) => EnrolError::Step {
-            step: format!("cgroup of process {pid}"),
-            source: io::Error::other(error),
-        },
+        error @ (PeerError::NoPid | PeerError::NoCgroup { .. }) => {
+            EnrolError::Step { step: format!("cgroup of process {pid}"), source: io::Error::other(error) }
+        }
     }
 }
 

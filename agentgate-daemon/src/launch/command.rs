@@ -113,9 +113,7 @@ fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> Res
     check_guarded(&text, &enrolled)?;
     let bundle = readable(&enrolled.bundle)?;
     let current: Vec<_> = std::env::vars_os().collect();
-    let pairs = current
-        .iter()
-        .map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    let pairs = current.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
     let changes = environment::changes(pairs, &bundle, launch.keep_proxies);
     notes(&changes.notes());
     let mut command = Command::new(program);
@@ -136,10 +134,7 @@ fn check_guarded(text: &str, enrolled: &Enrolled) -> Result<(), LaunchError> {
     if below && is_inside(found, Path::new(&enrolled.cgroup)) {
         Ok(())
     } else {
-        Err(LaunchError::Unguarded {
-            expected: enrolled.cgroup.clone(),
-            found: found.to_owned(),
-        })
+        Err(LaunchError::Unguarded { expected: enrolled.cgroup.clone(), found: found.to_owned() })
     }
 }
 
@@ -166,19 +161,9 @@ fn refuse_network_sockets() -> Result<(), LaunchError> {
 #[expect(unsafe_code, reason = "close_range(2) has no wrapper in the crates in use")]
 fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     // SAFETY: with CLOEXEC nothing is closed at this moment, so no descriptor that Rust owns goes away.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn exec(command: &mut Command) -> LaunchError {
@@ -201,11 +186,7 @@ mod tests {
     use super::*;
 
     fn enrolled(cgroup: &str) -> Enrolled {
-        Enrolled {
-            cgroup: cgroup.into(),
-            guarded: "/agent.slice".into(),
-            bundle: "/x".into(),
-        }
+        Enrolled { cgroup: cgroup.into(), guarded: "/agent.slice".into(), bundle: "/x".into() }
     }
 
     #[test]
@@ -225,30 +206,17 @@ mod tests {
             ("0::/agent.slice\n", "/agent.slice", false),
         ];
         for (text, cgroup, expect) in rows {
-            assert_eq!(
-                check_guarded(text, &enrolled(cgroup)).is_ok(),
-                expect,
-                "{text:?} {cgroup}"
-            );
+            assert_eq!(check_guarded(text, &enrolled(cgroup)).is_ok(), expect, "{text:?} {cgroup}");
         }
     }
 
     #[test]
     fn without_a_daemon_nothing_runs() {
-        let launch = Launch {
-            command: vec!["true".into()],
-            keep_proxies: false,
-        };
+        let launch = Launch { command: vec!["true".into()], keep_proxies: false };
         let error = become_command(Path::new("/nonexistent/control.sock"), &launch, |_| {});
-        assert!(
-            matches!(error, LaunchError::Enrol(ClientError::NotRunning { .. })),
-            "{error}"
-        );
+        assert!(matches!(error, LaunchError::Enrol(ClientError::NotRunning { .. })), "{error}");
         assert_eq!(error.exit_code(), 125);
-        let nothing = Launch {
-            command: Vec::new(),
-            keep_proxies: false,
-        };
+        let nothing = Launch { command: Vec::new(), keep_proxies: false };
         assert_eq!(become_command(Path::new("/x"), &nothing, |_| {}).exit_code(), 125);
     }
 }

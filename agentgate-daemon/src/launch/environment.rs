@@ -32,14 +32,8 @@ pub const BUNDLE_VARIABLES: [&str; 10] = [
 ];
 
 /// Variables that would send an agent to a proxy instead of to the origin; the gate needs none.
-pub const PROXY_VARIABLES: [&str; 6] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-];
+pub const PROXY_VARIABLES: [&str; 6] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"];
 
 /// What to change in an environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,16 +52,10 @@ impl Changes {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.replaced.is_empty() {
-            notes.push(format!(
-                "{} now name the gate's bundle instead of yours",
-                self.replaced.join(", ")
-            ));
+            notes.push(format!("{} now name the gate's bundle instead of yours", self.replaced.join(", ")));
         }
         if !self.remove.is_empty() {
-            notes.push(format!(
-                "{} removed (--keep-proxy-env keeps them)",
-                self.remove.join(", ")
-            ));
+            notes.push(format!("{} removed (--keep-proxy-env keeps them)", self.remove.join(", ")));
         }
         notes
     }
@@ -89,10 +77,8 @@ pub fn changes<'a>(
         changes.set.insert(name, bundle.as_os_str().to_owned());
     }
     if !keep_proxies {
-        changes.remove = PROXY_VARIABLES
-            .into_iter()
-            .filter(|name| current.contains_key(OsStr::new(name)))
-            .collect();
+        changes.remove =
+            PROXY_VARIABLES.into_iter().filter(|name| current.contains_key(OsStr::new(name))).collect();
     }
     changes
 }
@@ -102,43 +88,25 @@ mod tests {
     use super::*;
 
     fn run(current: &[(&str, &str)], keep: bool) -> Changes {
-        let current = current
-            .iter()
-            .map(|(name, value)| (OsStr::new(*name), OsStr::new(*value)));
+        let current = current.iter().map(|(name, value)| (OsStr::new(*name), OsStr::new(*value)));
         changes(current, Path::new("/run/agentgate/ca-bundle.pem"), keep)
     }
 
     #[test]
     fn every_runtime_is_pointed_at_the_bundle() {
         let changes = run(&[("PATH", "/bin")], false);
-        let five = [
-            "SSL_CERT_FILE",
-            "NODE_EXTRA_CA_CERTS",
-            "REQUESTS_CA_BUNDLE",
-            "AWS_CA_BUNDLE",
-            "GIT_SSL_CAINFO",
-        ];
+        let five =
+            ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"];
         for name in five {
             assert_eq!(changes.set.get(name).unwrap(), "/run/agentgate/ca-bundle.pem");
         }
         assert_eq!(changes.set.len(), BUNDLE_VARIABLES.len());
-        assert_eq!(
-            (
-                changes.remove.len(),
-                changes.replaced.len(),
-                changes.notes().len()
-            ),
-            (0, 0, 0)
-        );
+        assert_eq!((changes.remove.len(), changes.replaced.len(), changes.notes().len()), (0, 0, 0));
     }
 
     #[test]
     fn proxies_go_unless_they_are_to_stay() {
-        let current = [
-            ("HTTPS_PROXY", "http://p:1"),
-            ("all_proxy", ""),
-            ("NO_PROXY", "x"),
-        ];
+        let current = [("HTTPS_PROXY", "http://p:1"), ("all_proxy", ""), ("NO_PROXY", "x")];
         let changes = run(&current, false);
         assert_eq!(changes.remove, ["HTTPS_PROXY", "all_proxy"]);
         assert!(changes.notes()[0].contains("--keep-proxy-env"));

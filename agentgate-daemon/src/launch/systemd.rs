@@ -63,12 +63,7 @@ impl SystemdScopes {
     /// Scopes of `slice`, whose cgroup is `directory` on the file system and `path` below the mount.
     #[must_use]
     pub fn new(directory: PathBuf, path: String, slice: String) -> Self {
-        Self {
-            directory,
-            path,
-            slice,
-            number: AtomicU64::new(0),
-        }
+        Self { directory, path, slice, number: AtomicU64::new(0) }
     }
 }
 
@@ -127,15 +122,9 @@ impl SystemdScopes {
             };
             match rustix::event::poll(&mut fds, Some(&timeout)) {
                 Ok(0) => {
-                    let detail = format!(
-                        "process {} was not in it after {} s",
-                        process.pid(),
-                        DEADLINE.as_secs()
-                    );
-                    return Err(EnrolError::Systemd {
-                        unit: unit.to_owned(),
-                        detail,
-                    });
+                    let detail =
+                        format!("process {} was not in it after {} s", process.pid(), DEADLINE.as_secs());
+                    return Err(EnrolError::Systemd { unit: unit.to_owned(), detail });
                 }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(EnrolError::step("poll")(e.into())),
@@ -204,10 +193,7 @@ fn arguments(unit: &str, slice: &str, pid: u32) -> Vec<String> {
 }
 
 fn start(unit: &str, slice: &str, pid: u32) -> Result<(), EnrolError> {
-    let failed = |detail: String| EnrolError::Systemd {
-        unit: unit.to_owned(),
-        detail,
-    };
+    let failed = |detail: String| EnrolError::Systemd { unit: unit.to_owned(), detail };
     let busctl = BUSCTL
         .into_iter()
         .find(|path| Path::new(path).exists())
@@ -251,10 +237,7 @@ mod tests {
     #[test]
     fn the_call_names_unit_slice_and_process() {
         let words = arguments("run-1-2.scope", "agent.slice", 77).join(" ");
-        assert!(
-            words.contains("StartTransientUnit ssa(sv)a(sa(sv)) run-1-2.scope fail 4 "),
-            "{words}"
-        );
+        assert!(words.contains("StartTransientUnit ssa(sv)a(sa(sv)) run-1-2.scope fail 4 "), "{words}");
         assert!(words.contains(" Slice s agent.slice "), "{words}");
         assert!(words.ends_with(" PIDs au 1 77 0"), "{words}");
     }
@@ -266,19 +249,13 @@ mod tests {
         watch(&events, dir.path(), inotify::WatchFlags::CREATE).unwrap();
         drain(&events).unwrap();
         for n in 0..500 {
-            std::fs::create_dir(
-                dir.path()
-                    .join(format!("a-rather-long-name-to-fill-the-buffer-{n}")),
-            )
-            .unwrap();
+            std::fs::create_dir(dir.path().join(format!("a-rather-long-name-to-fill-the-buffer-{n}")))
+                .unwrap();
         }
         drain(&events).unwrap();
         let ready = rustix::event::poll(
             &mut [PollFd::new(&events, PollFlags::IN)],
-            Some(&Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            }),
+            Some(&Timespec { tv_sec: 0, tv_nsec: 0 }),
         );
         assert_eq!(ready, Ok(0));
     }

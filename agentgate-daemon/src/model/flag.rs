@@ -38,10 +38,6 @@ pub struct Flag {
 impl Flag {
     /// A flag with its evidence.
     pub fn new(code: &str, severity: Severity, evidence: impl Into<String>) -> Self {
-        Self {
-            code: code.to_owned(),
-            severity,
-            evidence: evidence.into(),
-        }
+        Self { code: code.to_owned(), severity, evidence: evidence.into() }
     }
 }

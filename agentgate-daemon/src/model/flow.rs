@@ -20,9 +20,9 @@ pub struct Flow {
     pub original: OriginalDestination,
     /// Process that called connect(2).
     pub pid: u32,
-    /// Its effective user id.
+    /// Its real user id.
     pub uid: u32,
-    /// Its effective group id.
+    /// Its real group id.
     pub gid: u32,
     /// Its thread's name: a hint for people, never matched on.
     pub comm: String,
@@ -35,10 +35,7 @@ pub struct Flow {
 /// The socket address of an [`Endpoint`], IPv4-mapped addresses as IPv4.
 #[must_use]
 pub fn socket_addr(endpoint: &Endpoint) -> SocketAddr {
-    SocketAddr::new(
-        IpAddr::V6(Ipv6Addr::from(endpoint.addr)).to_canonical(),
-        endpoint.port,
-    )
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::from(endpoint.addr)).to_canonical(), endpoint.port)
 }
 
 /// A thread name from its NUL-padded bytes.

@@ -28,13 +28,8 @@ impl Host {
     /// [`InvalidHost`] where it is none of them, also for numbers that some resolvers would take for
     /// an IPv4 address (`0x7f.1`, `2130706433`).
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
-        let invalid = || InvalidHost {
-            text: text.chars().take(80).collect(),
-        };
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|t| t.strip_suffix(']'))
-            .unwrap_or(text);
+        let invalid = || InvalidHost { text: text.chars().take(80).collect() };
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
         if let Ok(ip) = IpAddr::from_str(bare) {
             return Ok(Self::from(ip));
         }
@@ -48,9 +43,7 @@ impl Host {
         let label_ok = |label: &str| {
             !label.is_empty()
                 && label.len() <= 63
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         if ascii.len() > 253 || !ascii.split('.').all(label_ok) {
             return Err(invalid());
@@ -77,9 +70,7 @@ impl Host {
 }
 
 fn is_hex_number(label: &str) -> bool {
-    label
-        .strip_prefix("0x")
-        .is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    label.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl From<IpAddr> for Host {
@@ -158,11 +149,7 @@ mod tests {
             ("a@b", None),
         ];
         for (text, expect) in rows {
-            assert_eq!(
-                Host::parse(text).ok().as_ref().map(Host::as_str),
-                expect,
-                "{text:?}"
-            );
+            assert_eq!(Host::parse(text).ok().as_ref().map(Host::as_str), expect, "{text:?}");
         }
         assert!(Host::parse(&"a.".repeat(200)).is_err());
     }

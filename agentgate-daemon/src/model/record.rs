@@ -73,7 +73,7 @@ pub struct RequestHead {
     pub scheme: String,
     /// Path and query as sent.
     pub target: String,
-    /// `HTTP/1.1`, `HTTP/2.0`.
+    /// `HTTP/1.1`, `HTTP/2`.
     pub version: String,
     /// In the order they came; secrets masked.
     pub headers: Vec<(String, String)>,

@@ -34,13 +34,7 @@ impl fmt::Display for TextError {
 impl TextError {
     /// A fault of the whole file.
     pub fn whole(file: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            file: file.to_owned(),
-            line: 0,
-            column: 0,
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self { file: file.to_owned(), line: 0, column: 0, message: message.into(), hint: hint.into() }
     }
 
     /// A fault at byte `offset` of `text`.
@@ -52,13 +46,7 @@ impl TextError {
         hint: impl Into<String>,
     ) -> Self {
         let (line, column) = position(text, offset);
-        Self {
-            file: file.to_owned(),
-            line,
-            column,
-            message: message.into(),
-            hint: hint.into(),
-        }
+        Self { file: file.to_owned(), line, column, message: message.into(), hint: hint.into() }
     }
 
     /// A fault that a TOML deserialiser reported: `message` as serde words it, `span` in bytes.
@@ -93,10 +81,7 @@ fn reworded(message: &str) -> (String, String) {
     if message.starts_with("unknown field") {
         (format!("unknown key `{subject}`"), suggestion(subject, &known))
     } else if message.starts_with("unknown variant") {
-        (
-            format!("`{subject}` is not a value of this key"),
-            suggestion(subject, &known),
-        )
+        (format!("`{subject}` is not a value of this key"), suggestion(subject, &known))
     } else if message.starts_with("missing field") {
         (format!("missing key `{subject}`"), String::new())
     } else {
@@ -140,10 +125,7 @@ mod tests {
     #[test]
     fn says_what_would_be_right() {
         let check = |serde: &str, expect: &str| {
-            assert_eq!(
-                TextError::from_toml("p.toml", "\nmodes = 1", serde, Some(1..6)).to_string(),
-                expect
-            );
+            assert_eq!(TextError::from_toml("p.toml", "\nmodes = 1", serde, Some(1..6)).to_string(), expect);
         };
         check(
             "unknown field `modes`, expected one of `version`, `mode`",

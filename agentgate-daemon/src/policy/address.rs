@@ -100,20 +100,11 @@ const METADATA_V4: [(Ipv4Addr, Ipv4Net); 8] = [
 
 const METADATA_V6: [(Ipv6Addr, Ipv6Net); 3] = [
     // AWS
-    (
-        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-        v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
-    ),
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32)),
     // AWS EKS pod identity
-    (
-        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
-        v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
-    ),
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23), v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32)),
     // Google
-    (
-        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
-        v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0], 32),
-    ),
+    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0], 32)),
 ];
 
 const LOOPBACK_V4: Ipv4Net = v4(127, 0, 0, 0, 8);
@@ -242,11 +233,7 @@ fn lifted(ip: IpAddr) -> Lifted {
         (AddressClass::Unspecified, _) => Lifted::Never,
         // An embedding of an invariant address has no use but to get round it.
         (AddressClass::Public | AddressClass::Private | AddressClass::Reserved, ip) => {
-            if classify(ip).is_invariant() {
-                Lifted::Never
-            } else {
-                Lifted::ByAnyEntry
-            }
+            if classify(ip).is_invariant() { Lifted::Never } else { Lifted::ByAnyEntry }
         }
     }
 }
@@ -261,14 +248,8 @@ pub(super) fn can_be_lifted(ip: IpAddr) -> bool {
 
 fn metadata_range(ip: IpAddr) -> Option<IpNet> {
     match ip {
-        IpAddr::V4(ip) => METADATA_V4
-            .iter()
-            .find(|(at, _)| *at == ip)
-            .map(|(_, range)| (*range).into()),
-        IpAddr::V6(ip) => METADATA_V6
-            .iter()
-            .find(|(at, _)| *at == ip)
-            .map(|(_, range)| (*range).into()),
+        IpAddr::V4(ip) => METADATA_V4.iter().find(|(at, _)| *at == ip).map(|(_, range)| (*range).into()),
+        IpAddr::V6(ip) => METADATA_V6.iter().find(|(at, _)| *at == ip).map(|(_, range)| (*range).into()),
     }
 }
 

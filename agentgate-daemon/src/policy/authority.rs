@@ -29,35 +29,21 @@ pub(super) fn read(head: &Parts, scheme: Scheme) -> Result<Named, Box<Misnamed>>
     };
     let target = match head.uri.authority() {
         Some(authority) => Some(parse(authority.as_str()).ok_or_else(|| {
-            misnamed(
-                "invalid_host",
-                Severity::Medium,
-                400,
-                "the request's target has no valid host",
-            )
+            misnamed("invalid_host", Severity::Medium, 400, "the request's target has no valid host")
         })?),
         None => None,
     };
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        let mut misnamed = misnamed(
-            "duplicate_host",
-            Severity::High,
-            400,
-            "the request has more than one Host header",
-        );
+        let mut misnamed =
+            misnamed("duplicate_host", Severity::High, 400, "the request has more than one Host header");
         misnamed.named = target;
         return Err(misnamed);
     }
     let host = match host.filter(|value| !value.is_empty()) {
         Some(value) => Some(parse_header(value).ok_or_else(|| {
-            misnamed(
-                "invalid_host",
-                Severity::Medium,
-                400,
-                "the request's Host header is not a valid host",
-            )
+            misnamed("invalid_host", Severity::Medium, 400, "the request's Host header is not a valid host")
         })?),
         None => None,
     };
@@ -68,19 +54,11 @@ pub(super) fn read(head: &Parts, scheme: Scheme) -> Result<Named, Box<Misnamed>>
         }
         (Some(named), _) | (None, Some(named)) => named,
         (None, None) => {
-            return Err(misnamed(
-                "missing_host",
-                Severity::Medium,
-                400,
-                "the request names no host",
-            ));
+            return Err(misnamed("missing_host", Severity::Medium, 400, "the request names no host"));
         }
     };
     if let Some(other) = head.uri.scheme_str().filter(|other| *other != scheme.as_str()) {
-        let refusal = refusal::mismatch(
-            &named.host,
-            &format!("{}, its target for {other}", scheme.as_str()),
-        );
+        let refusal = refusal::mismatch(&named.host, &format!("{}, its target for {other}", scheme.as_str()));
         return Err(boxed(refusal, Some(named)));
     }
     if asks_for_a_tunnel(head) {
@@ -113,10 +91,7 @@ fn parse_header(value: &HeaderValue) -> Option<Named> {
 /// `host[:port]`; user information, paths and everything else that is not a host makes it invalid.
 fn parse(text: &str) -> Option<Named> {
     let (host, port) = split_port(text)?;
-    Some(Named {
-        host: Host::parse(host).ok()?,
-        port,
-    })
+    Some(Named { host: Host::parse(host).ok()?, port })
 }
 
 #[cfg(test)]
@@ -124,16 +99,9 @@ mod tests {
     use super::*;
 
     fn head(method: &str, uri: &str, version: Version, hosts: &[&[u8]]) -> Parts {
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(uri)
-            .version(version)
-            .body(())
-            .unwrap();
+        let mut request = http::Request::builder().method(method).uri(uri).version(version).body(()).unwrap();
         for host in hosts {
-            request
-                .headers_mut()
-                .append(HOST, HeaderValue::from_bytes(host).unwrap());
+            request.headers_mut().append(HOST, HeaderValue::from_bytes(host).unwrap());
         }
         request.into_parts().0
     }
@@ -153,20 +121,8 @@ mod tests {
             ("OPTIONS", "*", h1, &[b"a.test"], "a.test"),
             ("GET", "/", h1, &[], "invariant:missing_host"),
             ("GET", "/", h1, &[b""], "invariant:missing_host"),
-            (
-                "GET",
-                "/",
-                h1,
-                &[b"a.test", b"a.test"],
-                "invariant:duplicate_host",
-            ),
-            (
-                "GET",
-                "/",
-                h1,
-                &[b"a.test", b"b.test"],
-                "invariant:duplicate_host",
-            ),
+            ("GET", "/", h1, &[b"a.test", b"a.test"], "invariant:duplicate_host"),
+            ("GET", "/", h1, &[b"a.test", b"b.test"], "invariant:duplicate_host"),
             ("GET", "/", h1, &[b"a.test", b""], "invariant:duplicate_host"),
             ("GET", "/", h1, &[b"user:pass@a.test"], "invariant:invalid_host"),
             ("GET", "/", h1, &[b"a.test/x"], "invariant:invalid_host"),
@@ -181,46 +137,19 @@ mod tests {
             ("GET", "/", h1, &[b"2130706433"], "invariant:invalid_host"),
             ("GET", "https://a.test/", h1, &[b"a.test"], "a.test"),
             ("GET", "https://a.test/", h1, &[b"a.test:443"], "a.test"),
-            (
-                "GET",
-                "https://a.test/",
-                h1,
-                &[b"b.test"],
-                "invariant:destination_mismatch",
-            ),
-            (
-                "GET",
-                "https://a.test/",
-                h1,
-                &[b"a.test:8443"],
-                "invariant:destination_mismatch",
-            ),
-            (
-                "GET",
-                "http://a.test/",
-                h1,
-                &[b"a.test"],
-                "invariant:destination_mismatch",
-            ),
+            ("GET", "https://a.test/", h1, &[b"b.test"], "invariant:destination_mismatch"),
+            ("GET", "https://a.test/", h1, &[b"a.test:8443"], "invariant:destination_mismatch"),
+            ("GET", "http://a.test/", h1, &[b"a.test"], "invariant:destination_mismatch"),
             ("GET", "https://a.test/", h2, &[], "a.test"),
             ("GET", "https://u:p@a.test/", h2, &[], "invariant:invalid_host"),
             ("CONNECT", "a.test:443", h1, &[b"a.test:443"], "invariant:connect"),
             ("CONNECT", "a.test:443", h2, &[], "invariant:connect"),
-            (
-                "CONNECT",
-                "https://a.test/",
-                h1,
-                &[b"a.test"],
-                "invariant:connect",
-            ),
+            ("CONNECT", "https://a.test/", h1, &[b"a.test"], "invariant:connect"),
             ("CONNECT", "https://a.test/chat", h2, &[], "a.test"),
         ];
         for (method, uri, version, hosts, expect) in rows {
             let found = match read(&head(method, uri, version, hosts), Scheme::Https) {
-                Ok(Named {
-                    host,
-                    port: Some(port),
-                }) => format!("{host}:{port}"),
+                Ok(Named { host, port: Some(port) }) => format!("{host}:{port}"),
                 Ok(Named { host, port: None }) => host.to_string(),
                 Err(misnamed) => misnamed.refusal.verdict.rule,
             };
@@ -230,11 +159,8 @@ mod tests {
 
     #[test]
     fn credentials_in_a_host_are_not_repeated() {
-        let misnamed = read(
-            &head("GET", "/", Version::HTTP_11, &[b"u:secret@a.test"]),
-            Scheme::Http,
-        )
-        .unwrap_err();
+        let misnamed =
+            read(&head("GET", "/", Version::HTTP_11, &[b"u:secret@a.test"]), Scheme::Http).unwrap_err();
         assert!(!format!("{misnamed:?}").contains("secret"));
     }
 }

@@ -91,13 +91,7 @@ pub(super) fn compile(texts: &Texts<'_>) -> Result<Policy, Vec<PolicyError>> {
 
     addresses.mode = mode;
     let summary = summary::of(mode, &lists, &addresses, &loopback_ports);
-    Ok(Policy {
-        mode,
-        lists,
-        addresses: Arc::new(addresses),
-        loopback_ports,
-        summary,
-    })
+    Ok(Policy { mode, lists, addresses: Arc::new(addresses), loopback_ports, summary })
 }
 
 /// Faults as they are found, up to a number.
@@ -121,16 +115,8 @@ impl Errors {
             return Ok(());
         }
         if self.more > 0 {
-            let file = self
-                .kept
-                .last()
-                .map(|error| error.file.clone())
-                .unwrap_or_default();
-            self.kept.push(TextError::whole(
-                &file,
-                format!("and {} more faults", self.more),
-                "",
-            ));
+            let file = self.kept.last().map(|error| error.file.clone()).unwrap_or_default();
+            self.kept.push(TextError::whole(&file, format!("and {} more faults", self.more), ""));
         }
         Err(self.kept)
     }
@@ -141,13 +127,7 @@ fn document_patterns(text: &Text<'_>, patterns: &[Spanned<String>], set: &mut Ho
         match HostPattern::parse(pattern.get_ref()) {
             Ok(parsed) => set.insert(parsed, Written::Document),
             Err(e) => {
-                errors.add(TextError::at(
-                    text.file,
-                    text.text,
-                    pattern.span().start,
-                    e.message,
-                    e.hint,
-                ));
+                errors.add(TextError::at(text.file, text.text, pattern.span().start, e.message, e.hint));
             }
         }
     }
@@ -189,11 +169,7 @@ fn cidrs(text: &Text<'_>, document: &Document, errors: &mut Errors) -> Vec<CidrE
     let entries = &document.network.cidrs;
     if entries.len() > MOST_CIDRS {
         let message = format!("cidrs has {} entries", entries.len());
-        errors.add(TextError::whole(
-            text.file,
-            message,
-            format!("at most {MOST_CIDRS}: write wider ranges"),
-        ));
+        errors.add(TextError::whole(text.file, message, format!("at most {MOST_CIDRS}: write wider ranges")));
         return Vec::new();
     }
     let mut compiled = Vec::with_capacity(entries.len());
@@ -215,13 +191,7 @@ fn cidrs(text: &Text<'_>, document: &Document, errors: &mut Errors) -> Vec<CidrE
         match range(entry.allow.get_ref()) {
             Ok(net) => compiled.push(CidrEntry { net, ports }),
             Err((message, hint)) => {
-                errors.add(TextError::at(
-                    text.file,
-                    text.text,
-                    entry.allow.span().start,
-                    message,
-                    hint,
-                ));
+                errors.add(TextError::at(text.file, text.text, entry.allow.span().start, message, hint));
             }
         }
     }
@@ -242,10 +212,7 @@ fn range(text: &str) -> Result<IpNet, (String, String)> {
         }
     };
     if net.addr() != net.network() {
-        return Err((
-            format!("{net} has bits set after its prefix"),
-            format!("write {}", net.trunc()),
-        ));
+        return Err((format!("{net} has bits set after its prefix"), format!("write {}", net.trunc())));
     }
     let mapped = match net {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => {
@@ -254,12 +221,8 @@ fn range(text: &str) -> Result<IpNet, (String, String)> {
         IpNet::V4(_) | IpNet::V6(_) => None,
     };
     match mapped {
-        Some((v4, prefix)) => IpNet::new(IpAddr::V4(v4), prefix).map_err(|_| {
-            (
-                format!("{net} is not an address range"),
-                "write it as IPv4".to_owned(),
-            )
-        }),
+        Some((v4, prefix)) => IpNet::new(IpAddr::V4(v4), prefix)
+            .map_err(|_| (format!("{net} is not an address range"), "write it as IPv4".to_owned())),
         None => Ok(net),
     }
 }

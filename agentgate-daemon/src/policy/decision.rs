@@ -133,10 +133,7 @@ struct Allowed {
 }
 
 fn allowed(action: Action, rule: String, reason: String, flags: Vec<Flag>) -> Allowed {
-    Allowed {
-        verdict: Verdict { action, rule, reason },
-        flags,
-    }
+    Allowed { verdict: Verdict { action, rule, reason }, flags }
 }
 
 impl Policy {
@@ -164,19 +161,12 @@ impl Policy {
     #[must_use]
     pub fn judge(&self, r: RequestContext<'_>, head: Parts) -> Judgement {
         let original = canonical(r.original);
-        let authority_of = |named: &Named| Authority {
-            host: named.host.clone(),
-            port: original.port(),
-        };
+        let authority_of = |named: &Named| Authority { host: named.host.clone(), port: original.port() };
         let named = match authority::read(&head, r.scheme) {
             Ok(named) => named,
             Err(misnamed) => {
                 let authority = misnamed.named.as_ref().map(authority_of);
-                return Judgement::Deny {
-                    refusal: misnamed.refusal,
-                    head,
-                    authority,
-                };
+                return Judgement::Deny { refusal: misnamed.refusal, head, authority };
             }
         };
         let authority = authority_of(&named);
@@ -187,19 +177,12 @@ impl Policy {
         match decided {
             Ok(Allowed { verdict, flags }) => Judgement::Allow(Permit {
                 head,
-                destination: Destination {
-                    scheme: r.scheme,
-                    authority,
-                },
+                destination: Destination { scheme: r.scheme, authority },
                 verdict,
                 flags,
                 addresses: Arc::clone(&self.addresses) as _,
             }),
-            Err(refusal) => Judgement::Deny {
-                refusal,
-                head,
-                authority: Some(authority),
-            },
+            Err(refusal) => Judgement::Deny { refusal, head, authority: Some(authority) },
         }
     }
 
@@ -216,19 +199,9 @@ impl Policy {
             Some(hit) => {
                 let pattern = hit.pattern;
                 let reason = format!("the passthrough list has {pattern}");
-                let verdict = allowed(
-                    Action::Passthrough,
-                    format!("passthrough:{pattern}"),
-                    reason,
-                    Vec::new(),
-                );
-                self.tunnel(
-                    TunnelTo::Name(Authority {
-                        host: sni.clone(),
-                        port,
-                    }),
-                    verdict,
-                )
+                let verdict =
+                    allowed(Action::Passthrough, format!("passthrough:{pattern}"), reason, Vec::new());
+                self.tunnel(TunnelTo::Name(Authority { host: sni.clone(), port }), verdict)
             }
             None => Admission::Intercept,
         }
@@ -261,21 +234,13 @@ impl Policy {
 
     fn tunnel(&self, to: TunnelTo, allowed: Allowed) -> Admission {
         let Allowed { verdict, flags } = allowed;
-        Admission::Tunnel(TunnelPermit {
-            to,
-            verdict,
-            flags,
-            addresses: Arc::clone(&self.addresses) as _,
-        })
+        Admission::Tunnel(TunnelPermit { to, verdict, flags, addresses: Arc::clone(&self.addresses) as _ })
     }
 
     /// A destination that is refused in every mode.
     fn invariant_address(&self, original: SocketAddr) -> Option<Refusal> {
         let (ip, port) = (original.ip(), original.port());
-        let class = self
-            .addresses
-            .objection(ip, port)
-            .filter(|class| class.is_invariant())?;
+        let class = self.addresses.objection(ip, port).filter(|class| class.is_invariant())?;
         Some(refusal::address(ip, port, class))
     }
 
@@ -298,49 +263,29 @@ impl Policy {
             return Some(refusal::denied(&hit));
         }
         let ip = host.as_ip()?;
-        self.addresses
-            .objection(ip, *port)
-            .map(|class| refusal::address(ip, *port, class))
+        self.addresses.objection(ip, *port).map(|class| refusal::address(ip, *port, class))
     }
 
     /// What speaks for a host: lists, `cidrs`, at last the mode.
     fn permission(&self, authority: &Authority) -> Result<Allowed, Refusal> {
         let Authority { host, port } = authority;
-        for (list, set) in [
-            ("passthrough", &self.lists.passthrough),
-            ("allow", &self.lists.allow),
-        ] {
+        for (list, set) in [("passthrough", &self.lists.passthrough), ("allow", &self.lists.allow)] {
             if let Some(hit) = set.find(host, *port) {
                 let pattern = hit.pattern;
                 let reason = format!("the {list} list has {pattern}");
-                return Ok(allowed(
-                    Action::Allow,
-                    format!("{list}:{pattern}"),
-                    reason,
-                    Vec::new(),
-                ));
+                return Ok(allowed(Action::Allow, format!("{list}:{pattern}"), reason, Vec::new()));
             }
         }
         if let Some(entry) = host.as_ip().and_then(|ip| self.addresses.entry(ip, *port)) {
             let reason = format!("cidrs allows {} at port {port}", entry.net);
-            return Ok(allowed(
-                Action::Allow,
-                format!("cidr:{}", entry.net),
-                reason,
-                Vec::new(),
-            ));
+            return Ok(allowed(Action::Allow, format!("cidr:{}", entry.net), reason, Vec::new()));
         }
         match self.mode {
             Mode::Enforce => Err(refusal::unlisted(authority)),
             Mode::Blocklist | Mode::Audit => {
                 let flag = (!self.lists.allow.is_empty()).then(|| refusal::not_allowlisted(authority));
                 let reason = format!("no list has {host}, and the mode is {}", self.mode);
-                Ok(allowed(
-                    Action::Allow,
-                    format!("mode:{}", self.mode),
-                    reason,
-                    flag.into_iter().collect(),
-                ))
+                Ok(allowed(Action::Allow, format!("mode:{}", self.mode), reason, flag.into_iter().collect()))
             }
         }
     }
@@ -355,10 +300,7 @@ fn disagreement(r: &RequestContext<'_>, original: SocketAddr, named: &Named) -> 
     match (r.sni, r.scheme) {
         (Some(sni), _) if *sni != named.host => return Some(refusal::mismatch(&named.host, sni.as_str())),
         (None, Scheme::Https) if Host::from(original.ip()) != named.host => {
-            return Some(refusal::mismatch(
-                &named.host,
-                &format!("{original} without a name"),
-            ));
+            return Some(refusal::mismatch(&named.host, &format!("{original} without a name")));
         }
         (Some(_) | None, Scheme::Http | Scheme::Https) => {}
     }

@@ -96,10 +96,7 @@ impl Document {
             text.file,
             text.text,
             document.version.span().start,
-            format!(
-                "version {} of the policy language is not known",
-                document.version.get_ref()
-            ),
+            format!("version {} of the policy language is not known", document.version.get_ref()),
             "write version = 1",
         ))
     }

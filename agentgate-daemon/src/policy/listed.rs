@@ -28,10 +28,7 @@ impl Policy {
     pub fn listed(&self, host: &Host, port: u16) -> Listed {
         let find = |set: &HostSet| {
             let hit = set.find(host, port)?;
-            Some(Entry {
-                pattern: hit.pattern,
-                in_list_file: hit.written == Written::List,
-            })
+            Some(Entry { pattern: hit.pattern, in_list_file: hit.written == Written::List })
         };
         Listed {
             allow: find(&self.lists.allow),
@@ -53,25 +50,16 @@ mod tests {
                 file: "policy.toml",
                 text: "version = 1\n[hosts]\ndeny = [\"*.bad.test\"]\n",
             }),
-            allow: vec![Text {
-                file: "allow.txt",
-                text: "a.test\n*.b.test:8443\n",
-            }],
+            allow: vec![Text { file: "allow.txt", text: "a.test\n*.b.test:8443\n" }],
             ..Texts::default()
         };
         let policy = Policy::compile(&texts).unwrap();
         let at = |host: &str, port| policy.listed(&Host::parse(host).unwrap(), port);
         let shown = |entry: Option<Entry>| entry.map(|entry| (entry.pattern.to_string(), entry.in_list_file));
         assert_eq!(shown(at("a.test", 443).allow), Some(("a.test".into(), true)));
-        assert_eq!(
-            shown(at("x.b.test", 8443).allow),
-            Some(("*.b.test:8443".into(), true))
-        );
+        assert_eq!(shown(at("x.b.test", 8443).allow), Some(("*.b.test:8443".into(), true)));
         assert_eq!(shown(at("x.b.test", 443).allow), None);
-        assert_eq!(
-            shown(at("x.bad.test", 443).deny),
-            Some(("*.bad.test".into(), false))
-        );
+        assert_eq!(shown(at("x.bad.test", 443).deny), Some(("*.bad.test".into(), false)));
         assert_eq!(at("a.test", 443).passthrough, None);
     }
 }

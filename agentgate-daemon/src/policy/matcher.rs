@@ -58,15 +58,10 @@ impl HostSet {
             NamePattern::Exact(host) => self.exact.entry(host).or_default(),
         };
         let seen = match pattern.port {
-            None => ports
-                .every
-                .replace(ports.every.map_or(written, |before| before.min(written)))
-                .is_some(),
+            None => ports.every.replace(ports.every.map_or(written, |before| before.min(written))).is_some(),
             Some(port) => {
                 let before = ports.only.get(&port).copied();
-                ports
-                    .only
-                    .insert(port, before.map_or(written, |before| before.min(written)));
+                ports.only.insert(port, before.map_or(written, |before| before.min(written)));
                 before.is_some()
             }
         };
@@ -93,42 +88,24 @@ impl HostSet {
                 // A parent of a normalised name is a normalised name.
                 let parent = Host::parse(parent).ok()?;
                 return Some(Hit {
-                    pattern: HostPattern {
-                        name: NamePattern::Below(parent),
-                        port,
-                    },
+                    pattern: HostPattern { name: NamePattern::Below(parent), port },
                     written,
                 });
             }
         }
         let (port, written) = self.any.find(port)?;
-        Some(Hit {
-            pattern: HostPattern {
-                name: NamePattern::Any,
-                port,
-            },
-            written,
-        })
+        Some(Hit { pattern: HostPattern { name: NamePattern::Any, port }, written })
     }
 
     /// A pattern that names `host` itself, without wildcards.
     pub(super) fn find_exact(&self, host: &Host, port: u16) -> Option<Hit> {
         let (port, written) = self.exact.get(host)?.find(port)?;
-        Some(Hit {
-            pattern: HostPattern {
-                name: NamePattern::Exact(host.clone()),
-                port,
-            },
-            written,
-        })
+        Some(Hit { pattern: HostPattern { name: NamePattern::Exact(host.clone()), port }, written })
     }
 
     /// Every pattern, sorted, so that equal sets give equal texts.
     pub(super) fn patterns(&self) -> Vec<(HostPattern, Written)> {
-        let exact = self
-            .exact
-            .iter()
-            .map(|(host, ports)| (NamePattern::Exact(host.clone()), ports));
+        let exact = self.exact.iter().map(|(host, ports)| (NamePattern::Exact(host.clone()), ports));
         let below = self
             .below
             .iter()
@@ -137,15 +114,9 @@ impl HostSet {
         for (name, ports) in exact.chain(below).chain([(NamePattern::Any, &self.any)]) {
             let every = ports.every.map(|written| (None, written));
             let only = ports.only.iter().map(|(port, written)| (Some(*port), *written));
-            all.extend(every.into_iter().chain(only).map(|(port, w)| {
-                (
-                    HostPattern {
-                        name: name.clone(),
-                        port,
-                    },
-                    w,
-                )
-            }));
+            all.extend(
+                every.into_iter().chain(only).map(|(port, w)| (HostPattern { name: name.clone(), port }, w)),
+            );
         }
         all.sort();
         all
@@ -155,8 +126,7 @@ impl HostSet {
 /// The parents of a name, longest first; none for an address.
 fn parents(host: &Host) -> impl Iterator<Item = &str> {
     let name = if host.as_ip().is_some() { "" } else { host.as_str() };
-    name.match_indices('.')
-        .filter_map(move |(dot, _)| name.get(dot + 1..))
+    name.match_indices('.').filter_map(move |(dot, _)| name.get(dot + 1..))
 }
 
 #[cfg(test)]
@@ -199,11 +169,7 @@ mod tests {
             ("2001:db8::1", 443, Some("2001:db8::1")),
         ] {
             let hit = set.find(&Host::parse(host).unwrap(), port);
-            assert_eq!(
-                hit.map(|hit| hit.pattern.to_string()).as_deref(),
-                expect,
-                "{host}:{port}"
-            );
+            assert_eq!(hit.map(|hit| hit.pattern.to_string()).as_deref(), expect, "{host}:{port}");
         }
         assert_eq!(set.len(), 7);
     }
@@ -215,19 +181,15 @@ mod tests {
         set.insert("a.test".parse().unwrap(), Written::Document);
         set.insert("a.test".parse().unwrap(), Written::List);
         assert_eq!(set.len(), 3);
-        assert_eq!(
-            set.find(&Host::parse("a.test").unwrap(), 1).unwrap().written,
-            Written::Document
-        );
+        assert_eq!(set.find(&Host::parse("a.test").unwrap(), 1).unwrap().written, Written::Document);
         assert_eq!(set.patterns().len(), 3);
     }
 
     /// What `find` probes is the name, its parents and `*`: a function of the name alone.
     #[test]
     fn probes_depend_on_the_name_not_on_the_set() {
-        let probes: Vec<String> = parents(&Host::parse("a.b.example.com").unwrap())
-            .map(str::to_owned)
-            .collect();
+        let probes: Vec<String> =
+            parents(&Host::parse("a.b.example.com").unwrap()).map(str::to_owned).collect();
         assert_eq!(probes, ["b.example.com", "example.com", "com"]);
         assert_eq!(parents(&Host::parse("203.0.113.7").unwrap()).count(), 0);
         assert_eq!(parents(&Host::parse("localhost").unwrap()).count(), 0);
@@ -243,19 +205,10 @@ mod tests {
         assert_eq!(large.len(), 40_000);
         for n in (0..20_000).step_by(997) {
             let host = Host::parse(&format!("a.b.zone{n}.example")).unwrap();
-            assert_eq!(
-                large.find(&host, 443).unwrap().pattern.to_string(),
-                format!("*.zone{n}.example")
-            );
-            assert_eq!(
-                large.find(&Host::parse(&format!("zone{n}.example")).unwrap(), 443),
-                None
-            );
+            assert_eq!(large.find(&host, 443).unwrap().pattern.to_string(), format!("*.zone{n}.example"));
+            assert_eq!(large.find(&Host::parse(&format!("zone{n}.example")).unwrap(), 443), None);
             let host = Host::parse(&format!("host{n}.example")).unwrap();
-            assert_eq!(
-                large.find(&host, 443).unwrap().pattern.to_string(),
-                host.to_string()
-            );
+            assert_eq!(large.find(&host, 443).unwrap().pattern.to_string(), host.to_string());
         }
     }
 }

@@ -77,10 +77,7 @@ impl HostPattern {
 /// What people paste that is not a host, each with its own hint.
 fn refuse_lookalikes(text: &str) -> Result<(), InvalidPattern> {
     let refuse = |message: &str, hint: String| {
-        Err(InvalidPattern {
-            message: format!("{:?} {message}", shown(text)),
-            hint,
-        })
+        Err(InvalidPattern { message: format!("{:?} {message}", shown(text)), hint })
     };
     if text.is_empty() {
         return Err(InvalidPattern {
@@ -89,16 +86,10 @@ fn refuse_lookalikes(text: &str) -> Result<(), InvalidPattern> {
         });
     }
     if text.len() > LONGEST {
-        return refuse(
-            "is too long for a host pattern",
-            "names have at most 253 characters".to_owned(),
-        );
+        return refuse("is too long for a host pattern", "names have at most 253 characters".to_owned());
     }
     if text.contains(char::is_whitespace) {
-        return refuse(
-            "is more than one word",
-            "write one pattern per line or string".to_owned(),
-        );
+        return refuse("is more than one word", "write one pattern per line or string".to_owned());
     }
     if let Some((_, rest)) = text.split_once("://") {
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -114,10 +105,7 @@ fn refuse_lookalikes(text: &str) -> Result<(), InvalidPattern> {
         return refuse("has a path", format!("write the host alone: {:?}", shown(host)));
     }
     if let Some(name) = text.strip_prefix('.') {
-        return refuse(
-            "begins with a dot",
-            format!("names below one are \"*.{}\"", shown(name)),
-        );
+        return refuse("begins with a dot", format!("names below one are \"*.{}\"", shown(name)));
     }
     Ok(())
 }
@@ -214,11 +202,7 @@ mod tests {
         ] {
             let pattern = HostPattern::parse(text).unwrap();
             assert_eq!(pattern.to_string(), expect, "{text:?}");
-            assert_eq!(
-                HostPattern::parse(expect).unwrap(),
-                pattern,
-                "what is shown reads back: {text:?}"
-            );
+            assert_eq!(HostPattern::parse(expect).unwrap(), pattern, "what is shown reads back: {text:?}");
         }
     }
 

@@ -12,17 +12,8 @@ use crate::model::{Action, Authority, Flag, Host, Mode, Refusal, Severity, Verdi
 
 /// A refusal with one flag.
 fn refuse(rule: String, reason: String, status: u16, remedy: String, flag: Flag) -> Refusal {
-    let verdict = Verdict {
-        action: Action::Deny,
-        rule,
-        reason,
-    };
-    Refusal {
-        verdict,
-        flags: vec![flag],
-        status,
-        remedy,
-    }
+    let verdict = Verdict { action: Action::Deny, rule, reason };
+    Refusal { verdict, flags: vec![flag], status, remedy }
 }
 
 /// An invariant that the bytes of a request or connection broke; nothing in policy can lift it.
@@ -44,11 +35,7 @@ pub(super) fn denied(hit: &Hit) -> Refusal {
         format!("the deny list has {pattern}"),
         403,
         remedy,
-        Flag::new(
-            "host_denylisted",
-            Severity::Medium,
-            format!("matches {pattern} of the deny list"),
-        ),
+        Flag::new("host_denylisted", Severity::Medium, format!("matches {pattern} of the deny list")),
     )
 }
 
@@ -66,55 +53,28 @@ pub(super) fn unlisted(authority: &Authority) -> Refusal {
 
 /// The flag of a host that no list names.
 pub(super) fn not_allowlisted(authority: &Authority) -> Flag {
-    Flag::new(
-        "host_not_allowlisted",
-        Severity::Low,
-        format!("{authority} is on no list"),
-    )
+    Flag::new("host_not_allowlisted", Severity::Low, format!("{authority} is on no list"))
 }
 
 /// An address that may not be dialled.
 pub(super) fn address(ip: IpAddr, port: u16, class: AddressClass) -> Refusal {
     let ip = ip.to_canonical();
-    let reason = format!(
-        "{ip} is {}, and no entry of cidrs allows it at port {port}",
-        class.described()
-    );
-    let remedy = if address::can_be_lifted(ip) {
-        cidrs_entry(ip, port)
-    } else {
-        String::new()
-    };
-    let severity = if class.is_invariant() {
-        Severity::High
-    } else {
-        Severity::Medium
-    };
-    let flag = Flag::new(
-        &format!("{}_address", class.code()),
-        severity,
-        format!("{ip}:{port}"),
-    );
+    let reason = format!("{ip} is {}, and no entry of cidrs allows it at port {port}", class.described());
+    let remedy = if address::can_be_lifted(ip) { cidrs_entry(ip, port) } else { String::new() };
+    let severity = if class.is_invariant() { Severity::High } else { Severity::Medium };
+    let flag = Flag::new(&format!("{}_address", class.code()), severity, format!("{ip}:{port}"));
     refuse(format!("invariant:{}", class.code()), reason, 403, remedy, flag)
 }
 
 /// TLS without a name.
 pub(super) fn missing_sni(original: SocketAddr, ech: bool) -> Refusal {
-    let hidden = if ech {
-        "only an encrypted server name"
-    } else {
-        "no server name"
-    };
+    let hidden = if ech { "only an encrypted server name" } else { "no server name" };
     refuse(
         "invariant:missing_sni".to_owned(),
         format!("the TLS handshake to {original} has {hidden}, and enforce judges by name"),
         403,
         "connect by name instead of by address".to_owned(),
-        Flag::new(
-            "missing_sni",
-            Severity::Medium,
-            format!("TLS to {original} with {hidden}"),
-        ),
+        Flag::new("missing_sni", Severity::Medium, format!("TLS to {original} with {hidden}")),
     )
 }
 

@@ -38,10 +38,7 @@ pub(super) fn of(
     loopback_ports: &[u16],
 ) -> PolicySummary {
     // One line per setting in a fixed order; a pattern or range has no line break in it.
-    let mut canonical = format!(
-        "mode {mode}\nprivate {}\nloopback {loopback_ports:?}\n",
-        addresses.private
-    );
+    let mut canonical = format!("mode {mode}\nprivate {}\nloopback {loopback_ports:?}\n", addresses.private);
     for entry in &addresses.cidrs {
         canonical.push_str(&format!("cidr {} {:?}\n", entry.net, entry.ports));
     }
@@ -70,11 +67,9 @@ fn list(canonical: &mut String, name: &str, set: &HostSet) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }

@@ -117,10 +117,7 @@ impl EditError {
 pub(super) fn edit_list(dir: &Path, list: List, edit: Edit, pattern: &str) -> Result<bool, EditError> {
     let pattern = HostPattern::parse(pattern)?;
     let path = dir.join(list.file());
-    let failed = |source| EditError::Io {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| EditError::Io { path: path.clone(), source };
     refuse_symlink(&path)?;
     let before = files::read_text(&path).map_err(failed)?.unwrap_or_default();
     let Some(after) = edited(&before, edit, &pattern) else {
@@ -136,10 +133,7 @@ pub(super) fn edit_list(dir: &Path, list: List, edit: Edit, pattern: &str) -> Re
 
 /// Writes or removes the mode file.
 pub(super) fn set_mode(path: &Path, mode: Option<Mode>) -> Result<(), EditError> {
-    let failed = |source| EditError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| EditError::Io { path: path.to_owned(), source };
     refuse_symlink(path)?;
     match mode {
         Some(mode) => replace(path, format!("{mode}\n").as_bytes()),
@@ -156,21 +150,14 @@ pub(super) fn set_mode(path: &Path, mode: Option<Mode>) -> Result<(), EditError>
 fn edited(text: &str, edit: Edit, pattern: &HostPattern) -> Option<String> {
     let same = |line: &str| {
         let line = line.strip_prefix('\u{feff}').unwrap_or(line);
-        list_entry(line)
-            .and_then(|entry| HostPattern::parse(entry).ok())
-            .as_ref()
-            == Some(pattern)
+        list_entry(line).and_then(|entry| HostPattern::parse(entry).ok()).as_ref() == Some(pattern)
     };
     let present = text.lines().any(same);
     match edit {
         Edit::Add if present => None,
         Edit::Add => {
             let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-            let gap = if text.is_empty() || text.ends_with('\n') {
-                ""
-            } else {
-                end
-            };
+            let gap = if text.is_empty() || text.ends_with('\n') { "" } else { end };
             Some(format!("{text}{gap}{pattern}{end}"))
         }
         Edit::Remove if !present => None,
@@ -180,15 +167,10 @@ fn edited(text: &str, edit: Edit, pattern: &HostPattern) -> Option<String> {
 
 fn refuse_symlink(path: &Path) -> Result<(), EditError> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_symlink() => Err(EditError::Symlink {
-            path: path.to_owned(),
-        }),
+        Ok(metadata) if metadata.is_symlink() => Err(EditError::Symlink { path: path.to_owned() }),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(EditError::Io {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(EditError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -202,10 +184,7 @@ fn replace(path: &Path, contents: &[u8]) -> Result<(), EditError> {
     written.map_err(|source| {
         // After a failure there may be nothing to remove; the failure itself is what is reported.
         let _ = fs::remove_file(&temporary);
-        EditError::Io {
-            path: path.to_owned(),
-            source,
-        }
+        EditError::Io { path: path.to_owned(), source }
     })
 }
 
@@ -222,11 +201,7 @@ fn write_temporary(path: &Path, temporary: &Path, contents: &[u8]) -> io::Result
         Ok(()) | Err(_) => {}
     }
     // create_new: never writes through a link that somebody put there in the meantime.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(contents)?;
     match fs::metadata(path) {
         Ok(before) => {

@@ -37,10 +37,7 @@ pub(super) fn compile(paths: &PolicyPaths) -> Result<Loaded, Vec<String>> {
     });
     let mode = read(&paths.mode).map(|text| (path_text(&paths.mode), text));
     if policy.is_none() && errors.is_empty() {
-        errors.push(format!(
-            "{}: there is no policy; nothing passes without one",
-            paths.policy.display()
-        ));
+        errors.push(format!("{}: there is no policy; nothing passes without one", paths.policy.display()));
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -54,10 +51,7 @@ pub(super) fn compile(paths: &PolicyPaths) -> Result<Loaded, Vec<String>> {
         mode: text(&mode),
     };
     match Policy::compile(&texts) {
-        Ok(policy) => Ok(Loaded {
-            policy,
-            mode_overridden: mode.is_some(),
-        }),
+        Ok(policy) => Ok(Loaded { policy, mode_overridden: mode.is_some() }),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     }
 }
@@ -92,12 +86,8 @@ fn read_capped(file: File) -> io::Result<String> {
         return Err(invalid("larger than 16 MiB"));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let line = error
-            .as_bytes()
-            .iter()
-            .take(error.utf8_error().valid_up_to())
-            .filter(|b| **b == b'\n')
-            .count();
+        let line =
+            error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count();
         invalid(&format!("line {} is not UTF-8", line + 1))
     })
 }

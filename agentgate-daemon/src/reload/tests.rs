@@ -58,13 +58,7 @@ fn rule(handle: &PolicyHandle, host: &str) -> String {
         sni: Some(&name),
         subject: &subject,
     };
-    let head = http::Request::builder()
-        .uri("/")
-        .header("host", host)
-        .body(())
-        .unwrap()
-        .into_parts()
-        .0;
+    let head = http::Request::builder().uri("/").header("host", host).body(()).unwrap().into_parts().0;
     let judgement: Judgement = handle.current().judge(context, head);
     judgement.verdict().rule.clone()
 }
@@ -110,10 +104,7 @@ fn broken_or_missing_at_the_start_lets_nothing_through() {
     type Prepare<'a> = &'a dyn Fn(&Files);
     let rows: [(Prepare<'_>, &str); 8] = [
         (&|_| {}, "there is no policy"),
-        (
-            &|files| files.write("policy.toml", "version = 1\nmode = \"off\"\n"),
-            "policy.toml:2:8: `off`",
-        ),
+        (&|files| files.write("policy.toml", "version = 1\nmode = \"off\"\n"), "policy.toml:2:8: `off`"),
         (&|files| files.write("policy.toml", ""), "missing key `version`"),
         (&not_utf8, "line 2 is not UTF-8"),
         (&large, "larger than 16 MiB"),
@@ -126,11 +117,7 @@ fn broken_or_missing_at_the_start_lets_nothing_through() {
         prepare(&files);
         let handle = files.handle();
         let status = handle.status();
-        assert!(
-            status.errors.iter().any(|error| error.contains(expect)),
-            "{expect}: {:?}",
-            status.errors
-        );
+        assert!(status.errors.iter().any(|error| error.contains(expect)), "{expect}: {:?}", status.errors);
         assert_eq!((status.summary.mode, status.loaded_at), (Mode::Enforce, None));
         assert_eq!(rule(&handle, "a.example"), "mode:enforce");
 
@@ -149,10 +136,9 @@ fn broken_at_reload_keeps_the_last_good() {
     let files = Files::new(Some("version = 1\nhosts.allow = [\"a.example\"]\n"));
     let handle = files.handle();
     let generation = handle.subscribe();
-    for (policy, expect) in [
-        (Some("version = 1\nmode = 1\n"), "policy.toml:2:8"),
-        (None, "there is no policy"),
-    ] {
+    for (policy, expect) in
+        [(Some("version = 1\nmode = 1\n"), "policy.toml:2:8"), (None, "there is no policy")]
+    {
         match policy {
             Some(text) => files.write("policy.toml", text),
             None => fs::remove_file(files.path("policy.toml")).unwrap(),
@@ -197,42 +183,19 @@ fn list_edits_take_effect() {
     assert!(handle.edit_list(List::Deny, Edit::Add, "a.example.com").unwrap());
     assert_eq!(rule(&handle, "a.example.com"), "deny:a.example.com");
     let allow = fs::read_to_string(files.path("lists/allow.txt")).unwrap();
-    assert_eq!(
-        allow, "*.example.com\n",
-        "denying takes nothing off the allow list"
-    );
-    assert!(
-        handle
-            .edit_list(List::Deny, Edit::Remove, "a.example.com")
-            .unwrap()
-    );
+    assert_eq!(allow, "*.example.com\n", "denying takes nothing off the allow list");
+    assert!(handle.edit_list(List::Deny, Edit::Remove, "a.example.com").unwrap());
     assert_eq!(rule(&handle, "a.example.com"), "allow:*.example.com");
-    assert_eq!(
-        handle
-            .edit_list(List::Allow, Edit::Add, "a/b")
-            .unwrap_err()
-            .code(),
-        "invalid_pattern"
-    );
+    assert_eq!(handle.edit_list(List::Allow, Edit::Add, "a/b").unwrap_err().code(), "invalid_pattern");
 
     files.write("policy.toml", "broken");
-    let error = handle
-        .edit_list(List::Deny, Edit::Add, "b.example.com")
-        .unwrap_err();
+    let error = handle.edit_list(List::Deny, Edit::Add, "b.example.com").unwrap_err();
     assert_eq!(error.code(), "policy_broken");
     assert!(error.to_string().contains("policy.toml:1:"), "{error}");
-    assert_eq!(
-        rule(&handle, "b.example.com"),
-        "allow:*.example.com",
-        "the last good stays"
-    );
+    assert_eq!(rule(&handle, "b.example.com"), "allow:*.example.com", "the last good stays");
     files.write("policy.toml", GOOD);
     handle.reload().unwrap();
-    assert_eq!(
-        rule(&handle, "b.example.com"),
-        "deny:b.example.com",
-        "what was written counts then"
-    );
+    assert_eq!(rule(&handle, "b.example.com"), "deny:b.example.com", "what was written counts then");
 }
 
 #[test]
@@ -245,9 +208,7 @@ fn edits_at_one_time_lose_nothing() {
             scope.spawn(move || {
                 for n in 0..8 {
                     assert!(
-                        handle
-                            .edit_list(List::Allow, Edit::Add, &format!("h{n}.t{thread}.example"))
-                            .unwrap()
+                        handle.edit_list(List::Allow, Edit::Add, &format!("h{n}.t{thread}.example")).unwrap()
                     );
                 }
             });
@@ -265,21 +226,10 @@ fn mode_override() {
     let status = handle.set_mode(Some(Mode::Audit)).unwrap();
     assert_eq!((status.summary.mode, status.mode_overridden), (Mode::Audit, true));
     assert_eq!(rule(&handle, "a.example"), "mode:audit");
-    assert_eq!(
-        fs::read_to_string(files.path("policy.toml")).unwrap(),
-        GOOD,
-        "people's file stays"
-    );
-    assert_eq!(
-        files.handle().status().summary.mode,
-        Mode::Audit,
-        "it outlasts a restart"
-    );
+    assert_eq!(fs::read_to_string(files.path("policy.toml")).unwrap(), GOOD, "people's file stays");
+    assert_eq!(files.handle().status().summary.mode, Mode::Audit, "it outlasts a restart");
     let status = handle.set_mode(None).unwrap();
-    assert_eq!(
-        (status.summary.mode, status.mode_overridden),
-        (Mode::Enforce, false)
-    );
+    assert_eq!((status.summary.mode, status.mode_overridden), (Mode::Enforce, false));
     files.write("state/mode", "off\n");
     assert!(handle.reload().unwrap_err().errors[0].contains("\"off\" is not a mode"));
 }
@@ -288,10 +238,7 @@ fn mode_override() {
 const DEADLINE: Duration = Duration::from_secs(20);
 
 async fn next(generation: &mut watch::Receiver<u64>) -> u64 {
-    tokio::time::timeout(DEADLINE, generation.changed())
-        .await
-        .expect("the change was seen")
-        .unwrap();
+    tokio::time::timeout(DEADLINE, generation.changed()).await.expect("the change was seen").unwrap();
     *generation.borrow_and_update()
 }
 
@@ -310,15 +257,9 @@ async fn watcher_sees_every_kind_of_edit() {
     let watching = tokio::spawn(handle.clone().watch(draining));
 
     // An editor that writes a new file and renames it over the old one, twice: the watch must survive.
-    rename_over(
-        &files.path("policy.toml"),
-        "version = 1\nhosts.allow = [\"a.example\"]\n",
-    );
+    rename_over(&files.path("policy.toml"), "version = 1\nhosts.allow = [\"a.example\"]\n");
     assert_eq!(next(&mut generation).await, 2);
-    rename_over(
-        &files.path("policy.toml"),
-        "version = 1\nhosts.allow = [\"b.example\"]\n",
-    );
+    rename_over(&files.path("policy.toml"), "version = 1\nhosts.allow = [\"b.example\"]\n");
     assert_eq!(next(&mut generation).await, 3);
     assert_eq!(rule(&handle, "b.example"), "allow:b.example");
 
@@ -357,11 +298,7 @@ async fn watcher_sees_every_kind_of_edit() {
     assert_eq!(next(&mut generation).await, 11);
 
     drain.send_replace(true);
-    tokio::time::timeout(DEADLINE, watching)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(DEADLINE, watching).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -375,16 +312,9 @@ async fn watcher_ends_with_the_sender_and_keeps_the_last_good() {
     let watching = tokio::spawn(handle.clone().watch(draining));
     assert_eq!(next(&mut generation).await, 2);
     rename_over(&files.path("policy.toml"), "broken");
-    rename_over(
-        &files.path("policy.toml"),
-        "version = 1\nhosts.allow = [\"c.example\"]\n",
-    );
+    rename_over(&files.path("policy.toml"), "version = 1\nhosts.allow = [\"c.example\"]\n");
     assert_eq!(next(&mut generation).await, 3);
     assert!(handle.status().errors.is_empty());
     drop(drain);
-    tokio::time::timeout(DEADLINE, watching)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(DEADLINE, watching).await.unwrap().unwrap().unwrap();
 }

@@ -55,10 +55,7 @@ struct Watched {
 }
 
 pub(super) async fn run(handle: PolicyHandle, mut drain: watch::Receiver<bool>) -> Result<(), WatchError> {
-    let failed = |source: io::Error| WatchError::Inotify {
-        path: handle.0.paths.policy.clone(),
-        source,
-    };
+    let failed = |source: io::Error| WatchError::Inotify { path: handle.0.paths.policy.clone(), source };
     let watched = watched(&handle.0.paths);
     let inotify =
         inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
@@ -93,17 +90,10 @@ fn watched(paths: &PolicyPaths) -> Vec<Watched> {
     let mut all: Vec<Watched> = Vec::new();
     let mut add = |path: &Path| {
         if let (Some(directory), Some(name)) = (path.parent(), path.file_name()) {
-            let directory = if directory.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                directory
-            };
+            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
             match all.iter_mut().find(|watched| watched.directory == directory) {
                 Some(watched) => watched.names.push(name.to_owned()),
-                None => all.push(Watched {
-                    directory: directory.to_owned(),
-                    names: vec![name.to_owned()],
-                }),
+                None => all.push(Watched { directory: directory.to_owned(), names: vec![name.to_owned()] }),
             }
         }
     };
@@ -126,17 +116,12 @@ fn watched(paths: &PolicyPaths) -> Vec<Watched> {
 fn arm(inotify: &AsyncFd<OwnedFd>, watched: &[Watched]) -> Result<Vec<Option<i32>>, WatchError> {
     watched
         .iter()
-        .map(
-            |Watched { directory, .. }| match inotify::add_watch(inotify.get_ref(), directory, CHANGES) {
-                Ok(watch) => Ok(Some(watch)),
-                // Not there yet: its parent is watched for it.
-                Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-                Err(source) => Err(WatchError::Inotify {
-                    path: directory.clone(),
-                    source: source.into(),
-                }),
-            },
-        )
+        .map(|Watched { directory, .. }| match inotify::add_watch(inotify.get_ref(), directory, CHANGES) {
+            Ok(watch) => Ok(Some(watch)),
+            // Not there yet: its parent is watched for it.
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(source) => Err(WatchError::Inotify { path: directory.clone(), source: source.into() }),
+        })
         .collect()
 }
 

@@ -67,16 +67,10 @@ fn own_process() {
     let subject = sessions.subject(&flow(pid, cgroup, u64::MAX));
     assert_eq!(subject.pid, pid);
     assert!(subject.start.is_some());
-    assert_eq!(
-        subject.exe.unwrap(),
-        std::env::current_exe().unwrap().to_string_lossy()
-    );
+    assert_eq!(subject.exe.unwrap(), std::env::current_exe().unwrap().to_string_lossy());
     assert_eq!(subject.cmdline, std::env::args().collect::<Vec<_>>());
     let parent = std::os::unix::process::parent_id();
-    assert_eq!(
-        subject.ancestors.first().map(|ancestor| ancestor.pid),
-        Some(parent)
-    );
+    assert_eq!(subject.ancestors.first().map(|ancestor| ancestor.pid), Some(parent));
     assert!(subject.cgroup.starts_with('/'));
 }
 
@@ -86,10 +80,7 @@ fn sessions_by_cgroup() {
     let service = host.inode("/agent.slice/run-u2.service");
     let rows = [
         ("/agent.slice/run-u2.service", format!("run-u2.service@{service}")),
-        (
-            "/agent.slice/run-u2.service/inner",
-            format!("run-u2.service@{service}"),
-        ),
+        ("/agent.slice/run-u2.service/inner", format!("run-u2.service@{service}")),
         ("/agent.slice", "/".to_owned()),
     ];
     for (pid, (cgroup, expect)) in (10..).zip(rows) {
@@ -111,11 +102,7 @@ fn a_process_that_moved_keeps_the_session_of_its_connection() {
     let there = "/agent.slice/run-u2.service";
     let subject = host.sessions.subject(&flow(10, host.inode(there), SECOND));
     assert_eq!(subject.cgroup, there);
-    assert!(
-        subject.session.0.starts_with("run-u2.service@"),
-        "{}",
-        subject.session
-    );
+    assert!(subject.session.0.starts_with("run-u2.service@"), "{}", subject.session);
 }
 
 #[test]
@@ -131,12 +118,7 @@ fn a_reused_pid_is_not_the_one_that_connected() {
     let host = Host::new();
     let cgroup = "/agent.slice/run-u2.service";
     host.process(10, 1, 200, cgroup, b"another\0");
-    let rows = [
-        (SECOND, None),
-        (2 * SECOND - 1, None),
-        (2 * SECOND, Some(200)),
-        (3 * SECOND, Some(200)),
-    ];
+    let rows = [(SECOND, None), (2 * SECOND - 1, None), (2 * SECOND, Some(200)), (3 * SECOND, Some(200))];
     for (connected, start) in rows {
         let subject = host.sessions.subject(&flow(10, host.inode(cgroup), connected));
         assert_eq!(subject.start, start, "{connected}");
@@ -171,30 +153,18 @@ fn ancestors_are_capped_and_older() {
     for pid in 100..200 {
         host.process(pid, pid - 1, u64::from(pid), "/agent.slice", b"p\0");
     }
-    let subject = host
-        .sessions
-        .subject(&flow(199, host.inode("/agent.slice"), 10 * SECOND));
+    let subject = host.sessions.subject(&flow(199, host.inode("/agent.slice"), 10 * SECOND));
     assert_eq!(subject.ancestors.len(), ANCESTORS);
-    assert_eq!(
-        subject.ancestors.first(),
-        Some(&Ancestor {
-            pid: 198,
-            exe: "/usr/bin/p198".to_owned()
-        })
-    );
+    assert_eq!(subject.ancestors.first(), Some(&Ancestor { pid: 198, exe: "/usr/bin/p198".to_owned() }));
     // A parent younger than its child is another process with that number.
     host.process(300, 301, 50, "/agent.slice", b"p\0");
     host.process(301, 1, 60, "/agent.slice", b"p\0");
-    let subject = host
-        .sessions
-        .subject(&flow(300, host.inode("/agent.slice"), 10 * SECOND));
+    let subject = host.sessions.subject(&flow(300, host.inode("/agent.slice"), 10 * SECOND));
     assert_eq!(subject.ancestors, []);
     // Two that name each other end.
     host.process(400, 401, 50, "/agent.slice", b"p\0");
     host.process(401, 400, 50, "/agent.slice", b"p\0");
-    let subject = host
-        .sessions
-        .subject(&flow(400, host.inode("/agent.slice"), 10 * SECOND));
+    let subject = host.sessions.subject(&flow(400, host.inode("/agent.slice"), 10 * SECOND));
     assert_eq!(subject.ancestors.len(), 1);
 }
 

@@ -112,12 +112,10 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
     fn u8(&mut self) -> Result<usize, InvalidHello> {
-        self.take(1)
-            .map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        self.take(1).map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
     }
     fn u16(&mut self) -> Result<usize, InvalidHello> {
-        self.take(2)
-            .map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        self.take(2).map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
     }
     fn vec8(&mut self) -> Result<&'a [u8], InvalidHello> {
         let length = self.u8()?;
@@ -239,9 +237,7 @@ mod tests {
 
     #[test]
     fn addresses_have_no_server_name() {
-        let Parsed::Complete(hello) = parse(&real("203.0.113.7", &[])) else {
-            panic!("complete")
-        };
+        let Parsed::Complete(hello) = parse(&real("203.0.113.7", &[])) else { panic!("complete") };
         assert_eq!(hello.server_name, None);
     }
 

@@ -100,12 +100,7 @@ pub async fn sniff<S: AsyncRead + Unpin>(
         if received >= MAX_SNIFF {
             return Err((InvalidHello::TooLarge.into(), stream));
         }
-        let deadline = start
-            + if received == 0 {
-                deadlines.silence
-            } else {
-                deadlines.total
-            };
+        let deadline = start + if received == 0 { deadlines.silence } else { deadlines.total };
         match timeout_at(deadline, stream.read_buf(&mut bytes)).await {
             Err(_elapsed) if received == 0 => break Kind::Silent,
             Err(_elapsed) => return Err((SniffError::Stalled { received }, stream)),
@@ -114,10 +109,7 @@ pub async fn sniff<S: AsyncRead + Unpin>(
             Ok(Err(error)) => return Err((error.into(), stream)),
         }
     };
-    Ok(Sniffed {
-        kind,
-        stream: Replayed::new(bytes.freeze(), stream),
-    })
+    Ok(Sniffed { kind, stream: Replayed::new(bytes.freeze(), stream) })
 }
 
 #[cfg(test)]
@@ -126,10 +118,8 @@ mod tests {
 
     use super::*;
 
-    const SHORT: Deadlines = Deadlines {
-        silence: Duration::from_millis(20),
-        total: Duration::from_millis(60),
-    };
+    const SHORT: Deadlines =
+        Deadlines { silence: Duration::from_millis(20), total: Duration::from_millis(60) };
 
     #[tokio::test]
     async fn replays_what_it_read() {
@@ -151,16 +141,10 @@ mod tests {
         drop(agent);
         let (mut agent, gate) = duplex(64);
         agent.write_all(&[22, 3, 1]).await.unwrap();
-        assert!(matches!(
-            sniff(gate, SHORT).await,
-            Err((SniffError::Stalled { received: 3 }, _))
-        ));
+        assert!(matches!(sniff(gate, SHORT).await, Err((SniffError::Stalled { received: 3 }, _))));
         let (mut agent, gate) = duplex(64);
         agent.write_all(&[22, 3, 1]).await.unwrap();
         drop(agent);
-        assert!(matches!(
-            sniff(gate, SHORT).await,
-            Err((SniffError::Closed { received: 3 }, _))
-        ));
+        assert!(matches!(sniff(gate, SHORT).await, Err((SniffError::Closed { received: 3 }, _))));
     }
 }

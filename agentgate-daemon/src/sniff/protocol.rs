@@ -50,10 +50,7 @@ pub fn classify(bytes: &[u8]) -> Protocol {
 
 /// `METHOD SP target`: upper-case letters, then a space, then a target's first character.
 fn http1(bytes: &[u8]) -> Protocol {
-    let method = bytes
-        .iter()
-        .take_while(|b| b.is_ascii_uppercase() || **b == b'-' || **b == b'_')
-        .count();
+    let method = bytes.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-' || **b == b'_').count();
     if method > LONGEST_METHOD {
         return Protocol::Other;
     }

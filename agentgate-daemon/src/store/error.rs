@@ -81,11 +81,4 @@ macro_rules! from_redb {
         }
     )*};
 }
-from_redb!(
-    DatabaseError,
-    TransactionError,
-    TableError,
-    StorageError,
-    SetDurabilityError,
-    CommitError
-);
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, SetDurabilityError, CommitError);

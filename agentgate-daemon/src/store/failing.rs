@@ -74,21 +74,13 @@ impl StorageBackend for Failing {
 }
 
 fn file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 /// A store on `path` whose file does as `faults` says.
 pub(crate) fn store(path: PathBuf, faults: Arc<Faults>) -> Result<Store, StoreError> {
     Store::open_by(Box::new(move || {
-        let unusable = |source| StoreError::File {
-            path: path.clone(),
-            source,
-        };
+        let unusable = |source| StoreError::File { path: path.clone(), source };
         if faults.unopenable.load(Ordering::SeqCst) {
             return Err(unusable(io::Error::from_raw_os_error(libc::EIO)));
         }
@@ -96,9 +88,6 @@ pub(crate) fn store(path: PathBuf, faults: Arc<Faults>) -> Result<Store, StoreEr
         // No cache to speak of, so that reads meet the file.
         Ok(Database::builder()
             .set_cache_size(4096)
-            .create_with_backend(Failing {
-                inner,
-                faults: faults.clone(),
-            })?)
+            .create_with_backend(Failing { inner, faults: faults.clone() })?)
     }))
 }

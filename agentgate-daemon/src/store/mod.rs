@@ -83,10 +83,7 @@ impl Store {
     }
 
     pub(crate) fn open_by(opener: Opener) -> Result<Self, StoreError> {
-        let store = Self {
-            database: RwLock::new(Some(opener()?)),
-            opener,
-        };
+        let store = Self { database: RwLock::new(Some(opener()?)), opener };
         store.settle(None, &interrupted())?;
         Ok(store)
     }
@@ -97,10 +94,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read or the record is of an unknown format.
     pub fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
         let table = self.read()?.open_table(tables::RECORDS)?;
-        table
-            .get(id.0)?
-            .map(|value| record::decode(id, value.value()))
-            .transpose()
+        table.get(id.0)?.map(|value| record::decode(id, value.value())).transpose()
     }
 
     /// The captured bytes of one side of an exchange, as they were on the wire. `None` where nothing
@@ -110,9 +104,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn body(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
         let table = self.read()?.open_table(tables::BODIES)?;
-        Ok(table
-            .get((id.0, side.key()))?
-            .map(|value| Bytes::copy_from_slice(value.value())))
+        Ok(table.get((id.0, side.key()))?.map(|value| Bytes::copy_from_slice(value.value())))
     }
 
     /// The id that the next record gets.
@@ -146,10 +138,7 @@ impl Store {
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let unusable = |source| StoreError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let unusable = |source| StoreError::File { path: path.to_owned(), source };
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -160,13 +149,10 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         .map_err(unusable)?;
     let mode = file.metadata().map_err(unusable)?.permissions().mode();
     if mode & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600))
-            .map_err(unusable)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
     }
     match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
-        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy {
-            path: path.to_owned(),
-        }),
+        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy { path: path.to_owned() }),
         opened => Ok(opened?),
     }
 }

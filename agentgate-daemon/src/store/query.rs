@@ -85,11 +85,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern
-        .get(p..)
-        .unwrap_or_default()
-        .iter()
-        .all(|byte| *byte == b'*')
+    pattern.get(p..).unwrap_or_default().iter().all(|byte| *byte == b'*')
 }
 
 /// What to look for; every filter that is given must match.
@@ -128,11 +124,7 @@ impl Store {
     /// [`StoreError`] where the file or a record cannot be read.
     pub fn query(&self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.read()?;
-        let text = query
-            .text
-            .as_ref()
-            .map(|text| text.to_ascii_lowercase())
-            .filter(|text| !text.is_empty());
+        let text = query.text.as_ref().map(|text| text.to_ascii_lowercase()).filter(|text| !text.is_empty());
         let mut search = Search {
             records: transaction.open_table(RECORDS)?,
             blocks: transaction.open_table(BLOCKS)?,
@@ -169,10 +161,7 @@ fn matching_hosts(
     // The empty string is no host, so the first step starts before every row.
     let mut at = String::new();
     for _ in 0..HOSTS_SEEN {
-        let after = (
-            std::ops::Bound::Excluded((at.as_str(), u64::MAX)),
-            std::ops::Bound::Unbounded,
-        );
+        let after = (std::ops::Bound::Excluded((at.as_str(), u64::MAX)), std::ops::Bound::Unbounded);
         let Some(row) = index.range::<(&str, u64)>(after)?.next() else {
             return Ok(Some(found));
         };
@@ -262,10 +251,7 @@ impl Search<'_> {
                 }
             };
             let step = if worth {
-                let value = self
-                    .records
-                    .get(id)?
-                    .ok_or(StoreError::Missing { id: RecordId(id) })?;
+                let value = self.records.get(id)?.ok_or(StoreError::Missing { id: RecordId(id) })?;
                 self.look_at(RecordId(id), value.value())?
             } else {
                 self.spend(id)
@@ -282,9 +268,7 @@ impl Search<'_> {
         query.since.is_none_or(|since| block.latest >= since)
             && query.until.is_none_or(|until| block.earliest < until)
             && query.kind.is_none_or(|kind| block.present & kind_bit(kind) != 0)
-            && query
-                .verdict
-                .is_none_or(|action| block.present & action_bit(action) != 0)
+            && query.verdict.is_none_or(|action| block.present & action_bit(action) != 0)
     }
 
     fn look_at(&mut self, id: RecordId, value: &[u8]) -> Result<Step, StoreError> {
@@ -310,9 +294,7 @@ impl Search<'_> {
 
     fn matches(&self, record: &Record) -> bool {
         let query = self.query;
-        query
-            .verdict
-            .is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
+        query.verdict.is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
             && query.kind.is_none_or(|kind| record.kind == kind)
             && query.since.is_none_or(|since| record.started >= since)
             && query.until.is_none_or(|until| record.started < until)

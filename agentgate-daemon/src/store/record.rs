@@ -10,10 +10,8 @@ const FORMAT_JSON: u8 = 1;
 
 pub(super) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![FORMAT_JSON];
-    serde_json::to_writer(&mut bytes, record).map_err(|source| StoreError::Unwritable {
-        id: record.id,
-        source,
-    })?;
+    serde_json::to_writer(&mut bytes, record)
+        .map_err(|source| StoreError::Unwritable { id: record.id, source })?;
     Ok(bytes)
 }
 
@@ -48,15 +46,8 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn of(record: &Record) -> Self {
-        let action = record
-            .verdict
-            .as_ref()
-            .map_or(0, |verdict| action_bit(verdict.action));
-        Self {
-            earliest: record.started,
-            latest: record.started,
-            present: kind_bit(record.kind) | action,
-        }
+        let action = record.verdict.as_ref().map_or(0, |verdict| action_bit(verdict.action));
+        Self { earliest: record.started, latest: record.started, present: kind_bit(record.kind) | action }
     }
 
     pub(super) fn union(self, other: Self) -> Self {
@@ -68,11 +59,7 @@ impl Summary {
     }
 
     pub(super) fn from_row((earliest, latest, present): (i64, i64, u32)) -> Self {
-        Self {
-            earliest: Timestamp(earliest),
-            latest: Timestamp(latest),
-            present,
-        }
+        Self { earliest: Timestamp(earliest), latest: Timestamp(latest), present }
     }
 
     pub(super) fn to_row(self) -> (i64, i64, u32) {

@@ -20,19 +20,12 @@ fn record(id: u64) -> Record {
 }
 
 fn to(mut record: Record, host: &str) -> Record {
-    record.authority = Some(Authority {
-        host: Host::parse(host).unwrap(),
-        port: 443,
-    });
+    record.authority = Some(Authority { host: Host::parse(host).unwrap(), port: 443 });
     record
 }
 
 fn judged(mut record: Record, action: Action) -> Record {
-    record.verdict = Some(Verdict {
-        action,
-        rule: "mode:enforce".into(),
-        reason: "because".into(),
-    });
+    record.verdict = Some(Verdict { action, rule: "mode:enforce".into(), reason: "because".into() });
     record
 }
 
@@ -75,24 +68,14 @@ fn ids(page: &Page) -> Vec<u64> {
 #[test]
 fn keeps_records_and_bodies() {
     let (_dir, path) = scratch();
-    let mut full = judged(
-        by(to(done(record(1)), "api.example.com"), "run-u1.service@9"),
-        Action::Allow,
-    );
+    let mut full = judged(by(to(done(record(1)), "api.example.com"), "run-u1.service@9"), Action::Allow);
     full.request = Some(RequestHead {
         method: "POST".into(),
         target: "/v1/messages".into(),
-        body: Captured {
-            total: 9,
-            truncated: true,
-            bytes: Bytes::from_static(b"\0\xffbody"),
-        },
+        body: Captured { total: 9, truncated: true, bytes: Bytes::from_static(b"\0\xffbody") },
         ..RequestHead::default()
     });
-    full.response = Some(ResponseHead {
-        status: 200,
-        ..ResponseHead::default()
-    });
+    full.response = Some(ResponseHead { status: 200, ..ResponseHead::default() });
     {
         let store = Store::open(&path).unwrap();
         assert_eq!(store.next_id().unwrap(), RecordId(1));
@@ -106,10 +89,7 @@ fn keeps_records_and_bodies() {
     expect.request.as_mut().unwrap().body.bytes = Bytes::new();
     assert_eq!(store.get(RecordId(1)).unwrap(), Some(expect));
     assert_eq!(store.get(RecordId(2)).unwrap(), None);
-    assert_eq!(
-        store.body(RecordId(1), Side::Request).unwrap().unwrap(),
-        &b"\0\xffbody"[..]
-    );
+    assert_eq!(store.body(RecordId(1), Side::Request).unwrap().unwrap(), &b"\0\xffbody"[..]);
     assert_eq!(store.body(RecordId(1), Side::Response).unwrap(), None);
 }
 
@@ -131,11 +111,8 @@ fn file_is_private_and_exclusive() {
 fn refuses_what_it_cannot_open() {
     let (dir, path) = scratch();
     // sysfs takes no files, not even root's: what a read-only file system answers.
-    for bad in [
-        "/sys/kernel/audit.redb".into(),
-        dir.path().to_owned(),
-        dir.path().join("absent/audit.redb"),
-    ] {
+    for bad in ["/sys/kernel/audit.redb".into(), dir.path().to_owned(), dir.path().join("absent/audit.redb")]
+    {
         let error = Store::open(&bad).unwrap_err();
         assert!(matches!(error, StoreError::File { .. }), "{bad:?}: {error}");
         assert!(error.to_string().contains(bad.to_str().unwrap()), "{error}");
@@ -143,11 +120,7 @@ fn refuses_what_it_cannot_open() {
     fs::write(&path, vec![7_u8; 9000]).unwrap();
     let error = Store::open(&path).unwrap_err();
     assert_eq!(error.code(), "store_io", "{error}");
-    assert_eq!(
-        fs::read(&path).unwrap(),
-        vec![7_u8; 9000],
-        "a file that is no log is left alone"
-    );
+    assert_eq!(fs::read(&path).unwrap(), vec![7_u8; 9000], "a file that is no log is left alone");
 }
 
 #[test]
@@ -159,43 +132,22 @@ fn refuses_a_later_schema_and_a_later_format() {
     }
     let raw = Database::open(&path).unwrap();
     let txn = raw.begin_write().unwrap();
-    txn.open_table(tables::RECORDS)
-        .unwrap()
-        .insert(2, [9_u8, 1, 2].as_slice())
-        .unwrap();
+    txn.open_table(tables::RECORDS).unwrap().insert(2, [9_u8, 1, 2].as_slice()).unwrap();
     txn.commit().unwrap();
     drop(raw);
     {
         let store = Store::open(&path).unwrap();
-        assert!(
-            store.get(RecordId(1)).unwrap().is_some(),
-            "format 1 reads beside format 9"
-        );
+        assert!(store.get(RecordId(1)).unwrap().is_some(), "format 1 reads beside format 9");
         let error = store.get(RecordId(2)).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                StoreError::UnknownFormat {
-                    id: RecordId(2),
-                    format: 9
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::UnknownFormat { id: RecordId(2), format: 9 }), "{error}");
     }
     let raw = Database::open(&path).unwrap();
     let txn = raw.begin_write().unwrap();
-    txn.open_table(tables::META)
-        .unwrap()
-        .insert(tables::SCHEMA, 2)
-        .unwrap();
+    txn.open_table(tables::META).unwrap().insert(tables::SCHEMA, 2).unwrap();
     txn.commit().unwrap();
     drop(raw);
     let error = Store::open(&path).unwrap_err();
-    assert!(
-        matches!(error, StoreError::Newer { found: 2, known: 1 }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Newer { found: 2, known: 1 }), "{error}");
 }
 
 #[test]
@@ -204,9 +156,7 @@ fn ends_what_was_left_open() {
     {
         let store = Store::open(&path).unwrap();
         let (one, two, three) = (to(record(1), "a.example"), record(2), to(record(3), "c.example"));
-        store
-            .apply(&[Write::Open(&one), Write::Open(&two), Write::Open(&three)])
-            .unwrap();
+        store.apply(&[Write::Open(&one), Write::Open(&two), Write::Open(&three)]).unwrap();
         put(&store, &[done(two)]);
     }
     for _ in 0..2 {
@@ -216,23 +166,11 @@ fn ends_what_was_left_open() {
             assert_eq!(record.state, State::Failed);
             assert!(record.finished.is_some());
             let failure = record.failure.unwrap();
-            assert_eq!(
-                (failure.blame.as_str(), failure.code.as_str()),
-                ("gate", "interrupted")
-            );
+            assert_eq!((failure.blame.as_str(), failure.code.as_str()), ("gate", "interrupted"));
         }
         assert_eq!(store.get(RecordId(2)).unwrap().unwrap().state, State::Done);
         assert_eq!(store.next_id().unwrap(), RecordId(4));
-        assert_eq!(
-            store
-                .read()
-                .unwrap()
-                .open_table(tables::OPEN)
-                .unwrap()
-                .len()
-                .unwrap(),
-            0
-        );
+        assert_eq!(store.read().unwrap().open_table(tables::OPEN).unwrap().len().unwrap(), 0);
     }
 }
 
@@ -257,28 +195,13 @@ fn index_follows_the_host() {
     let begun = flow(record(1));
     store.apply(&[Write::Open(&begun)]).unwrap();
     let found = |host: &str| {
-        ids(&store
-            .query(&Query {
-                host: Some(host.into()),
-                limit: 9,
-                ..Query::default()
-            })
-            .unwrap())
+        ids(&store.query(&Query { host: Some(host.into()), limit: 9, ..Query::default() }).unwrap())
     };
     assert_eq!(found("203.0.113.7"), [1]);
     put(&store, &[to(done(begun), "api.example.com")]);
     assert_eq!(found("203.0.113.7"), [0_u64; 0]);
     assert_eq!(found("API.example"), [1]);
-    assert_eq!(
-        store
-            .read()
-            .unwrap()
-            .open_table(tables::HOSTS)
-            .unwrap()
-            .len()
-            .unwrap(),
-        1
-    );
+    assert_eq!(store.read().unwrap().open_table(tables::HOSTS).unwrap().len().unwrap(), 1);
 }
 
 #[test]
@@ -299,11 +222,7 @@ fn host_patterns() {
         ("*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", false),
     ];
     for (pattern, host, expect) in rows {
-        assert_eq!(
-            HostPattern::new(pattern).matches(host),
-            expect,
-            "{pattern} on {host}"
-        );
+        assert_eq!(HostPattern::new(pattern).matches(host), expect, "{pattern} on {host}");
     }
     assert!(!HostPattern::new(&"*".repeat(513)).matches("a"));
 }
@@ -317,10 +236,7 @@ fn sample() -> Vec<Record> {
             let session = if id <= 6 { "one@1" } else { "two@2" };
             let mut record = by(judged(to(done(record(id)), host), action), session);
             record.kind = if id % 5 == 0 { Kind::Flow } else { Kind::Exchange };
-            record.request = Some(RequestHead {
-                target: format!("/v1/Item/{id}"),
-                ..RequestHead::default()
-            });
+            record.request = Some(RequestHead { target: format!("/v1/Item/{id}"), ..RequestHead::default() });
             record
         })
         .collect()
@@ -331,132 +247,34 @@ fn filters() {
     let (_dir, path) = scratch();
     let store = Store::open(&path).unwrap();
     put(&store, &sample());
-    let all = Query {
-        limit: 100,
-        ..Query::default()
-    };
+    let all = Query { limit: 100, ..Query::default() };
     let rows: Vec<(&str, Query, Vec<u64>)> = vec![
         ("all", all.clone(), (1..=12).rev().collect()),
-        (
-            "host",
-            Query {
-                host: Some("a.example".into()),
-                ..all.clone()
-            },
-            vec![12, 9, 6, 3],
-        ),
-        (
-            "hosts",
-            Query {
-                host: Some("*.example".into()),
-                ..all.clone()
-            },
-            vec![12, 10, 9, 7, 6, 4, 3, 1],
-        ),
-        (
-            "no host",
-            Query {
-                host: Some("nowhere".into()),
-                ..all.clone()
-            },
-            vec![],
-        ),
-        (
-            "verdict",
-            Query {
-                verdict: Some(Action::Deny),
-                ..all.clone()
-            },
-            vec![9, 5, 1],
-        ),
-        (
-            "kind",
-            Query {
-                kind: Some(Kind::Flow),
-                ..all.clone()
-            },
-            vec![10, 5],
-        ),
-        (
-            "absent kind",
-            Query {
-                kind: Some(Kind::Kernel),
-                ..all.clone()
-            },
-            vec![],
-        ),
+        ("host", Query { host: Some("a.example".into()), ..all.clone() }, vec![12, 9, 6, 3]),
+        ("hosts", Query { host: Some("*.example".into()), ..all.clone() }, vec![12, 10, 9, 7, 6, 4, 3, 1]),
+        ("no host", Query { host: Some("nowhere".into()), ..all.clone() }, vec![]),
+        ("verdict", Query { verdict: Some(Action::Deny), ..all.clone() }, vec![9, 5, 1]),
+        ("kind", Query { kind: Some(Kind::Flow), ..all.clone() }, vec![10, 5]),
+        ("absent kind", Query { kind: Some(Kind::Kernel), ..all.clone() }, vec![]),
         (
             "session",
-            Query {
-                session: Some(SessionId("one@1".into())),
-                ..all.clone()
-            },
+            Query { session: Some(SessionId("one@1".into())), ..all.clone() },
             (1..=6).rev().collect(),
         ),
-        (
-            "since",
-            Query {
-                since: Some(Timestamp(11_000_000)),
-                ..all.clone()
-            },
-            vec![12, 11],
-        ),
-        (
-            "until",
-            Query {
-                until: Some(Timestamp(3_000_000)),
-                ..all.clone()
-            },
-            vec![2, 1],
-        ),
-        (
-            "text target",
-            Query {
-                text: Some("ITEM/1".into()),
-                ..all.clone()
-            },
-            vec![12, 11, 10, 1],
-        ),
-        (
-            "text host",
-            Query {
-                text: Some("c.TEST".into()),
-                ..all.clone()
-            },
-            vec![11, 8, 5, 2],
-        ),
-        (
-            "before",
-            Query {
-                before: Some(RecordId(3)),
-                ..all.clone()
-            },
-            vec![2, 1],
-        ),
-        (
-            "before all",
-            Query {
-                before: Some(RecordId(0)),
-                ..all.clone()
-            },
-            vec![],
-        ),
+        ("since", Query { since: Some(Timestamp(11_000_000)), ..all.clone() }, vec![12, 11]),
+        ("until", Query { until: Some(Timestamp(3_000_000)), ..all.clone() }, vec![2, 1]),
+        ("text target", Query { text: Some("ITEM/1".into()), ..all.clone() }, vec![12, 11, 10, 1]),
+        ("text host", Query { text: Some("c.TEST".into()), ..all.clone() }, vec![11, 8, 5, 2]),
+        ("before", Query { before: Some(RecordId(3)), ..all.clone() }, vec![2, 1]),
+        ("before all", Query { before: Some(RecordId(0)), ..all.clone() }, vec![]),
         (
             "before all, host",
-            Query {
-                before: Some(RecordId(0)),
-                host: Some("a".into()),
-                ..all.clone()
-            },
+            Query { before: Some(RecordId(0)), host: Some("a".into()), ..all.clone() },
             vec![],
         ),
         (
             "host and verdict",
-            Query {
-                host: Some("a.example".into()),
-                verdict: Some(Action::Deny),
-                ..all.clone()
-            },
+            Query { host: Some("a.example".into()), verdict: Some(Action::Deny), ..all.clone() },
             vec![9],
         ),
     ];
@@ -477,10 +295,7 @@ fn paged(store: &Store, query: &Query) -> (Vec<u64>, usize) {
         pages += 1;
         match page.next {
             Some(next) => {
-                assert!(
-                    query.before.is_none_or(|before| next < before),
-                    "the cursor moves"
-                );
+                assert!(query.before.is_none_or(|before| next < before), "the cursor moves");
                 query.before = Some(next);
             }
             None => return (seen, pages),
@@ -495,17 +310,8 @@ fn pages_join_without_gap_or_repeat() {
     put(&store, &sample());
     for limit in [0, 1, 2, 3, 5, 12, 13] {
         for host in [None, Some("a.example"), Some("example"), Some("*")] {
-            let query = Query {
-                host: host.map(HostPattern::new),
-                limit,
-                ..Query::default()
-            };
-            let expect = ids(&store
-                .query(&Query {
-                    limit: 100,
-                    ..query.clone()
-                })
-                .unwrap());
+            let query = Query { host: host.map(HostPattern::new), limit, ..Query::default() };
+            let expect = ids(&store.query(&Query { limit: 100, ..query.clone() }).unwrap());
             assert_eq!(paged(&store, &query).0, expect, "{limit} {host:?}");
         }
     }
@@ -523,68 +329,25 @@ fn large_logs_are_searched_in_bounded_steps() {
                 _ => format!("h{}.test", id % 100),
             };
             let record = to(done(record(id)), &host);
-            if id == 7 {
-                judged(record, Action::Deny)
-            } else {
-                record
-            }
+            if id == 7 { judged(record, Action::Deny) } else { record }
         })
         .collect();
     put(&store, &records);
-    let query = Query {
-        limit: 10,
-        ..Query::default()
-    };
+    let query = Query { limit: 10, ..Query::default() };
 
     // By host: straight to the rows, one call.
-    let rare = Query {
-        host: Some("rare".into()),
-        ..query.clone()
-    };
+    let rare = Query { host: Some("rare".into()), ..query.clone() };
     assert_eq!(paged(&store, &rare), (vec![20_000, 5], 1));
     // Blocks without such a verdict, or of another time, are passed over.
-    assert_eq!(
-        paged(
-            &store,
-            &Query {
-                verdict: Some(Action::Deny),
-                ..query.clone()
-            }
-        ),
-        (vec![7], 1)
-    );
-    let early = Query {
-        until: Some(Timestamp(3_000_000)),
-        ..query.clone()
-    };
+    assert_eq!(paged(&store, &Query { verdict: Some(Action::Deny), ..query.clone() }), (vec![7], 1));
+    let early = Query { until: Some(Timestamp(3_000_000)), ..query.clone() };
     assert_eq!(paged(&store, &early), (vec![2, 1], 1));
     // Nothing helps here: each call stops at the cap and says where.
-    let page = store
-        .query(&Query {
-            text: Some("rare".into()),
-            ..query.clone()
-        })
-        .unwrap();
-    assert_eq!(
-        (ids(&page), page.next),
-        (vec![], Some(RecordId(count - SCAN_CAP as u64 + 1)))
-    );
-    assert_eq!(
-        paged(
-            &store,
-            &Query {
-                text: Some("rare".into()),
-                ..query.clone()
-            }
-        ),
-        (vec![20_000, 5], 3)
-    );
+    let page = store.query(&Query { text: Some("rare".into()), ..query.clone() }).unwrap();
+    assert_eq!((ids(&page), page.next), (vec![], Some(RecordId(count - SCAN_CAP as u64 + 1))));
+    assert_eq!(paged(&store, &Query { text: Some("rare".into()), ..query.clone() }), (vec![20_000, 5], 3));
     // More hosts match than are merged: the records are walked, with the same answer.
-    let many = Query {
-        host: Some("*.test".into()),
-        limit: LIMIT_CAP,
-        ..Query::default()
-    };
+    let many = Query { host: Some("*.test".into()), limit: LIMIT_CAP, ..Query::default() };
     assert_eq!(paged(&store, &many).0.len() as u64, count - 2);
 }
 
@@ -600,10 +363,7 @@ fn an_io_error_needs_recovery_and_loses_nothing() {
 
         let begun = record(2);
         store.apply(&[Write::Open(&begun)]).unwrap_err();
-        assert!(
-            store.apply(&[Write::Open(&begun)]).unwrap_err().needs_reopening(),
-            "{name}"
-        );
+        assert!(store.apply(&[Write::Open(&begun)]).unwrap_err().needs_reopening(), "{name}");
         if trip == 0 {
             assert_eq!(store.recover(&[RecordId(2)]).unwrap_err().code(), "store_io");
         }

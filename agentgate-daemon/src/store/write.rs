@@ -85,10 +85,7 @@ impl Store {
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let database = self
-            .database
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let database = self.database.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The module's header says why two phases.
         let mut transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
@@ -106,10 +103,7 @@ fn check_schema(transaction: &WriteTransaction) -> Result<(), StoreError> {
             meta.insert(SCHEMA, SCHEMA_VERSION)?;
             Ok(())
         }
-        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer {
-            found,
-            known: SCHEMA_VERSION,
-        }),
+        Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
         Some(_) => Ok(()),
     }
 }
@@ -145,8 +139,7 @@ impl<'t> Batch<'t> {
 
     fn put_open(&mut self, record: &Record) -> Result<(), StoreError> {
         let host = record::host(record);
-        self.open
-            .insert(record.id.0, host.as_deref().unwrap_or_default())?;
+        self.open.insert(record.id.0, host.as_deref().unwrap_or_default())?;
         self.put(record, host.as_deref())
     }
 
@@ -177,10 +170,7 @@ impl<'t> Batch<'t> {
             self.hosts.insert((host, id), ())?;
         }
         let summary = Summary::of(record);
-        self.summaries
-            .entry(id / BLOCK)
-            .and_modify(|all| *all = all.union(summary))
-            .or_insert(summary);
+        self.summaries.entry(id / BLOCK).and_modify(|all| *all = all.union(summary)).or_insert(summary);
         self.last_id = self.last_id.max(id);
         Ok(())
     }

@@ -36,9 +36,7 @@ impl AgentTlsError {
         let Self::Handshake(error) = self else {
             return false;
         };
-        let alert = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let alert = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         matches!(
             alert,
             Some(rustls::Error::AlertReceived(
@@ -68,9 +66,7 @@ pub struct AgentTls {
 
 impl fmt::Debug for AgentTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentTls")
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+        f.debug_struct("AgentTls").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 
@@ -89,11 +85,7 @@ impl AgentTls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Settled(key)));
         base.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Self {
-            leaves,
-            base,
-            deadline,
-        })
+        Ok(Self { leaves, base, deadline })
     }
 
     /// Completes the handshake as `host`. HTTP/2 and HTTP/1.1 are offered to an agent that offers

@@ -58,10 +58,7 @@ impl Ca {
     pub fn load_or_create(cert: &Path, key: &Path) -> Result<Self, CaError> {
         match (cert.exists(), key.exists()) {
             (true, true) => Self::load(cert, key),
-            (true, false) => Err(CaError::KeyMissing {
-                cert: cert.to_owned(),
-                key: key.to_owned(),
-            }),
+            (true, false) => Err(CaError::KeyMissing { cert: cert.to_owned(), key: key.to_owned() }),
             // A key alone is what a crash between the two writes leaves; nobody trusts it yet.
             (false, _) => Self::create(cert, key),
         }
@@ -74,10 +71,7 @@ impl Ca {
         };
         let mode = fs::metadata(key).map_err(file(key))?.mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(CaError::KeyReadable {
-                key: key.to_owned(),
-                mode,
-            });
+            return Err(CaError::KeyReadable { key: key.to_owned(), mode });
         }
         let key_pem = fs::read_to_string(key).map_err(file(key))?;
         let pem = fs::read_to_string(cert).map_err(file(cert))?;
@@ -91,19 +85,14 @@ impl Ca {
         // The public key stands in the certificate as it is in the SubjectPublicKeyInfo.
         let public = key_pair.public_key_raw().to_vec();
         if !der.windows(public.len()).any(|window| window == public) {
-            return Err(CaError::Mismatch {
-                path: cert.to_owned(),
-            });
+            return Err(CaError::Mismatch { path: cert.to_owned() });
         }
         let issuer = Issuer::from_ca_cert_der(&der, key_pair).map_err(bad(cert))?;
         Ok(Self { issuer, pem, der })
     }
 
     fn create(cert: &Path, key: &Path) -> Result<Self, CaError> {
-        let bad = |source| CaError::Certificate {
-            path: cert.to_owned(),
-            source,
-        };
+        let bad = |source| CaError::Certificate { path: cert.to_owned(), source };
         let key_pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(bad)?;
         let params = ca_params(&key_pair);
         let certificate = params.self_signed(&key_pair).map_err(bad)?;
@@ -111,11 +100,7 @@ impl Ca {
         write_new(cert, certificate.pem().as_bytes(), 0o644)?;
         tracing::info!(cert = %cert.display(), "made a certificate authority");
         let (pem, der) = (certificate.pem(), certificate.der().clone());
-        Ok(Self {
-            issuer: Issuer::new(params, key_pair),
-            pem,
-            der,
-        })
+        Ok(Self { issuer: Issuer::new(params, key_pair), pem, der })
     }
 
     /// The certificate, PEM.
@@ -139,13 +124,7 @@ fn ca_params(key: &KeyPair) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     // A part of the key in the name keeps two authorities apart in a trust store.
-    let id: String = key
-        .public_key_raw()
-        .iter()
-        .rev()
-        .take(4)
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let id: String = key.public_key_raw().iter().rev().take(4).map(|b| format!("{b:02x}")).collect();
     name.push(DnType::OrganizationName, "agentgate");
     name.push(DnType::CommonName, format!("agentgate CA {id}"));
     params.distinguished_name = name;
@@ -168,25 +147,16 @@ pub(super) fn set_validity(params: &mut CertificateParams, before: i64, after: i
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CaError> {
-    let fail = |source| CaError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let fail = |source| CaError::File { path: path.to_owned(), source };
     let temporary = path.with_extension("new");
     match fs::remove_file(&temporary) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(fail(error)),
     }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .map_err(fail)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(fail)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     fs::rename(&temporary, path).map_err(fail)
 }
 
@@ -212,24 +182,10 @@ mod tests {
         let (cert, key) = (dir.path().join("ca.crt"), dir.path().join("ca.key"));
         Ca::load_or_create(&cert, &key).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            Ca::load_or_create(&cert, &key),
-            Err(CaError::KeyReadable { mode: 0o640, .. })
-        ));
+        assert!(matches!(Ca::load_or_create(&cert, &key), Err(CaError::KeyReadable { mode: 0o640, .. })));
         fs::remove_file(&key).unwrap();
-        assert!(matches!(
-            Ca::load_or_create(&cert, &key),
-            Err(CaError::KeyMissing { .. })
-        ));
-        write_new(
-            &key,
-            KeyPair::generate().unwrap().serialize_pem().as_bytes(),
-            0o600,
-        )
-        .unwrap();
-        assert!(matches!(
-            Ca::load_or_create(&cert, &key),
-            Err(CaError::Mismatch { .. })
-        ));
+        assert!(matches!(Ca::load_or_create(&cert, &key), Err(CaError::KeyMissing { .. })));
+        write_new(&key, KeyPair::generate().unwrap().serialize_pem().as_bytes(), 0o600).unwrap();
+        assert!(matches!(Ca::load_or_create(&cert, &key), Err(CaError::Mismatch { .. })));
     }
 }

@@ -58,12 +58,7 @@ impl Leaves {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signer = any_ecdsa_type(&der).map_err(|_| rcgen::Error::KeyGenerationUnavailable)?;
-        Ok(Self {
-            ca,
-            key,
-            signer,
-            cache: Mutex::default(),
-        })
+        Ok(Self { ca, key, signer, cache: Mutex::default() })
     }
 
     /// The authority behind the leaves.
@@ -86,10 +81,7 @@ impl Leaves {
                 return Ok(leaf.clone());
             }
         }
-        let leaf = Arc::new(self.mint(host).map_err(|source| MintError {
-            host: host.clone(),
-            source,
-        })?);
+        let leaf = Arc::new(self.mint(host).map_err(|source| MintError { host: host.clone(), source })?);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.by_host.insert(host.clone(), (now, leaf.clone())).is_none() {
             cache.order.push_back(host.clone());
@@ -110,20 +102,14 @@ impl Leaves {
         }];
         let mut name = DistinguishedName::new();
         // RFC 5280: a common name has at most 64 characters; the alternative name is what counts.
-        name.push(
-            DnType::CommonName,
-            host.as_str().chars().take(64).collect::<String>(),
-        );
+        name.push(DnType::CommonName, host.as_str().chars().take(64).collect::<String>());
         params.distinguished_name = name;
         params.use_authority_key_identifier_extension = true; // OpenSSL's strict mode wants it
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         set_validity(&mut params, 1, VALID_DAYS);
         let certificate = params.signed_by(&self.key, self.ca.issuer())?;
-        Ok(CertifiedKey::new(
-            vec![certificate.der().clone()],
-            self.signer.clone(),
-        ))
+        Ok(CertifiedKey::new(vec![certificate.der().clone()], self.signer.clone()))
     }
 }
 
@@ -148,12 +134,7 @@ mod tests {
         )
         .build()
         .unwrap();
-        for host in [
-            "api.example.com",
-            "203.0.113.7",
-            "2001:db8::1",
-            "xn--bcher-kva.example",
-        ] {
+        for host in ["api.example.com", "203.0.113.7", "2001:db8::1", "xn--bcher-kva.example"] {
             let leaf = leaves.leaf(&Host::parse(host).unwrap()).unwrap();
             let name = rustls_pki_types::ServerName::try_from(host).unwrap();
             rustls::client::danger::ServerCertVerifier::verify_server_cert(
@@ -175,9 +156,7 @@ mod tests {
         let leaf = leaves.leaf(&first).unwrap();
         assert!(Arc::ptr_eq(&leaf, &leaves.leaf(&first).unwrap()));
         for n in 1..=CAPACITY {
-            leaves
-                .leaf(&Host::parse(&format!("h{n}.example")).unwrap())
-                .unwrap();
+            leaves.leaf(&Host::parse(&format!("h{n}.example")).unwrap()).unwrap();
         }
         let cache = leaves.cache.lock().unwrap();
         assert_eq!(cache.by_host.len(), CAPACITY);

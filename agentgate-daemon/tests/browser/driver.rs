@@ -57,13 +57,7 @@ impl Browser {
         let port = port.await.expect("chromedriver does not start");
         // Read on, so that its output never blocks it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let mut browser = Self {
-            port,
-            session: String::new(),
-            driver,
-            group,
-            _profile: profile,
-        };
+        let mut browser = Self { port, session: String::new(), driver, group, _profile: profile };
         let args = [
             "--headless",
             "--no-sandbox",
@@ -82,13 +76,8 @@ impl Browser {
             "timeouts": { "script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis() },
             "unhandledPromptBehavior": "ignore",
         });
-        let session = browser
-            .call(
-                "POST",
-                "/session",
-                json!({ "capabilities": { "alwaysMatch": wanted } }),
-            )
-            .await;
+        let session =
+            browser.call("POST", "/session", json!({ "capabilities": { "alwaysMatch": wanted } })).await;
         browser.session = session["sessionId"].as_str().unwrap().to_owned();
         browser
     }
@@ -100,12 +89,8 @@ impl Browser {
 
     /// The value of a JavaScript expression.
     pub(crate) async fn get(&self, expression: &str) -> Value {
-        self.ask(
-            "POST",
-            "/execute/sync",
-            json!({ "script": format!("return {expression};"), "args": [] }),
-        )
-        .await
+        self.ask("POST", "/execute/sync", json!({ "script": format!("return {expression};"), "args": [] }))
+            .await
     }
 
     /// Waits until a JavaScript expression is true, over navigations too.
@@ -123,62 +108,35 @@ impl Browser {
             let body = json!({ "script": script, "args": [] });
             let target = format!("/session/{}/execute/async", self.session);
             // A navigation ends the script with an error or `false`; the next page is asked again.
-            if self
-                .send("POST", &target, &body)
-                .await
-                .is_ok_and(|value| value == true)
-            {
+            if self.send("POST", &target, &body).await.is_ok_and(|value| value == true) {
                 return;
             }
         }
         let page = self.get("location.href + '\\n' + document.body.innerText").await;
-        panic!(
-            "it did not become true: {expression}\n{}",
-            page.as_str().unwrap_or_default()
-        );
+        panic!("it did not become true: {expression}\n{}", page.as_str().unwrap_or_default());
     }
 
     pub(crate) async fn click(&self, selector: &str) {
         let element = self.element(selector).await;
-        self.ask("POST", &format!("/element/{element}/click"), json!({}))
-            .await;
+        self.ask("POST", &format!("/element/{element}/click"), json!({})).await;
     }
 
     pub(crate) async fn type_into(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
-        self.ask(
-            "POST",
-            &format!("/element/{element}/value"),
-            json!({ "text": text }),
-        )
-        .await;
+        self.ask("POST", &format!("/element/{element}/value"), json!({ "text": text })).await;
     }
 
     async fn element(&self, selector: &str) -> String {
-        let found = self
-            .ask(
-                "POST",
-                "/element",
-                json!({ "using": "css selector", "value": selector }),
-            )
-            .await;
+        let found = self.ask("POST", "/element", json!({ "using": "css selector", "value": selector })).await;
         // The key is fixed by the standard ("web element identifier").
-        found["element-6066-11e4-a52e-4f735466cecf"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        found["element-6066-11e4-a52e-4f735466cecf"].as_str().unwrap().to_owned()
     }
 
     /// What the browser wrote to its console as an error: refused by the content policy, or thrown.
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let log = self.ask("POST", "/se/log", json!({ "type": "browser" })).await;
         let severe = |entry: &&Value| entry["level"] == "SEVERE" || entry["source"] == "security";
-        log.as_array()
-            .unwrap()
-            .iter()
-            .filter(severe)
-            .map(ToString::to_string)
-            .collect()
+        log.as_array().unwrap().iter().filter(severe).map(ToString::to_string).collect()
     }
 
     /// Ends the browser as a person would.
@@ -189,8 +147,7 @@ impl Browser {
     }
 
     async fn ask(&self, method: &str, path: &str, body: Value) -> Value {
-        self.call(method, &format!("/session/{}{path}", self.session), body)
-            .await
+        self.call(method, &format!("/session/{}{path}", self.session), body).await
     }
 
     async fn call(&self, method: &str, target: &str, body: Value) -> Value {
@@ -201,11 +158,7 @@ impl Browser {
 
     /// One call; the error is WebDriver's.
     async fn send(&self, method: &str, target: &str, body: &Value) -> Result<Value, Value> {
-        let body = if method == "DELETE" {
-            String::new()
-        } else {
-            body.to_string()
-        };
+        let body = if method == "DELETE" { String::new() } else { body.to_string() };
         let request = format!(
             "{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -229,14 +182,9 @@ impl Browser {
             answer.read_exact(&mut body).await.unwrap();
             (status, body)
         };
-        let (head, body) = tokio::time::timeout(DEADLINE, exchange)
-            .await
-            .expect("chromedriver does not answer");
+        let (head, body) =
+            tokio::time::timeout(DEADLINE, exchange).await.expect("chromedriver does not answer");
         let value: Value = serde_json::from_slice::<Value>(&body).unwrap()["value"].take();
-        if head.starts_with("HTTP/1.1 200") {
-            Ok(value)
-        } else {
-            Err(value)
-        }
+        if head.starts_with("HTTP/1.1 200") { Ok(value) } else { Err(value) }
     }
 }

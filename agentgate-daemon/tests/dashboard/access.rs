@@ -23,11 +23,7 @@ fn assert_hardened(what: &str, answer: &Answer) {
     ];
     for (name, value) in expect {
         assert_eq!(answer.header(name), Some(value), "{what}: {name}");
-        assert_eq!(
-            answer.headers.iter().filter(|(n, _)| n == name).count(),
-            1,
-            "{what}: {name} once"
-        );
+        assert_eq!(answer.headers.iter().filter(|(n, _)| n == name).count(), 1, "{what}: {name} once");
     }
 }
 
@@ -63,11 +59,7 @@ async fn every_answer_is_hardened() {
         assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
         assert_hardened(&format!("{method} {target}"), &answer);
         if target.starts_with("/api/") {
-            assert_eq!(
-                answer.header("content-type"),
-                Some("application/json"),
-                "{target}"
-            );
+            assert_eq!(answer.header("content-type"), Some("application/json"), "{target}");
         }
     }
     let long = format!("/?text={}", "a".repeat(9000));
@@ -111,20 +103,13 @@ async fn a_session_is_opened_kept_and_ended() {
     assert_eq!(answer.status, 303, "an invented session");
     // By form.
     let form = format!("token={}", served.token);
-    let answer = served
-        .ask("POST", "/login", &[FORM, ("Sec-Fetch-Site", "cross-site")], &form)
-        .await;
+    let answer = served.ask("POST", "/login", &[FORM, ("Sec-Fetch-Site", "cross-site")], &form).await;
     assert_eq!(answer.status, 403, "from elsewhere");
     let answer = served.ask("POST", "/login", &[FORM], "token=wrong").await;
     assert_eq!(answer.status, 401);
     assert!(answer.body.contains("That is not the token.") && answer.header("set-cookie").is_none());
     let answer = served
-        .ask(
-            "POST",
-            "/login",
-            &[FORM, ("Origin", "null"), ("Sec-Fetch-Site", "same-origin")],
-            &form,
-        )
+        .ask("POST", "/login", &[FORM, ("Origin", "null"), ("Sec-Fetch-Site", "same-origin")], &form)
         .await;
     assert_eq!((answer.status, answer.header("location")), (303, Some("/")));
     let cookie = answer.header("set-cookie").unwrap();
@@ -138,19 +123,10 @@ async fn a_session_is_opened_kept_and_ended() {
     assert!(!page.body.contains(&served.token));
     // Out: only with the form's token.
     let csrf = page.csrf().to_owned();
-    let answer = served
-        .ask("POST", "/logout", &[FORM, ("Cookie", cookie)], "csrf=0")
-        .await;
+    let answer = served.ask("POST", "/logout", &[FORM, ("Cookie", cookie)], "csrf=0").await;
     assert_eq!(answer.status, 403);
     assert_eq!(served.get("/", &[("Cookie", cookie)]).await.status, 200);
-    let answer = served
-        .ask(
-            "POST",
-            "/logout",
-            &[FORM, ("Cookie", cookie)],
-            &format!("csrf={csrf}"),
-        )
-        .await;
+    let answer = served.ask("POST", "/logout", &[FORM, ("Cookie", cookie)], &format!("csrf={csrf}")).await;
     assert_eq!((answer.status, answer.header("location")), (303, Some("/login")));
     assert_eq!(served.get("/", &[("Cookie", cookie)]).await.status, 303);
     served.stop().await;
@@ -160,14 +136,10 @@ async fn a_session_is_opened_kept_and_ended() {
 async fn wrong_tokens_are_slowed_and_the_right_one_is_not() {
     let served = Served::start().await;
     for n in 0..10 {
-        let answer = served
-            .get("/api/status", &[("Authorization", "Bearer wrong")])
-            .await;
+        let answer = served.get("/api/status", &[("Authorization", "Bearer wrong")]).await;
         assert_eq!(answer.status, 401, "{n}");
     }
-    let answer = served
-        .get("/api/status", &[("Authorization", "Bearer wrong")])
-        .await;
+    let answer = served.get("/api/status", &[("Authorization", "Bearer wrong")]).await;
     assert_eq!(answer.status, 429);
     assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() <= 61);
     let answer = served.get("/login?token=wrong", &[]).await;
@@ -191,30 +163,10 @@ async fn changes_need_the_sessions_own_form() {
         ("no CSRF token", &[FORM, cookie], "list=allow&host=a.example", 422),
         ("an empty one", &[FORM, cookie], &change(""), 403),
         ("another session's", &[FORM, cookie], &change(&foreign), 403),
-        (
-            "from another site",
-            &[FORM, cookie, ("Sec-Fetch-Site", "cross-site")],
-            &good,
-            403,
-        ),
-        (
-            "from another port",
-            &[FORM, cookie, ("Origin", "http://127.0.0.1:1")],
-            &good,
-            403,
-        ),
-        (
-            "from a sandboxed page",
-            &[FORM, cookie, ("Origin", "null")],
-            &good,
-            403,
-        ),
-        (
-            "as JSON",
-            &[("Content-Type", "application/json"), cookie],
-            &good,
-            415,
-        ),
+        ("from another site", &[FORM, cookie, ("Sec-Fetch-Site", "cross-site")], &good, 403),
+        ("from another port", &[FORM, cookie, ("Origin", "http://127.0.0.1:1")], &good, 403),
+        ("from a sandboxed page", &[FORM, cookie, ("Origin", "null")], &good, 403),
+        ("as JSON", &[("Content-Type", "application/json"), cookie], &good, 415),
         (
             "the bearer token in its place",
             &[FORM, ("Authorization", &format!("Bearer {}", served.token))],
@@ -228,14 +180,9 @@ async fn changes_need_the_sessions_own_form() {
         assert_hardened(what, &answer);
     }
     let huge = format!("{good}&record=1{}", "0".repeat(9000));
-    assert_eq!(
-        served.ask("POST", "/host", &[FORM, cookie], &huge).await.status,
-        413
-    );
+    assert_eq!(served.ask("POST", "/host", &[FORM, cookie], &huge).await.status, 413);
     assert_eq!(served.list("allow"), "", "none of them changed anything");
-    let answer = served
-        .ask("POST", "/host", &[FORM, cookie, ("Origin", &own)], &good)
-        .await;
+    let answer = served.ask("POST", "/host", &[FORM, cookie, ("Origin", &own)], &good).await;
     assert_eq!(answer.status, 303, "{answer:?}");
     assert!(served.list("allow").contains("a.example"));
     served.stop().await;
@@ -247,9 +194,7 @@ async fn the_api_changes_by_bearer_only() {
     let cookie = served.login().await;
     let body = r#"{"list":"deny","host":"*.bad.example"}"#;
     let json = ("Content-Type", "application/json");
-    let answer = served
-        .ask("POST", "/api/host", &[json, ("Cookie", &cookie)], body)
-        .await;
+    let answer = served.ask("POST", "/api/host", &[json, ("Cookie", &cookie)], body).await;
     assert_eq!(answer.status, 401, "a session is not enough: {answer:?}");
     let bearer = format!("Bearer {}", served.token);
     let auth = ("Authorization", bearer.as_str());
@@ -267,10 +212,7 @@ async fn the_api_changes_by_bearer_only() {
     assert_eq!(served.list("deny"), "");
     for changed in [true, false] {
         let answer = served.ask("POST", "/api/host", &[json, auth], body).await;
-        assert_eq!(
-            (answer.status, answer.json()["changed"].as_bool()),
-            (200, Some(changed))
-        );
+        assert_eq!((answer.status, answer.json()["changed"].as_bool()), (200, Some(changed)));
     }
     assert!(served.list("deny").contains("*.bad.example"));
     let remove = r#"{"list":"deny","host":"*.bad.example","remove":true}"#;
@@ -287,9 +229,7 @@ async fn what_cannot_be_recorded_is_not_changed() {
     let csrf = served.get("/", &[("Cookie", &cookie)]).await.csrf().to_owned();
     let served = served.close_audit().await;
     let form = format!("csrf={csrf}&list=allow&host=a.example");
-    let answer = served
-        .ask("POST", "/host", &[FORM, ("Cookie", &cookie)], &form)
-        .await;
+    let answer = served.ask("POST", "/host", &[FORM, ("Cookie", &cookie)], &form).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.body.contains("cannot be recorded"));
     assert_eq!(served.list("allow"), "");

@@ -23,11 +23,7 @@ async fn an_empty_log_says_what_to_do() {
     let served = Served::start().await;
     let cookie = served.login().await;
     let page = served.get("/", &[("Cookie", &cookie)]).await;
-    assert!(
-        page.body.contains("agentctl run -- curl https://example.com/"),
-        "{}",
-        page.body
-    );
+    assert!(page.body.contains("agentctl run -- curl https://example.com/"), "{}", page.body);
     let page = served.get("/?host=x", &[("Cookie", &cookie)]).await;
     assert!(page.body.contains("Nothing matches"), "{}", page.body);
     served.stop().await;
@@ -39,22 +35,11 @@ async fn filters_choose() {
     let cookie = served.login().await;
     let now = Timestamp::now();
     let old = Timestamp(now.0 - 7_200_000_000);
-    let flow = served
-        .record(seed::flow(
-            old,
-            &seed::claude(),
-            "api.anthropic.com",
-            "203.0.113.10:443",
-        ))
-        .await;
+    let flow = served.record(seed::flow(old, &seed::claude(), "api.anthropic.com", "203.0.113.10:443")).await;
     let refused = served.record(seed::refused(now)).await;
     let kernel = served.record(seed::kernel(now)).await;
     let mut tunnel = seed::flow(now, &seed::curl(), "codeload.github.com", "203.0.113.12:443");
-    tunnel.verdict = Some(seed::verdict(
-        Action::Passthrough,
-        "passthrough:codeload.github.com",
-        "listed",
-    ));
+    tunnel.verdict = Some(seed::verdict(Action::Passthrough, "passthrough:codeload.github.com", "listed"));
     tunnel.subject.as_mut().unwrap().session.0 = "other.scope@7".into();
     let tunnel = served.record(tunnel).await;
     let cases: [(&str, &[u64]); 17] = [
@@ -80,16 +65,9 @@ async fn filters_choose() {
     for (query, expect) in cases {
         let page = served.get(&format!("/?{query}"), &[("Cookie", &cookie)]).await;
         assert_eq!(rows(&page), expect, "page {query}");
-        let answer = served
-            .get(&format!("/api/records?{query}"), &[("Authorization", &bearer)])
-            .await
-            .json();
-        let ids: Vec<u64> = answer["records"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|r| r["id"].as_u64().unwrap())
-            .collect();
+        let answer = served.get(&format!("/api/records?{query}"), &[("Authorization", &bearer)]).await.json();
+        let ids: Vec<u64> =
+            answer["records"].as_array().unwrap().iter().map(|r| r["id"].as_u64().unwrap()).collect();
         assert_eq!(ids, expect, "API {query}");
     }
     served.stop().await;
@@ -111,13 +89,7 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
         for _ in 0..10 {
             let target = format!("/api/records?{query}&limit=3{before}");
             let answer = served.get(&target, &[("Authorization", &bearer)]).await.json();
-            seen.extend(
-                answer["records"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|r| r["id"].as_u64().unwrap()),
-            );
+            seen.extend(answer["records"].as_array().unwrap().iter().map(|r| r["id"].as_u64().unwrap()));
             match answer["next"].as_u64() {
                 Some(next) => before = format!("&before={next}"),
                 None => break,
@@ -126,9 +98,7 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
         assert_eq!(seen, ids, "{query}");
     }
     let cookie = served.login().await;
-    let page = served
-        .get("/?kind=exchange&limit=3", &[("Cookie", &cookie)])
-        .await;
+    let page = served.get("/?kind=exchange&limit=3", &[("Cookie", &cookie)]).await;
     let older = format!("/?kind=exchange&amp;before={}&amp;limit=3", ids[2]);
     assert!(page.body.contains(&older), "{older}: {}", page.body);
     served.stop().await;
@@ -138,17 +108,10 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
 async fn a_record_is_shown_with_all_that_belongs_to_it() {
     let served = Served::start().await;
     let cookie = served.login().await;
-    let flow = seed::flow(
-        Timestamp::now(),
-        &seed::claude(),
-        "api.anthropic.com",
-        "203.0.113.10:443",
-    );
+    let flow = seed::flow(Timestamp::now(), &seed::claude(), "api.anthropic.com", "203.0.113.10:443");
     let parent = served.record(flow.clone()).await;
     let child = served.record(seed::messages(&flow, parent)).await;
-    let page = served
-        .get(&format!("/records/{child}"), &[("Cookie", &cookie)])
-        .await;
+    let page = served.get(&format!("/records/{child}"), &[("Cookie", &cookie)]).await;
     for expect in [
         "allow:api.anthropic.com",
         "Bearer ****7QAA",
@@ -162,26 +125,14 @@ async fn a_record_is_shown_with_all_that_belongs_to_it() {
     ] {
         assert!(page.body.contains(expect), "{expect}: {}", page.body);
     }
-    let page = served
-        .get(&format!("/records/{parent}"), &[("Cookie", &cookie)])
-        .await;
+    let page = served.get(&format!("/records/{parent}"), &[("Cookie", &cookie)]).await;
     assert_eq!(rows(&page), [child], "the flow lists its exchange");
     let bearer = format!("Bearer {}", served.token);
-    let answer = served
-        .get(&format!("/api/records/{child}"), &[("Authorization", &bearer)])
-        .await
-        .json();
+    let answer = served.get(&format!("/api/records/{child}"), &[("Authorization", &bearer)]).await.json();
     assert_eq!(answer["record"]["id"].as_u64(), Some(child));
-    assert!(
-        answer["request_body"]["text"]
-            .as_str()
-            .unwrap()
-            .contains("claude-opus-5")
-    );
+    assert!(answer["request_body"]["text"].as_str().unwrap().contains("claude-opus-5"));
     let failed = served.record(seed::failed(Timestamp::now())).await;
-    let page = served
-        .get(&format!("/records/{failed}"), &[("Cookie", &cookie)])
-        .await;
+    let page = served.get(&format!("/records/{failed}"), &[("Cookie", &cookie)]).await;
     assert!(page.body.contains("origin_certificate_invalid") && page.body.contains("expired on 2026-11-18"));
     served.stop().await;
 }
@@ -191,29 +142,18 @@ async fn secrets_in_command_lines_are_masked() {
     let served = Served::start().await;
     let cookie = served.login().await;
     let mut record = seed::refused(Timestamp::now());
-    record.subject.as_mut().unwrap().cmdline = [
-        "curl",
-        "-H",
-        "Authorization: Bearer sk-ant-api03-abcdefghijklmnopqrstuvwxyz",
-    ]
-    .map(String::from)
-    .to_vec();
+    record.subject.as_mut().unwrap().cmdline =
+        ["curl", "-H", "Authorization: Bearer sk-ant-api03-abcdefghijklmnopqrstuvwxyz"]
+            .map(String::from)
+            .to_vec();
     let id = served.record(record).await;
     let bearer = format!("Bearer {}", served.token);
-    let page = served
-        .get(&format!("/records/{id}"), &[("Cookie", &cookie)])
-        .await;
-    let api = served
-        .get(&format!("/api/records/{id}"), &[("Authorization", &bearer)])
-        .await;
+    let page = served.get(&format!("/records/{id}"), &[("Cookie", &cookie)]).await;
+    let api = served.get(&format!("/api/records/{id}"), &[("Authorization", &bearer)]).await;
     let list = served.get("/api/records", &[("Authorization", &bearer)]).await;
     for (what, answer) in [("page", page), ("API", api), ("API list", list)] {
         assert!(answer.body.contains("curl"), "{what}");
-        assert!(
-            !answer.body.contains("abcdefghijklmnop"),
-            "{what}: {}",
-            answer.body
-        );
+        assert!(!answer.body.contains("abcdefghijklmnop"), "{what}: {}", answer.body);
     }
     served.stop().await;
 }
@@ -231,16 +171,8 @@ async fn hostile_text_stays_text() {
         assert!(!page.body.contains("<script>"), "{target}: {}", page.body);
         // An attribute could be left through its quote.
         assert!(!page.body.contains("</script>\"'"), "{target}: {}", page.body);
-        assert!(
-            !page.body.contains(['\u{1b}', '\u{202e}', '\r']),
-            "{target}: {}",
-            page.body
-        );
-        assert!(
-            page.body.contains("\\u{1b}[2J\\u{202e}"),
-            "{target}: {}",
-            page.body
-        );
+        assert!(!page.body.contains(['\u{1b}', '\u{202e}', '\r']), "{target}: {}", page.body);
+        assert!(page.body.contains("\\u{1b}[2J\\u{202e}"), "{target}: {}", page.body);
     }
     for target in [
         "/?text=%3Cscript%3E%22",
@@ -265,51 +197,29 @@ async fn buttons_change_the_lists_and_say_so() {
     let id = served.record(seed::refused(Timestamp::now())).await;
     let detail = format!("/records/{id}");
     let page = served.get(&detail, &[cookie]).await;
-    assert!(
-        page.body.contains("agentctl allow paste.example"),
-        "{}",
-        page.body
-    );
+    assert!(page.body.contains("agentctl allow paste.example"), "{}", page.body);
     let csrf = page.csrf().to_owned();
     for list in ["allow", "deny", "passthrough"] {
-        let member = |page: &Answer| {
-            page.body
-                .contains(&format!("data-list=\"{list}\" data-member=\"true\""))
-        };
+        let member =
+            |page: &Answer| page.body.contains(&format!("data-list=\"{list}\" data-member=\"true\""));
         assert!(!member(&served.get(&detail, &[cookie]).await), "{list}");
         let add = format!("csrf={csrf}&record={id}&list={list}&host=paste.example");
         let answer = served.ask("POST", "/host", &[FORM, cookie], &add).await;
         let to = answer.header("location").unwrap().to_owned();
-        assert_eq!(
-            (answer.status, to.as_str()),
-            (303, format!("{detail}?changed={list}-added").as_str())
-        );
+        assert_eq!((answer.status, to.as_str()), (303, format!("{detail}?changed={list}-added").as_str()));
         assert!(served.list(list).contains("paste.example"));
         let page = served.get(&to, &[cookie]).await;
-        assert!(
-            member(&page) && page.body.contains(&format!("Added to the {list} list.")),
-            "{}",
-            page.body
-        );
+        assert!(member(&page) && page.body.contains(&format!("Added to the {list} list.")), "{}", page.body);
         let again = served.ask("POST", "/host", &[FORM, cookie], &add).await;
         assert!(again.header("location").unwrap().ends_with("?changed=nothing"));
-        let answer = served
-            .ask("POST", "/host", &[FORM, cookie], &format!("{add}&remove=true"))
-            .await;
-        assert!(
-            answer
-                .header("location")
-                .unwrap()
-                .ends_with(&format!("?changed={list}-removed"))
-        );
+        let answer = served.ask("POST", "/host", &[FORM, cookie], &format!("{add}&remove=true")).await;
+        assert!(answer.header("location").unwrap().ends_with(&format!("?changed={list}-removed")));
         assert!(!served.list(list).contains("paste.example"));
         assert!(!member(&served.get(&detail, &[cookie]).await), "{list}");
     }
     let page = served.get("/?kind=control", &[cookie]).await;
     assert_eq!(rows(&page).len(), 9, "each change is recorded: {}", page.body);
-    let last = served
-        .get(&format!("/records/{}", rows(&page)[0]), &[cookie])
-        .await;
+    let last = served.get(&format!("/records/{}", rows(&page)[0]), &[cookie]).await;
     let note = "removed paste.example from the passthrough list, by dashboard session 1 from 127.0.0.1:";
     assert!(last.body.contains(note), "{}", last.body);
     // What is no pattern is refused, and that is recorded too.
@@ -329,9 +239,7 @@ async fn entries_of_the_policy_file_are_shown_and_not_removable() {
         Served::with_policy("version = 1\nmode = \"enforce\"\n[hosts]\ndeny = [\"*.example\"]\n").await;
     let cookie = served.login().await;
     let id = served.record(seed::refused(Timestamp::now())).await;
-    let page = served
-        .get(&format!("/records/{id}"), &[("Cookie", &cookie)])
-        .await;
+    let page = served.get(&format!("/records/{id}"), &[("Cookie", &cookie)]).await;
     let (_, row) = page.body.split_once("data-list=\"deny\"").unwrap();
     let row = row.split("</tr>").next().unwrap();
     assert!(
@@ -347,38 +255,19 @@ async fn trouble_is_said_on_every_page() {
     let served = Served::with_policy("version = 1\nmode = \"audit\"\n").await;
     let cookie = served.login().await;
     let page = served.get("/", &[("Cookie", &cookie)]).await;
-    assert!(
-        page.body.contains("Audit mode: nothing is refused."),
-        "{}",
-        page.body
-    );
+    assert!(page.body.contains("Audit mode: nothing is refused."), "{}", page.body);
     served.stop().await;
 
     let served = Served::with_policy("version = 1\nmode = \"strict\"\n").await;
     let cookie = served.login().await;
     let page = served.get("/", &[("Cookie", &cookie)]).await;
-    assert!(
-        page.body.contains("was not installed") && page.body.contains("policy.toml:2:"),
-        "{}",
-        page.body
-    );
+    assert!(page.body.contains("was not installed") && page.body.contains("policy.toml:2:"), "{}", page.body);
     let bearer = format!("Bearer {}", served.token);
-    let status = served
-        .get("/api/status", &[("Authorization", &bearer)])
-        .await
-        .json();
+    let status = served.get("/api/status", &[("Authorization", &bearer)]).await.json();
     assert_eq!(status["policy"]["mode"].as_str(), Some("enforce"), "{status}");
-    assert_eq!(
-        status["policy"]["errors"].as_array().map(Vec::len),
-        Some(1),
-        "{status}"
-    );
+    assert_eq!(status["policy"]["errors"].as_array().map(Vec::len), Some(1), "{status}");
     assert_eq!(status["audit"]["ok"].as_bool(), Some(true), "{status}");
-    assert_eq!(
-        status["gate"]["guarded"].as_str(),
-        Some("agent.slice"),
-        "{status}"
-    );
+    assert_eq!(status["gate"]["guarded"].as_str(), Some("agent.slice"), "{status}");
     served.stop().await;
 }
 
@@ -390,9 +279,7 @@ async fn bare_records_are_shown() {
     use agentgate::model::Kind;
     for kind in [Kind::Flow, Kind::Exchange, Kind::Kernel, Kind::Control] {
         let id = served.record(Record::new(kind, Timestamp(i64::MAX))).await;
-        let page = served
-            .get(&format!("/records/{id}"), &[("Cookie", &cookie)])
-            .await;
+        let page = served.get(&format!("/records/{id}"), &[("Cookie", &cookie)]).await;
         assert_eq!(page.status, 200, "{kind:?}");
     }
     assert_eq!(rows(&served.get("/", &[("Cookie", &cookie)]).await).len(), 4);

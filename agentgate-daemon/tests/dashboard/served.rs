@@ -58,15 +58,7 @@ impl Served {
         };
         let (drain, drained) = watch::channel(false);
         let server = tokio::spawn(dashboard::serve(listener, context, drained));
-        Self {
-            addr,
-            token: token.expose().to_owned(),
-            audit,
-            dir,
-            drain,
-            server,
-            thread: Some(thread),
-        }
+        Self { addr, token: token.expose().to_owned(), audit, dir, drain, server, thread: Some(thread) }
     }
 
     /// Serves with an `enforce` policy and empty lists.
@@ -88,11 +80,7 @@ impl Served {
     /// Logs in and gives the `Cookie` header's value.
     pub(crate) async fn login(&self) -> String {
         let answer = self.get(&format!("/login?token={}", self.token), &[]).await;
-        assert_eq!(
-            (answer.status, answer.header("location")),
-            (303, Some("/")),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{answer:?}");
         let cookie = answer.header("set-cookie").unwrap();
         cookie.split(';').next().unwrap().to_owned()
     }
@@ -126,23 +114,15 @@ impl Served {
     ) -> Answer {
         let mut stream = self.send(method, target, headers, body).await;
         let mut bytes = Vec::new();
-        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
         Answer::parse(&bytes)
     }
 
     /// Opens a stream of events.
     pub(crate) async fn events(&self, target: &str, cookie: &str) -> Events {
         let host = self.addr.to_string();
-        let stream = self
-            .send("GET", target, &[("Host", &host), ("Cookie", cookie)], "")
-            .await;
-        Events {
-            stream,
-            seen: String::new(),
-        }
+        let stream = self.send("GET", target, &[("Host", &host), ("Cookie", cookie)], "").await;
+        Events { stream, seen: String::new() }
     }
 
     async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
@@ -163,10 +143,7 @@ impl Served {
     /// Ends the server; panics where it does not end in time.
     pub(crate) async fn stop(self) {
         self.drain.send_replace(true);
-        tokio::time::timeout(DEADLINE, self.server)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(DEADLINE, self.server).await.unwrap().unwrap();
         if let Some(thread) = self.thread {
             thread.drain(Duration::from_secs(5)).await;
         }
@@ -190,27 +167,18 @@ pub(crate) struct Answer {
 impl Answer {
     fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .unwrap_or_else(|| panic!("no head: {text:?}"));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines
             .map(|line| line.split_once(": ").unwrap())
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
             .collect();
-        Self {
-            status,
-            headers,
-            body: body.to_owned(),
-        }
+        Self { status, headers, body: body.to_owned() }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -241,9 +209,7 @@ impl Events {
             }
             let mut buffer = [0; 4096];
             let read = tokio::time::timeout_at(deadline, self.stream.read(&mut buffer)).await;
-            let read = read
-                .unwrap_or_else(|_| panic!("{text:?} did not come: {}", self.seen))
-                .unwrap();
+            let read = read.unwrap_or_else(|_| panic!("{text:?} did not come: {}", self.seen)).unwrap();
             assert_ne!(read, 0, "the stream ended without {text:?}: {}", self.seen);
             self.seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
         }
@@ -252,10 +218,7 @@ impl Events {
     /// Reads to the stream's end.
     pub(crate) async fn rest(mut self) -> String {
         let mut bytes = Vec::new();
-        tokio::time::timeout(DEADLINE, self.stream.read_to_end(&mut bytes))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(DEADLINE, self.stream.read_to_end(&mut bytes)).await.unwrap().unwrap();
         self.seen.push_str(&String::from_utf8_lossy(&bytes));
         self.seen
     }

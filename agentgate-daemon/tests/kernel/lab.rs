@@ -99,18 +99,9 @@ impl Lab {
         run("mount", &["--make-rprivate", "/"]);
         run("mount", &["-t", "bpf", "bpf", bpf.to_str().unwrap()]);
         run("ip", &["link", "set", "lo", "up"]);
-        let name = format!(
-            "agentgate-test-{}",
-            directory.path().file_name().unwrap().to_str().unwrap()
-        );
+        let name = format!("agentgate-test-{}", directory.path().file_name().unwrap().to_str().unwrap());
         let cgroup = cgroup2_mount().unwrap().join(name.replace('.', ""));
-        Self {
-            directory,
-            options: Options {
-                cgroup,
-                pin_dir: bpf.join("agentgate"),
-            },
-        }
+        Self { directory, options: Options { cgroup, pin_dir: bpf.join("agentgate") } }
     }
 
     /// The daemon's settings in this lab.
@@ -145,9 +136,9 @@ impl Lab {
     pub(crate) fn process(&self, cgroup: Option<&Path>, script: &str) -> (serde_json::Value, u32) {
         let mut command = Command::new("sh");
         match cgroup {
-            Some(cgroup) => command
-                .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-                .arg(cgroup.join("cgroup.procs")),
+            Some(cgroup) => {
+                command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs"))
+            }
             None => command.args(["-c", "exec \"$@\"", "sh"]),
         };
         let mut child = command
@@ -157,29 +148,17 @@ impl Lab {
             .spawn()
             .unwrap();
         let pid = child.id();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(format!("{PRELUDE}\n{script}").as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(format!("{PRELUDE}\n{script}").as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "the agent failed: {}", output.status);
         let text = String::from_utf8(output.stdout).unwrap();
-        (
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")),
-            pid,
-        )
+        (serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")), pid)
     }
 
     /// Sum of one counter.
     pub(crate) fn counted(&self, kernel: &Attached, hook: &str, outcome: &str) -> u64 {
         let counters = kernel.counters().unwrap();
-        counters
-            .iter()
-            .filter(|c| c.hook == hook && c.outcome == outcome)
-            .map(|c| c.count)
-            .sum()
+        counters.iter().filter(|c| c.hook == hook && c.outcome == outcome).map(|c| c.count).sum()
     }
 
     /// The two listeners of the daemon.
@@ -239,34 +218,21 @@ impl Resolver {
                 socket.send_to(b"answer", peer).unwrap();
             }
         });
-        Self {
-            address,
-            thread: Some(thread),
-        }
+        Self { address, thread: Some(thread) }
     }
 }
 
 impl Drop for Resolver {
     fn drop(&mut self) {
-        let local = if self.address.is_ipv4() {
-            "127.0.0.1:0"
-        } else {
-            "[::1]:0"
-        };
-        UdpSocket::bind(local)
-            .unwrap()
-            .send_to(b"stop", self.address)
-            .unwrap();
+        let local = if self.address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        UdpSocket::bind(local).unwrap().send_to(b"stop", self.address).unwrap();
         self.thread.take().unwrap().join().unwrap();
     }
 }
 
 /// The kernel events, once as many have come as are asked for.
 pub(crate) fn events(kernel: &Attached, at_least: usize) -> Vec<KernelEvent> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut receiver = kernel.events().expect("taken once");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -274,10 +240,7 @@ pub(crate) fn events(kernel: &Attached, at_least: usize) -> Vec<KernelEvent> {
             let mut events = Vec::new();
             while events.len() < at_least {
                 let next = tokio::time::timeout(std::time::Duration::from_secs(10), receiver.recv()).await;
-                events.push(
-                    next.unwrap_or_else(|_| panic!("only {events:#?}"))
-                        .expect("open while running"),
-                );
+                events.push(next.unwrap_or_else(|_| panic!("only {events:#?}")).expect("open while running"));
             }
             stop.send(()).unwrap();
             events

@@ -15,9 +15,8 @@ fn open_policy() -> String {
 /// Reads to the end, whatever kind of end.
 async fn until_closed(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
-    let _reset_or_end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all))
-        .await
-        .expect("the gate closes");
+    let _reset_or_end =
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await.expect("the gate closes");
     all
 }
 
@@ -25,10 +24,7 @@ async fn until_closed(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
 async fn a_malformed_hello_is_reset_and_recorded() {
     let world = World::new(&open_policy()).await;
     let mut stream = world.connect(world.origin(OPEN, 443)).await;
-    stream
-        .write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0xff])
-        .await
-        .unwrap();
+    stream.write_all(&[22, 3, 1, 0, 5, 1, 0, 0, 1, 0xff]).await.unwrap();
     assert!(until_closed(&mut stream).await.is_empty());
     let flow = world.record(|r| r.kind == Kind::Flow).await;
     assert_eq!(flow.state, State::Refused);
@@ -37,16 +33,10 @@ async fn a_malformed_hello_is_reset_and_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_hello_then_silence_ends_at_the_deadline() {
-    let world = World::with_config(
-        &open_policy(),
-        "[limits]\nsniff_timeout_ms = 300\nsilence_ms = 100\n",
-    )
-    .await;
+    let world =
+        World::with_config(&open_policy(), "[limits]\nsniff_timeout_ms = 300\nsilence_ms = 100\n").await;
     let mut stream = world.connect(world.origin(OPEN, 443)).await;
-    stream
-        .write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])
-        .await
-        .unwrap();
+    stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
     assert!(until_closed(&mut stream).await.is_empty());
     let flow = world.record(|r| r.kind == Kind::Flow).await;
     assert_eq!(flow.state, State::Refused);
@@ -66,12 +56,8 @@ async fn silence_is_not_a_way_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_flow_is_reset_and_recorded() {
     let world = World::new(&open_policy()).await;
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", world.port))
-        .await
-        .unwrap();
-    let _sent = stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: open.example\r\n\r\n")
-        .await;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", world.port)).await.unwrap();
+    let _sent = stream.write_all(b"GET / HTTP/1.1\r\nhost: open.example\r\n\r\n").await;
     assert!(until_closed(&mut stream).await.is_empty());
     let flow = world.record(|r| r.kind == Kind::Flow).await;
     assert_eq!(flow.state, State::Refused);
@@ -96,9 +82,8 @@ async fn a_huge_header_is_refused_and_recorded() {
         write
     });
     let mut answer = Vec::new();
-    let _reset_or_end = tokio::time::timeout(PATIENCE, read.read_to_end(&mut answer))
-        .await
-        .expect("the gate closes");
+    let _reset_or_end =
+        tokio::time::timeout(PATIENCE, read.read_to_end(&mut answer)).await.expect("the gate closes");
     drop(flood.await.unwrap());
     assert!(
         answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"),
@@ -106,10 +91,7 @@ async fn a_huge_header_is_refused_and_recorded() {
         String::from_utf8_lossy(&answer)
     );
     let flow = world.record(|r| r.kind == Kind::Flow).await;
-    assert_eq!(
-        (flow.state, flow.failure.unwrap().code.as_str()),
-        (State::Refused, "bad_http")
-    );
+    assert_eq!((flow.state, flow.failure.unwrap().code.as_str()), (State::Refused, "bad_http"));
     assert_eq!(world.arrivals(OPEN), 0);
 }
 
@@ -124,11 +106,7 @@ async fn both_lengths_are_refused() {
     );
     stream.write_all(text.as_bytes()).await.unwrap();
     let answer = until_closed(&mut stream).await;
-    assert!(
-        answer.starts_with(b"HTTP/1.1 400"),
-        "{:?}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{:?}", String::from_utf8_lossy(&answer));
     assert_eq!(world.arrivals(OPEN), 0);
 }
 
@@ -146,10 +124,7 @@ async fn a_body_that_stops_in_the_middle_is_recorded() {
     stream.shutdown().await.unwrap();
     drop(stream);
     let record = world.exchange("/echo?half").await;
-    assert!(
-        matches!(record.state, State::Failed | State::Cancelled),
-        "{record:?}"
-    );
+    assert!(matches!(record.state, State::Failed | State::Cancelled), "{record:?}");
     assert_eq!(record.failure.unwrap().blame, "agent");
 }
 
@@ -159,28 +134,18 @@ async fn an_origin_that_resets_or_cuts_short_is_recorded() {
     for target in ["/reset", "/truncate"] {
         for h2 in [false, true] {
             let stream = world
-                .tls(
-                    OPEN,
-                    world.origin(OPEN, 443),
-                    if h2 { &[b"h2"] } else { &[b"http/1.1"] },
-                )
+                .tls(OPEN, world.origin(OPEN, 443), if h2 { &[b"h2"] } else { &[b"http/1.1"] })
                 .await
                 .unwrap();
             let asked = format!("{target}?h2={h2}");
             let failed = match send(stream, get(OPEN, &asked, h2), h2).await {
                 Ok(response) => {
                     let status = response.status();
-                    status == 502
-                        || http_body_util::BodyExt::collect(response.into_body())
-                            .await
-                            .is_err()
+                    status == 502 || http_body_util::BodyExt::collect(response.into_body()).await.is_err()
                 }
                 Err(_) => true,
             };
-            assert!(
-                failed,
-                "{asked}: the agent must not take a broken answer for a whole one"
-            );
+            assert!(failed, "{asked}: the agent must not take a broken answer for a whole one");
             let record = world.exchange(&asked).await;
             assert_eq!(record.state, State::Failed, "{record:?}");
             assert_eq!(record.failure.unwrap().blame, "origin");

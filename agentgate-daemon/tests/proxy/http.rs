@@ -67,23 +67,14 @@ async fn a_posted_body_arrives_and_is_kept() {
     assert!(!shown.contains("very-secret"), "{shown}");
     let seen = world.internet.journal().snapshot();
     let arrived = seen.requests_to(OPEN).next().unwrap();
-    assert_eq!(
-        arrived.header("authorization"),
-        Some("Bearer sk-ant-very-secret-0123456789")
-    );
+    assert_eq!(arrived.header("authorization"), Some("Bearer sk-ant-very-secret-0123456789"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_go_on_as_they_come() {
     let world = World::new(&open_policy()).await;
-    let stream = world
-        .tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"])
-        .await
-        .unwrap();
-    let mut body = send(stream, get(OPEN, "/sse?n=3&ms=300", false), false)
-        .await
-        .unwrap()
-        .into_body();
+    let stream = world.tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"]).await.unwrap();
+    let mut body = send(stream, get(OPEN, "/sse?n=3&ms=300", false), false).await.unwrap().into_body();
     let start = std::time::Instant::now();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     let first_after = start.elapsed();
@@ -126,16 +117,10 @@ async fn connections_to_an_origin_are_used_again() {
     let world = World::new(&open_policy()).await;
     for n in 0..5 {
         let target = format!("/?n={n}");
-        assert_eq!(
-            world.https(OLD, get(OLD, &target, false), false).await.status,
-            200
-        );
+        assert_eq!(world.https(OLD, get(OLD, &target, false), false).await.status, 200);
         world.exchange(&target).await;
     }
-    let connections = world
-        .internet
-        .journal()
-        .read(|seen| seen.connections_to(OLD).count());
+    let connections = world.internet.journal().read(|seen| seen.connections_to(OLD).count());
     assert_eq!(connections, 1);
     assert_eq!(world.arrivals(OLD), 5);
 }
@@ -161,26 +146,15 @@ async fn bad_certificates_are_a_clear_502_and_flagged() {
         let answer = world.https(name, get(name, &target, false), false).await;
         assert_eq!(answer.status, 502, "{name}");
         assert!(
-            answer.json()["error"]["message"]
-                .as_str()
-                .unwrap()
-                .contains("certificate"),
+            answer.json()["error"]["message"].as_str().unwrap().contains("certificate"),
             "{:?}",
             answer.body
         );
         assert_eq!(answer.headers["x-should-retry"], "false");
         let record = world.exchange(&target).await;
         assert_eq!(record.state, State::Failed);
-        assert_eq!(
-            record.failure.as_ref().unwrap().code,
-            "origin_certificate_invalid"
-        );
-        assert!(
-            record
-                .flags
-                .iter()
-                .any(|flag| flag.code == "origin_certificate_invalid")
-        );
+        assert_eq!(record.failure.as_ref().unwrap().code, "origin_certificate_invalid");
+        assert!(record.flags.iter().any(|flag| flag.code == "origin_certificate_invalid"));
         assert_eq!(world.arrivals(name), 0);
     }
 }
@@ -190,30 +164,15 @@ async fn names_that_do_not_exist_and_origins_that_do_not_answer() {
     let world = World::new(&open_policy()).await;
     let original = world.origin(OPEN, 443);
     let stream = world.tls("nowhere.example", original, &[]).await.unwrap();
-    let answer = Answer::of(
-        send(stream, get("nowhere.example", "/gone", false), false)
-            .await
-            .unwrap(),
-    )
-    .await;
+    let answer = Answer::of(send(stream, get("nowhere.example", "/gone", false), false).await.unwrap()).await;
     assert_eq!(answer.status, 502);
-    assert_eq!(
-        world.exchange("/gone").await.failure.unwrap().code,
-        "no_such_name"
-    );
+    assert_eq!(world.exchange("/gone").await.failure.unwrap().code, "no_such_name");
     // A port where nobody listens: bound and closed again.
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let stream = world.tls(OPEN, closed, &[]).await.unwrap();
     let answer = Answer::of(send(stream, get(OPEN, "/closed", false), false).await.unwrap()).await;
     assert_eq!(answer.status, 502);
-    assert_eq!(
-        world.exchange("/closed").await.failure.unwrap().code,
-        "connect_failed"
-    );
+    assert_eq!(world.exchange("/closed").await.failure.unwrap().code, "connect_failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,14 +218,8 @@ async fn upgrades_and_connect_are_refused_in_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_goes_away_is_a_cancellation() {
     let world = World::new(&open_policy()).await;
-    let stream = world
-        .tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"])
-        .await
-        .unwrap();
-    let mut body = send(stream, get(OPEN, "/sse?n=1000&ms=20", false), false)
-        .await
-        .unwrap()
-        .into_body();
+    let stream = world.tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"]).await.unwrap();
+    let mut body = send(stream, get(OPEN, "/sse?n=1000&ms=20", false), false).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
     drop(body); // hyper closes the connection
     let record = world.exchange("/sse?n=1000&ms=20").await;
@@ -276,26 +229,12 @@ async fn an_agent_that_goes_away_is_a_cancellation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_lets_what_is_under_way_end() {
     let mut world = World::new(&open_policy()).await;
-    let stream = world
-        .tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"])
-        .await
-        .unwrap();
-    let response = send(stream, get(OPEN, "/sse?n=5&ms=100", false), false)
-        .await
-        .unwrap();
+    let stream = world.tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"]).await.unwrap();
+    let response = send(stream, get(OPEN, "/sse?n=5&ms=100", false), false).await.unwrap();
     let stopping = async {
-        tokio::time::timeout(PATIENCE, world.stop())
-            .await
-            .expect("the gate stops");
+        tokio::time::timeout(PATIENCE, world.stop()).await.expect("the gate stops");
     };
-    let reading = async {
-        response
-            .into_body()
-            .collect()
-            .await
-            .expect("the stream ends whole")
-            .to_bytes()
-    };
+    let reading = async { response.into_body().collect().await.expect("the stream ends whole").to_bytes() };
     let ((), whole) = tokio::join!(stopping, reading);
     assert!(!whole.is_empty());
 }

@@ -27,29 +27,15 @@ async fn a_denied_host_gets_403_and_the_origin_nothing() {
         assert_eq!(said["error"]["record"], record.id.0);
     }
     assert_eq!(world.arrivals(DENIED), 0);
-    assert_eq!(
-        world
-            .internet
-            .journal()
-            .read(|seen| seen.connections_to(DENIED).count()),
-        0
-    );
+    assert_eq!(world.internet.journal().read(|seen| seen.connections_to(DENIED).count()), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn enforce_refuses_what_is_not_listed_in_the_providers_words() {
     let world = World::new(&enforce(&format!("allow = [\"{OPEN}\"]"))).await;
     assert_eq!(world.https(OPEN, get(OPEN, "/", false), false).await.status, 200);
-    assert_eq!(
-        world
-            .https(UNLISTED, get(UNLISTED, "/", false), false)
-            .await
-            .status,
-        403
-    );
-    let answer = world
-        .https(ANTHROPIC, get(ANTHROPIC, "/v1/models", false), false)
-        .await;
+    assert_eq!(world.https(UNLISTED, get(UNLISTED, "/", false), false).await.status, 403);
+    let answer = world.https(ANTHROPIC, get(ANTHROPIC, "/v1/models", false), false).await;
     assert_eq!(answer.status, 403);
     assert_eq!(answer.json()["type"], "error");
     assert_eq!(answer.json()["error"]["type"], "permission_error");
@@ -59,14 +45,9 @@ async fn enforce_refuses_what_is_not_listed_in_the_providers_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_counts_from_the_next_request_on_the_same_connection() {
     let world = World::new(&enforce("allow = []")).await;
-    let stream = world
-        .tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"])
-        .await
-        .unwrap();
+    let stream = world.tls(OPEN, world.origin(OPEN, 443), &[b"http/1.1"]).await.unwrap();
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream))
-            .await
-            .unwrap();
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let first = Answer::of(sender.send_request(get(OPEN, "/?a", false)).await.unwrap()).await;
     assert_eq!(first.status, 403);
@@ -86,13 +67,7 @@ async fn host_must_agree_with_the_server_name() {
         assert_eq!(answer.status, 421);
     }
     let record = world.exchange("/fronted").await;
-    assert!(
-        record
-            .flags
-            .iter()
-            .any(|flag| flag.code == "destination_mismatch"),
-        "{record:?}"
-    );
+    assert!(record.flags.iter().any(|flag| flag.code == "destination_mismatch"), "{record:?}");
     assert_eq!(world.arrivals(OPEN) + world.arrivals(UNLISTED), 0);
 }
 
@@ -107,10 +82,7 @@ async fn a_forged_address_is_never_dialled() {
     // is not for the approved name, and nothing arrives.
     assert_eq!(answer.status, 502);
     assert_eq!(world.arrivals(UNLISTED), 0);
-    assert_eq!(
-        world.exchange("/forged").await.failure.unwrap().code,
-        "origin_certificate_invalid"
-    );
+    assert_eq!(world.exchange("/forged").await.failure.unwrap().code, "origin_certificate_invalid");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,10 +105,7 @@ async fn loopback_and_metadata_are_not_dialled_unless_named() {
     let answer = Answer::of(send(stream, get(OPEN, "/inside", false), false).await.unwrap()).await;
     assert_eq!(answer.status, 403, "{:?}", answer.body);
     let record = world.exchange("/inside").await;
-    assert_eq!(
-        (record.state, record.failure.unwrap().code.as_str()),
-        (State::Refused, "address_refused")
-    );
+    assert_eq!((record.state, record.failure.unwrap().code.as_str()), (State::Refused, "address_refused"));
     assert_eq!(world.arrivals(OPEN), 0);
     let mut stream = world.connect("169.254.169.254:80".parse().unwrap()).await;
     tokio::io::AsyncWriteExt::write_all(
@@ -147,20 +116,15 @@ async fn loopback_and_metadata_are_not_dialled_unless_named() {
     .unwrap();
     let mut answer = Vec::new();
     // Refused before HTTP: a reset, or nothing.
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
-        .await
-        .expect("an end");
+    let read =
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("an end");
     assert!(
         read.is_err() || answer.is_empty() || answer.starts_with(b"HTTP/1.1 403"),
         "{:?}",
         String::from_utf8_lossy(&answer)
     );
     let record = world
-        .record(|r| {
-            r.flow
-                .as_ref()
-                .is_some_and(|f| f.original.0.ip().to_string() == "169.254.169.254")
-        })
+        .record(|r| r.flow.as_ref().is_some_and(|f| f.original.0.ip().to_string() == "169.254.169.254"))
         .await;
     assert_eq!(record.state, State::Refused);
 }

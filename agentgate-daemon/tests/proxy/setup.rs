@@ -91,9 +91,7 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), root.path()).unwrap();
         let kernel = Arc::new(FakeKernel::default());
-        let app = App::start(config, kernel.clone(), guard(root.path()))
-            .await
-            .unwrap();
+        let app = App::start(config, kernel.clone(), guard(root.path())).await.unwrap();
         let (port, ca, handles) = (app.port(), app.ca_pem().to_owned(), app.handles());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
@@ -124,12 +122,8 @@ impl World {
     pub(crate) async fn connect(&self, original: SocketAddr) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        self.kernel
-            .declare(socket.local_addr().unwrap(), self.flow(original));
-        let stream = socket
-            .connect((std::net::Ipv4Addr::LOCALHOST, self.port).into())
-            .await
-            .unwrap();
+        self.kernel.declare(socket.local_addr().unwrap(), self.flow(original));
+        let stream = socket.connect((std::net::Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -167,9 +161,7 @@ impl World {
     ) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = self.connect(original).await;
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(client_config(pem, alpn)))
-            .connect(name, tcp)
-            .await
+        TlsConnector::from(Arc::new(client_config(pem, alpn))).connect(name, tcp).await
     }
 
     /// One request over HTTPS with a connection of its own.
@@ -183,15 +175,7 @@ impl World {
     /// The first record that `is` accepts and that has ended, waited for.
     pub(crate) async fn record(&self, is: impl Fn(&Record) -> bool) -> Record {
         let mut live = self.handles.audit.live();
-        let stored = self
-            .handles
-            .store
-            .query(&Query {
-                limit: 1000,
-                ..Query::default()
-            })
-            .unwrap()
-            .records;
+        let stored = self.handles.store.query(&Query { limit: 1000, ..Query::default() }).unwrap().records;
         if let Some(found) = stored.into_iter().find(|r| r.state != State::Open && is(r)) {
             return found;
         }
@@ -215,11 +199,7 @@ impl World {
 
     /// The body stored with a record.
     pub(crate) fn body(&self, record: &Record, side: agentgate::store::Side) -> Bytes {
-        self.handles
-            .store
-            .body(record.id, side)
-            .unwrap()
-            .unwrap_or_default()
+        self.handles.store.body(record.id, side).unwrap().unwrap_or_default()
     }
 
     pub(crate) fn handles(&self) -> &agentgate::app::Handles {
@@ -228,9 +208,7 @@ impl World {
 
     /// Requests that reached the origin `name`.
     pub(crate) fn arrivals(&self, name: &str) -> usize {
-        self.internet
-            .journal()
-            .read(|seen| seen.requests_to(name).count())
+        self.internet.journal().read(|seen| seen.requests_to(name).count())
     }
 
     /// Stops the gate and waits for it.
@@ -300,11 +278,7 @@ impl Answer {
     pub(crate) async fn of(response: http::Response<Incoming>) -> Self {
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Self {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        }
+        Self { status: head.status.as_u16(), headers: head.headers, body }
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {

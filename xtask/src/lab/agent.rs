@@ -52,11 +52,7 @@ fn unmodified(mut command: Command) -> Command {
     for name in PROXIES {
         command.env_remove(name);
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
@@ -72,36 +68,24 @@ impl Lab {
     pub(crate) fn outside(&self, command: &[String]) -> anyhow::Result<Command> {
         let (program, arguments) = command.split_first().context("no command")?;
         let mut made = Command::new(program);
-        made.args(arguments)
-            .env("CURL_CA_BUNDLE", &self.root_pem)
-            .env("SSL_CERT_FILE", &self.root_pem);
+        made.args(arguments).env("CURL_CA_BUNDLE", &self.root_pem).env("SSL_CERT_FILE", &self.root_pem);
         Ok(unmodified(made))
     }
 
     /// Starts a process inside that does one HTTP request for each line it is given.
     pub(crate) fn start_agent(&self) -> anyhow::Result<LongAgent> {
         let script = ["python3", "-u", "-c", LONG_AGENT].map(str::to_owned);
-        let mut child = self
-            .inside(&script)
-            .stdin(Stdio::piped())
-            .spawn()
-            .context("agentctl run")?;
+        let mut child = self.inside(&script).stdin(Stdio::piped()).spawn().context("agentctl run")?;
         let questions = child.stdin.take().context("stdin")?;
         let answers = BufReader::new(child.stdout.take().context("stdout")?).lines();
-        Ok(LongAgent {
-            child,
-            questions,
-            answers,
-        })
+        Ok(LongAgent { child, questions, answers })
     }
 }
 
 /// Runs a command to its end.
 pub(crate) async fn finish(mut command: Command) -> anyhow::Result<Ended> {
     let began = Instant::now();
-    let child = command
-        .spawn()
-        .with_context(|| format!("start {:?}", command.as_std().get_program()))?;
+    let child = command.spawn().with_context(|| format!("start {:?}", command.as_std().get_program()))?;
     let pid = child.id().unwrap_or_default();
     let output = timeout(PATIENCE, child.wait_with_output()).await;
     let output = output.with_context(|| format!("{:?} hangs", command.as_std()))??;
@@ -125,13 +109,8 @@ pub(crate) struct LongAgent {
 impl LongAgent {
     /// Asks it to fetch a URL. The answer is the status, or the name of the error.
     pub(crate) async fn fetch(&mut self, url: &str) -> anyhow::Result<String> {
-        self.questions
-            .write_all(format!("{url}\n").as_bytes())
-            .await
-            .context("the agent ended")?;
-        let answer = timeout(PATIENCE, self.answers.next_line())
-            .await
-            .context("the agent hangs")??;
+        self.questions.write_all(format!("{url}\n").as_bytes()).await.context("the agent ended")?;
+        let answer = timeout(PATIENCE, self.answers.next_line()).await.context("the agent hangs")??;
         answer.context("the agent ended")
     }
 
@@ -143,9 +122,7 @@ impl LongAgent {
     /// Closes its input and waits for its end.
     pub(crate) async fn finish(mut self) -> anyhow::Result<()> {
         drop(self.questions);
-        let status = timeout(PATIENCE, self.child.wait())
-            .await
-            .context("the agent hangs")??;
+        let status = timeout(PATIENCE, self.child.wait()).await.context("the agent hangs")??;
         anyhow::ensure!(status.success(), "the agent ended with {status}");
         Ok(())
     }

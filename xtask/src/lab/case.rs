@@ -93,10 +93,7 @@ impl Case {
     }
 
     fn expected(&mut self, site: &'static str) -> &mut Expected {
-        self.expected.insert(Expected {
-            site,
-            ..self.expected.unwrap_or_default()
-        })
+        self.expected.insert(Expected { site, ..self.expected.unwrap_or_default() })
     }
 
     /// So many requests should have reached the site.
@@ -114,13 +111,8 @@ impl Case {
     /// Nothing at all should have reached the site.
     pub(crate) fn nothing_at(mut self, site: &'static str) -> Self {
         let none = Some(0);
-        *self.expected(site) = Expected {
-            site,
-            requests: none,
-            connections: none,
-            datagrams: none,
-            version: None,
-        };
+        *self.expected(site) =
+            Expected { site, requests: none, connections: none, datagrams: none, version: None };
         self
     }
 
@@ -152,11 +144,7 @@ impl Case {
         let port = lab.dashboard_port.to_string();
         let filled = |word: &String| word.replace("{root}", &root).replace("{dashboard}", &port);
         let words: Vec<String> = self.command.iter().map(filled).collect();
-        let mark = if lab.daemon.is_some() {
-            lab.newest().await?
-        } else {
-            0
-        };
+        let mark = if lab.daemon.is_some() { lab.newest().await? } else { 0 };
         let before = lab.internet.journal.snapshot();
         let ended = match self.place {
             Place::Inside => agent::finish(lab.inside(&words)).await?,
@@ -173,11 +161,7 @@ impl Case {
         self.compare_origin(&arrivals, &mut row);
         self.compare_log(&ended, &records, &mut row);
         if let Some(look) = self.look {
-            row.differs.extend(look(&Seen {
-                ended: &ended,
-                arrivals: &arrivals,
-                records: &records,
-            }));
+            row.differs.extend(look(&Seen { ended: &ended, arrivals: &arrivals, records: &records }));
         }
         if !row.ok() {
             row.details = format!(
@@ -186,11 +170,7 @@ impl Case {
                 ended.took,
                 cut(&ended.stdout, 1500),
                 cut(&ended.stderr, 1500),
-                records
-                    .iter()
-                    .map(Record::summary)
-                    .collect::<Vec<_>>()
-                    .join("\n         "),
+                records.iter().map(Record::summary).collect::<Vec<_>>().join("\n         "),
             );
         }
         row.took = began.elapsed();
@@ -199,29 +179,15 @@ impl Case {
 
     fn compare_agent(&self, ended: &Ended, row: &mut Row) {
         let said = ended.said();
-        let chosen = self
-            .shows
-            .and_then(|text| said.lines().find(|line| line.contains(text)));
-        let last = |text: &str| {
-            text.lines()
-                .rev()
-                .find(|l| !l.trim().is_empty())
-                .map(str::to_owned)
-        };
-        let line = chosen
-            .map(str::to_owned)
-            .or_else(|| last(&ended.stdout))
-            .or_else(|| last(&ended.stderr));
+        let chosen = self.shows.and_then(|text| said.lines().find(|line| line.contains(text)));
+        let last = |text: &str| text.lines().rev().find(|l| !l.trim().is_empty()).map(str::to_owned);
+        let line = chosen.map(str::to_owned).or_else(|| last(&ended.stdout)).or_else(|| last(&ended.stderr));
         let line = cut(line.unwrap_or_default().trim_start_matches(['*', ' ']), 90);
         row.agent = format!("exit {}: {line}", ended.code);
         let failed = ended.code != 0;
-        row.expect(failed == self.fails, || {
-            format!("the command ended with {}", ended.code)
-        });
+        row.expect(failed == self.fails, || format!("the command ended with {}", ended.code));
         for text in &self.says {
-            row.expect(ended.said().contains(text), || {
-                format!("the command did not say {text:?}")
-            });
+            row.expect(ended.said().contains(text), || format!("the command did not say {text:?}"));
         }
     }
 
@@ -230,10 +196,7 @@ impl Case {
         let requests = arrivals.requests_to(want.site).count();
         let connections = arrivals.connections_to(want.site).count();
         let datagrams = arrivals.datagrams_to(want.site).count();
-        let version = arrivals
-            .requests_to(want.site)
-            .next_back()
-            .map(|r| r.version.clone());
+        let version = arrivals.requests_to(want.site).next_back().map(|r| r.version.clone());
         row.origin = match (requests, connections, datagrams) {
             (0, 0, 0) => "nothing".to_owned(),
             (0, 0, n) => format!("datagrams: {n}"),
@@ -250,10 +213,9 @@ impl Case {
                 format!("{} saw {n} {what}, not {}", want.site, want_n.unwrap_or_default())
             });
         }
-        row.expect(
-            want.version.is_none() || want.version == version.as_deref(),
-            || format!("{} saw {}", want.site, version.unwrap_or_default()),
-        );
+        row.expect(want.version.is_none() || want.version == version.as_deref(), || {
+            format!("{} saw {}", want.site, version.unwrap_or_default())
+        });
     }
 
     fn compare_log(&self, ended: &Ended, records: &[Record], row: &mut Row) {
@@ -273,9 +235,7 @@ impl Case {
         } else if self.place == Place::Outside {
             let its = records.iter().find(|record| record.pid() == Some(ended.pid));
             row.log = its.map_or("nothing".to_owned(), Record::summary);
-            row.expect(its.is_none(), || {
-                "a command outside the cgroup was recorded".to_owned()
-            });
+            row.expect(its.is_none(), || "a command outside the cgroup was recorded".to_owned());
         }
     }
 }
@@ -283,11 +243,7 @@ impl Case {
 /// Entries of `now` that `before` does not have: the journal only grows.
 pub(crate) fn since(before: &Snapshot, now: Snapshot) -> Snapshot {
     Snapshot {
-        connections: now
-            .connections
-            .into_iter()
-            .skip(before.connections.len())
-            .collect(),
+        connections: now.connections.into_iter().skip(before.connections.len()).collect(),
         requests: now.requests.into_iter().skip(before.requests.len()).collect(),
         datagrams: now.datagrams.into_iter().skip(before.datagrams.len()).collect(),
         queries: now.queries.into_iter().skip(before.queries.len()).collect(),

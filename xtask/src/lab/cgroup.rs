@@ -13,10 +13,7 @@ use super::LabId;
 
 /// How long killed processes may take to go: one in an uninterruptible wait of the kernel takes its
 /// time, a lab that hangs for ever helps nobody.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 20,
-    tv_nsec: 0,
-};
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// The mount point of cgroup v2: `/sys/fs/cgroup`, or below it where version 1 is mounted too.
 ///

@@ -53,28 +53,19 @@ impl Daemon {
     }
 
     async fn end(mut self, signal: Signal) -> anyhow::Result<ExitStatus> {
-        let pid = self
-            .child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             kill_process(pid, signal).context("signal agentgated")?;
         }
         let status = timeout(STOP, self.child.wait()).await;
-        status
-            .with_context(|| format!("agentgated does not end\n{}", tail(&self.log)))?
-            .context("wait")
+        status.with_context(|| format!("agentgated does not end\n{}", tail(&self.log)))?.context("wait")
     }
 }
 
 fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_else(|error| format!("no log: {error}"));
     let lines: Vec<&str> = text.lines().collect();
-    lines
-        .get(lines.len().saturating_sub(40)..)
-        .unwrap_or_default()
-        .join("\n")
+    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
 }
 
 impl Lab {
@@ -124,10 +115,7 @@ impl Lab {
             etc.join("lists/deny.txt"),
             format!("# Refused in every mode but audit.\n{}\n", world::DENIED),
         )?;
-        fs::write(
-            etc.join("lists/passthrough.txt"),
-            format!("{}\n", world::PASSTHROUGH),
-        )?;
+        fs::write(etc.join("lists/passthrough.txt"), format!("{}\n", world::PASSTHROUGH))?;
         fs::write(etc.join("lists/allow.txt"), format!("{}\n", world::ANTHROPIC))?;
         fs::write(self.policy(), policy("blocklist"))?;
         Ok(())
@@ -137,14 +125,8 @@ impl Lab {
     /// the signal that setpriv(1) asks for survives its exec.
     pub(crate) fn agentgated(&self) -> Command {
         let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL"])
-            .arg(&self.programs.agentgated);
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--root")
-            .arg(self.root());
+        command.args(["--pdeathsig", "KILL"]).arg(&self.programs.agentgated);
+        command.arg("--config").arg(self.config()).arg("--root").arg(self.root());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
@@ -193,20 +175,12 @@ impl Lab {
                 Err(_) => anyhow::bail!("agentgated is not ready after {START:?}\n{}", tail(&log)),
             },
         }
-        self.daemon = Some(Daemon {
-            child,
-            log,
-            _notify: notify,
-        });
+        self.daemon = Some(Daemon { child, log, _notify: notify });
         Ok(())
     }
 }
 
 /// The policy that scenarios start from, in a mode of their choice.
 pub(crate) fn policy(mode: &str) -> String {
-    format!(
-        "version = 1\nmode = \"{mode}\"\n\n[hosts]\nallow = [\"{}\", \"{}\"]\n",
-        world::OPEN,
-        world::OLD
-    )
+    format!("version = 1\nmode = \"{mode}\"\n\n[hosts]\nallow = [\"{}\", \"{}\"]\n", world::OPEN, world::OLD)
 }

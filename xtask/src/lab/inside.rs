@@ -53,23 +53,14 @@ pub(crate) fn run(orders: &str) -> anyhow::Result<ExitCode> {
     let [first, _] = world::NAME_SERVERS;
     namespace::dress(&orders.dir, &first.to_string())?;
     let internet = network::build(orders.dir.join("internet.sock"))?;
-    let own = [
-        namespace::inode("/proc/self/ns/net")?,
-        namespace::inode("/proc/self/ns/mnt")?,
-    ];
-    let inodes: String = own
-        .iter()
-        .chain([&internet.namespace])
-        .map(|inode| format!("{inode}\n"))
-        .collect();
+    let own = [namespace::inode("/proc/self/ns/net")?, namespace::inode("/proc/self/ns/mnt")?];
+    let inodes: String = own.iter().chain([&internet.namespace]).map(|inode| format!("{inode}\n")).collect();
     fs::write(orders.dir.join(NAMESPACES), inodes)?;
     let root_pem = orders.dir.join("fake-root.pem");
     fs::write(&root_pem, &internet.root_pem)?;
 
     // One thread: children die with the thread that started them.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let all_well = runtime.block_on(async {
         let outer = inherited_listener()?;
         let dashboard_port = outer.local_addr()?.port();
@@ -89,11 +80,7 @@ pub(crate) fn run(orders: &str) -> anyhow::Result<ExitCode> {
         }
         done
     })?;
-    Ok(if all_well {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn attend(lab: &mut Lab, job: &Job) -> anyhow::Result<bool> {
@@ -132,10 +119,7 @@ fn waiting_is_over(job: &Job) -> bool {
 }
 
 fn inherited_listener() -> anyhow::Result<tokio::net::TcpListener> {
-    let fd: OwnedFd = std::io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .context("standard input")?;
+    let fd: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
     let listener = std::net::TcpListener::from(fd);
     listener.set_nonblocking(true)?;
     tokio::net::TcpListener::from_std(listener).context("standard input is not the relay's socket")

@@ -63,10 +63,7 @@ pub(crate) fn of_dead_labs() -> anyhow::Result<Leftovers> {
 pub(crate) fn of_lab(id: LabId, namespaces: &[u64], pins_before: &[PathBuf]) -> anyhow::Result<Leftovers> {
     let mut found = find(|other| other == id)?;
     found.processes.extend(holding(namespaces)?);
-    found.pins = pins()
-        .into_iter()
-        .filter(|pin| !pins_before.contains(pin))
-        .collect();
+    found.pins = pins().into_iter().filter(|pin| !pins_before.contains(pin)).collect();
     Ok(found)
 }
 
@@ -89,28 +86,16 @@ fn find(wanted: impl Fn(LabId) -> bool) -> anyhow::Result<Leftovers> {
         collect_processes(root, &mut processes)?;
     }
     let directories = labs_in(&std::env::temp_dir(), &wanted)?;
-    Ok(Leftovers {
-        cgroups,
-        directories,
-        processes,
-        pins: Vec::new(),
-    })
+    Ok(Leftovers { cgroups, directories, processes, pins: Vec::new() })
 }
 
 fn labs_in(dir: &Path, wanted: impl Fn(LabId) -> bool) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
     let named = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.parse::<LabId>().is_ok_and(&wanted)
     };
-    Ok(entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(named)
-        .collect())
+    Ok(entries.flatten().map(|entry| entry.path()).filter(named).collect())
 }
 
 fn collect_processes(dir: &Path, into: &mut Vec<(u32, String)>) -> anyhow::Result<()> {
@@ -129,11 +114,7 @@ fn collect_processes(dir: &Path, into: &mut Vec<(u32, String)>) -> anyhow::Resul
 fn holding(namespaces: &[u64]) -> anyhow::Result<Vec<(u32, String)>> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").context("/proc")?.flatten() {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         // Processes come and go while this looks: what cannot be read is gone.
@@ -155,15 +136,11 @@ fn holding(namespaces: &[u64]) -> anyhow::Result<Vec<(u32, String)>> {
 
 /// Entries of the machine's own bpffs; none where it is not mounted.
 pub(crate) fn pins() -> Vec<PathBuf> {
-    fs::read_dir(PINS)
-        .map(|entries| entries.flatten().map(|e| e.path()).collect())
-        .unwrap_or_default()
+    fs::read_dir(PINS).map(|entries| entries.flatten().map(|e| e.path()).collect()).unwrap_or_default()
 }
 
 /// Reads the file [`NAMESPACES`].
 pub(crate) fn read_namespaces(dir: &Path) -> anyhow::Result<Vec<u64>> {
     let text = fs::read_to_string(dir.join(NAMESPACES)).unwrap_or_default();
-    text.lines()
-        .map(|line| line.parse().with_context(|| format!("namespaces: {line:?}")))
-        .collect()
+    text.lines().map(|line| line.parse().with_context(|| format!("namespaces: {line:?}"))).collect()
 }

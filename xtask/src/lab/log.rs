@@ -82,20 +82,13 @@ pub(crate) struct Failure {
 impl Record {
     /// Process that it names.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.subject
-            .as_ref()
-            .map(|s| s.pid)
-            .or(self.flow.as_ref().map(|f| f.pid))
+        self.subject.as_ref().map(|s| s.pid).or(self.flow.as_ref().map(|f| f.pid))
     }
 
     /// The gist on one line.
     pub(crate) fn summary(&self) -> String {
         let mut words = vec![format!("#{} {} {}", self.id, self.kind, self.state)];
-        words.extend(
-            self.verdict
-                .as_ref()
-                .map(|v| format!("{} ({})", v.action, v.rule)),
-        );
+        words.extend(self.verdict.as_ref().map(|v| format!("{} ({})", v.action, v.rule)));
         words.extend(self.authority.as_ref().map(|a| a.host.clone()));
         words.extend(self.request.as_ref().map(|r| r.version.clone()));
         words.extend(self.response.as_ref().map(|r| r.status.to_string()));
@@ -147,15 +140,9 @@ impl Pattern {
             && same(self.version, r.request.as_ref().map(|q| q.version.as_str()))
             && same(self.blame, r.failure.as_ref().map(|f| f.blame.as_str()))
             && same(self.original, r.flow.as_ref().map(|f| f.original.as_str()))
-            && self
-                .rule
-                .is_none_or(|rule| r.verdict.as_ref().is_some_and(|v| v.rule.starts_with(rule)))
-            && self
-                .status
-                .is_none_or(|status| r.response.as_ref().is_some_and(|p| p.status == status))
-            && self
-                .flag
-                .is_none_or(|flag| r.flags.iter().any(|f| f.code == flag))
+            && self.rule.is_none_or(|rule| r.verdict.as_ref().is_some_and(|v| v.rule.starts_with(rule)))
+            && self.status.is_none_or(|status| r.response.as_ref().is_some_and(|p| p.status == status))
+            && self.flag.is_none_or(|flag| r.flags.iter().any(|f| f.code == flag))
     }
 }
 
@@ -172,11 +159,7 @@ impl Lab {
         let complaint = String::from_utf8_lossy(&output.stderr);
         anyhow::ensure!(output.status.success(), "agentctl logs: {complaint}");
         let mut records = Vec::new();
-        for line in output
-            .stdout
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-        {
+        for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record: Record = serde_json::from_slice(line)
                 .with_context(|| format!("agentctl logs --json: {}", String::from_utf8_lossy(line)))?;
             if record.id > after {
@@ -239,30 +222,12 @@ mod tests {
         };
         assert!(all.matches(&record) && Pattern::default().matches(&record));
         for other in [
-            Pattern {
-                kind: Some("flow"),
-                ..all
-            },
-            Pattern {
-                host: Some("other.example"),
-                ..all
-            },
-            Pattern {
-                rule: Some("deny:"),
-                ..all
-            },
-            Pattern {
-                status: Some(403),
-                ..all
-            },
-            Pattern {
-                flag: Some("x"),
-                ..all
-            },
-            Pattern {
-                blame: Some("origin"),
-                ..all
-            },
+            Pattern { kind: Some("flow"), ..all },
+            Pattern { host: Some("other.example"), ..all },
+            Pattern { rule: Some("deny:"), ..all },
+            Pattern { status: Some(403), ..all },
+            Pattern { flag: Some("x"), ..all },
+            Pattern { blame: Some("origin"), ..all },
         ] {
             assert!(!other.matches(&record), "{other:?}");
         }

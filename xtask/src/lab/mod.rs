@@ -73,10 +73,7 @@ impl FromStr for LabId {
     fn from_str(name: &str) -> anyhow::Result<Self> {
         let numbers = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
         let (pid, start) = numbers.with_context(|| format!("{name:?} is no lab's name"))?;
-        Ok(Self {
-            pid: pid.parse()?,
-            start: start.parse()?,
-        })
+        Ok(Self { pid: pid.parse()?, start: start.parse()? })
     }
 }
 
@@ -118,10 +115,7 @@ impl Programs {
     pub(crate) fn beside_this() -> anyhow::Result<Self> {
         let own = std::env::current_exe().context("where this program is")?;
         let dir = own.parent().unwrap_or(Path::new("/"));
-        Ok(Self {
-            agentgated: dir.join("agentgated"),
-            agentctl: dir.join("agentctl"),
-        })
+        Ok(Self { agentgated: dir.join("agentgated"), agentctl: dir.join("agentctl") })
     }
 }
 
@@ -135,21 +129,8 @@ mod tests {
         assert!(own.alive());
         let read: LabId = own.to_string().parse().unwrap();
         assert_eq!(read, own);
-        assert!(
-            !LabId {
-                start: own.start + 1,
-                ..own
-            }
-            .alive(),
-            "a reused pid is another process"
-        );
-        assert!(
-            !LabId {
-                pid: u32::MAX,
-                start: 1
-            }
-            .alive()
-        );
+        assert!(!LabId { start: own.start + 1, ..own }.alive(), "a reused pid is another process");
+        assert!(!LabId { pid: u32::MAX, start: 1 }.alive());
         assert!("agentgate-lab-7".parse::<LabId>().is_err());
         assert!("agentgate-lab-7-x".parse::<LabId>().is_err());
         assert!("something-7-8".parse::<LabId>().is_err());

@@ -1,9 +1,6 @@
 //! Leaving for namespaces of one's own, and telling which one is in.
 
-#![expect(
-    unsafe_code,
-    reason = "unshare(2) is unsafe in rustix; the one call stands below"
-)]
+#![expect(unsafe_code, reason = "unshare(2) is unsafe in rustix; the one call stands below")]
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -50,13 +47,7 @@ pub(crate) fn dress(dir: &Path, name_server: &str) -> anyhow::Result<()> {
     mount_bind(&resolv, "/etc/resolv.conf").context("bind /etc/resolv.conf")?;
     if let Ok(switch) = fs::read_to_string("/etc/nsswitch.conf") {
         // `resolve` and `mdns` would ask daemons of the machine over unix sockets.
-        let lines = switch.lines().map(|l| {
-            if l.starts_with("hosts:") {
-                "hosts: files dns"
-            } else {
-                l
-            }
-        });
+        let lines = switch.lines().map(|l| if l.starts_with("hosts:") { "hosts: files dns" } else { l });
         let plain = dir.join("nsswitch.conf");
         fs::write(&plain, lines.collect::<Vec<_>>().join("\n") + "\n")?;
         mount_bind(&plain, "/etc/nsswitch.conf").context("bind /etc/nsswitch.conf")?;

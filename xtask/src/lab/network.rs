@@ -58,18 +58,8 @@ pub(crate) fn build(snapshots: PathBuf) -> anyhow::Result<Internet> {
          route add default via {WORLD}\n\
          route add ::/0 via {WORLD6}\n"
     ))?;
-    let Started {
-        journal,
-        root_pem,
-        namespace,
-    } = started;
-    Ok(Internet {
-        journal,
-        root_pem,
-        namespace,
-        stop: Some(stop),
-        thread: Some(thread),
-    })
+    let Started { journal, root_pem, namespace } = started;
+    Ok(Internet { journal, root_pem, namespace, stop: Some(stop), thread: Some(thread) })
 }
 
 fn run(snapshots: PathBuf, tell: &mpsc::Sender<anyhow::Result<Started>>, stopped: oneshot::Receiver<()>) {
@@ -130,11 +120,7 @@ fn ip(batch: &str) -> anyhow::Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("ip (package iproute2)")?;
-    child
-        .stdin
-        .take()
-        .context("ip's input")?
-        .write_all(batch.as_bytes())?;
+    child.stdin.take().context("ip's input")?.write_all(batch.as_bytes())?;
     let output = child.wait_with_output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "ip: {}\n{batch}", complaint.trim());

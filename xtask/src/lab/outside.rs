@@ -70,19 +70,13 @@ pub(crate) fn run(job: Job) -> anyhow::Result<ExitCode> {
             programs: Programs::beside_this()?,
             job,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ended = runtime.block_on(attend(&orders));
         (ended, leftovers::read_namespaces(&dir.0)?)
     };
     let left = leftovers::of_lab(id, &namespaces, &pins_before)?;
     anyhow::ensure!(left.is_empty(), "the lab left something behind:\n{left}");
-    Ok(if ended? {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if ended? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Starts the inner process and waits for its end; SIGINT and SIGTERM ask it to end.
@@ -103,17 +97,11 @@ async fn attend(orders: &Orders) -> anyhow::Result<bool> {
         _ = terminate.recv() => "terminated",
     };
     eprintln!("{asked}: cleaning up");
-    if let Some(pid) = inner
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw)
-    {
+    if let Some(pid) = inner.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
         // It may be gone already: the terminal sends Ctrl-C to both.
         let _gone = kill_process(pid, Signal::TERM);
     }
     let status = tokio::time::timeout(PATIENCE, inner.wait()).await;
     // Ctrl-C is also how a person ends the demo: the inner process knows whether it was too early.
-    Ok(status
-        .context("the inner process does not end: killed")??
-        .success())
+    Ok(status.context("the inner process does not end: killed")??.success())
 }

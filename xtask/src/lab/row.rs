@@ -80,12 +80,7 @@ const WIDTHS: [usize; 4] = [34, 26, 22, 46];
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = String::new();
     let rule = "-".repeat(WIDTHS.iter().sum::<usize>() + 3 * WIDTHS.len() + 7);
-    let heads = [
-        "what the agent did",
-        "what the agent saw",
-        "what the origin saw",
-        "what the log holds",
-    ];
+    let heads = ["what the agent did", "what the agent saw", "what the origin saw", "what the log holds"];
     line(&mut text, &heads.map(|head| wrap(head, 80)), "");
     text.push_str(&rule);
     text.push('\n');
@@ -174,9 +169,6 @@ mod tests {
         assert!(row.ok() && table(std::slice::from_ref(&row)).contains("| ok\n"));
         row.expect(false, || "everything".to_owned());
         let text = table(&[row]);
-        assert!(
-            text.contains("| DIFFERS\n") && text.contains("DIFFERS: everything"),
-            "{text}"
-        );
+        assert!(text.contains("| DIFFERS\n") && text.contains("DIFFERS: everything"), "{text}");
     }
 }

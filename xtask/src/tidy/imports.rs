@@ -34,12 +34,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("gate", &["parse", "policy"]),
     ("audit", &["store"]),
     ("reload", &["policy"]),
-    (
-        "exchange",
-        &[
-            "http", "parse", "inspect", "policy", "gate", "forward", "audit", "reload",
-        ],
-    ),
+    ("exchange", &["http", "parse", "inspect", "policy", "gate", "forward", "audit", "reload"]),
     (
         "conn",
         &[
@@ -51,18 +46,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("dashboard", &["policy", "reload", "store", "audit"]),
     ("launch", &["control", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
-    (
-        "cli",
-        &[
-            "control::wire",
-            "control::client",
-            "policy",
-            "config",
-            "launch",
-            "reload",
-            "store::Side",
-        ],
-    ),
+    ("cli", &["control::wire", "control::client", "policy", "config", "launch", "reload", "store::Side"]),
     ("metrics", &[]),
     ("signal", &["reload"]),
     ("telemetry", &["config"]),
@@ -91,9 +75,7 @@ pub(super) fn breaches(module: &str, paths: &[String]) -> Vec<String> {
         return Vec::new();
     }
     let Some((_, allowed)) = TABLE.iter().find(|(name, _)| *name == module) else {
-        return vec![format!(
-            "module {module} is not in the import table: give it a row and say why"
-        )];
+        return vec![format!("module {module} is not in the import table: give it a row and say why")];
     };
     let mut found: Vec<String> = paths
         .iter()
@@ -102,30 +84,21 @@ pub(super) fn breaches(module: &str, paths: &[String]) -> Vec<String> {
             let open = first == module || OPEN.contains(&first);
             !open && !allowed.iter().any(|entry| covers(entry, path))
         })
-        .map(|path| {
-            format!(
-                "{module} may not import crate::{path}; it may: model {}",
-                allowed.join(" ")
-            )
-        })
+        .map(|path| format!("{module} may not import crate::{path}; it may: model {}", allowed.join(" ")))
         .collect();
     found.dedup();
     found
 }
 
 fn covers(entry: &str, path: &str) -> bool {
-    path.strip_prefix(entry)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Every path below `crate::` that the code names, `use` trees unfolded. Where `top` is set, `super::`
 /// means the same.
 pub(super) fn of(code: &str, top: bool) -> Vec<String> {
-    let code: String = code
-        .lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n");
+    let code: String =
+        code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
     for root in ["crate::", "super::"] {
         if root == "super::" && !top {
@@ -152,9 +125,7 @@ fn unfold<'a>(text: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
             rest = unfold(rest, prefix, found).trim_start();
             // `name as other`: what it is called here does not matter.
             if let Some(renamed) = rest.strip_prefix("as ") {
-                rest = renamed
-                    .trim_start()
-                    .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
+                rest = renamed.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_');
                 rest = rest.trim_start();
             }
             match rest.strip_prefix(',') {
@@ -164,9 +135,7 @@ fn unfold<'a>(text: &'a str, prefix: &str, found: &mut Vec<String>) -> &'a str {
             }
         }
     }
-    let end = text
-        .find(|c: char| !c.is_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     let path = match (prefix, name) {
         ("", name) => name.to_owned(),

@@ -25,11 +25,7 @@ const EMPTY_NAMES: [&str; 5] = ["utils", "util", "helpers", "helper", "manager"]
 /// Words of unfinished work. Written in halves, so that this file passes its own check.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 /// Directories of one person's machine.
-const MACHINE_PATHS: [&str; 3] = [
-    concat!("/ro", "ot/"),
-    concat!("/wo", "rk/"),
-    concat!("/Us", "ers/"),
-];
+const MACHINE_PATHS: [&str; 3] = [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
 /// Where `unsafe` may be.
 const UNSAFE_PLACES: [&str; 7] = [
     "agentgate-daemon/src/control/peer.rs",
@@ -42,13 +38,7 @@ const UNSAFE_PLACES: [&str; 7] = [
 ];
 /// Modules of the daemon that stay pure, and what they would not be pure with.
 const PURE: [&str; 4] = ["model", "parse", "inspect", "policy"];
-const IMPURE: [&str; 5] = [
-    "tokio::",
-    "std::fs",
-    "std::process",
-    "Instant::now",
-    "SystemTime::now",
-];
+const IMPURE: [&str; 5] = ["tokio::", "std::fs", "std::process", "Instant::now", "SystemTime::now"];
 
 /// Prints findings and notes; fails on findings.
 pub(crate) fn run() -> anyhow::Result<ExitCode> {
@@ -65,11 +55,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let mut findings = Vec::new();
     let mut notes = Vec::new();
     for path in &files {
-        let name = path
-            .strip_prefix(&workspace)
-            .unwrap_or(path)
-            .to_string_lossy()
-            .into_owned();
+        let name = path.strip_prefix(&workspace).unwrap_or(path).to_string_lossy().into_owned();
         let text = fs::read_to_string(path).with_context(|| name.clone())?;
         findings.extend(examine(&name, &text));
         notes.extend(habits(&name, &text));
@@ -85,9 +71,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// The workspace that this program was built from.
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map_or_else(PathBuf::new, Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> anyhow::Result<()> {
@@ -112,22 +96,15 @@ fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 fn examine(name: &str, text: &str) -> Vec<String> {
     let mut findings = Vec::new();
     if !text.starts_with("//!") {
-        findings.push(format!(
-            "{name}:1: no `//!` header that says what the module does"
-        ));
+        findings.push(format!("{name}:1: no `//!` header that says what the module does"));
     }
-    let stem = Path::new(name)
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .unwrap_or_default();
+    let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     if EMPTY_NAMES.contains(&stem) {
         findings.push(format!("{name}: the name {stem:?} says nothing"));
     }
     let length = without_tests(name, text).lines().count();
     if length > MOST {
-        findings.push(format!(
-            "{name}: {length} lines without tests; the most is {MOST}"
-        ));
+        findings.push(format!("{name}: {length} lines without tests; the most is {MOST}"));
     }
     for (number, line) in text.lines().enumerate() {
         let place = format!("{name}:{}", number + 1);
@@ -146,10 +123,7 @@ fn examine(name: &str, text: &str) -> Vec<String> {
             && !UNSAFE_PLACES.iter().any(|known| name.starts_with(known))
             && !name.contains("tidy")
         {
-            findings.push(format!(
-                "{place}: unsafe code has its places: {}",
-                UNSAFE_PLACES.join(", ")
-            ));
+            findings.push(format!("{place}: unsafe code has its places: {}", UNSAFE_PLACES.join(", ")));
         }
     }
     findings.extend(boundaries(name, text));
@@ -186,9 +160,7 @@ fn habits(name: &str, text: &str) -> Vec<String> {
         notes.push(format!("{name}: {code} lines; the habit is {HABIT}"));
     }
     if code > 0 && tests > 110 {
-        notes.push(format!(
-            "{name}: {tests} lines of tests inline; over 100 they go to a file of their own"
-        ));
+        notes.push(format!("{name}: {tests} lines of tests inline; over 100 they go to a file of their own"));
     }
     notes
 }

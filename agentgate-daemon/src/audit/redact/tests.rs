@@ -9,10 +9,7 @@ const SECRET: &str = "Zq7wertyUIOP1234";
 
 fn header(name: &str, value: &str) -> String {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        name.parse::<HeaderName>().unwrap(),
-        HeaderValue::from_str(value).unwrap(),
-    );
+    headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
     let masked = mask_headers(&headers);
     assert_eq!(masked.len(), 1);
     assert_eq!(masked[0].0, name);
@@ -40,28 +37,16 @@ fn headers() {
         ("x-amz-security-token", "abcdefghijklmnop", "****mnop"),
         ("ocp-apim-subscription-key", "abcdefghijklmnop", "****mnop"),
         ("x-hub-signature-256", "sha256=abcdefghijklmnop", "****mnop"),
-        (
-            "cookie",
-            "sid=abcdefghijklmnop; theme=dark",
-            "sid=****mnop; theme=****",
-        ),
+        ("cookie", "sid=abcdefghijklmnop; theme=dark", "sid=****mnop; theme=****"),
         ("cookie", "abcdefghijklmnop", "****mnop"),
-        (
-            "set-cookie",
-            "sid=abcdefghijklmnop; Path=/; HttpOnly",
-            "sid=****mnop; Path=/; HttpOnly",
-        ),
+        ("set-cookie", "sid=abcdefghijklmnop; Path=/; HttpOnly", "sid=****mnop; Path=/; HttpOnly"),
         ("set-cookie", "path=abcdefghijklmnop", "path=****mnop"),
         (
             "location",
             "https://a.example/cb?code=abcdefghijklmnop&state=1",
             "https://a.example/cb?code=****mnop&state=1",
         ),
-        (
-            "referer",
-            "https://u:hunter2hunter2@a.example/",
-            "https://u:****ter2@a.example/",
-        ),
+        ("referer", "https://u:hunter2hunter2@a.example/", "https://u:****ter2@a.example/"),
         (
             "sec-websocket-protocol",
             "realtime, openai-insecure-api-key.sk-proj-abcdefgh",
@@ -75,27 +60,11 @@ fn headers() {
         ),
         ("anthropic-ratelimit-tokens-remaining", "79000", "79000"),
         ("x-ratelimit-limit-tokens", "79000", "79000"),
-        (
-            "idempotency-key",
-            "stainless-node-retry-1",
-            "stainless-node-retry-1",
-        ),
-        (
-            "sec-websocket-key",
-            "dGhlIHNhbXBsZSBub25jZQ==",
-            "dGhlIHNhbXBsZSBub25jZQ==",
-        ),
+        ("idempotency-key", "stainless-node-retry-1", "stainless-node-retry-1"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("www-authenticate", "Bearer realm=\"a\"", "Bearer realm=\"a\""),
-        (
-            "content-type",
-            "text/event-stream; charset=utf-8",
-            "text/event-stream; charset=utf-8",
-        ),
-        (
-            "user-agent",
-            "claude-cli/2.0 (task-runner-management)",
-            "claude-cli/2.0 (task-runner-management)",
-        ),
+        ("content-type", "text/event-stream; charset=utf-8", "text/event-stream; charset=utf-8"),
+        ("user-agent", "claude-cli/2.0 (task-runner-management)", "claude-cli/2.0 (task-runner-management)"),
     ];
     for (name, value, expect) in rows {
         assert_eq!(header(name, value), expect, "{name}: {value}");
@@ -108,10 +77,7 @@ fn headers_keep_order_and_repeats_and_survive_other_encodings() {
     headers.append("set-cookie", HeaderValue::from_static("a=abcdefghijklmnop"));
     headers.append("set-cookie", HeaderValue::from_static("b=1"));
     headers.append("x-odd", HeaderValue::from_bytes(b"caf\xe9").unwrap());
-    headers.append(
-        "authorization",
-        HeaderValue::from_bytes(b"Bearer \xff\xfeabcdefghijklmnop").unwrap(),
-    );
+    headers.append("authorization", HeaderValue::from_bytes(b"Bearer \xff\xfeabcdefghijklmnop").unwrap());
     let expect = [
         ("set-cookie", "a=****mnop"),
         ("set-cookie", "b=****"),
@@ -119,10 +85,7 @@ fn headers_keep_order_and_repeats_and_survive_other_encodings() {
         ("authorization", "Bearer ****mnop"),
     ];
     let masked = mask_headers(&headers);
-    let masked: Vec<_> = masked
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let masked: Vec<_> = masked.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(masked, expect);
 }
 
@@ -137,30 +100,18 @@ fn targets() {
         ),
         ("/?KEY=short", "/?KEY=****"),
         ("/?key=", "/?key="),
-        (
-            "/?a=1;access_token=abcdefghijklmnop;b=2",
-            "/?a=1;access_token=****;b=2",
-        ),
+        ("/?a=1;access_token=abcdefghijklmnop;b=2", "/?a=1;access_token=****;b=2"),
         ("/?accessToken=abcdefghijklmnop", "/?accessToken=****mnop"),
         ("/?api%5Fkey=abcdefghijklmnop", "/?api%5Fkey=****mnop"),
         ("/?X-Amz-Signature=abcdefghijklmnop", "/?X-Amz-Signature=****mnop"),
         ("/?q=sk-proj-abcdefgh", "/?q=sk-****efgh"),
         ("/?q=sk%2Dproj%2Dabcdefgh", "/?q=****efgh"),
         ("/bot/sk-abcdefghijkl/send", "/bot/sk-****ijkl/send"),
-        (
-            "/?max_tokens=5&token_type=x&page=2",
-            "/?max_tokens=5&token_type=x&page=2",
-        ),
+        ("/?max_tokens=5&token_type=x&page=2", "/?max_tokens=5&token_type=x&page=2"),
         ("/?ghp_abcdefghijkl", "/?ghp_****ijkl"),
-        (
-            "http://user:abcdefghijklmnop@a.example/?x",
-            "http://user:****mnop@a.example/?x",
-        ),
+        ("http://user:abcdefghijklmnop@a.example/?x", "http://user:****mnop@a.example/?x"),
         ("/cb#id_token=abcdefghijklmnop", "/cb#id_token=****mnop"),
-        (
-            "/?password=a=b?c#abcdefghijklmnop",
-            "/?password=****#abcdefghijklmnop",
-        ),
+        ("/?password=a=b?c#abcdefghijklmnop", "/?password=****#abcdefghijklmnop"),
         ("/%zz?%=%&%4=", "/%zz?%=%&%4="),
     ];
     for (target, expect) in rows {
@@ -171,101 +122,43 @@ fn targets() {
 #[test]
 fn command_lines() {
     let rows: &[(&[&str], &[&str])] = &[
-        (
-            &["curl", "-sS", "https://a.example/x"],
-            &["curl", "-sS", "https://a.example/x"],
-        ),
-        (
-            &["a", "--token", "abcdefghijklmnop", "x"],
-            &["a", "--token", "****mnop", "x"],
-        ),
-        (
-            &["a", "--token", "--password", "x"],
-            &["a", "--token", "****", "x"],
-        ),
+        (&["curl", "-sS", "https://a.example/x"], &["curl", "-sS", "https://a.example/x"]),
+        (&["a", "--token", "abcdefghijklmnop", "x"], &["a", "--token", "****mnop", "x"]),
+        (&["a", "--token", "--password", "x"], &["a", "--token", "****", "x"]),
         (&["a", "--api-key=abcdefghijklmnop"], &["a", "--api-key=****mnop"]),
-        (
-            &["a", "--password=two words of it"],
-            &["a", "--password=****f it"],
-        ),
-        (
-            &["a", "--token-file", "/run/token"],
-            &["a", "--token-file", "/run/token"],
-        ),
+        (&["a", "--password=two words of it"], &["a", "--password=****f it"]),
+        (&["a", "--token-file", "/run/token"], &["a", "--token-file", "/run/token"]),
         (&["a", "--password-stdin", "x"], &["a", "--password-stdin", "x"]),
-        (
-            &["env", "GITHUB_TOKEN=abcdefghijklmnop", "gh"],
-            &["env", "GITHUB_TOKEN=****mnop", "gh"],
-        ),
-        (
-            &["env", "AWS_SECRET_ACCESS_KEY=abcdefghijklmnop"],
-            &["env", "AWS_SECRET_ACCESS_KEY=****mnop"],
-        ),
-        (
-            &["env", "AWS_ACCESS_KEY_ID=AKIAABCDEFGHIJKLMNOP"],
-            &["env", "AWS_ACCESS_KEY_ID=AKIA****MNOP"],
-        ),
-        (
-            &["env", "HOME=/root", "PORT=8080"],
-            &["env", "HOME=/root", "PORT=8080"],
-        ),
+        (&["env", "GITHUB_TOKEN=abcdefghijklmnop", "gh"], &["env", "GITHUB_TOKEN=****mnop", "gh"]),
+        (&["env", "AWS_SECRET_ACCESS_KEY=abcdefghijklmnop"], &["env", "AWS_SECRET_ACCESS_KEY=****mnop"]),
+        (&["env", "AWS_ACCESS_KEY_ID=AKIAABCDEFGHIJKLMNOP"], &["env", "AWS_ACCESS_KEY_ID=AKIA****MNOP"]),
+        (&["env", "HOME=/root", "PORT=8080"], &["env", "HOME=/root", "PORT=8080"]),
         (
             &["curl", "-H", "Authorization: Bearer abcdefghijklmnop"],
             &["curl", "-H", "Authorization: Bearer ****mnop"],
         ),
-        (
-            &["curl", "-HX-Api-Key:abcdefghijklmnop"],
-            &["curl", "-HX-Api-Key:****mnop"],
-        ),
-        (
-            &["curl", "-H", "Accept: text/plain"],
-            &["curl", "-H", "Accept: text/plain"],
-        ),
-        (
-            &["curl", "-u", "me:abcdefghijklmnop"],
-            &["curl", "-u", "me:****mnop"],
-        ),
-        (
-            &["systemd-run", "--user", "claude"],
-            &["systemd-run", "--user", "claude"],
-        ),
-        (
-            &["git", "clone", "https://x:abcdefghijklmnop@h/r"],
-            &["git", "clone", "https://x:****mnop@h/r"],
-        ),
+        (&["curl", "-HX-Api-Key:abcdefghijklmnop"], &["curl", "-HX-Api-Key:****mnop"]),
+        (&["curl", "-H", "Accept: text/plain"], &["curl", "-H", "Accept: text/plain"]),
+        (&["curl", "-u", "me:abcdefghijklmnop"], &["curl", "-u", "me:****mnop"]),
+        (&["systemd-run", "--user", "claude"], &["systemd-run", "--user", "claude"]),
+        (&["git", "clone", "https://x:abcdefghijklmnop@h/r"], &["git", "clone", "https://x:****mnop@h/r"]),
         (&["git", "clone", "git@h:r"], &["git", "clone", "git@h:r"]),
-        (
-            &["curl", "https://h/?a=1&key=abcdefghijklmnop"],
-            &["curl", "https://h/?a=1&key=****mnop"],
-        ),
-        (
-            &["curl", "-d", "a=1&password=abcdefghijklmnop&b=2"],
-            &["curl", "-d", "a=1&password=****mnop&b=2"],
-        ),
+        (&["curl", "https://h/?a=1&key=abcdefghijklmnop"], &["curl", "https://h/?a=1&key=****mnop"]),
+        (&["curl", "-d", "a=1&password=abcdefghijklmnop&b=2"], &["curl", "-d", "a=1&password=****mnop&b=2"]),
         (&["mysql", "-pabcdefghijklmnop"], &["mysql", "-p****mnop"]),
         (
             &["/usr/bin/sshpass", "-p", "abcdefghijklmnop", "ssh"],
             &["/usr/bin/sshpass", "-p", "****mnop", "ssh"],
         ),
-        (
-            &["mkdir", "-p", "a/long/directory"],
-            &["mkdir", "-p", "a/long/directory"],
-        ),
-        (
-            &["echo", "sk-abcdefghijklmn", "xoxb-1234567890ab"],
-            &["echo", "sk-****klmn", "xoxb-****90ab"],
-        ),
+        (&["mkdir", "-p", "a/long/directory"], &["mkdir", "-p", "a/long/directory"]),
+        (&["echo", "sk-abcdefghijklmn", "xoxb-1234567890ab"], &["echo", "sk-****klmn", "xoxb-****90ab"]),
         (
             &[
                 "bash",
                 "-c",
                 "API_KEY=abcdefghijklmnop python run.py; curl -H 'X-Api-Key: abcdefghijklmnop' h",
             ],
-            &[
-                "bash",
-                "-c",
-                "API_KEY=****mnop python run.py; curl -H 'X-Api-Key: ****mnop' h",
-            ],
+            &["bash", "-c", "API_KEY=****mnop python run.py; curl -H 'X-Api-Key: ****mnop' h"],
         ),
         (
             &[
@@ -273,37 +166,20 @@ fn command_lines() {
                 "-c",
                 "curl -H \"Authorization: Bearer abcdefghijklmnop\" https://h/?token=abcdefghijklmnop | jq",
             ],
-            &[
-                "bash",
-                "-c",
-                "curl -H \"Authorization: Bearer ****mnop\" https://h/?token=****mnop | jq",
-            ],
+            &["bash", "-c", "curl -H \"Authorization: Bearer ****mnop\" https://h/?token=****mnop | jq"],
         ),
         (
-            &[
-                "bash",
-                "-c",
-                "deploy --password 'correct horse battery' --to prod",
-            ],
+            &["bash", "-c", "deploy --password 'correct horse battery' --to prod"],
             &["bash", "-c", "deploy --password '****tery' --to prod"],
         ),
         (
             &["a", "{\"api_key\": \"abcdefghijklmnop\", \"n\": 1}"],
             &["a", "{\"api_key\": \"****mnop\", \"n\": 1}"],
         ),
-        (
-            &["a", "-----BEGIN EC PRIVATE KEY-----\nMHcC"],
-            &["a", "-----BEGIN EC PRIVATE KEY-----****"],
-        ),
-        (
-            &["a", "--auth", "Basic abcdefghijklmnop"],
-            &["a", "--auth", "****mnop"],
-        ),
+        (&["a", "-----BEGIN EC PRIVATE KEY-----\nMHcC"], &["a", "-----BEGIN EC PRIVATE KEY-----****"]),
+        (&["a", "--auth", "Basic abcdefghijklmnop"], &["a", "--auth", "****mnop"]),
         (&["a", "café=ü", ""], &["a", "café=ü", ""]),
-        (
-            &["curl", "-b", "sid=abcdefghijklmnop"],
-            &["curl", "-b", "****mnop"],
-        ),
+        (&["curl", "-b", "sid=abcdefghijklmnop"], &["curl", "-b", "****mnop"]),
         (
             &["curl", "--header=Authorization: Bearer abcdefghijklmnop"],
             &["curl", "--header=Authorization: Bearer ****mnop"],
@@ -312,10 +188,7 @@ fn command_lines() {
             &["git", "commit", "-m", "basic tests of the key"],
             &["git", "commit", "-m", "basic tests of the key"],
         ),
-        (
-            &["grep", "-rn", "token", "src/auth"],
-            &["grep", "-rn", "token", "src/auth"],
-        ),
+        (&["grep", "-rn", "token", "src/auth"], &["grep", "-rn", "token", "src/auth"]),
         (&[], &[]),
     ];
     for (line, expect) in rows {
@@ -347,23 +220,9 @@ fn no_secret_survives_whole() {
         "x-auth-key",
     ];
     // Also secrets with signs in them, and in company.
-    let secrets = [
-        SECRET,
-        "Zq7 wertyUIOP1234",
-        "Zq7=wer;tyU&IOP,12:34",
-        "Zq7wertyUIOP1234\u{e9}",
-        "????????????????",
-    ];
-    let wraps = [
-        "{}",
-        "Bearer {}",
-        "Basic {}",
-        "Unknown {}",
-        "a={}",
-        "a=b; c={}; Path=/",
-        "{}; a=b",
-        " {} ",
-    ];
+    let secrets =
+        [SECRET, "Zq7 wertyUIOP1234", "Zq7=wer;tyU&IOP,12:34", "Zq7wertyUIOP1234\u{e9}", "????????????????"];
+    let wraps = ["{}", "Bearer {}", "Basic {}", "Unknown {}", "a={}", "a=b; c={}; Path=/", "{}; a=b", " {} "];
     for secret in secrets {
         for wrap in wraps {
             let value = wrap.replace("{}", secret);
@@ -381,22 +240,12 @@ fn no_secret_survives_whole() {
             "--access-token",
             "-password",
         ] {
-            for line in [
-                vec!["a", flag, secret],
-                vec!["a", "b", &format!("{flag}={secret}")],
-            ] {
+            for line in [vec!["a", flag, secret], vec!["a", "b", &format!("{flag}={secret}")]] {
                 let masked = cmdline(&line).join(" ");
                 assert!(!masked.contains(secret), "{line:?} shows as {masked}");
             }
         }
-        for name in [
-            "OPENAI_API_KEY",
-            "TOKEN",
-            "DB_PASSWORD",
-            "client_secret",
-            "PGPASSWORD",
-            "apiKey",
-        ] {
+        for name in ["OPENAI_API_KEY", "TOKEN", "DB_PASSWORD", "client_secret", "PGPASSWORD", "apiKey"] {
             let masked = cmdline(&["env", &format!("{name}={secret}")]).join(" ");
             assert!(!masked.contains(secret), "{name} shows as {masked}");
         }
@@ -437,11 +286,8 @@ fn no_secret_survives_whole() {
             format!("\"{secret}\""),
             format!("/p/{secret}/q?r={secret}"),
         ] {
-            for masked in [
-                mask_target(&text),
-                mask_header("x-note", &text),
-                cmdline(&["a", &text]).join(" "),
-            ] {
+            for masked in [mask_target(&text), mask_header("x-note", &text), cmdline(&["a", &text]).join(" ")]
+            {
                 assert!(!masked.contains(&secret), "{text} shows as {masked}");
             }
         }

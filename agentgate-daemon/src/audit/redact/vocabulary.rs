@@ -42,17 +42,8 @@ const HARMLESS_LAST: &[&str] = &[
     "reset",
 ];
 /// Keys that open nothing.
-const HARMLESS_KEYS: &[&str] = &[
-    "idempotency",
-    "websocket",
-    "surrogate",
-    "cache",
-    "sort",
-    "partition",
-    "primary",
-    "public",
-    "host",
-];
+const HARMLESS_KEYS: &[&str] =
+    &["idempotency", "websocket", "surrogate", "cache", "sort", "partition", "primary", "public", "host"];
 
 /// Authentication schemes (IANA registry and what providers use): shown, because what follows is the
 /// secret.
@@ -135,20 +126,14 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     if !before.is_empty() && HARMLESS_LAST.contains(&last.as_str()) {
         return false;
     }
-    if last == "key"
-        && before
-            .last()
-            .is_some_and(|word| HARMLESS_KEYS.contains(&word.as_str()))
-    {
+    if last == "key" && before.last().is_some_and(|word| HARMLESS_KEYS.contains(&word.as_str())) {
         return false;
     }
     SECRET_LAST.contains(&last.as_str())
         || words.iter().any(|word| {
             SECRET_WORDS.contains(&word.as_str()) || SECRET_ENDS.iter().any(|end| word.ends_with(end))
         })
-        || words
-            .windows(2)
-            .any(|pair| matches!(pair, [first, second] if first == "api" && second == "key"))
+        || words.windows(2).any(|pair| matches!(pair, [first, second] if first == "api" && second == "key"))
 }
 
 /// The words of a name, in lower case: parts between signs, and humps of camel case.

@@ -27,11 +27,7 @@ fn child() {
     let path = std::env::var_os(PATH).expect("started by survives_sigkill");
     let store = Arc::new(Store::open(path).unwrap());
     let (audit, _thread) = Audit::start(store, AuditOptions::default());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..8 {
@@ -78,11 +74,7 @@ fn survives_sigkill() {
                 (None, None) => continue,
             };
             let id = id.parse().unwrap();
-            assert_eq!(
-                acknowledged.insert(id, note),
-                None,
-                "round {round}: id {id} was given twice"
-            );
+            assert_eq!(acknowledged.insert(id, note), None, "round {round}: id {id} was given twice");
             seen += 1;
             if seen == after {
                 // SIGKILL; what is in the pipe by then is read to its end.
@@ -90,10 +82,7 @@ fn survives_sigkill() {
             }
         }
         child.wait().unwrap();
-        assert!(
-            seen >= after,
-            "round {round}: the child ended by itself after {seen}"
-        );
+        assert!(seen >= after, "round {round}: the child ended by itself after {seen}");
 
         let store = Store::open(&path).unwrap();
         for (&id, &note) in &acknowledged {
@@ -107,29 +96,16 @@ fn survives_sigkill() {
                 }
             }
             if found.state == State::Done && !note {
-                assert_eq!(
-                    store.body(RecordId(id), Side::Request).unwrap().unwrap().len(),
-                    600
-                );
+                assert_eq!(store.body(RecordId(id), Side::Request).unwrap().unwrap().len(), 600);
             }
         }
         let next = store.next_id().unwrap().0;
         for id in 1..next {
-            let state = store
-                .get(RecordId(id))
-                .unwrap()
-                .unwrap_or_else(|| panic!("gap at {id}"))
-                .state;
-            assert!(
-                matches!(state, State::Done | State::Failed),
-                "record {id} is {state:?}"
-            );
+            let state = store.get(RecordId(id)).unwrap().unwrap_or_else(|| panic!("gap at {id}")).state;
+            assert!(matches!(state, State::Done | State::Failed), "record {id} is {state:?}");
         }
         drop(store);
         let mut raw = redb::Database::open(&path).unwrap();
-        assert!(
-            raw.check_integrity().unwrap(),
-            "round {round}: the file needed repair"
-        );
+        assert!(raw.check_integrity().unwrap(), "round {round}: the file needed repair");
     }
 }

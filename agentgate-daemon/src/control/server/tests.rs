@@ -50,11 +50,8 @@ struct Gate {
 impl Gate {
     fn start(guarded: &str, bounds: Bounds) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (policy, lists, mode) = (
-            dir.path().join("policy.toml"),
-            dir.path().join("lists"),
-            dir.path().join("mode"),
-        );
+        let (policy, lists, mode) =
+            (dir.path().join("policy.toml"), dir.path().join("lists"), dir.path().join("mode"));
         fs::write(&policy, "version = 1\nmode = \"enforce\"\n").unwrap();
         fs::create_dir(&lists).unwrap();
         let store = Arc::new(Store::open(dir.path().join("audit.redb")).unwrap());
@@ -88,27 +85,13 @@ impl Gate {
         let socket = dir.path().join("control.sock");
         let listener = bind(&socket, "no-such-group").unwrap();
         let (drain, draining) = watch::channel(false);
-        let server = tokio::spawn(serve_within(
-            bounds,
-            listener,
-            Arc::new(context.clone()),
-            draining,
-        ));
-        Self {
-            dir,
-            socket,
-            context,
-            thread: Some(thread),
-            drain,
-            server,
-        }
+        let server = tokio::spawn(serve_within(bounds, listener, Arc::new(context.clone()), draining));
+        Self { dir, socket, context, thread: Some(thread), drain, server }
     }
 
     async fn ask(&self, request: Request) -> Result<Payload, ClientError> {
         let socket = self.socket.clone();
-        tokio::task::spawn_blocking(move || Client::connect(&socket)?.ask(request))
-            .await
-            .unwrap()
+        tokio::task::spawn_blocking(move || Client::connect(&socket)?.ask(request)).await.unwrap()
     }
 
     async fn items(&self, request: Request) -> Result<Vec<Item>, ClientError> {
@@ -151,17 +134,9 @@ impl Gate {
         if let Some(thread) = self.thread.take() {
             thread.drain(Duration::from_secs(5)).await;
         }
-        let query = Query {
-            kind: Some(Kind::Control),
-            limit: 100,
-            ..Query::default()
-        };
+        let query = Query { kind: Some(Kind::Control), limit: 100, ..Query::default() };
         let records = self.context.store.query(&query).unwrap().records;
-        records
-            .into_iter()
-            .rev()
-            .map(|record| (record.state, record.note.unwrap()))
-            .collect()
+        records.into_iter().rev().map(|record| (record.state, record.note.unwrap())).collect()
     }
 }
 
@@ -175,29 +150,15 @@ fn code(result: Result<Payload, ClientError>) -> ErrorCode {
 #[tokio::test(flavor = "multi_thread")]
 async fn steers_the_policy_and_records_who_did() {
     let gate = Gate::start(ELSEWHERE, BOUNDS);
-    assert_eq!(
-        gate.ask(Request::ModeGet).await.unwrap(),
-        Payload::Mode { mode: Mode::Enforce }
-    );
-    let set = Request::ModeSet {
-        mode: Some(Mode::Audit),
-    };
+    assert_eq!(gate.ask(Request::ModeGet).await.unwrap(), Payload::Mode { mode: Mode::Enforce });
+    let set = Request::ModeSet { mode: Some(Mode::Audit) };
     assert_eq!(gate.ask(set).await.unwrap(), Payload::Mode { mode: Mode::Audit });
     assert_eq!(gate.context.policy.current().mode(), Mode::Audit);
     let back = Request::ModeSet { mode: None };
-    assert_eq!(
-        gate.ask(back).await.unwrap(),
-        Payload::Mode { mode: Mode::Enforce }
-    );
-    let add = |host: &str| Request::ListEdit {
-        list: List::Allow,
-        edit: Edit::Add,
-        host: host.into(),
-    };
+    assert_eq!(gate.ask(back).await.unwrap(), Payload::Mode { mode: Mode::Enforce });
+    let add = |host: &str| Request::ListEdit { list: List::Allow, edit: Edit::Add, host: host.into() };
     for expect in [true, false] {
-        let Payload::List { changed, .. } = gate.ask(add("api.example.com")).await.unwrap() else {
-            panic!()
-        };
+        let Payload::List { changed, .. } = gate.ask(add("api.example.com")).await.unwrap() else { panic!() };
         assert_eq!(changed, expect);
     }
     assert_eq!(code(gate.ask(add("not a host")).await), ErrorCode::Invalid);
@@ -212,17 +173,11 @@ async fn steers_the_policy_and_records_who_did() {
         }
         other => panic!("{other:?}"),
     }
-    let Payload::Status(status) = gate.ask(Request::Status).await.unwrap() else {
-        panic!()
-    };
+    let Payload::Status(status) = gate.ask(Request::Status).await.unwrap() else { panic!() };
     assert_eq!((status.policy.errors.len(), status.audit.healthy), (1, true));
 
     let notes = gate.stop().await;
-    let who = format!(
-        "by uid {} (pid {}, ",
-        rustix::process::geteuid().as_raw(),
-        std::process::id()
-    );
+    let who = format!("by uid {} (pid {}, ", rustix::process::geteuid().as_raw(), std::process::id());
     let expect = [
         (State::Done, "mode audit, "),
         (State::Done, "mode as in policy.toml, "),
@@ -243,13 +198,7 @@ async fn steers_the_policy_and_records_who_did() {
 async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
     let gate = Gate::start(unified_path(&own).unwrap(), BOUNDS);
-    for request in [
-        Request::Status,
-        Request::Enrol,
-        Request::ModeSet {
-            mode: Some(Mode::Audit),
-        },
-    ] {
+    for request in [Request::Status, Request::Enrol, Request::ModeSet { mode: Some(Mode::Audit) }] {
         assert_eq!(code(gate.ask(request).await), ErrorCode::Guarded);
     }
     // Without a byte from the peer, too.
@@ -257,14 +206,7 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
         matches!(gate.raw(Vec::new(), false).await, Some(Reply::Error(e)) if e.code == ErrorCode::Guarded)
     );
     assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
-    let page = gate
-        .context
-        .store
-        .query(&Query {
-            limit: 10,
-            ..Default::default()
-        })
-        .unwrap();
+    let page = gate.context.store.query(&Query { limit: 10, ..Default::default() }).unwrap();
     assert_eq!(page.records.len(), 4);
     for record in page.records {
         assert_eq!((record.kind, record.state), (Kind::Control, State::Refused));
@@ -276,19 +218,11 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let gate = Gate::start(
-        unified_path(&own).unwrap(),
-        Bounds {
-            refusals: 1,
-            ..BOUNDS
-        },
-    );
+    let gate = Gate::start(unified_path(&own).unwrap(), Bounds { refusals: 1, ..BOUNDS });
     let socket = gate.socket.clone();
     let attempts = 200;
     let held = tokio::task::spawn_blocking(move || {
-        (0..attempts)
-            .map(|_| StdUnixStream::connect(&socket).unwrap())
-            .collect::<Vec<_>>()
+        (0..attempts).map(|_| StdUnixStream::connect(&socket).unwrap()).collect::<Vec<_>>()
     });
     let held = held.await.unwrap();
     // Each is closed by the daemon, with or without an answer.
@@ -326,27 +260,13 @@ async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
 async fn nothing_is_changed_that_cannot_be_recorded() {
     let mut gate = Gate::start(ELSEWHERE, BOUNDS);
     gate.thread.take().unwrap().drain(Duration::from_secs(5)).await;
-    let add = Request::ListEdit {
-        list: List::Allow,
-        edit: Edit::Add,
-        host: "a.example.com".into(),
-    };
-    for request in [
-        Request::ModeSet {
-            mode: Some(Mode::Audit),
-        },
-        add,
-        Request::Enrol,
-        Request::Dashboard,
-    ] {
+    let add = Request::ListEdit { list: List::Allow, edit: Edit::Add, host: "a.example.com".into() };
+    for request in [Request::ModeSet { mode: Some(Mode::Audit) }, add, Request::Enrol, Request::Dashboard] {
         assert_eq!(code(gate.ask(request).await), ErrorCode::AuditUnavailable);
     }
     assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
     assert!(!gate.dir.path().join("mode").exists() && !gate.dir.path().join("lists/allow.txt").exists());
-    let body = Request::Body {
-        id: RecordId(1),
-        side: Side::Request,
-    };
+    let body = Request::Body { id: RecordId(1), side: Side::Request };
     assert!(
         matches!(gate.items(body).await, Err(ClientError::Refused(e)) if e.code == ErrorCode::AuditUnavailable)
     );
@@ -356,9 +276,7 @@ async fn nothing_is_changed_that_cannot_be_recorded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn enrolment_says_where_and_the_failure_why() {
     let gate = Gate::start(ELSEWHERE, BOUNDS);
-    let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else {
-        panic!()
-    };
+    let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else { panic!() };
     assert_eq!(
         (enrolled.cgroup.as_str(), enrolled.guarded.as_str()),
         ("/agentgate-nobody.slice/run-1-0.scope", ELSEWHERE)
@@ -388,13 +306,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     head.body.bytes = bytes.clone().into();
     record.request = Some(head);
     let id = gate.context.audit.note(record).await.unwrap();
-    let items = gate
-        .items(Request::Body {
-            id,
-            side: Side::Request,
-        })
-        .await
-        .unwrap();
+    let items = gate.items(Request::Body { id, side: Side::Request }).await.unwrap();
     let got: Vec<u8> = items
         .iter()
         .flat_map(|item| match item {
@@ -404,40 +316,19 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         .collect();
     assert_eq!(got, bytes);
     assert!(items.len() > 1);
-    let none = gate
-        .items(Request::Body {
-            id,
-            side: Side::Response,
-        })
-        .await;
+    let none = gate.items(Request::Body { id, side: Side::Response }).await;
     assert!(matches!(none, Err(ClientError::Refused(e)) if e.code == ErrorCode::NotFound));
     assert!(
         matches!(gate.ask(Request::Dashboard).await.unwrap(), Payload::Dashboard { url, .. } if url.ends_with("#secret"))
     );
-    let Payload::Record(shown) = gate.ask(Request::Show { id }).await.unwrap() else {
-        panic!("a record")
-    };
+    let Payload::Record(shown) = gate.ask(Request::Show { id }).await.unwrap() else { panic!("a record") };
     assert_eq!(shown.id, id);
     assert!(!format!("{shown:?}").contains("hunter2hunter2"), "{shown:?}");
-    assert_eq!(
-        code(gate.ask(Request::Show { id: RecordId(999) }).await),
-        ErrorCode::NotFound
-    );
-    assert_eq!(
-        gate.ask(Request::CaExport).await.unwrap(),
-        Payload::Ca { pem: "PEM".into() }
-    );
+    assert_eq!(code(gate.ask(Request::Show { id: RecordId(999) }).await), ErrorCode::NotFound);
+    assert_eq!(gate.ask(Request::CaExport).await.unwrap(), Payload::Ca { pem: "PEM".into() });
     let notes = gate.stop().await;
-    assert!(
-        notes[0]
-            .1
-            .starts_with(&format!("request body of record {id} shown, by uid ")),
-        "{notes:?}"
-    );
-    assert!(
-        notes[2].1.starts_with("dashboard token shown, by uid "),
-        "{notes:?}"
-    );
+    assert!(notes[0].1.starts_with(&format!("request body of record {id} shown, by uid ")), "{notes:?}");
+    assert!(notes[2].1.starts_with("dashboard token shown, by uid "), "{notes:?}");
     assert!(!notes.iter().any(|(_, note)| note.contains("secret")));
 }
 
@@ -449,11 +340,7 @@ async fn what_is_no_request_gets_one_answer() {
         (b"\n".to_vec(), false, Some(ErrorCode::BadRequest)),
         (b"\xff\xfe\n".to_vec(), false, Some(ErrorCode::BadRequest)),
         (b"{\"version\":1,".to_vec(), true, Some(ErrorCode::BadRequest)),
-        (
-            b"{\"version\":2,\"request\":{\"op\":\"status\"}}\n".to_vec(),
-            false,
-            Some(ErrorCode::Version),
-        ),
+        (b"{\"version\":2,\"request\":{\"op\":\"status\"}}\n".to_vec(), false, Some(ErrorCode::Version)),
         (vec![b'x'; LINE_CAP + 1], false, Some(ErrorCode::BadRequest)),
         (Vec::new(), true, None),
     ];
@@ -470,20 +357,12 @@ async fn what_is_no_request_gets_one_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_peer_is_cut_off_and_a_full_house_says_so() {
-    let bounds = Bounds {
-        read: Duration::from_millis(50),
-        connections: 1,
-        refusals: 1,
-    };
+    let bounds = Bounds { read: Duration::from_millis(50), connections: 1, refusals: 1 };
     let gate = Gate::start(ELSEWHERE, bounds);
     let reply = gate.raw(b"{\"ver".to_vec(), false).await;
     assert!(matches!(reply, Some(Reply::Error(e)) if e.code == ErrorCode::Deadline));
     let (mut told, follower) = follow(&gate);
-    gate.context
-        .audit
-        .note(Record::new(Kind::Flow, Timestamp(0)))
-        .await
-        .unwrap();
+    gate.context.audit.note(Record::new(Kind::Flow, Timestamp(0))).await.unwrap();
     // An item means that the follower has its place.
     assert!(told.recv().await.is_some());
     assert_eq!(code(gate.ask(Request::Status).await), ErrorCode::Busy);
@@ -497,11 +376,7 @@ fn follow(gate: &Gate) -> (tokio::sync::mpsc::UnboundedReceiver<Item>, Following
     let (tell, told) = tokio::sync::mpsc::unbounded_channel();
     let socket = gate.socket.clone();
     let follower = tokio::task::spawn_blocking(move || {
-        let filter = LogFilter {
-            kind: Some(Kind::Flow),
-            limit: 10,
-            ..LogFilter::default()
-        };
+        let filter = LogFilter { kind: Some(Kind::Flow), limit: 10, ..LogFilter::default() };
         Client::connect(&socket)?.stream(Request::Logs { filter, follow: true }, true, |item| {
             tell.send(item).unwrap();
             Ok(())
@@ -526,11 +401,7 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
     assert_eq!(state(told.recv().await), (second, State::Open));
     entry.finish(State::Failed);
     assert_eq!(state(told.recv().await), (second, State::Failed));
-    gate.context
-        .audit
-        .note(Record::new(Kind::Kernel, Timestamp::now()))
-        .await
-        .unwrap();
+    gate.context.audit.note(Record::new(Kind::Kernel, Timestamp::now())).await.unwrap();
     gate.stop().await;
     assert!(told.recv().await.is_none(), "another kind was filtered out");
     follower.await.unwrap().unwrap();
@@ -538,19 +409,10 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_leaves_gives_up_its_place() {
-    let gate = Gate::start(
-        ELSEWHERE,
-        Bounds {
-            connections: 1,
-            ..BOUNDS
-        },
-    );
+    let gate = Gate::start(ELSEWHERE, Bounds { connections: 1, ..BOUNDS });
     let socket = gate.socket.clone();
     let leave = tokio::task::spawn_blocking(move || {
-        let filter = LogFilter {
-            limit: 1,
-            ..LogFilter::default()
-        };
+        let filter = LogFilter { limit: 1, ..LogFilter::default() };
         let line = wire::encode(&Envelope::from(Request::Logs { filter, follow: true })).unwrap();
         let mut stream = StdUnixStream::connect(&socket).unwrap();
         stream.write_all(&line).unwrap();
@@ -558,11 +420,7 @@ async fn a_follower_that_leaves_gives_up_its_place() {
         let mut byte = [0];
         stream.read_exact(&mut byte).unwrap();
     });
-    gate.context
-        .audit
-        .note(Record::new(Kind::Flow, Timestamp::now()))
-        .await
-        .unwrap();
+    gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
     leave.await.unwrap();
     // The place comes free when the server has seen the end; until then the answer is Busy.
     timeout(Duration::from_secs(10), async {
@@ -586,10 +444,7 @@ async fn the_socket_is_private_and_a_stale_one_is_replaced() {
     let listener = bind(&path, "no-such-group").unwrap();
     let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(), 0o600);
-    assert!(matches!(
-        bind(&path, "no-such-group"),
-        Err(BindError::AlreadyRunning { .. })
-    ));
+    assert!(matches!(bind(&path, "no-such-group"), Err(BindError::AlreadyRunning { .. })));
     drop(listener);
     assert!(path.exists(), "stale");
     let own = rustix::process::getegid().as_raw();
@@ -614,10 +469,7 @@ async fn what_is_no_socket_is_left_alone() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert!(matches!(bind(&link, "g"), Err(BindError::NotASocket { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-    assert!(matches!(
-        bind(Path::new("/nonexistent/x"), "g"),
-        Err(BindError::Step { step: "bind", .. })
-    ));
+    assert!(matches!(bind(Path::new("/nonexistent/x"), "g"), Err(BindError::Step { step: "bind", .. })));
 }
 
 #[test]

@@ -6,15 +6,9 @@ use crate::model::{Authority, Flag, Host, Severity, Verdict};
 fn record() -> Record {
     let mut record = Record::new(Kind::Exchange, Timestamp(1_700_000_000_000_000));
     record.id = RecordId(7);
-    record.authority = Some(Authority {
-        host: Host::parse("api.example.com").unwrap(),
-        port: 443,
-    });
-    record.verdict = Some(Verdict {
-        action: Action::Deny,
-        rule: "mode:enforce".into(),
-        reason: "a\nline".into(),
-    });
+    record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
+    record.verdict =
+        Some(Verdict { action: Action::Deny, rule: "mode:enforce".into(), reason: "a\nline".into() });
     record.flags = vec![Flag::new("host_not_allowlisted", Severity::Low, "\u{1b}[31m")];
     record
 }
@@ -32,11 +26,7 @@ fn policy() -> PolicyStatus {
 
 fn round_trip<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: T) {
     let line = encode(&message).unwrap();
-    assert_eq!(
-        line.iter().filter(|b| **b == b'\n').count(),
-        1,
-        "one line: {message:?}"
-    );
+    assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1, "one line: {message:?}");
     assert_eq!(line.last(), Some(&b'\n'));
     assert_eq!(decode::<T>(&line).unwrap(), message);
 }
@@ -55,26 +45,14 @@ fn requests_survive() {
         Request::Status,
         Request::Enrol,
         Request::Logs { filter, follow: true },
-        Request::Logs {
-            filter: LogFilter::default(),
-            follow: false,
-        },
+        Request::Logs { filter: LogFilter::default(), follow: false },
         Request::Show { id: RecordId(3) },
-        Request::Body {
-            id: RecordId(3),
-            side: Side::Response,
-        },
+        Request::Body { id: RecordId(3), side: Side::Response },
         Request::PolicyReload,
         Request::ModeGet,
-        Request::ModeSet {
-            mode: Some(Mode::Audit),
-        },
+        Request::ModeSet { mode: Some(Mode::Audit) },
         Request::ModeSet { mode: None },
-        Request::ListEdit {
-            list: List::Deny,
-            edit: Edit::Remove,
-            host: "a\nb".into(),
-        },
+        Request::ListEdit { list: List::Deny, edit: Edit::Remove, host: "a\nb".into() },
         Request::CaExport,
         Request::Dashboard,
     ];
@@ -97,18 +75,9 @@ fn replies_survive() {
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
         draining: false,
     };
-    let audit = AuditReport {
-        healthy: false,
-        error: Some("disk full".into()),
-        queued: 1,
-        written: 2,
-    };
+    let audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2 };
     let payloads = [
-        Payload::Status(Box::new(StatusReport {
-            gate,
-            policy: policy(),
-            audit,
-        })),
+        Payload::Status(Box::new(StatusReport { gate, policy: policy(), audit })),
         Payload::Enrolled(Enrolled {
             cgroup: "/a/b".into(),
             guarded: "/a".into(),
@@ -117,14 +86,8 @@ fn replies_survive() {
         Payload::Record(Box::new(record())),
         Payload::Policy(policy()),
         Payload::Mode { mode: Mode::Enforce },
-        Payload::List {
-            list: List::Allow,
-            host: "example.com".into(),
-            changed: true,
-        },
-        Payload::Ca {
-            pem: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".into(),
-        },
+        Payload::List { list: List::Allow, host: "example.com".into(), changed: true },
+        Payload::Ca { pem: "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".into() },
         Payload::Dashboard {
             listen: "127.0.0.1:7878".parse().unwrap(),
             url: "http://127.0.0.1:7878/?token=x".into(),
@@ -133,17 +96,13 @@ fn replies_survive() {
     for payload in payloads {
         round_trip(Reply::ok(payload));
     }
-    for item in [
-        Item::Record(Box::new(record())),
-        Item::Missed { updates: 9 },
-        Item::Body { hex: "00ff".into() },
-    ] {
+    for item in
+        [Item::Record(Box::new(record())), Item::Missed { updates: 9 }, Item::Body { hex: "00ff".into() }]
+    {
         round_trip(Reply::item(item));
     }
     round_trip(Reply::End);
-    round_trip(Reply::Error(
-        ErrorReply::new(ErrorCode::Guarded, "no").hint("yes"),
-    ));
+    round_trip(Reply::Error(ErrorReply::new(ErrorCode::Guarded, "no").hint("yes")));
 }
 
 #[test]
@@ -174,15 +133,9 @@ fn a_later_error_code_still_reads() {
 
 #[test]
 fn long_lines_are_refused_both_ways() {
-    assert!(matches!(
-        encode(&"x".repeat(LINE_CAP)),
-        Err(WireError::TooLong { .. })
-    ));
+    assert!(matches!(encode(&"x".repeat(LINE_CAP)), Err(WireError::TooLong { .. })));
     assert!(encode(&"x".repeat(LINE_CAP - 2)).is_ok());
-    assert!(matches!(
-        decode::<String>(&vec![b' '; LINE_CAP + 2]),
-        Err(WireError::TooLong { .. })
-    ));
+    assert!(matches!(decode::<String>(&vec![b' '; LINE_CAP + 2]), Err(WireError::TooLong { .. })));
 }
 
 #[test]

@@ -123,23 +123,18 @@ fn hex(bytes: &[u8]) -> String {
             };
         }
         out.push(' ');
-        out.extend(chunk.iter().map(|b| {
-            if b.is_ascii_graphic() || *b == b' ' {
-                char::from(*b)
-            } else {
-                '.'
-            }
-        }));
+        out.extend(chunk.iter().map(
+            |b| {
+                if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' }
+            },
+        ));
         out.push('\n');
     }
     out
 }
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
-    headers
-        .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map_or("", |(_, value)| value.as_str())
+    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
 }
 
 /// A body with what there is to say about it; `bytes` is the captured prefix.
@@ -189,10 +184,7 @@ mod tests {
         let rows = [
             ("{}", "{}"),
             ("[ ]", "[]"),
-            (
-                r#"{"b":1.0e5,"a":[1,2]}"#,
-                "{\n  \"b\": 1.0e5,\n  \"a\": [\n    1,\n    2\n  ]\n}",
-            ),
+            (r#"{"b":1.0e5,"a":[1,2]}"#, "{\n  \"b\": 1.0e5,\n  \"a\": [\n    1,\n    2\n  ]\n}"),
             (r#"{"k":"a,{}[]:\" \\"}"#, "{\n  \"k\": \"a,{}[]:\\\" \\\\\"\n}"),
             (r#"{"cut":"in the mid"#, "{\n  \"cut\": \"in the mid"),
             ("}}", "\n}\n}"),
@@ -212,23 +204,10 @@ mod tests {
         assert_eq!(form("", false, b"{}"), json("{}"));
         assert_eq!(form("text/event-stream", false, b"data: {}"), text("data: {}"));
         assert_eq!(form("text/plain", false, "ü".as_bytes()), text("ü"));
-        assert_eq!(
-            form("text/plain", false, &"aü".as_bytes()[..2]),
-            text("a"),
-            "cut in half"
-        );
-        assert!(
-            matches!(form("application/json", true, b"{}"), Form::Hex(_)),
-            "encoded"
-        );
+        assert_eq!(form("text/plain", false, &"aü".as_bytes()[..2]), text("a"), "cut in half");
+        assert!(matches!(form("application/json", true, b"{}"), Form::Hex(_)), "encoded");
         assert!(matches!(form("", false, b"a\0b"), Form::Hex(_)), "NUL");
-        assert!(
-            matches!(form("text/plain", false, b"\xff\xfe"), Form::Hex(_)),
-            "not UTF-8"
-        );
-        assert_eq!(
-            hex(b"GET /\x01"),
-            format!("000000  47 45 54 20 2f 01 {} GET /.\n", "   ".repeat(10))
-        );
+        assert!(matches!(form("text/plain", false, b"\xff\xfe"), Form::Hex(_)), "not UTF-8");
+        assert_eq!(hex(b"GET /\x01"), format!("000000  47 45 54 20 2f 01 {} GET /.\n", "   ".repeat(10)));
     }
 }

@@ -99,10 +99,7 @@ impl Detail<'_> {
     }
 
     fn verdict(&self) -> Markup {
-        let in_document = self
-            .lists
-            .iter()
-            .any(|s| s.list == "deny" && s.pattern.is_some() && !s.in_file);
+        let in_document = self.lists.iter().any(|s| s.list == "deny" && s.pattern.is_some() && !s.in_file);
         html! {
             @if let Some(verdict) = &self.record.verdict {
                 section.card {

@@ -23,10 +23,7 @@ fn effect(list: &str) -> (&'static str, &'static str) {
     match list {
         "allow" => ("Allow", "Read, recorded and forwarded."),
         "deny" => ("Deny", "Refused. Wins over the other lists."),
-        _ => (
-            "Pass through",
-            "Tunnelled unread: only the connection is recorded.",
-        ),
+        _ => ("Pass through", "Tunnelled unread: only the connection is recorded."),
     }
 }
 

@@ -134,9 +134,7 @@ fn what(record: &Record) -> Markup {
 }
 
 fn short(text: &str) -> &str {
-    text.char_indices()
-        .nth(MAX_WHAT)
-        .map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+    text.char_indices().nth(MAX_WHAT).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
 }
 
 /// How it ended: the response's status where there is one, else the state.
@@ -167,9 +165,5 @@ fn class(code: u16) -> &'static str {
 }
 
 fn pid(record: &Record) -> Option<u32> {
-    record
-        .subject
-        .as_ref()
-        .map(|s| s.pid)
-        .or_else(|| record.flow.as_ref().map(|f| f.pid))
+    record.subject.as_ref().map(|s| s.pid).or_else(|| record.flow.as_ref().map(|f| f.pid))
 }

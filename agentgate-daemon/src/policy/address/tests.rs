@@ -105,14 +105,7 @@ fn classes() {
 /// No spelling of an IPv4 address within an IPv6 one is judged more kindly than the address itself.
 #[test]
 fn embeddings_are_never_kinder() {
-    for plain in [
-        "10.1.2.3",
-        "127.0.0.1",
-        "169.254.169.254",
-        "192.168.0.1",
-        "0.0.0.0",
-        "198.18.0.1",
-    ] {
+    for plain in ["10.1.2.3", "127.0.0.1", "169.254.169.254", "192.168.0.1", "0.0.0.0", "198.18.0.1"] {
         let v4: Ipv4Addr = plain.parse().unwrap();
         let bits = u128::from(u32::from(v4));
         let client = u128::from(!u32::from(v4));
@@ -129,25 +122,15 @@ fn embeddings_are_never_kinder() {
         for spelling in spellings {
             let ip = IpAddr::V6(Ipv6Addr::from(spelling));
             assert!(classify(ip) >= classify(IpAddr::V4(v4)), "{ip} of {plain}");
-            assert!(
-                AddressRules::default().admits(ip, 443).is_err(),
-                "{ip} of {plain}"
-            );
+            assert!(AddressRules::default().admits(ip, 443).is_err(), "{ip} of {plain}");
         }
     }
 }
 
 fn rules(mode: Mode, private: bool, cidrs: &[(&str, &[u16])]) -> AddressRules {
-    let cidrs = cidrs.iter().map(|(net, ports)| CidrEntry {
-        net: net.parse().unwrap(),
-        ports: ports.to_vec(),
-    });
-    AddressRules {
-        mode,
-        private,
-        cidrs: cidrs.collect(),
-        deny: HostSet::default(),
-    }
+    let cidrs =
+        cidrs.iter().map(|(net, ports)| CidrEntry { net: net.parse().unwrap(), ports: ports.to_vec() });
+    AddressRules { mode, private, cidrs: cidrs.collect(), deny: HostSet::default() }
 }
 
 #[test]
@@ -176,13 +159,7 @@ fn what_lifts_what() {
         ("::/0", &[], "fd00:ec2::254", 80, false),
         ("fd00:ec2::254/128", &[], "fd00:ec2::254", 80, true),
         ("::/0", &[], "64:ff9b::169.254.169.254", 80, false),
-        (
-            "64:ff9b::a9fe:a9fe/128",
-            &[],
-            "64:ff9b::169.254.169.254",
-            80,
-            false,
-        ),
+        ("64:ff9b::a9fe:a9fe/128", &[], "64:ff9b::169.254.169.254", 80, false),
         ("127.0.0.1/32", &[8080], "127.0.0.1", 8080, true),
     ];
     for (net, ports, ip, port, admitted) in rows {
@@ -217,10 +194,7 @@ fn private_allow_lifts_private_only() {
 #[test]
 fn audit_flags_what_it_lets_through_and_keeps_invariants() {
     let mut rules = rules(Mode::Audit, false, &[]);
-    rules.deny.insert(
-        "203.0.113.66".parse().unwrap(),
-        super::super::matcher::Written::List,
-    );
+    rules.deny.insert("203.0.113.66".parse().unwrap(), super::super::matcher::Written::List);
     for (ip, admitted, flags) in [
         ("203.0.113.7", true, 0),
         ("203.0.113.66", true, 1),
@@ -241,10 +215,7 @@ fn audit_flags_what_it_lets_through_and_keeps_invariants() {
 #[test]
 fn denied_addresses_are_not_dialled() {
     let mut rules = rules(Mode::Blocklist, false, &[("203.0.113.0/24", &[])]);
-    rules.deny.insert(
-        "203.0.113.66:80".parse().unwrap(),
-        super::super::matcher::Written::List,
-    );
+    rules.deny.insert("203.0.113.66:80".parse().unwrap(), super::super::matcher::Written::List);
     let refusal = rules.admits("203.0.113.66".parse().unwrap(), 80).unwrap_err();
     assert_eq!(refusal.verdict.rule, "deny:203.0.113.66:80");
     assert!(rules.admits("203.0.113.66".parse().unwrap(), 443).is_ok());

@@ -3,14 +3,8 @@
 use super::*;
 
 fn document(text: &str) -> Result<Policy, Vec<PolicyError>> {
-    let policy = Some(Text {
-        file: "policy.toml",
-        text,
-    });
-    compile(&Texts {
-        policy,
-        ..Texts::default()
-    })
+    let policy = Some(Text { file: "policy.toml", text });
+    compile(&Texts { policy, ..Texts::default() })
 }
 
 fn check(text: &str, expect: &[&str]) {
@@ -29,18 +23,12 @@ fn faults_have_places_and_hints() {
         "version = 2",
         &["policy.toml:1:11: version 2 of the policy language is not known; write version = 1"],
     );
-    check(
-        "version = 1\nmodes = 'audit'",
-        &["policy.toml:2:1: unknown key `modes`; did you mean `mode`?"],
-    );
+    check("version = 1\nmodes = 'audit'", &["policy.toml:2:1: unknown key `modes`; did you mean `mode`?"]);
     check(
         "version = 1\nmode = 'enforced'",
         &["policy.toml:2:8: `enforced` is not a value of this key; did you mean `enforce`?"],
     );
-    check(
-        "version = 1\n[hosts]\nalow = []",
-        &["policy.toml:3:1: unknown key `alow`; did you mean `allow`?"],
-    );
+    check("version = 1\n[hosts]\nalow = []", &["policy.toml:3:1: unknown key `alow`; did you mean `allow`?"]);
     check(
         "version = 1\n[hosts]\nallow = ['ok.example', 'https://x.example/y']\ndeny = ['a b', '.z.example']",
         &[
@@ -53,10 +41,7 @@ fn faults_have_places_and_hints() {
         "version = 1\nhosts.allow = [1]",
         &["policy.toml:2:16: invalid type: integer `1`, expected a string"],
     );
-    check(
-        "version = ",
-        &["policy.toml:1:11: string values must be quoted, expected literal string"],
-    );
+    check("version = ", &["policy.toml:1:11: string values must be quoted, expected literal string"]);
     check("version = 1\nversion = 1", &["policy.toml:2:1: duplicate key"]);
 }
 
@@ -71,18 +56,10 @@ fn keys_of_later_versions_are_errors() {
     ] {
         let errors = document(&format!("version = 1\n{text}")).unwrap_err();
         assert_eq!(errors.len(), 1);
-        assert!(
-            errors[0].message.contains(&format!("unknown key `{key}`")),
-            "{}",
-            errors[0]
-        );
+        assert!(errors[0].message.contains(&format!("unknown key `{key}`")), "{}", errors[0]);
         assert!(errors[0].line >= 2);
     }
-    for text in [
-        "loopback = { default = 'own' }",
-        "udp = 'allow'",
-        "loopback = { default = 'allow' }",
-    ] {
+    for text in ["loopback = { default = 'own' }", "udp = 'allow'", "loopback = { default = 'allow' }"] {
         let errors = document(&format!("version = 1\n[network]\n{text}")).unwrap_err();
         assert!(errors[0].hint.contains("deny"), "{}", errors[0]);
     }
@@ -116,10 +93,7 @@ fn network_faults() {
         "cidrs = [{ deny = '10.0.0.0/8' }]",
         &["policy.toml:3:12: unknown key `deny`; known here: allow, ports"],
     );
-    network(
-        "loopback = { ports = [0] }",
-        &["policy.toml:3:23: 0 is not a port; ports are 1 to 65535"],
-    );
+    network("loopback = { ports = [0] }", &["policy.toml:3:23: 0 is not a port; ports are 1 to 65535"]);
     let many: Vec<String> = (1..=33).map(|port| port.to_string()).collect();
     network(
         &format!("loopback = {{ ports = [{}] }}", many.join(", ")),
@@ -143,15 +117,7 @@ fn ranges() {
     ] {
         assert_eq!(range(text).unwrap().to_string(), expect, "{text}");
     }
-    for text in [
-        "",
-        "10.0.0.0/33",
-        "10.0.0/8",
-        "10.0.0.1/8",
-        "host/24",
-        "fd00::1/64",
-        "10.0.0.0/8 ",
-    ] {
+    for text in ["", "10.0.0.0/33", "10.0.0/8", "10.0.0.1/8", "host/24", "fd00::1/64", "10.0.0.0/8 "] {
         assert!(range(text).is_err(), "{text:?}");
     }
 }
@@ -159,28 +125,12 @@ fn ranges() {
 #[test]
 fn list_files() {
     let allow = "\u{feff}# ours\n\na.example\r\n  *.b.example:443 # why\n\tb\u{fc}cher.example\n";
-    let texts = Texts {
-        allow: vec![Text {
-            file: "allow.txt",
-            text: allow,
-        }],
-        ..Texts::default()
-    };
+    let texts = Texts { allow: vec![Text { file: "allow.txt", text: allow }], ..Texts::default() };
     assert_eq!(compile(&texts).unwrap().summary().allow, 3);
 
     let deny = "ok.example\n\n  10.0.0.0/8\nfoo*bar\n";
-    let texts = Texts {
-        deny: vec![Text {
-            file: "lists/deny.txt",
-            text: deny,
-        }],
-        ..Texts::default()
-    };
-    let found: Vec<String> = compile(&texts)
-        .unwrap_err()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let texts = Texts { deny: vec![Text { file: "lists/deny.txt", text: deny }], ..Texts::default() };
+    let found: Vec<String> = compile(&texts).unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
         [
@@ -194,18 +144,9 @@ fn list_files() {
 fn faults_of_all_files_come_together_up_to_a_number() {
     let bad = "a/b\n".repeat(MOST_ERRORS + 7);
     let texts = Texts {
-        policy: Some(Text {
-            file: "policy.toml",
-            text: "version = 3",
-        }),
-        allow: vec![Text {
-            file: "allow.txt",
-            text: &bad,
-        }],
-        mode: Some(Text {
-            file: "mode",
-            text: "off",
-        }),
+        policy: Some(Text { file: "policy.toml", text: "version = 3" }),
+        allow: vec![Text { file: "allow.txt", text: &bad }],
+        mode: Some(Text { file: "mode", text: "off" }),
         ..Texts::default()
     };
     let errors = compile(&texts).unwrap_err();
@@ -218,24 +159,16 @@ fn faults_of_all_files_come_together_up_to_a_number() {
 fn modes() {
     let mode = |document: Option<&str>, word: Option<&str>| {
         let texts = Texts {
-            policy: document.map(|text| Text {
-                file: "policy.toml",
-                text,
-            }),
+            policy: document.map(|text| Text { file: "policy.toml", text }),
             mode: word.map(|text| Text { file: "mode", text }),
             ..Texts::default()
         };
-        compile(&texts)
-            .map(|policy| policy.mode())
-            .map_err(|errors| errors[0].to_string())
+        compile(&texts).map(|policy| policy.mode()).map_err(|errors| errors[0].to_string())
     };
     assert_eq!(mode(None, None), Ok(Mode::Enforce));
     assert_eq!(mode(Some("version = 1"), None), Ok(Mode::Enforce));
     assert_eq!(mode(Some("version = 1\nmode = 'audit'"), None), Ok(Mode::Audit));
-    assert_eq!(
-        mode(Some("version = 1\nmode = 'audit'"), Some("blocklist\n")),
-        Ok(Mode::Blocklist)
-    );
+    assert_eq!(mode(Some("version = 1\nmode = 'audit'"), Some("blocklist\n")), Ok(Mode::Blocklist));
     let unknown = "mode:1:1: \"\" is not a mode; write enforce, blocklist or audit, or remove the file";
     assert_eq!(mode(Some("version = 1"), Some("\n")), Err(unknown.to_owned()));
 }
@@ -245,10 +178,7 @@ fn closed_is_enforce_with_nothing() {
     let closed = Policy::closed();
     assert_eq!(closed.mode(), Mode::Enforce);
     assert_eq!(closed.summary(), compile(&Texts::default()).unwrap().summary());
-    assert_eq!(
-        closed.summary().allow + closed.summary().passthrough + closed.summary().cidrs,
-        0
-    );
+    assert_eq!(closed.summary().allow + closed.summary().passthrough + closed.summary().cidrs, 0);
     assert!(closed.loopback_ports().is_empty());
 }
 

@@ -26,14 +26,8 @@ fn subject() -> Subject {
 
 fn policy(mode: &str, rest: &str) -> Policy {
     let text = format!("version = 1\nmode = \"{mode}\"\n{rest}");
-    Policy::compile(&Texts {
-        policy: Some(Text {
-            file: "policy.toml",
-            text: &text,
-        }),
-        ..Texts::default()
-    })
-    .unwrap()
+    Policy::compile(&Texts { policy: Some(Text { file: "policy.toml", text: &text }), ..Texts::default() })
+        .unwrap()
 }
 
 /// The most permissive document there is.
@@ -54,12 +48,8 @@ fn head(host: &str) -> Parts {
 fn judge(policy: &Policy, original: &str, scheme: Scheme, sni: Option<&str>, host: &str) -> Judgement {
     let sni = sni.map(|sni| Host::parse(sni).unwrap());
     let subject = subject();
-    let context = RequestContext {
-        original: original.parse().unwrap(),
-        scheme,
-        sni: sni.as_ref(),
-        subject: &subject,
-    };
+    let context =
+        RequestContext { original: original.parse().unwrap(), scheme, sni: sni.as_ref(), subject: &subject };
     policy.judge(context, head(host))
 }
 
@@ -80,21 +70,14 @@ fn no_document_lifts_the_invariants() {
             "[::]:80",
         ] {
             for sniffed in [
-                Sniffed::Tls {
-                    sni: Some(&sni),
-                    ech: false,
-                },
+                Sniffed::Tls { sni: Some(&sni), ech: false },
                 Sniffed::Tls { sni: None, ech: true },
                 Sniffed::Http,
                 Sniffed::Opaque,
                 Sniffed::Silent,
             ] {
                 let original = original.parse().unwrap();
-                let admission = policy.admit(&Connection {
-                    original,
-                    sniffed,
-                    subject: &subject,
-                });
+                let admission = policy.admit(&Connection { original, sniffed, subject: &subject });
                 assert!(
                     matches!(admission, Admission::Deny(_)),
                     "{mode} {original} {sniffed:?}: {admission:?}"
@@ -102,28 +85,10 @@ fn no_document_lifts_the_invariants() {
             }
         }
         for (original, scheme, sni, host, status) in [
-            (
-                "203.0.113.7:443",
-                Scheme::Https,
-                Some("a.example"),
-                "b.example",
-                421,
-            ),
-            (
-                "203.0.113.7:443",
-                Scheme::Https,
-                Some("a.example"),
-                "a.example:444",
-                421,
-            ),
+            ("203.0.113.7:443", Scheme::Https, Some("a.example"), "b.example", 421),
+            ("203.0.113.7:443", Scheme::Https, Some("a.example"), "a.example:444", 421),
             ("203.0.113.7:443", Scheme::Https, None, "a.example", 421),
-            (
-                "203.0.113.7:443",
-                Scheme::Https,
-                Some("203.0.113.8"),
-                "203.0.113.8",
-                421,
-            ),
+            ("203.0.113.7:443", Scheme::Https, Some("203.0.113.8"), "203.0.113.8", 421),
             ("203.0.113.7:80", Scheme::Http, None, "203.0.113.8", 421),
             ("203.0.113.7:80", Scheme::Http, None, "169.254.169.254", 421),
             ("203.0.113.7:80", Scheme::Http, None, "", 400),
@@ -132,11 +97,7 @@ fn no_document_lifts_the_invariants() {
             match judge(&policy, original, scheme, sni, host) {
                 Judgement::Deny { refusal, .. } => {
                     assert_eq!(refusal.status, status, "{mode} {original} {host}");
-                    assert!(
-                        refusal.verdict.rule.starts_with("invariant:"),
-                        "{}",
-                        refusal.verdict.rule
-                    );
+                    assert!(refusal.verdict.rule.starts_with("invariant:"), "{}", refusal.verdict.rule);
                 }
                 Judgement::Allow(permit) => panic!("{mode} {original} {host}: {permit:?}"),
             }
@@ -152,27 +113,14 @@ fn audit_refuses_nothing_else() {
     for original in ["203.0.113.7:443", "10.0.0.1:443", "198.18.0.1:22"] {
         let original = original.parse().unwrap();
         for sniffed in [
-            Sniffed::Tls {
-                sni: Some(&sni),
-                ech: false,
-            },
-            Sniffed::Tls {
-                sni: None,
-                ech: false,
-            },
+            Sniffed::Tls { sni: Some(&sni), ech: false },
+            Sniffed::Tls { sni: None, ech: false },
             Sniffed::Http,
             Sniffed::Opaque,
             Sniffed::Silent,
         ] {
-            let admission = policy.admit(&Connection {
-                original,
-                sniffed,
-                subject: &subject,
-            });
-            assert!(
-                !matches!(admission, Admission::Deny(_)),
-                "{original} {sniffed:?}: {admission:?}"
-            );
+            let admission = policy.admit(&Connection { original, sniffed, subject: &subject });
+            assert!(!matches!(admission, Admission::Deny(_)), "{original} {sniffed:?}: {admission:?}");
             if let Admission::Tunnel(permit) = &admission {
                 assert!(permit.flags().iter().any(|flag| flag.code == "would_block"));
             }
@@ -180,10 +128,7 @@ fn audit_refuses_nothing_else() {
         for host in ["ok.example", "a.example"] {
             let judged = judge(&policy, &original.to_string(), Scheme::Http, None, host);
             assert!(matches!(judged, Judgement::Allow(_)), "{judged:?}");
-            assert!(
-                judged.flags().iter().any(|flag| flag.code == "would_block"),
-                "the deny list has all"
-            );
+            assert!(judged.flags().iter().any(|flag| flag.code == "would_block"), "the deny list has all");
         }
     }
 }
@@ -193,21 +138,10 @@ fn audit_refuses_nothing_else() {
 fn closed_lets_nothing_through() {
     let policy = Policy::closed();
     let subject = subject();
-    for sniffed in [
-        Sniffed::Opaque,
-        Sniffed::Silent,
-        Sniffed::Tls {
-            sni: None,
-            ech: false,
-        },
-    ] {
+    for sniffed in [Sniffed::Opaque, Sniffed::Silent, Sniffed::Tls { sni: None, ech: false }] {
         let original = "203.0.113.7:443".parse().unwrap();
         assert!(matches!(
-            policy.admit(&Connection {
-                original,
-                sniffed,
-                subject: &subject
-            }),
+            policy.admit(&Connection { original, sniffed, subject: &subject }),
             Admission::Deny(_)
         ));
     }
@@ -232,23 +166,11 @@ fn deny_always_wins() {
             let sni = Host::parse("a.example").unwrap();
             let connection = Connection {
                 original: "203.0.113.7:443".parse().unwrap(),
-                sniffed: Sniffed::Tls {
-                    sni: Some(&sni),
-                    ech: false,
-                },
+                sniffed: Sniffed::Tls { sni: Some(&sni), ech: false },
                 subject: &subject(),
             };
-            assert!(
-                matches!(policy.admit(&connection), Admission::Intercept),
-                "said in HTTP, not tunnelled"
-            );
-            let judged = judge(
-                &policy,
-                "203.0.113.7:443",
-                Scheme::Https,
-                Some("a.example"),
-                "a.example",
-            );
+            assert!(matches!(policy.admit(&connection), Admission::Intercept), "said in HTTP, not tunnelled");
+            let judged = judge(&policy, "203.0.113.7:443", Scheme::Https, Some("a.example"), "a.example");
             assert_eq!(judged.verdict().rule, format!("deny:{denied}"));
             assert_eq!(judged.verdict().action, Action::Deny);
         }
@@ -259,13 +181,7 @@ fn deny_always_wins() {
 #[test]
 fn permits_carry_what_was_judged() {
     let policy = policy("enforce", "[hosts]\nallow = ['a.example:8443']\n");
-    match judge(
-        &policy,
-        "[::ffff:203.0.113.7]:8443",
-        Scheme::Https,
-        Some("a.example"),
-        "A.Example.:8443",
-    ) {
+    match judge(&policy, "[::ffff:203.0.113.7]:8443", Scheme::Https, Some("a.example"), "A.Example.:8443") {
         Judgement::Allow(permit) => {
             assert_eq!(permit.destination().authority.to_string(), "a.example:8443");
             assert_eq!(permit.destination().scheme, Scheme::Https);
@@ -279,18 +195,8 @@ fn permits_carry_what_was_judged() {
         }
         Judgement::Deny { refusal, .. } => panic!("{refusal:?}"),
     }
-    match judge(
-        &policy,
-        "203.0.113.7:443",
-        Scheme::Https,
-        Some("a.example"),
-        "a.example",
-    ) {
-        Judgement::Deny {
-            refusal,
-            head,
-            authority,
-        } => {
+    match judge(&policy, "203.0.113.7:443", Scheme::Https, Some("a.example"), "a.example") {
+        Judgement::Deny { refusal, head, authority } => {
             assert_eq!(refusal.remedy, "agentctl allow a.example");
             assert_eq!(head.headers["x-mark"], "kept");
             assert_eq!(authority.unwrap().to_string(), "a.example:443");
@@ -312,9 +218,7 @@ fn refusals_are_complete() {
             ("127.0.0.1:443", None, "127.0.0.1"),
         ] {
             let judged = judge(&policy, original, Scheme::Https, sni, host);
-            let Judgement::Deny { refusal, .. } = &judged else {
-                panic!("{judged:?}")
-            };
+            let Judgement::Deny { refusal, .. } = &judged else { panic!("{judged:?}") };
             assert_eq!(refusal.verdict.action, Action::Deny);
             assert!(!refusal.verdict.reason.is_empty() && !refusal.flags.is_empty());
             assert!([400, 403, 421].contains(&refusal.status));

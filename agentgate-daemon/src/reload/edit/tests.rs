@@ -8,38 +8,14 @@ use super::*;
 fn keeps_comments_order_and_line_ends() {
     let check = |before: &str, edit: Edit, pattern: &str, after: Option<&str>| {
         let pattern = pattern.parse().unwrap();
-        assert_eq!(
-            edited(before, edit, &pattern).as_deref(),
-            after,
-            "{before:?} {edit:?} {pattern}"
-        );
+        assert_eq!(edited(before, edit, &pattern).as_deref(), after, "{before:?} {edit:?} {pattern}");
     };
     check("", Edit::Add, "a.example", Some("a.example\n"));
-    check(
-        "# ours\nb.example\n",
-        Edit::Add,
-        "A.Example.",
-        Some("# ours\nb.example\na.example\n"),
-    );
-    check(
-        "b.example",
-        Edit::Add,
-        "a.example",
-        Some("b.example\na.example\n"),
-    );
-    check(
-        "b.example\r\n",
-        Edit::Add,
-        "a.example",
-        Some("b.example\r\na.example\r\n"),
-    );
+    check("# ours\nb.example\n", Edit::Add, "A.Example.", Some("# ours\nb.example\na.example\n"));
+    check("b.example", Edit::Add, "a.example", Some("b.example\na.example\n"));
+    check("b.example\r\n", Edit::Add, "a.example", Some("b.example\r\na.example\r\n"));
     check("A.example # why\n", Edit::Add, "a.example", None);
-    check(
-        "a.example\n",
-        Edit::Add,
-        "a.example:443",
-        Some("a.example\na.example:443\n"),
-    );
+    check("a.example\n", Edit::Add, "a.example:443", Some("a.example\na.example:443\n"));
     check("\u{feff}a.example\n", Edit::Add, "a.example", None);
     check(
         "# top\na.example # why\n\n  b.example\nA.EXAMPLE.\nbroken line\n# end",
@@ -48,20 +24,13 @@ fn keeps_comments_order_and_line_ends() {
         Some("# top\n\n  b.example\nbroken line\n# end"),
     );
     check("a.example", Edit::Remove, "a.example", Some(""));
-    check(
-        "# a.example\n*.a.example\na.example:443\n",
-        Edit::Remove,
-        "a.example",
-        None,
-    );
+    check("# a.example\n*.a.example\na.example:443\n", Edit::Remove, "a.example", None);
     check("", Edit::Remove, "a.example", None);
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -70,10 +39,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn replaces_the_file_and_keeps_its_mode() {
     let dir = tempfile::tempdir().unwrap();
     let lists = dir.path().join("new/lists");
-    assert!(
-        edit_list(&lists, List::Allow, Edit::Add, "a.example").unwrap(),
-        "made where it is missing"
-    );
+    assert!(edit_list(&lists, List::Allow, Edit::Add, "a.example").unwrap(), "made where it is missing");
     let path = lists.join("allow.txt");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o644);
     fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
@@ -105,10 +71,7 @@ fn refuses_what_it_should_not_touch() {
     assert_eq!(error.code(), "list_is_symlink");
     assert_eq!(fs::read_to_string(&target).unwrap(), "x.example\n");
     symlink(dir.path().join("nowhere"), dir.path().join("mode")).unwrap();
-    assert_eq!(
-        set_mode(&dir.path().join("mode"), None).unwrap_err().code(),
-        "list_is_symlink"
-    );
+    assert_eq!(set_mode(&dir.path().join("mode"), None).unwrap_err().code(), "list_is_symlink");
 
     for pattern in ["", "https://a.example/", "a b", "a.example\nb.example", "# x"] {
         let error = edit_list(dir.path(), List::Allow, Edit::Add, pattern).unwrap_err();
@@ -117,10 +80,7 @@ fn refuses_what_it_should_not_touch() {
     fs::create_dir(dir.path().join("passthrough.txt")).unwrap();
     let error = edit_list(dir.path(), List::Passthrough, Edit::Add, "a.example").unwrap_err();
     assert_eq!(error.code(), "list_not_writable");
-    assert_eq!(
-        names(dir.path()),
-        ["deny.txt", "mode", "passthrough.txt", "target"]
-    );
+    assert_eq!(names(dir.path()), ["deny.txt", "mode", "passthrough.txt", "target"]);
 }
 
 #[test]

@@ -26,36 +26,18 @@ const UNLISTED_URL: &str = "https://unlisted.example/";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario::Story("a policy reload holds for the next request", |lab| {
-            Box::pin(policy_reload(lab))
-        }),
+        Scenario::Story("a policy reload holds for the next request", |lab| Box::pin(policy_reload(lab))),
         Scenario::Story("a broken policy is refused, the last good one stays", |lab| {
             Box::pin(broken_policy(lab))
         }),
-        Scenario::Story("agentctl deny and allow hold for the next request", |lab| {
-            Box::pin(lists(lab))
-        }),
-        Scenario::Story("a second daemon on the cgroup is refused", |lab| {
-            Box::pin(second_daemon(lab))
-        }),
-        Scenario::Story("kill -9: refused; restarted: flows again", |lab| {
-            Box::pin(killed(lab))
-        }),
-        Scenario::Story("stopped in good order: refused; started: flows again", |lab| {
-            Box::pin(stopped(lab))
-        }),
-        Scenario::Story("kill -9 in the middle of an answer", |lab| {
-            Box::pin(killed_in_the_middle(lab))
-        }),
-        Scenario::Story("a full disk: refused; room again: flows again", |lab| {
-            Box::pin(full_disk(lab))
-        }),
-        Scenario::Story("a config with an unknown key is refused", |lab| {
-            Box::pin(unknown_key(lab))
-        }),
-        Scenario::Story("agentctl status tells mode and health", |lab| {
-            Box::pin(status(lab))
-        }),
+        Scenario::Story("agentctl deny and allow hold for the next request", |lab| Box::pin(lists(lab))),
+        Scenario::Story("a second daemon on the cgroup is refused", |lab| Box::pin(second_daemon(lab))),
+        Scenario::Story("kill -9: refused; restarted: flows again", |lab| Box::pin(killed(lab))),
+        Scenario::Story("stopped in good order: refused; started: flows again", |lab| Box::pin(stopped(lab))),
+        Scenario::Story("kill -9 in the middle of an answer", |lab| Box::pin(killed_in_the_middle(lab))),
+        Scenario::Story("a full disk: refused; room again: flows again", |lab| Box::pin(full_disk(lab))),
+        Scenario::Story("a config with an unknown key is refused", |lab| Box::pin(unknown_key(lab))),
+        Scenario::Story("agentctl status tells mode and health", |lab| Box::pin(status(lab))),
     ]
 }
 
@@ -65,16 +47,9 @@ impl Lab {
         let mut command = self.agentctl();
         command.args(arguments).stdin(std::process::Stdio::null());
         let output = command.output().await.context("agentctl")?;
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        anyhow::ensure!(
-            output.status.success(),
-            "agentctl {}: {said}",
-            arguments.join(" ")
-        );
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(output.status.success(), "agentctl {}: {said}", arguments.join(" "));
         Ok(said)
     }
 }
@@ -89,9 +64,7 @@ async fn fetch(
 ) -> anyhow::Result<()> {
     let got = agent.fetch(url).await?;
     row.saw(&format!("{when}: {got}"));
-    row.expect(got == expect, || {
-        format!("{when}: {url} gave {got}, not {expect}")
-    });
+    row.expect(got == expect, || format!("{when}: {url} gave {got}, not {expect}"));
     Ok(())
 }
 
@@ -103,9 +76,7 @@ async fn policy_reload(lab: &mut Lab) -> anyhow::Result<Row> {
     fs::write(lab.policy(), policy("enforce"))?;
     lab.steer(&["policy", "reload"]).await?;
     fetch(&mut row, &mut agent, UNLISTED_URL, "403", "enforce").await?;
-    let arrived = since(&before, lab.internet.journal.snapshot())
-        .requests_to(UNLISTED)
-        .count();
+    let arrived = since(&before, lab.internet.journal.snapshot()).requests_to(UNLISTED).count();
     row.expect(arrived == 0, || format!("{arrived} requests arrived in enforce"));
     fs::write(lab.policy(), policy("blocklist"))?;
     lab.steer(&["policy", "reload"]).await?;
@@ -124,9 +95,7 @@ async fn broken_policy(lab: &mut Lab) -> anyhow::Result<Row> {
         Err(error) => {
             let said = format!("{error:#}");
             row.saw("reload refused");
-            row.expect(said.contains("policy.toml:2"), || {
-                format!("no file and line in: {said}")
-            });
+            row.expect(said.contains("policy.toml:2"), || format!("no file and line in: {said}"));
         }
     }
     fetch(&mut row, &mut agent, OPEN_URL, "200", "still the last good").await?;
@@ -154,17 +123,13 @@ async fn second_daemon(lab: &mut Lab) -> anyhow::Result<Row> {
     let mut agent = lab.start_agent()?;
     let ended = agent::finish({
         let mut rival = lab.agentgated();
-        rival
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
+        rival.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         rival
     })
     .await?;
     row.saw(&format!("exit {}", ended.code));
     row.expect(ended.code != 0, || "the second daemon ended with 0".to_owned());
-    row.expect(ended.said().contains("another agentgated"), || {
-        format!("no reason in: {}", ended.said())
-    });
+    row.expect(ended.said().contains("another agentgated"), || format!("no reason in: {}", ended.said()));
     fetch(&mut row, &mut agent, OPEN_URL, "200", "the first serves on").await?;
     agent.finish().await?;
     Ok(row)
@@ -200,18 +165,12 @@ async fn gap(lab: &mut Lab, row: &mut Row, agent: &mut agent::LongAgent) -> anyh
     let before = lab.internet.journal.snapshot();
     let pid = agent.pid();
     fetch(row, agent, OPEN_URL, "ConnectionRefusedError", "no daemon").await?;
-    let arrived = since(&before, lab.internet.journal.snapshot())
-        .connections_to(OPEN)
-        .count();
+    let arrived = since(&before, lab.internet.journal.snapshot()).connections_to(OPEN).count();
     row.origin = format!("connections in the gap: {arrived}");
-    row.expect(arrived == 0, || {
-        format!("{arrived} connections arrived with no daemon")
-    });
+    row.expect(arrived == 0, || format!("{arrived} connections arrived with no daemon"));
     lab.start_daemon().await?;
     fetch(row, agent, OPEN_URL, "200", "again").await?;
-    row.expect(pid.is_some() && pid == agent.pid(), || {
-        "it is another agent".to_owned()
-    });
+    row.expect(pid.is_some() && pid == agent.pid(), || "it is another agent".to_owned());
     Ok(())
 }
 
@@ -221,22 +180,12 @@ async fn killed_in_the_middle(lab: &mut Lab) -> anyhow::Result<Row> {
     let curl = ["curl", "-sSN", "https://open.example/sse?n=600&ms=100"].map(str::to_owned);
     let client = tokio::spawn(agent::finish(lab.inside(&curl)));
     let streaming = |s: &fake_internet::Snapshot| s.requests_to(OPEN).any(|r| r.target.contains("n=600"));
-    let came = lab
-        .internet
-        .journal
-        .wait_for(Duration::from_secs(20), streaming)
-        .await;
+    let came = lab.internet.journal.wait_for(Duration::from_secs(20), streaming).await;
     row.expect(came, || "the request did not arrive".to_owned());
-    lab.daemon
-        .take()
-        .context("the daemon does not run")?
-        .kill()
-        .await?;
+    lab.daemon.take().context("the daemon does not run")?.kill().await?;
     let ended = client.await??;
     row.saw(&format!("exit {}", ended.code));
-    row.expect(ended.code != 0, || {
-        "curl took half an answer for a whole one".to_owned()
-    });
+    row.expect(ended.code != 0, || "curl took half an answer for a whole one".to_owned());
     lab.start_daemon().await?;
     let pattern = Pattern {
         kind: Some("exchange"),
@@ -270,9 +219,7 @@ async fn full_disk(lab: &mut Lab) -> anyhow::Result<Row> {
         let before = lab.internet.journal.snapshot();
         let got = agent.fetch("https://open.example/bytes/200000").await?;
         if got != "200" {
-            let arrived = since(&before, lab.internet.journal.snapshot())
-                .requests_to(OPEN)
-                .count();
+            let arrived = since(&before, lab.internet.journal.snapshot()).requests_to(OPEN).count();
             refused = Some((got, arrived));
             break;
         }
@@ -283,9 +230,7 @@ async fn full_disk(lab: &mut Lab) -> anyhow::Result<Row> {
             row.origin = format!("requests after that: {arrived}");
             row.expect(arrived == 0, || format!("{arrived} unrecorded requests arrived"));
         }
-        None => row
-            .differs
-            .push("200 requests passed with a full disk".to_owned()),
+        None => row.differs.push("200 requests passed with a full disk".to_owned()),
     }
     fs::remove_file(&filler)?;
     // The store is tried again within a second; each fetch until then is refused.
@@ -319,21 +264,13 @@ async fn unknown_key(lab: &mut Lab) -> anyhow::Result<Row> {
     let path = lab.dir.join("unknown.toml");
     fs::write(&path, "[gate]\ncgroop = \"agent.slice\"\n")?;
     let mut command = tokio::process::Command::new(&lab.programs.agentgated);
-    command
-        .arg("--config")
-        .arg(&path)
-        .arg("--root")
-        .arg(lab.root())
-        .arg("--check-config")
-        .kill_on_drop(true);
+    command.arg("--config").arg(&path).arg("--root").arg(lab.root()).arg("--check-config").kill_on_drop(true);
     let output = timeout(Duration::from_secs(10), command.output()).await??;
     let said =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     row.saw(said.lines().next().unwrap_or_default());
     row.expect(!output.status.success(), || "it was accepted".to_owned());
-    row.expect(said.contains("cgroop") && said.contains(":2:"), || {
-        format!("no key and place in: {said}")
-    });
+    row.expect(said.contains("cgroop") && said.contains(":2:"), || format!("no key and place in: {said}"));
     Ok(row)
 }
 

@@ -93,12 +93,7 @@ async fn run(lab: &mut Lab, scenarios: Vec<Scenario>, filter: Option<&str>) -> V
             continue;
         }
         let row = scenario.run(lab).await;
-        println!(
-            "{} {} ({} ms)",
-            if row.ok() { "ok  " } else { "FAIL" },
-            row.name,
-            row.took.as_millis()
-        );
+        println!("{} {} ({} ms)", if row.ok() { "ok  " } else { "FAIL" }, row.name, row.took.as_millis());
         for difference in &row.differs {
             println!("       {difference}");
         }

@@ -27,32 +27,16 @@ const EXCHANGE: Pattern = Pattern {
     blame: None,
     original: None,
 };
-const DONE: Pattern = Pattern {
-    state: Some("done"),
-    action: Some("allow"),
-    status: Some(200),
-    ..EXCHANGE
-};
-const REFUSED: Pattern = Pattern {
-    state: Some("refused"),
-    action: Some("deny"),
-    ..EXCHANGE
-};
-const IN_KERNEL: Pattern = Pattern {
-    kind: Some("kernel"),
-    state: Some("refused"),
-    ..EXCHANGE
-};
+const DONE: Pattern = Pattern { state: Some("done"), action: Some("allow"), status: Some(200), ..EXCHANGE };
+const REFUSED: Pattern = Pattern { state: Some("refused"), action: Some("deny"), ..EXCHANGE };
+const IN_KERNEL: Pattern = Pattern { kind: Some("kernel"), state: Some("refused"), ..EXCHANGE };
 
 fn curl(more: &[&'static str]) -> Vec<&'static str> {
     [&["curl", "-sS", "-w", "\n%{http_version} %{http_code}"], more].concat()
 }
 
 fn at(host: &'static str, pattern: Pattern) -> Pattern {
-    Pattern {
-        host: Some(host),
-        ..pattern
-    }
+    Pattern { host: Some(host), ..pattern }
 }
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -68,64 +52,35 @@ fn allowed() -> Vec<Case> {
             .says("This is open.example.")
             .says("1.1 200")
             .requests(OPEN, 1)
-            .logs(at(
-                OPEN,
-                Pattern {
-                    version: Some("HTTP/1.1"),
-                    rule: Some("allow:"),
-                    ..DONE
-                },
-            )),
-        Case::inside(
-            "curl, HTTP/2",
-            &curl(&["--http2", "-d", "hello", "https://open.example/echo"]),
-        )
-        .says("2 200")
-        .says("\"body\":\"hello\"")
-        .requests(OPEN, 1)
-        .version(OPEN, "HTTP/2.0")
-        .logs(at(
-            OPEN,
-            Pattern {
-                version: Some("HTTP/2"),
-                ..DONE
-            },
-        )),
-        Case::inside(
-            "the certificate is the gate's",
-            &["curl", "-sSv", "https://open.example/"],
-        )
-        .says("issuer:")
-        .shows("issuer:")
-        .requests(OPEN, 1)
-        .logs(at(OPEN, DONE))
-        .look(|seen| {
-            let told = seen.ended.stderr.contains("Fake Internet Root");
-            if told {
-                vec!["the origin's own certificate was shown".to_owned()]
-            } else {
-                vec![]
-            }
-        }),
-        Case::outside(
-            "the same outside the cgroup",
-            &["curl", "-sSv", "https://open.example/"],
-        )
-        .says("CN=Fake Internet Root")
-        .shows("issuer:")
-        .requests(OPEN, 1),
+            .logs(at(OPEN, Pattern { version: Some("HTTP/1.1"), rule: Some("allow:"), ..DONE })),
+        Case::inside("curl, HTTP/2", &curl(&["--http2", "-d", "hello", "https://open.example/echo"]))
+            .says("2 200")
+            .says("\"body\":\"hello\"")
+            .requests(OPEN, 1)
+            .version(OPEN, "HTTP/2.0")
+            .logs(at(OPEN, Pattern { version: Some("HTTP/2"), ..DONE })),
+        Case::inside("the certificate is the gate's", &["curl", "-sSv", "https://open.example/"])
+            .says("issuer:")
+            .shows("issuer:")
+            .requests(OPEN, 1)
+            .logs(at(OPEN, DONE))
+            .look(|seen| {
+                let told = seen.ended.stderr.contains("Fake Internet Root");
+                if told { vec!["the origin's own certificate was shown".to_owned()] } else { vec![] }
+            }),
+        Case::outside("the same outside the cgroup", &["curl", "-sSv", "https://open.example/"])
+            .says("CN=Fake Internet Root")
+            .shows("issuer:")
+            .requests(OPEN, 1),
         Case::inside("Python's urllib", &["python3", "-c", scripts::URLLIB])
             .says("200 This is open.example")
             .requests(OPEN, 1)
             .logs(at(OPEN, DONE)),
-        Case::inside(
-            "an origin without HTTP/2",
-            &curl(&["--http2", "https://old.example/"]),
-        )
-        .says(" 200")
-        .requests(OLD, 1)
-        .version(OLD, "HTTP/1.1")
-        .logs(at(OLD, DONE)),
+        Case::inside("an origin without HTTP/2", &curl(&["--http2", "https://old.example/"]))
+            .says(" 200")
+            .requests(OLD, 1)
+            .version(OLD, "HTTP/1.1")
+            .logs(at(OLD, DONE)),
         Case::inside(
             "a model's answer, streamed",
             &[
@@ -167,14 +122,7 @@ fn allowed() -> Vec<Case> {
         Case::inside("a host in no list", &curl(&["https://unlisted.example/"]))
             .says(" 200")
             .requests(UNLISTED, 1)
-            .logs(at(
-                UNLISTED,
-                Pattern {
-                    flag: Some("host_not_allowlisted"),
-                    rule: Some("mode:"),
-                    ..DONE
-                },
-            )),
+            .logs(at(UNLISTED, Pattern { flag: Some("host_not_allowlisted"), rule: Some("mode:"), ..DONE })),
         Case::inside("plain HTTP", &curl(&["http://open.example/"]))
             .says("1.1 200")
             .requests(OPEN, 1)
@@ -189,42 +137,18 @@ fn allowed() -> Vec<Case> {
         Case::inside("IPv6", &curl(&["-6", "https://open.example/"]))
             .says(" 200")
             .requests(OPEN, 1)
-            .logs(at(
-                OPEN,
-                Pattern {
-                    original: Some("[2001:db8::10]:443"),
-                    ..DONE
-                },
-            )),
+            .logs(at(OPEN, Pattern { original: Some("[2001:db8::10]:443"), ..DONE })),
         Case::inside("an IPv4-mapped address", &["python3", "-c", scripts::MAPPED])
             .says("HTTP/1.1 200 OK")
             .requests(OPEN, 1)
-            .logs(at(
-                OPEN,
-                Pattern {
-                    original: Some("198.51.100.10:80"),
-                    ..DONE
-                },
-            )),
+            .logs(at(OPEN, Pattern { original: Some("198.51.100.10:80"), ..DONE })),
         Case::inside("Multipath TCP", &["python3", "-c", scripts::MPTCP])
             .says("HTTP/1.1 200 OK")
             .requests(OPEN, 1)
-            .logs(at(
-                OPEN,
-                Pattern {
-                    original: Some("198.51.100.10:80"),
-                    ..DONE
-                },
-            )),
+            .logs(at(OPEN, Pattern { original: Some("198.51.100.10:80"), ..DONE })),
         Case::inside(
             "a passthrough host",
-            &[
-                "curl",
-                "-sSv",
-                "--cacert",
-                "{root}",
-                "https://passthrough.example/",
-            ],
+            &["curl", "-sSv", "--cacert", "{root}", "https://passthrough.example/"],
         )
         .says("CN=Fake Internet Root")
         .shows("issuer:")
@@ -232,11 +156,7 @@ fn allowed() -> Vec<Case> {
         .requests(PASSTHROUGH, 1)
         .logs(at(
             PASSTHROUGH,
-            Pattern {
-                kind: Some("flow"),
-                action: Some("passthrough"),
-                ..Pattern::default()
-            },
+            Pattern { kind: Some("flow"), action: Some("passthrough"), ..Pattern::default() },
         )),
     ]
 }
@@ -246,58 +166,25 @@ fn refused() -> Vec<Case> {
         Case::inside(name, &curl(&[url]))
             .says(" 502")
             .requests(site, 0)
-            .logs(at(
-                site,
-                Pattern {
-                    blame: Some("origin"),
-                    ..EXCHANGE
-                },
-            ))
+            .logs(at(site, Pattern { blame: Some("origin"), ..EXCHANGE }))
     };
     vec![
         Case::inside("a denied host", &curl(&["https://denied.example/"]))
             .says(" 403")
             .nothing_at(DENIED)
-            .logs(at(
-                DENIED,
-                Pattern {
-                    rule: Some("deny:"),
-                    ..REFUSED
-                },
-            )),
+            .logs(at(DENIED, Pattern { rule: Some("deny:"), ..REFUSED })),
         Case::inside("a denied host in plain HTTP", &curl(&["http://denied.example/"]))
             .says(" 403")
             .nothing_at(DENIED)
-            .logs(at(
-                DENIED,
-                Pattern {
-                    rule: Some("deny:"),
-                    ..REFUSED
-                },
-            )),
+            .logs(at(DENIED, Pattern { rule: Some("deny:"), ..REFUSED })),
         bad("an expired certificate", "https://expired.example/", EXPIRED),
-        bad(
-            "a certificate for another name",
-            "https://wrongname.example/",
-            WRONG_NAME,
-        ),
-        bad(
-            "a self-signed certificate",
-            "https://selfsigned.example/",
-            SELF_SIGNED,
-        ),
-        bad(
-            "an origin that does not listen",
-            "https://absent.example/",
-            ABSENT,
-        ),
-        Case::inside(
-            "a public name at a private address",
-            &curl(&["https://rebound.example/"]),
-        )
-        .says(" 403")
-        .nothing_at(REBOUND)
-        .logs(at(REBOUND, REFUSED)),
+        bad("a certificate for another name", "https://wrongname.example/", WRONG_NAME),
+        bad("a self-signed certificate", "https://selfsigned.example/", SELF_SIGNED),
+        bad("an origin that does not listen", "https://absent.example/", ABSENT),
+        Case::inside("a public name at a private address", &curl(&["https://rebound.example/"]))
+            .says(" 403")
+            .nothing_at(REBOUND)
+            .logs(at(REBOUND, REFUSED)),
         Case::inside(
             "a WebSocket",
             &curl(&[
@@ -315,51 +202,32 @@ fn refused() -> Vec<Case> {
         )
         .says("1.1 426")
         .requests(OPEN, 0)
-        .logs(at(
-            OPEN,
-            Pattern {
-                state: Some("refused"),
-                status: Some(426),
-                ..EXCHANGE
-            },
-        )),
+        .logs(at(OPEN, Pattern { state: Some("refused"), status: Some(426), ..EXCHANGE })),
         Case::inside(
             "one name in TLS, another in HTTP",
             &curl(&["-H", "host: unlisted.example", "https://open.example/"]),
         )
         .says(" 421")
         .nothing_at(UNLISTED)
-        .logs(Pattern {
-            rule: Some("invariant:destination_mismatch"),
-            ..REFUSED
-        })
+        .logs(Pattern { rule: Some("invariant:destination_mismatch"), ..REFUSED })
         .look(|seen| {
             let n = seen.arrivals.requests_to(OPEN).count();
-            if n == 0 {
-                vec![]
-            } else {
-                vec![format!("{n} requests reached open.example")]
-            }
+            if n == 0 { vec![] } else { vec![format!("{n} requests reached open.example")] }
         }),
     ]
 }
 
 fn beyond_http() -> Vec<Case> {
     vec![
-        Case::inside("a raw socket", &["python3", "-c", scripts::RAW])
-            .says("not permitted")
-            .logs(IN_KERNEL),
+        Case::inside("a raw socket", &["python3", "-c", scripts::RAW]).says("not permitted").logs(IN_KERNEL),
         Case::inside("UDP", &["python3", "-c", scripts::UDP])
             .says("not permitted")
             .nothing_at(SINK)
             .logs(IN_KERNEL),
-        Case::inside(
-            "connected UDP over IPv6",
-            &["python3", "-c", scripts::UDP_CONNECTED],
-        )
-        .says("not permitted")
-        .nothing_at(SINK)
-        .logs(IN_KERNEL),
+        Case::inside("connected UDP over IPv6", &["python3", "-c", scripts::UDP_CONNECTED])
+            .says("not permitted")
+            .nothing_at(SINK)
+            .logs(IN_KERNEL),
         Case::inside("a protocol that is not HTTP", &["python3", "-c", scripts::OPAQUE])
             .nothing_at(SINK)
             .logs(Pattern {
@@ -374,29 +242,16 @@ fn beyond_http() -> Vec<Case> {
             .nothing_at(OUTSIDE_RESOLVER)
             .look(|seen| {
                 let n = seen.arrivals.queries_for(OPEN).count();
-                if n == 1 {
-                    vec![]
-                } else {
-                    vec![format!("the host's resolver was asked {n} times")]
-                }
+                if n == 1 { vec![] } else { vec![format!("the host's resolver was asked {n} times")] }
             }),
         Case::inside("UDP-Lite", &["python3", "-c", scripts::UDP_LITE])
             .says("not permitted")
             .nothing_at(SINK)
             .logs(IN_KERNEL),
-        Case::inside(
-            "a metadata address",
-            &["curl", "-sS", "http://169.254.169.254/latest/meta-data/"],
-        )
-        .fails()
-        .logs(Pattern {
-            kind: Some("flow"),
-            rule: Some("invariant:metadata"),
-            ..REFUSED
-        }),
-        Case::inside("a loopback service", &["curl", "-sS", "http://127.0.0.1:9/"])
+        Case::inside("a metadata address", &["curl", "-sS", "http://169.254.169.254/latest/meta-data/"])
             .fails()
-            .logs(IN_KERNEL),
+            .logs(Pattern { kind: Some("flow"), rule: Some("invariant:metadata"), ..REFUSED }),
+        Case::inside("a loopback service", &["curl", "-sS", "http://127.0.0.1:9/"]).fails().logs(IN_KERNEL),
         Case::inside("the dashboard", &["curl", "-sS", "http://127.0.0.1:{dashboard}/"])
             .fails()
             .logs(IN_KERNEL),
@@ -429,9 +284,7 @@ fn masked(records: &[crate::lab::log::Record]) -> Vec<String> {
         .filter(|(name, _)| name == "x-api-key")
         .map(|(_, value)| value)
         .collect();
-    let shown = keys
-        .iter()
-        .any(|value| value.contains(&SECRET[8..SECRET.len() - 4]));
+    let shown = keys.iter().any(|value| value.contains(&SECRET[8..SECRET.len() - 4]));
     match (keys.is_empty(), shown) {
         (true, _) => vec!["the log holds no x-api-key header".to_owned()],
         (false, true) => vec!["the log shows the API key".to_owned()],
