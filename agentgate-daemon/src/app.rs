@@ -36,7 +36,7 @@ use crate::{
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     http::serve,
-    kernel::{self, Attached, Kernel, KernelError},
+    kernel::{self, Attached, GuardedCgroup, Kernel, KernelError},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
@@ -55,26 +55,12 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// The cgroup side of a gate.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    /// Where cgroup v2 is mounted.
-    pub mount: PathBuf,
-    /// The directory of the guarded cgroup.
-    pub directory: PathBuf,
+    /// What is guarded.
+    pub cgroup: GuardedCgroup,
     /// Puts processes under guard.
     pub enroller: Arc<dyn Enroller>,
     /// Names of the attached programs.
     pub programs: Vec<String>,
-}
-
-impl Guard {
-    /// The guarded cgroup below the mount, such as `/agent.slice`.
-    fn path(&self) -> String {
-        below(&self.mount, &self.directory)
-    }
-}
-
-/// A cgroup's path as `/proc/PID/cgroup` gives it.
-fn below(mount: &Path, directory: &Path) -> String {
-    format!("/{}", directory.strip_prefix(mount).unwrap_or(directory).display())
 }
 
 /// What outlives the construction and is shared with tests and tools in the same process.
@@ -122,15 +108,14 @@ impl std::fmt::Debug for App {
 pub fn run(config: Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
-        let (mount, directory) = (kernel::cgroup2_mount()?, kernel::guarded_path(&config.gate.cgroup)?);
-        let options = kernel::Options { cgroup: directory.clone(), pin_dir: config.gate.pin_dir.clone() };
+        let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
+        let pin_dir = config.gate.pin_dir.clone();
+        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir };
         let attached = Arc::new(Attached::start(&options)?);
-        let path = below(&mount, &directory);
         let guard = Guard {
-            enroller: launch::cgroup::enroller(directory.clone(), path),
+            enroller: launch::cgroup::enroller(cgroup.clone()),
             programs: PROGRAMS.iter().map(ToString::to_string).collect(),
-            mount,
-            directory,
+            cgroup,
         };
         let app = App::start(config, attached.clone(), guard).await?;
         let guarded = attached.clone();
@@ -258,7 +243,7 @@ impl App {
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let stages = Stages {
             kernel: kernel.clone(),
-            sessions: Arc::new(Sessions::new(&guard.mount, &guard.directory).context("the guarded cgroup")?),
+            sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
             agent_tls: AgentTls::new(leaves, ms(limits.handshake_timeout_ms))?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: ms(limits.silence_ms), total: ms(limits.sniff_timeout_ms) },
@@ -359,7 +344,7 @@ impl App {
             gate: gate.clone(),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
-            guarded: PathBuf::from(guard.path()),
+            guarded: guard.cgroup.clone(),
             dashboard: access,
         };
         services.spawn(control::server::serve(control, Arc::new(context), drain.watch()));
@@ -381,7 +366,7 @@ impl App {
         };
         services.spawn(accepting);
         tell_systemd(&[sd_notify::NotifyState::Ready]);
-        tracing::info!(port, cgroup = guard.path(), mode = %handles.policy.current().mode(), "the gate is up");
+        tracing::info!(port, cgroup = guard.cgroup.path(), mode = %handles.policy.current().mode(), "the gate is up");
 
         stop.await;
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
@@ -411,7 +396,7 @@ fn gate_report(
     started: Timestamp,
     drain: watch::Receiver<bool>,
 ) -> Arc<dyn Fn() -> GateReport + Send + Sync> {
-    let (guarded, programs) = (guard.path(), guard.programs.clone());
+    let (guarded, programs) = (guard.cgroup.path().to_owned(), guard.programs.clone());
     Arc::new(move || GateReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),

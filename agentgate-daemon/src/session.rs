@@ -6,14 +6,17 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io::Read,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use procfs::{FromRead, process::Stat};
 
-use crate::model::{Ancestor, Flow, SessionId, Subject};
+use crate::{
+    kernel::GuardedCgroup,
+    model::{Ancestor, Flow, SessionId, Subject},
+};
 
 /// Bytes of arguments that are kept, in all.
 const CMDLINE: u64 = 4096;
@@ -30,9 +33,7 @@ const DEPTH: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Sessions {
     proc: PathBuf,
-    mount: PathBuf,
-    /// Path of the guarded cgroup below the mount, with a leading slash.
-    guarded: String,
+    guarded: GuardedCgroup,
     /// Clock ticks a second, the unit of start times.
     ticks: u64,
 }
@@ -45,18 +46,10 @@ struct Process {
 }
 
 impl Sessions {
-    /// `mount` is where cgroup v2 is mounted, `guarded` the directory of the guarded cgroup in it.
-    ///
-    /// # Errors
-    /// When the one is not below the other.
-    pub fn new(mount: &Path, guarded: &Path) -> io::Result<Self> {
-        let inner = guarded.strip_prefix(mount).map_err(io::Error::other)?;
-        Ok(Self {
-            proc: PathBuf::from("/proc"),
-            mount: mount.to_owned(),
-            guarded: format!("/{}", inner.to_string_lossy()),
-            ticks: procfs::ticks_per_second().max(1),
-        })
+    /// Sessions below `guarded`.
+    #[must_use]
+    pub fn new(guarded: GuardedCgroup) -> Self {
+        Self { proc: PathBuf::from("/proc"), guarded, ticks: procfs::ticks_per_second().max(1) }
     }
 
     /// The subject of a flow. Reads a handful of small files of procfs and cgroupfs, never blocks
@@ -96,7 +89,7 @@ impl Sessions {
         if cgroup.is_empty() {
             return SessionId(format!("?@{id}"));
         }
-        let inner = match cgroup.strip_prefix(&self.guarded) {
+        let inner = match cgroup.strip_prefix(self.guarded.path()) {
             Some("") => return SessionId("/".to_owned()),
             Some(inner) => inner.strip_prefix('/'),
             None => None,
@@ -106,7 +99,7 @@ impl Sessions {
             return SessionId(format!("?@{id}"));
         };
         let name = inner.split('/').next().unwrap_or_default();
-        match self.inode(&format!("{}/{name}", self.guarded)) {
+        match self.inode(&self.guarded.child(name)) {
             Some(inode) => SessionId(format!("{name}@{inode}")),
             None => SessionId(format!("{name}@{id}")),
         }
@@ -160,23 +153,24 @@ impl Sessions {
         text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
 
-    /// Inode number of a cgroup given by its path below the mount.
+    /// Inode number of a cgroup given by its path.
     fn inode(&self, cgroup: &str) -> Option<u64> {
-        let relative = cgroup.strip_prefix('/')?;
-        fs::symlink_metadata(self.mount.join(relative)).ok().map(|metadata| metadata.ino())
+        let directory = self.guarded.directory_of(cgroup)?;
+        fs::symlink_metadata(directory).ok().map(|metadata| metadata.ino())
     }
 
     /// The cgroup with this id at or below the guarded one.
     fn cgroup_by_id(&self, id: u64) -> Option<String> {
-        if self.inode(&self.guarded) == Some(id) {
-            return Some(self.guarded.clone());
+        let guarded = self.guarded.path();
+        if self.inode(guarded) == Some(id) {
+            return Some(guarded.to_owned());
         }
         let mut left = DIRECTORIES;
-        self.search(&self.guarded, id, DEPTH, &mut left)
+        self.search(guarded, id, DEPTH, &mut left)
     }
 
     fn search(&self, path: &str, id: u64, depth: usize, left: &mut usize) -> Option<String> {
-        let entries = fs::read_dir(self.mount.join(path.strip_prefix('/')?)).ok()?;
+        let entries = fs::read_dir(self.guarded.directory_of(path)?).ok()?;
         let mut below = Vec::new();
         for entry in entries.filter_map(Result::ok) {
             if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {

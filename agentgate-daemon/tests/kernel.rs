@@ -8,7 +8,7 @@ mod lab;
 use std::net::{SocketAddr, TcpListener};
 
 use agentgate::{
-    kernel::{Attached, Kernel, KernelError, Options, attached_programs, cgroup2_mount, detach},
+    kernel::{Attached, GuardedCgroup, Kernel, KernelError, Options, attached_programs, detach},
     model::flow::{comm, socket_addr},
     session::Sessions,
 };
@@ -327,7 +327,7 @@ fn who_is_guarded_and_who_is_not() {
         assert_eq!(seen, json!({"peer": ["203.0.113.7", 2], "gate": "EPERM"}));
         let flow = kernel.take_flow(v4.accept().unwrap().1).unwrap().unwrap();
         assert_eq!((flow.uid, flow.gid, flow.original.0.port()), (65534, 65534, 2));
-        let sessions = Sessions::new(&cgroup2_mount().unwrap(), &lab.options.cgroup).unwrap();
+        let sessions = Sessions::new(GuardedCgroup::find(lab.options.cgroup.to_str().unwrap()).unwrap());
         let subject = sessions.subject(&flow);
         assert!(subject.session.0.starts_with("run-1.scope@"), "{subject:?}");
         assert_eq!(subject.session.0.split_once('@').unwrap().1, flow.cgroup.to_string());

@@ -7,7 +7,7 @@ use std::{
     fs,
     net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     sync::{
         Arc,
@@ -19,6 +19,7 @@ use std::{
 use agentgate::{
     audit::{Audit, AuditOptions, AuditThread},
     control::{ControlContext, EnrolError, Enroller, Process, server, wire::GateReport},
+    kernel::GuardedCgroup,
     launch::OwnCgroups,
     model::{Kind, Record, State, Timestamp},
     reload::{PolicyHandle, PolicyPaths},
@@ -26,29 +27,38 @@ use agentgate::{
 };
 use tokio::sync::watch;
 
-/// A throw-away guarded cgroup; killed and removed on drop.
+/// A throw-away guarded cgroup, with a bystander beside it; killed and removed on drop.
 struct Cgroup {
-    directory: PathBuf,
-    path: String,
+    parent: PathBuf,
+    guarded: GuardedCgroup,
+}
+
+/// How much of the hierarchy the daemon sees mounted.
+#[derive(Clone, Copy)]
+enum Mounted {
+    Whole,
+    /// As in a container: only what is below the guarded cgroup's parent.
+    Part,
 }
 
 impl Cgroup {
-    fn make() -> Self {
+    fn make(mounted: Mounted) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("agentgate-run-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let mount = mounts
-            .lines()
-            .find(|line| line.contains(" - cgroup2 "))
-            .and_then(|line| line.split(' ').nth(4))
-            .expect("a cgroup2 mount");
-        let directory = Path::new(mount).join(&name);
-        fs::create_dir(&directory).expect("root, and a writable cgroup2 mount");
-        Self { directory, path: format!("/{name}") }
+        let parent = GuardedCgroup::find(&name).unwrap();
+        let directory = parent.directory().join("agent.slice");
+        fs::create_dir_all(&directory).expect("root, and a writable cgroup2 mount");
+        fs::create_dir(parent.directory().join("bystander.slice")).unwrap();
+        let guarded = match mounted {
+            Mounted::Whole => GuardedCgroup::find(directory.to_str().unwrap()).unwrap(),
+            // What a bind mount of the parent would show stands at the parent itself.
+            Mounted::Part => GuardedCgroup::on_mount(parent.path(), parent.directory(), &directory).unwrap(),
+        };
+        Self { parent: parent.directory().to_owned(), guarded }
     }
 
     fn children(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.directory).unwrap().map(Result::unwrap);
+        let entries = fs::read_dir(self.guarded.directory()).unwrap().map(Result::unwrap);
         let directories = entries.filter(|entry| entry.file_type().unwrap().is_dir());
         directories.map(|entry| entry.file_name().into_string().unwrap()).collect()
     }
@@ -57,11 +67,13 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // Kills what a failed test left, also in children (cgroup-v2.rst, "cgroup.kill").
-        let _none = fs::write(self.directory.join("cgroup.kill"), "1");
+        let _none = fs::write(self.parent.join("cgroup.kill"), "1");
         for child in self.children() {
-            let _busy = fs::remove_dir(self.directory.join(child));
+            let _busy = fs::remove_dir(self.guarded.directory().join(child));
         }
-        let _busy = fs::remove_dir(&self.directory);
+        for below in ["agent.slice", "bystander.slice", ""] {
+            let _busy = fs::remove_dir(self.parent.join(below));
+        }
     }
 }
 
@@ -78,8 +90,12 @@ struct Daemon {
 
 impl Daemon {
     fn start(group: &str) -> Self {
-        let cgroup = Cgroup::make();
-        let enroller = OwnCgroups::new(cgroup.directory.clone(), cgroup.path.clone());
+        Self::seeing(Mounted::Whole, group)
+    }
+
+    fn seeing(mounted: Mounted, group: &str) -> Self {
+        let cgroup = Cgroup::make(mounted);
+        let enroller = OwnCgroups::new(cgroup.guarded.clone());
         Self::with(cgroup, Arc::new(enroller), group)
     }
 
@@ -94,7 +110,7 @@ impl Daemon {
         fs::write(at("ca-bundle.pem"), "").unwrap();
         let store = Arc::new(Store::open(at("audit.redb")).unwrap());
         let (audit, thread) = Audit::start(Arc::clone(&store), AuditOptions::default());
-        let guarded = cgroup.path.clone();
+        let guarded = cgroup.guarded.path().to_owned();
         let context = ControlContext {
             policy: PolicyHandle::load(PolicyPaths {
                 policy: at("policy.toml"),
@@ -118,7 +134,7 @@ impl Daemon {
             }),
             ca_pem: "".into(),
             bundle: at("ca-bundle.pem"),
-            guarded: cgroup.path.clone().into(),
+            guarded: cgroup.guarded.clone(),
             dashboard: None,
         };
         let socket = at("control.sock");
@@ -173,7 +189,7 @@ async fn a_command_runs_in_a_fresh_child_of_the_guarded_cgroup() {
         let output = daemon.run(&["cat", "/proc/self/cgroup"]).await;
         assert!(output.status.success(), "{output:?}");
         let cgroup = cgroup_line(&output);
-        let below = format!("{}/run-", daemon.cgroup.path);
+        let below = format!("{}/run-", daemon.cgroup.guarded.path());
         assert!(cgroup.starts_with(&below) && cgroup.ends_with(".scope"), "{cgroup}");
         seen.push(cgroup);
     }
@@ -182,10 +198,10 @@ async fn a_command_runs_in_a_fresh_child_of_the_guarded_cgroup() {
     assert_eq!(daemon.cgroup.children().len(), 1);
     // This process stayed where it was.
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    assert!(!own.contains(&daemon.cgroup.path));
+    assert!(!own.contains(daemon.cgroup.guarded.path()));
     // Children are inside with their parent.
     let child = daemon.run(&["sh", "-c", "cat /proc/self/cgroup; true"]).await;
-    assert!(cgroup_line(&child).starts_with(&daemon.cgroup.path), "{child:?}");
+    assert!(cgroup_line(&child).starts_with(daemon.cgroup.guarded.path()), "{child:?}");
     let records = daemon.stop().await;
     assert_eq!(records.len(), 3);
     assert!(records.iter().all(|r| (r.kind, r.state) == (Kind::Control, State::Done)));
@@ -269,7 +285,7 @@ async fn another_user_runs_as_that_user_if_in_the_group() {
     let member = run(&gid).await;
     assert!(member.status.success(), "{member:?}");
     assert!(text(&member.stdout).starts_with(&format!("65534\n{gid}\n")), "{member:?}");
-    assert!(cgroup_line(&member).starts_with(&format!("{}/run-", daemon.cgroup.path)));
+    assert!(cgroup_line(&member).starts_with(&format!("{}/run-", daemon.cgroup.guarded.path())));
     let stranger = run("65533").await;
     assert_eq!(stranger.status.code(), Some(125), "{stranger:?}");
     assert!(text(&stranger.stderr).contains("join the group agentgate"), "{stranger:?}");
@@ -280,7 +296,18 @@ async fn another_user_runs_as_that_user_if_in_the_group() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root; run by cargo xtask test"]
 async fn a_guarded_process_cannot_steer_the_gate() {
-    let daemon = Daemon::start("");
+    cannot_steer(Daemon::start("")).await;
+}
+
+/// Where `/proc/PID/cgroup` shows more of the path than the mount point does, guarded processes were not
+/// known for what they are.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn a_guarded_process_cannot_steer_a_gate_that_sees_a_part_of_the_hierarchy() {
+    cannot_steer(Daemon::seeing(Mounted::Part, "")).await;
+}
+
+async fn cannot_steer(daemon: Daemon) {
     let (agentctl, socket) = (daemon.agentctl.to_str().unwrap(), daemon.socket.to_str().unwrap());
     for words in [vec!["status"], vec!["mode", "audit"], vec!["allow", "a.example.com"], vec!["dashboard"]] {
         let output = daemon.run(&[&[agentctl, "--socket", socket], &words[..]].concat()).await;
@@ -335,8 +362,8 @@ impl Enroller for Lying {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root; run by cargo xtask test"]
 async fn nothing_runs_that_does_not_see_itself_inside() {
-    let cgroup = Cgroup::make();
-    let lying = Lying(cgroup.path.clone());
+    let cgroup = Cgroup::make(Mounted::Whole);
+    let lying = Lying(cgroup.guarded.path().to_owned());
     let daemon = Daemon::with(cgroup, Arc::new(lying), "");
     let output = daemon.run(&["echo", "ran"]).await;
     assert_eq!(output.status.code(), Some(125), "{output:?}");
@@ -356,7 +383,7 @@ async fn scopes_go_when_empty_and_stay_while_in_use() {
     tokio::task::block_in_place(|| std::io::Read::read_exact(stdout, &mut up)).unwrap();
     let busy = daemon.cgroup.children();
     assert_eq!(busy.len(), 1);
-    let sweeper = OwnCgroups::new(daemon.cgroup.directory.clone(), daemon.cgroup.path.clone());
+    let sweeper = OwnCgroups::new(daemon.cgroup.guarded.clone());
     assert_eq!(sweeper.sweep().unwrap(), 0);
     assert_eq!(daemon.cgroup.children(), busy);
     drop(running.stdin.take());

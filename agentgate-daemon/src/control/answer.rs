@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, redact},
-    kernel,
+    kernel::GuardedCgroup,
     model::{Failure, Kind, Record, RecordId, SessionId, State, Subject, Timestamp},
     reload::PolicyHandle,
     store::{Side, Store},
@@ -47,8 +47,8 @@ pub struct ControlContext {
     pub ca_pem: Arc<str>,
     /// The trust bundle that an enrolled agent is pointed at.
     pub bundle: PathBuf,
-    /// The guarded cgroup below the cgroup v2 mount, such as `/agent.slice`.
-    pub guarded: PathBuf,
+    /// The guarded cgroup.
+    pub guarded: GuardedCgroup,
     /// `None` where the dashboard is off.
     pub dashboard: Option<DashboardAccess>,
 }
@@ -209,20 +209,17 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
 
 /// The session as the records of flows name it: the first cgroup below the guarded one, with its id.
 /// `-` for whoever is not under guard.
-fn session(cgroup: &str, guarded: &Path) -> SessionId {
-    let Ok(below) = Path::new(cgroup).strip_prefix(guarded) else {
+fn session(cgroup: &str, guarded: &GuardedCgroup) -> SessionId {
+    let Ok(below) = Path::new(cgroup).strip_prefix(guarded.path()) else {
         return SessionId("-".to_owned());
     };
     let Some(name) = below.components().next() else {
         return SessionId("/".to_owned());
     };
-    let name = Path::new(&name);
-    let inside = guarded.join(name);
-    let id = kernel::cgroup2_mount()
-        .ok()
-        .and_then(|mount| fs::metadata(mount.join(inside.strip_prefix("/").unwrap_or(&inside))).ok())
-        .map_or_else(|| "?".to_owned(), |directory| directory.ino().to_string());
-    SessionId(format!("{}@{id}", name.display()))
+    let name = Path::new(&name).display();
+    let id = fs::metadata(guarded.directory().join(name.to_string()))
+        .map_or_else(|_| "?".to_owned(), |directory| directory.ino().to_string());
+    SessionId(format!("{name}@{id}"))
 }
 
 /// A record as people may see it: command lines are kept for judging and masked for showing.
@@ -255,7 +252,7 @@ async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, 
         .map_err(|error| ErrorReply::new(ErrorCode::EnrolFailed, format!("not put under guard: {error}")))?;
     Ok(Payload::Enrolled(Enrolled {
         cgroup,
-        guarded: context.guarded.to_string_lossy().into_owned(),
+        guarded: context.guarded.path().to_owned(),
         bundle: context.bundle.clone(),
     }))
 }

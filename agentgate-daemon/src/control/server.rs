@@ -31,9 +31,10 @@ use tokio::{
 
 use super::{
     answer::{self, Asker, ControlContext},
-    peer::{Peer, is_inside},
+    peer::Peer,
     wire::{self, Envelope, ErrorCode, ErrorReply, LINE_CAP, Reply},
 };
+use crate::kernel::Place;
 
 /// How long a peer may take to accept one line. A pager that is not read on is cut off after this.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
@@ -193,12 +194,25 @@ async fn serve_within(
         };
         let peer = Peer::of(&stream).and_then(|peer| Ok((peer.process.cgroup()?, peer)));
         let context = Arc::clone(&context);
-        match peer {
+        let (cgroup, peer) = match peer {
+            Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, "control: unknown peer refused");
                 refuse(stream, ErrorReply::new(ErrorCode::UnknownPeer, error.to_string()));
+                continue;
             }
-            Ok((cgroup, peer)) if is_inside(&cgroup, &context.guarded) => {
+        };
+        match context.guarded.place(&cgroup) {
+            Place::Unknown => {
+                tracing::warn!(
+                    cgroup,
+                    pid = peer.process.pid(),
+                    "control: a peer that cannot be placed refused"
+                );
+                let message = format!("refused: whether cgroup {cgroup} is under guard cannot be told");
+                refuse(stream, ErrorReply::new(ErrorCode::UnknownPeer, message));
+            }
+            Place::Inside => {
                 let Ok(place) = Arc::clone(&refusals).try_acquire_owned() else {
                     unrecorded += 1;
                     continue;
@@ -210,7 +224,7 @@ async fn serve_within(
                     drop(place);
                 });
             }
-            Ok((cgroup, peer)) => {
+            Place::Outside => {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                     refuse(stream, busy(bounds));
                     continue;

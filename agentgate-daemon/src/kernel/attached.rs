@@ -37,7 +37,7 @@ use crate::model::Flow;
 /// What to guard, and where the pins are.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Directory of the guarded cgroup, as [`super::guarded_path`] gives it.
+    /// Directory of the guarded cgroup, as [`super::GuardedCgroup`] gives it.
     pub cgroup: PathBuf,
     /// Directory on a bpffs, such as `/sys/fs/bpf/agentgate`.
     pub pin_dir: PathBuf,

@@ -1,4 +1,8 @@
-//! Where cgroup v2 is mounted, which cgroup is guarded, and that this process is not in it.
+//! Where cgroup v2 is mounted, which cgroup is guarded, what is in it, and that this process is not.
+//!
+//! A cgroup has two names: a directory below the mount point, and the path that `/proc/PID/cgroup`
+//! shows. Where the mount shows only a part of the hierarchy (containers, bind mounts) the two differ by
+//! the mount's root. [`GuardedCgroup`] is the one place that translates between them.
 
 use std::{
     fs, io,
@@ -18,6 +22,16 @@ struct Mount {
     root: PathBuf,
     /// Where.
     point: PathBuf,
+}
+
+impl Mount {
+    /// Directory of the cgroup that `/proc/PID/cgroup` shows as `path`; `None` where it is not below
+    /// what is mounted. Steps upwards after that would leave it again.
+    fn directory_of(&self, path: &str) -> Option<PathBuf> {
+        let inner = Path::new(path).strip_prefix(&self.root).ok()?;
+        let down = inner.components().all(|part| matches!(part, Component::Normal(_)));
+        down.then(|| if inner.as_os_str().is_empty() { self.point.clone() } else { self.point.join(inner) })
+    }
 }
 
 /// Mount point of the cgroup v2 hierarchy, from `/proc/self/mountinfo`: distributions differ.
@@ -55,18 +69,133 @@ fn unescape(field: &str) -> String {
         .fold(field.to_owned(), |text, (escape, character)| text.replace(escape, character))
 }
 
-/// The guarded cgroup's directory: `config` below the mount, or as it is where it is absolute.
-///
-/// # Errors
-/// When it is not a cgroup below the root of the hierarchy.
-pub fn guarded_path(config: &str) -> Result<PathBuf, KernelError> {
-    let point = cgroup2_mount()?;
-    below(&point, config).ok_or_else(|| {
-        step(&format!("guarding {config}"))(io::Error::other(format!(
-            "it is not a cgroup below {}",
-            point.display()
-        )))
-    })
+/// The guarded cgroup by both of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedCgroup {
+    mount: Mount,
+    directory: PathBuf,
+    path: String,
+}
+
+/// Where a process is, seen from the guarded cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In it or below it.
+    Inside,
+    /// Certainly elsewhere.
+    Outside,
+    /// Not to be told from the path that `/proc` shows: treat as inside.
+    Unknown,
+}
+
+impl GuardedCgroup {
+    /// The cgroup that the settings name: `config` below the mount, or as it is where it is absolute.
+    ///
+    /// # Errors
+    /// When cgroup v2 is not mounted, or when it is not a cgroup below the mount point.
+    pub fn find(config: &str) -> Result<Self, KernelError> {
+        let mount = mount()?;
+        let shown = mount.point.display().to_string();
+        below(&mount.point, config).and_then(|directory| Self::of(mount, directory)).ok_or_else(|| {
+            step(&format!("guarding {config}"))(io::Error::other(format!("it is not a cgroup below {shown}")))
+        })
+    }
+
+    /// The cgroup at `directory` of a hierarchy of which `root` is mounted at `point`, both as
+    /// mountinfo has them; `None` where it is not on that mount.
+    #[must_use]
+    pub fn on_mount(root: &str, point: &Path, directory: &Path) -> Option<Self> {
+        Self::of(Mount { root: root.into(), point: point.to_owned() }, directory.to_owned())
+    }
+
+    fn of(mount: Mount, directory: PathBuf) -> Option<Self> {
+        let path = mount.root.join(directory.strip_prefix(&mount.point).ok()?);
+        // `join` with nothing leaves a slash at the end.
+        let path = path.components().collect::<PathBuf>().to_string_lossy().into_owned();
+        path.starts_with('/').then_some(Self { mount, directory, path })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its path as this process reads it in `/proc/PID/cgroup`, such as `/agent.slice`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its path below the mount point, with a leading slash: what a service manager that sees the same
+    /// mount calls it.
+    #[must_use]
+    pub fn below_mount(&self) -> String {
+        let inner = self.directory.strip_prefix(&self.mount.point).unwrap_or(&self.directory);
+        format!("/{}", inner.display())
+    }
+
+    /// Path of a child, as `/proc/PID/cgroup` shows it.
+    #[must_use]
+    pub fn child(&self, name: &str) -> String {
+        format!("{}/{name}", self.path.trim_end_matches('/'))
+    }
+
+    /// Directory of the cgroup that `/proc/PID/cgroup` shows as `path`; `None` where the mount does not
+    /// show it.
+    #[must_use]
+    pub fn directory_of(&self, path: &str) -> Option<PathBuf> {
+        self.mount.directory_of(path)
+    }
+
+    /// Where a process is whose `/proc/PID/cgroup` shows `path`.
+    ///
+    /// Paths are compared by whole components, and then by the inode numbers (the cgroups' ids) from the
+    /// process's cgroup up to the mount point, so that neither another spelling nor another mount on top
+    /// makes an agent look like somebody else.
+    #[must_use]
+    pub fn place(&self, path: &str) -> Place {
+        let there = Path::new(path);
+        if there.starts_with(&self.path) {
+            return Place::Inside;
+        }
+        let Some(directory) = self.directory_of(path) else {
+            // Both are told from the root of this process's cgroup namespace, downwards, so they can be
+            // compared as they are. With steps upwards one cgroup can have two spellings.
+            let plain = [there, Path::new(&self.path)].iter().all(|path| descends(path));
+            return if plain { Place::Outside } else { Place::Unknown };
+        };
+        match self.is_above(&directory) {
+            Ok(true) => Place::Inside,
+            Ok(false) => Place::Outside,
+            Err(error) => {
+                tracing::warn!(cgroup = path, %error, "a process cannot be placed");
+                Place::Unknown
+            }
+        }
+    }
+
+    /// Whether `directory` or one above it, up to the mount point, is the guarded cgroup by its id.
+    fn is_above(&self, directory: &Path) -> io::Result<bool> {
+        let id = match fs::symlink_metadata(&self.directory) {
+            Ok(guarded) => (guarded.dev(), guarded.ino()),
+            // Nothing is in a cgroup that is not there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        for at in directory.ancestors().take_while(|at| at.starts_with(&self.mount.point)) {
+            let found = fs::symlink_metadata(at)?;
+            if (found.dev(), found.ino()) == id {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether an absolute path has no step upwards.
+fn descends(path: &Path) -> bool {
+    path.has_root() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
 fn below(point: &Path, config: &str) -> Option<PathBuf> {
@@ -98,7 +227,7 @@ impl Guarded {
             return Err(step(&shown)(io::Error::other("it is not a cgroup below the root of cgroup v2")));
         }
         let text = fs::read_to_string("/proc/self/cgroup").map_err(step("/proc/self/cgroup"))?;
-        let own = own_directory(&mount, &text);
+        let own = own_path(&text).and_then(|own| mount.directory_of(own));
         if own.is_none_or(|own| own.starts_with(path)) {
             return Err(step(&shown)(io::Error::other(
                 "the daemon itself is in this cgroup, or its own cgroup is unknown: start it outside",
@@ -123,11 +252,9 @@ impl Guarded {
     }
 }
 
-/// Directory of the cgroup in the text of `/proc/PID/cgroup`; `None` where the mount does not show it.
-fn own_directory(mount: &Mount, text: &str) -> Option<PathBuf> {
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let inner = Path::new(path).strip_prefix(&mount.root).ok()?;
-    Some(mount.point.join(inner))
+/// The cgroup v2 path in the text of `/proc/PID/cgroup`.
+fn own_path(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
 #[cfg(test)]
@@ -186,10 +313,73 @@ mod tests {
             (&plain, "0::/", Some("/cg")),
             (&nested, "0::/docker/ab/c", Some("/cg/c")),
             (&nested, "0::/../x", None),
+            (&nested, "0::/docker/ab/../x", None),
             (&plain, "1:cpu:/x\n", None),
         ];
         for (mount, text, expect) in rows {
-            assert_eq!(own_directory(mount, text), expect.map(PathBuf::from), "{text}");
+            let own = own_path(text).and_then(|own| mount.directory_of(own));
+            assert_eq!(own, expect.map(PathBuf::from), "{text}");
         }
+    }
+
+    #[test]
+    fn both_names_of_the_guarded_cgroup() {
+        let rows = [
+            ("/", "/cg", "/cg/agent.slice", "/agent.slice", "/agent.slice"),
+            ("/docker/ab", "/cg", "/cg/agent.slice", "/docker/ab/agent.slice", "/agent.slice"),
+            ("/..", "/cg", "/cg/a/agent.slice", "/../a/agent.slice", "/a/agent.slice"),
+        ];
+        for (root, point, directory, path, below_mount) in rows {
+            let guarded =
+                GuardedCgroup::on_mount(root, Path::new(point), Path::new(directory)).expect("on the mount");
+            assert_eq!((guarded.path(), guarded.below_mount().as_str()), (path, below_mount), "{root}");
+            let child = guarded.child("run-1-0.scope");
+            assert_eq!(child, format!("{path}/run-1-0.scope"));
+            assert_eq!(guarded.directory_of(&child), Some(guarded.directory().join("run-1-0.scope")));
+        }
+        assert_eq!(GuardedCgroup::on_mount("/", Path::new("/cg"), Path::new("/elsewhere")), None);
+        assert_eq!(GuardedCgroup::on_mount("", Path::new("/cg"), Path::new("/cg/x")), None);
+    }
+
+    /// The mount's root, when it is not `/`, stands before every path that `/proc` shows: leaving it out
+    /// let guarded peers steer the gate in containers.
+    #[test]
+    fn a_process_is_placed_whatever_part_of_the_hierarchy_is_mounted() {
+        let directory = tempfile::tempdir().unwrap();
+        let point = directory.path();
+        fs::create_dir_all(point.join("agent.slice/run-1-0.scope")).unwrap();
+        fs::create_dir_all(point.join("agent.slice-x/a")).unwrap();
+        fs::create_dir_all(point.join("user.slice")).unwrap();
+        let rows = [
+            ("/", "/agent.slice", Place::Inside),
+            ("/", "/agent.slice/run-1-0.scope", Place::Inside),
+            // Gone since it was read, and still inside by its name.
+            ("/", "/agent.slice/gone/a", Place::Inside),
+            ("/", "/agent.slice-x/a", Place::Outside),
+            ("/", "/user.slice", Place::Outside),
+            ("/", "/", Place::Outside),
+            ("/", "/gone", Place::Unknown),
+            ("/", "/../other", Place::Unknown),
+            ("/", "relative", Place::Unknown),
+            ("/box", "/box/agent.slice/run-1-0.scope", Place::Inside),
+            ("/box", "/box/user.slice", Place::Outside),
+            // Outside what is mounted, and therefore outside what is guarded.
+            ("/box", "/user.slice", Place::Outside),
+            ("/box", "/", Place::Outside),
+            ("/box", "/agent.slice/run-1-0.scope", Place::Outside),
+            ("/box", "/../user.slice", Place::Unknown),
+            ("/box", "/box/../user.slice", Place::Unknown),
+            // The mount was made outside this process's cgroup namespace.
+            ("/..", "/../agent.slice/run-1-0.scope", Place::Inside),
+            ("/..", "/../user.slice", Place::Outside),
+            ("/..", "/agent.slice", Place::Unknown),
+        ];
+        for (root, path, expect) in rows {
+            let guarded = GuardedCgroup::on_mount(root, point, &point.join("agent.slice")).unwrap();
+            assert_eq!(guarded.place(path), expect, "{path} with {root} mounted");
+        }
+        // The same directory by another name is known by its id.
+        let alias = GuardedCgroup::on_mount("/", point, &point.join("user.slice/../agent.slice")).unwrap();
+        assert_eq!(alias.place("/agent.slice/run-1-0.scope"), Place::Inside);
     }
 }

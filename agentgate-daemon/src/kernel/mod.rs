@@ -20,7 +20,7 @@ mod load;
 mod pin;
 
 pub use attached::{Attached, Options, attached_programs, detach};
-pub use cgroup::{cgroup2_mount, guarded_path};
+pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
 
 /// What can go wrong at the seam.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,26 +14,28 @@ use std::{
 };
 
 use super::systemd::{self, SystemdScopes};
-use crate::control::{
-    enrol::{EnrolError, Enroller},
-    peer::{PeerError, Process, is_inside},
+use crate::{
+    control::{
+        enrol::{EnrolError, Enroller},
+        peer::{PeerError, Process, is_inside},
+    },
+    kernel::GuardedCgroup,
 };
 
 /// Names that are tried before giving up, when earlier daemons left cgroups of the same name behind.
 const NAMES: u64 = 1024;
 
 /// The enroller for this host: systemd's scopes where systemd runs and the guarded cgroup is a slice,
-/// else cgroups of our own. `directory` is the guarded cgroup on the file system, `path` the same below
-/// the cgroup v2 mount, such as `/agent.slice`.
+/// else cgroups of our own.
 #[must_use]
-pub fn enroller(directory: PathBuf, path: String) -> Arc<dyn Enroller> {
-    match systemd::slice_name(&path) {
+pub fn enroller(guarded: GuardedCgroup) -> Arc<dyn Enroller> {
+    match systemd::slice_name(&guarded.below_mount()) {
         Some(slice) if systemd::is_running() => {
             let slice = slice.to_owned();
-            Arc::new(SystemdScopes::new(directory, path, slice))
+            Arc::new(SystemdScopes::new(guarded, slice))
         }
         Some(_) | None => {
-            let own = OwnCgroups::new(directory, path);
+            let own = OwnCgroups::new(guarded);
             match own.sweep() {
                 Ok(0) => {}
                 Ok(removed) => tracing::info!(removed, "removed empty cgroups of earlier runs"),
@@ -48,18 +50,17 @@ pub fn enroller(directory: PathBuf, path: String) -> Arc<dyn Enroller> {
 /// Makes cgroups below the guarded one without asking anybody.
 #[derive(Debug)]
 pub struct OwnCgroups {
-    directory: PathBuf,
-    path: String,
+    guarded: GuardedCgroup,
     number: AtomicU64,
     /// Held from making a cgroup until its process is in, so that a sweep never takes it for an old one.
     making: Mutex<()>,
 }
 
 impl OwnCgroups {
-    /// Children of `directory`, whose path below the mount is `path`.
+    /// Children of `guarded`.
     #[must_use]
-    pub fn new(directory: PathBuf, path: String) -> Self {
-        Self { directory, path, number: AtomicU64::new(0), making: Mutex::new(()) }
+    pub fn new(guarded: GuardedCgroup) -> Self {
+        Self { guarded, number: AtomicU64::new(0), making: Mutex::new(()) }
     }
 
     /// Removes children that have run empty, and returns how many.
@@ -68,13 +69,13 @@ impl OwnCgroups {
     /// When the guarded cgroup cannot be listed.
     pub fn sweep(&self) -> io::Result<usize> {
         let _held = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        sweep(&self.directory)
+        sweep(self.guarded.directory())
     }
 
     fn make(&self, pid: u32) -> Result<String, EnrolError> {
         for _ in 0..NAMES {
             let name = scope_name(pid, self.number.fetch_add(1, Ordering::Relaxed));
-            let directory = self.directory.join(&name);
+            let directory = self.guarded.directory().join(&name);
             match fs::create_dir(&directory) {
                 Ok(()) => return Ok(name),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -82,18 +83,19 @@ impl OwnCgroups {
             }
         }
         let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-        Err(EnrolError::step(format!("a free name in {}", self.directory.display()))(taken))
+        Err(EnrolError::step(format!("a free name in {}", self.guarded.directory().display()))(taken))
     }
 }
 
 impl Enroller for OwnCgroups {
     fn enrol(&self, process: &Process) -> Result<String, EnrolError> {
         let _held = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        sweep(&self.directory).map_err(EnrolError::step(format!("list {}", self.directory.display())))?;
+        let guarded = self.guarded.directory();
+        sweep(guarded).map_err(EnrolError::step(format!("list {}", guarded.display())))?;
         let name = self.make(process.pid())?;
-        let directory = self.directory.join(&name);
-        let moved = move_into(process, &directory)
-            .and_then(|()| confirm(process, &format!("{}/{name}", self.path.trim_end_matches('/'))));
+        let directory = guarded.join(&name);
+        let moved =
+            move_into(process, &directory).and_then(|()| confirm(process, &self.guarded.child(&name)));
         if moved.is_err() {
             // Fails while something is in it, and is then left to the next sweep.
             let _in_use = fs::remove_dir(&directory);
@@ -171,6 +173,11 @@ pub(super) fn of_peer(process: &Process) -> impl FnOnce(PeerError) -> EnrolError
 mod tests {
     use super::*;
 
+    /// A directory that plays the guarded cgroup.
+    fn stand_in(directory: &Path) -> GuardedCgroup {
+        GuardedCgroup::on_mount("/", directory.parent().unwrap(), directory).unwrap()
+    }
+
     #[test]
     fn only_our_own_names_are_swept() {
         let rows = [
@@ -198,7 +205,7 @@ mod tests {
         }
         // A directory that cannot be removed stands in for a cgroup in use.
         fs::write(dir.path().join("run-2-0.scope/busy"), "").unwrap();
-        let cgroups = OwnCgroups::new(dir.path().to_owned(), "/agent.slice".into());
+        let cgroups = OwnCgroups::new(stand_in(dir.path()));
         assert_eq!(cgroups.sweep().unwrap(), 1);
         let mut left: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
@@ -212,7 +219,7 @@ mod tests {
     fn a_process_that_did_not_arrive_is_an_error() {
         // An ordinary directory takes the write and moves nobody.
         let dir = tempfile::tempdir().unwrap();
-        let cgroups = OwnCgroups::new(dir.path().to_owned(), "/agentgate-test.slice".into());
+        let cgroups = OwnCgroups::new(stand_in(dir.path()));
         let me = Process::open(std::process::id()).unwrap();
         let error = cgroups.enrol(&me).unwrap_err();
         assert!(matches!(error, EnrolError::NotInside { .. }), "{error}");
@@ -220,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_missing_guarded_cgroup_is_an_error() {
-        let cgroups = OwnCgroups::new("/nonexistent/agent.slice".into(), "/agent.slice".into());
+        let cgroups = OwnCgroups::new(stand_in(Path::new("/nonexistent/agent.slice")));
         let me = Process::open(std::process::id()).unwrap();
         assert!(matches!(cgroups.enrol(&me), Err(EnrolError::Step { .. })));
     }

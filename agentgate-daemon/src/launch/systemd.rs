@@ -7,7 +7,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -19,9 +19,12 @@ use rustix::{
 };
 
 use super::cgroup::{confirm, of_peer, scope_name};
-use crate::control::{
-    enrol::{EnrolError, Enroller},
-    peer::{Process, is_inside},
+use crate::{
+    control::{
+        enrol::{EnrolError, Enroller},
+        peer::{Process, is_inside},
+    },
+    kernel::GuardedCgroup,
 };
 
 /// How long systemd may take from the call to the move. It queues a job; a loaded host needs a second.
@@ -36,7 +39,7 @@ pub fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// The slice's unit name, where `path` (below the cgroup v2 mount) is where systemd puts that slice.
+/// The slice's unit name, where `path` (below the cgroup v2 mount point) is where systemd puts that slice.
 #[must_use]
 pub fn slice_name(path: &str) -> Option<&str> {
     let name = path.rsplit('/').next()?;
@@ -53,17 +56,16 @@ pub fn slice_name(path: &str) -> Option<&str> {
 /// Asks systemd for transient scopes.
 #[derive(Debug)]
 pub struct SystemdScopes {
-    directory: PathBuf,
-    path: String,
+    guarded: GuardedCgroup,
     slice: String,
     number: AtomicU64,
 }
 
 impl SystemdScopes {
-    /// Scopes of `slice`, whose cgroup is `directory` on the file system and `path` below the mount.
+    /// Scopes of `slice`, whose cgroup is `guarded`.
     #[must_use]
-    pub fn new(directory: PathBuf, path: String, slice: String) -> Self {
-        Self { directory, path, slice, number: AtomicU64::new(0) }
+    pub fn new(guarded: GuardedCgroup, slice: String) -> Self {
+        Self { guarded, slice, number: AtomicU64::new(0) }
     }
 }
 
@@ -76,13 +78,14 @@ impl Enroller for SystemdScopes {
         // Before the call, so that no event is missed.
         let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
             .map_err(|e| EnrolError::step("inotify_init1")(e.into()))?;
-        watch(&events, &self.directory, inotify::WatchFlags::CREATE)
-            .map_err(EnrolError::step(format!("watch {}", self.directory.display())))?;
+        let directory = self.guarded.directory();
+        watch(&events, directory, inotify::WatchFlags::CREATE)
+            .map_err(EnrolError::step(format!("watch {}", directory.display())))?;
         if !process.is_alive().map_err(of_peer(process))? {
             return Err(EnrolError::ProcessGone { pid: process.pid() });
         }
         start(&unit, &self.slice, process.pid())?;
-        let expected = format!("{}/{unit}", self.path.trim_end_matches('/'));
+        let expected = self.guarded.child(&unit);
         self.wait(&events, process, &unit, &expected)?;
         confirm(process, &expected)
     }
@@ -101,7 +104,7 @@ impl SystemdScopes {
         loop {
             // `cgroup.events` changes when the first process comes in (cgroup-v2.rst, "populated"). It
             // exists once the scope does, which the watch on the slice tells.
-            let populated = self.directory.join(unit).join("cgroup.events");
+            let populated = self.guarded.directory().join(unit).join("cgroup.events");
             match watch(events, &populated, inotify::WatchFlags::MODIFY) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -24,6 +24,11 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::mounted("/")
+    }
+
+    /// With a part of the hierarchy mounted.
+    fn mounted(root: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mount = directory.path().join("cgroup");
         fs::create_dir_all(mount.join("agent.slice/run-u2.service/inner")).unwrap();
@@ -31,7 +36,7 @@ impl Host {
         let sessions = Sessions {
             proc: directory.path().join("proc"),
             ticks: 100,
-            ..Sessions::new(&mount, &mount.join("agent.slice")).unwrap()
+            ..Sessions::new(GuardedCgroup::on_mount(root, &mount, &mount.join("agent.slice")).unwrap())
         };
         Self { directory, sessions }
     }
@@ -60,8 +65,7 @@ const SECOND: u64 = 1_000_000_000;
 
 #[test]
 fn own_process() {
-    let mount = crate::kernel::cgroup2_mount().unwrap();
-    let sessions = Sessions::new(&mount, &mount.join("agent.slice")).unwrap();
+    let sessions = Sessions::new(GuardedCgroup::find("agent.slice").unwrap());
     let pid = std::process::id();
     let cgroup = sessions.inode(&sessions.cgroup_of(pid).unwrap()).unwrap();
     let subject = sessions.subject(&flow(pid, cgroup, u64::MAX));
@@ -168,7 +172,16 @@ fn ancestors_are_capped_and_older() {
     assert_eq!(subject.ancestors.len(), 1);
 }
 
+/// In containers `/proc/PID/cgroup` shows the mount's root before what is below the mount point.
 #[test]
-fn a_guarded_cgroup_outside_the_mount_is_an_error() {
-    assert!(Sessions::new(Path::new("/cg"), Path::new("/elsewhere")).is_err());
+fn sessions_where_a_part_of_the_hierarchy_is_mounted() {
+    let host = Host::mounted("/docker/ab");
+    let shown = "/docker/ab/agent.slice/run-u2.service";
+    let service = host.inode(shown);
+    host.process(10, 1, 50, shown, b"agent\0");
+    for pid in [10, 99] {
+        let subject = host.sessions.subject(&flow(pid, service, SECOND));
+        assert_eq!(subject.session.0, format!("run-u2.service@{service}"), "{pid}");
+        assert_eq!(subject.cgroup, shown);
+    }
 }

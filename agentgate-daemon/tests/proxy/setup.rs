@@ -14,7 +14,7 @@ use agentgate::{
     app::{App, Guard},
     config::Config,
     control::{EnrolError, Enroller, Process},
-    kernel::fake::FakeKernel,
+    kernel::{GuardedCgroup, fake::FakeKernel},
     model::{Flow, Kind, OriginalDestination, Record, State},
     store::Query,
 };
@@ -57,8 +57,7 @@ fn guard(root: &std::path::Path) -> Guard {
         }
     }
     Guard {
-        mount: root.to_owned(),
-        directory: root.join("guarded"),
+        cgroup: GuardedCgroup::on_mount("/", root, &root.join("guarded")).unwrap(),
         enroller: Arc::new(Nobody),
         programs: Vec::new(),
     }

@@ -44,7 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("control", &["kernel", "policy", "reload", "store", "audit"]),
     ("dashboard", &["policy", "reload", "store", "audit"]),
-    ("launch", &["control", "policy", "config"]),
+    ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
     ("cli", &["control::wire", "control::client", "policy", "config", "launch", "reload", "store::Side"]),
     ("metrics", &[]),

@@ -15,6 +15,7 @@ use crate::{
         peer::{Process, unified_path},
         wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
     },
+    kernel::GuardedCgroup,
     model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, State, Subject, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
     store::{Query, Side, Store},
@@ -22,6 +23,18 @@ use crate::{
 
 /// A cgroup that no test runs in.
 const ELSEWHERE: &str = "/agentgate-nobody.slice";
+
+fn elsewhere() -> GuardedCgroup {
+    GuardedCgroup::find(&ELSEWHERE[1..]).unwrap()
+}
+
+/// The cgroup of the tests.
+fn here() -> GuardedCgroup {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path = Path::new(unified_path(&own).unwrap());
+    let point = Path::new("/agentgate-no-such-mount");
+    GuardedCgroup::on_mount("/", point, &point.join(path.strip_prefix("/").unwrap())).unwrap()
+}
 
 #[derive(Debug, Default)]
 struct Counting {
@@ -48,7 +61,7 @@ struct Gate {
 }
 
 impl Gate {
-    fn start(guarded: &str, bounds: Bounds) -> Self {
+    fn start(guarded: GuardedCgroup, bounds: Bounds) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (policy, lists, mode) =
             (dir.path().join("policy.toml"), dir.path().join("lists"), dir.path().join("mode"));
@@ -76,7 +89,7 @@ impl Gate {
             gate: Arc::new(report),
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
-            guarded: guarded.into(),
+            guarded,
             dashboard: Some(DashboardAccess {
                 listen: "127.0.0.1:7878".parse().unwrap(),
                 url: "http://127.0.0.1:7878/login#secret".into(),
@@ -149,7 +162,7 @@ fn code(result: Result<Payload, ClientError>) -> ErrorCode {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn steers_the_policy_and_records_who_did() {
-    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let gate = Gate::start(elsewhere(), BOUNDS);
     assert_eq!(gate.ask(Request::ModeGet).await.unwrap(), Payload::Mode { mode: Mode::Enforce });
     let set = Request::ModeSet { mode: Some(Mode::Audit) };
     assert_eq!(gate.ask(set).await.unwrap(), Payload::Mode { mode: Mode::Audit });
@@ -196,8 +209,7 @@ async fn steers_the_policy_and_records_who_did() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let gate = Gate::start(unified_path(&own).unwrap(), BOUNDS);
+    let gate = Gate::start(here(), BOUNDS);
     for request in [Request::Status, Request::Enrol, Request::ModeSet { mode: Some(Mode::Audit) }] {
         assert_eq!(code(gate.ask(request).await), ErrorCode::Guarded);
     }
@@ -217,8 +229,7 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let gate = Gate::start(unified_path(&own).unwrap(), Bounds { refusals: 1, ..BOUNDS });
+    let gate = Gate::start(here(), Bounds { refusals: 1, ..BOUNDS });
     let socket = gate.socket.clone();
     let attempts = 200;
     let held = tokio::task::spawn_blocking(move || {
@@ -258,7 +269,7 @@ async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_changed_that_cannot_be_recorded() {
-    let mut gate = Gate::start(ELSEWHERE, BOUNDS);
+    let mut gate = Gate::start(elsewhere(), BOUNDS);
     gate.thread.take().unwrap().drain(Duration::from_secs(5)).await;
     let add = Request::ListEdit { list: List::Allow, edit: Edit::Add, host: "a.example.com".into() };
     for request in [Request::ModeSet { mode: Some(Mode::Audit) }, add, Request::Enrol, Request::Dashboard] {
@@ -275,7 +286,7 @@ async fn nothing_is_changed_that_cannot_be_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn enrolment_says_where_and_the_failure_why() {
-    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let gate = Gate::start(elsewhere(), BOUNDS);
     let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else { panic!() };
     assert_eq!(
         (enrolled.cgroup.as_str(), enrolled.guarded.as_str()),
@@ -288,7 +299,7 @@ async fn enrolment_says_where_and_the_failure_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_and_bodies_are_given_and_recorded() {
-    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let gate = Gate::start(elsewhere(), BOUNDS);
     let mut record = Record::new(Kind::Exchange, Timestamp::now());
     record.subject = Some(Subject {
         session: SessionId("s@1".into()),
@@ -334,7 +345,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_request_gets_one_answer() {
-    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let gate = Gate::start(elsewhere(), BOUNDS);
     let rows: [(Vec<u8>, bool, Option<ErrorCode>); 7] = [
         (b"hello\n".to_vec(), false, Some(ErrorCode::BadRequest)),
         (b"\n".to_vec(), false, Some(ErrorCode::BadRequest)),
@@ -358,7 +369,7 @@ async fn what_is_no_request_gets_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_peer_is_cut_off_and_a_full_house_says_so() {
     let bounds = Bounds { read: Duration::from_millis(50), connections: 1, refusals: 1 };
-    let gate = Gate::start(ELSEWHERE, bounds);
+    let gate = Gate::start(elsewhere(), bounds);
     let reply = gate.raw(b"{\"ver".to_vec(), false).await;
     assert!(matches!(reply, Some(Reply::Error(e)) if e.code == ErrorCode::Deadline));
     let (mut told, follower) = follow(&gate);
@@ -387,7 +398,7 @@ fn follow(gate: &Gate) -> (tokio::sync::mpsc::UnboundedReceiver<Item>, Following
 
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_see_what_was_and_what_comes_and_then_the_end() {
-    let gate = Gate::start(ELSEWHERE, BOUNDS);
+    let gate = Gate::start(elsewhere(), BOUNDS);
     let flow = || Record::new(Kind::Flow, Timestamp::now());
     let first = gate.context.audit.note(flow()).await.unwrap();
     let (mut told, follower) = follow(&gate);
@@ -409,7 +420,7 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_leaves_gives_up_its_place() {
-    let gate = Gate::start(ELSEWHERE, Bounds { connections: 1, ..BOUNDS });
+    let gate = Gate::start(elsewhere(), Bounds { connections: 1, ..BOUNDS });
     let socket = gate.socket.clone();
     let leave = tokio::task::spawn_blocking(move || {
         let filter = LogFilter { limit: 1, ..LogFilter::default() };
