@@ -392,3 +392,73 @@ async fn scopes_go_when_empty_and_stay_while_in_use() {
     assert!(daemon.cgroup.children().is_empty());
     daemon.stop().await;
 }
+
+/// Runs `words` under guard or not, with a fresh terminal as standard input.
+#[expect(unsafe_code, reason = "openpty(3) has no wrapper in the crates in use")]
+async fn on_a_terminal(mut command: Command, words: &[&str]) -> Output {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let (mut master, mut slave) = (-1, -1);
+    let (name, termios, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: both descriptors are live for the call, and null asks for the defaults (openpty(3)).
+    let made = unsafe { libc::openpty(&raw mut master, &raw mut slave, name, termios, size) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: openpty(3) has just made them and nobody else owns them.
+    let (_master, slave) = unsafe { (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+    command.args(words).stdin(Stdio::from(slave));
+    output(command).await
+}
+
+/// An agent could put commands into the terminal, which the unguarded shell then ran.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn a_command_cannot_type_into_its_terminal() {
+    const SCRIPT: &str = "import fcntl, re, termios\n\
+        for command, argument in ((0x5412, b'x'), (0x541c, b'\\2')):\n\
+        \x20   try:\n\
+        \x20       print(fcntl.ioctl(0, command, argument))\n\
+        \x20   except OSError as error:\n\
+        \x20       print(error.errno)\n\
+        print(len(termios.tcgetattr(0)))\n\
+        status = open('/proc/self/status').read()\n\
+        print(re.search('NoNewPrivs:\\\\s*(.)', status)[1])\n";
+    let daemon = Daemon::start("");
+    // Outside: root may type, and a pty knows no TIOCLINUX. So it is the filter that answers inside.
+    let outside = on_a_terminal(Command::new("python3"), &["-c", SCRIPT]).await;
+    assert_eq!(text(&outside.stdout), format!("b'x'\n{}\n7\n0\n", libc::ENOTTY), "{outside:?}");
+    for (flags, new_privileges) in [(&["--quiet"][..], 1), (&["--quiet", "--allow-new-privileges"], 0)] {
+        let words = [&["run"], flags, &["--", "python3", "-c", SCRIPT]].concat();
+        let inside = on_a_terminal(daemon.agentctl(), &words).await;
+        let refused = libc::EPERM;
+        let expect = format!("{refused}\n{refused}\n7\n{new_privileges}\n");
+        assert_eq!(text(&inside.stdout), expect, "{flags:?} {inside:?}");
+        assert_eq!(text(&inside.stderr).contains("more than you have"), new_privileges == 0, "{inside:?}");
+    }
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn what_protects_less_is_said() {
+    let daemon = Daemon::start("");
+    let run = |uid: &str, flags: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={uid}"), "--clear-groups", "--"]);
+        command.arg(&daemon.agentctl).arg("--socket").arg(&daemon.socket).arg("run").args(flags);
+        command.args(["--", "grep", "^Seccomp:", "/proc/self/status"]);
+        command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        output(command)
+    };
+    let rows: [(&str, &[&str], &str, &[&str]); 3] = [
+        ("0", &[], "2", &["runs as root"]),
+        ("0", &["--quiet"], "2", &[]),
+        ("0", &["--allow-new-privileges"], "2", &["runs as root", "more than you have"]),
+    ];
+    for (uid, flags, seccomp, said) in rows {
+        let output = run(uid, flags).await;
+        assert_eq!(text(&output.stdout), format!("Seccomp:\t{seccomp}\n"), "{uid} {flags:?} {output:?}");
+        let lines = text(&output.stderr);
+        assert_eq!(lines.lines().count(), said.len(), "{lines}");
+        assert!(said.iter().all(|part| lines.contains(part)), "{uid} {flags:?}: {lines}");
+    }
+    daemon.stop().await;
+}

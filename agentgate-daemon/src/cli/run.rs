@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::{Failure, Session, output};
-use crate::launch::command::{Launch, become_command};
+use crate::launch::command::{Launch, Note, become_command};
 
 /// The command becomes this process: it keeps the terminal, the user and the exit code.
 #[derive(Debug, clap::Args)]
@@ -11,7 +11,11 @@ pub(super) struct Args {
     /// Keep HTTPS_PROXY and the like, which would send the agent to a proxy that the gate then judges
     #[arg(long)]
     keep_proxy_env: bool,
-    /// Do not say which variables were changed
+    /// Let set-uid programs such as sudo work; without root this also lets the command type into your
+    /// terminal
+    #[arg(long)]
+    allow_new_privileges: bool,
+    /// Do not say which variables were changed, nor that the command runs as root
     #[arg(short, long)]
     quiet: bool,
     /// The command and its arguments
@@ -20,10 +24,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(session: &Session, args: Args) -> Result<(), Failure> {
-    let launch = Launch { command: args.command, keep_proxies: args.keep_proxy_env };
-    let say = |notes: &[String]| {
-        if !args.quiet {
-            notes.iter().for_each(|note| output::complain(note));
+    let launch = Launch {
+        command: args.command,
+        keep_proxies: args.keep_proxy_env,
+        allow_new_privileges: args.allow_new_privileges,
+    };
+    let say = |notes: &[Note]| {
+        for note in notes {
+            match note {
+                Note::Information(_) | Note::Warning(_) if args.quiet => {}
+                Note::Information(text) => output::complain(text),
+                Note::Warning(text) | Note::Lost(text) => output::complain(&format!("warning: {text}")),
+            }
         }
     };
     Err(become_command(&session.socket, &launch, say).into())

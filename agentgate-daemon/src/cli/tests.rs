@@ -27,6 +27,7 @@ fn what_people_write_is_understood() {
         "run -- claude --resume",
         "run claude",
         "run --keep-proxy-env -q -- sh -c true",
+        "run --allow-new-privileges -- sh",
         "logs -f --host *.example.com --verdict deny --session s@1 --since 2h --limit 5 --json",
         "logs --kind control",
         "show 12 --json",

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::net::{AddressFamily, sockopt};
 
-use super::environment;
+use super::{environment, seccomp};
 use crate::control::{
     client::{Client, ClientError},
     peer::{is_inside, unified_path},
@@ -27,6 +27,19 @@ pub struct Launch {
     pub command: Vec<OsString>,
     /// Keep `HTTPS_PROXY` and the like.
     pub keep_proxies: bool,
+    /// Let set-uid programs such as sudo(8) work. Without root that costs the seccomp filter.
+    pub allow_new_privileges: bool,
+}
+
+/// What a person is told before the command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// What was changed; may be left unsaid.
+    Information(String),
+    /// A protection that is missing.
+    Warning(String),
+    /// A protection that is missing because it was asked to be; always said.
+    Lost(String),
 }
 
 /// Why the command does not run. [`LaunchError::exit_code`] says it to the shell.
@@ -95,15 +108,15 @@ impl LaunchError {
 }
 
 /// Puts this process under guard and becomes the command: returns only if that failed. `notes` is given
-/// what was changed in the environment.
-pub fn become_command(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> LaunchError {
+/// what a person should know first.
+pub fn become_command(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Note])) -> LaunchError {
     match prepare(socket, launch, notes) {
         Ok(mut command) => exec(&mut command),
         Err(error) => error,
     }
 }
 
-fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> Result<Command, LaunchError> {
+fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Note])) -> Result<Command, LaunchError> {
     let (program, arguments) = launch.command.split_first().ok_or(LaunchError::NoCommand)?;
     refuse_network_sockets()?;
     let Payload::Enrolled(enrolled) = Client::connect(socket)?.ask(Request::Enrol)? else {
@@ -115,7 +128,15 @@ fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[String])) -> Res
     let current: Vec<_> = std::env::vars_os().collect();
     let pairs = current.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
     let changes = environment::changes(pairs, &bundle, launch.keep_proxies);
-    notes(&changes.notes());
+    let mut told: Vec<Note> = changes.notes().into_iter().map(Note::Information).collect();
+    if rustix::process::geteuid().is_root() {
+        told.push(Note::Warning(
+            "the command runs as root, which can leave the guarded cgroup; run agents as a user of their own"
+                .to_owned(),
+        ));
+    }
+    told.extend(close_the_terminal(launch.allow_new_privileges)?);
+    notes(&told);
     let mut command = Command::new(program);
     command.args(arguments).envs(&changes.set);
     for name in &changes.remove {
@@ -141,6 +162,27 @@ fn check_guarded(text: &str, enrolled: &Enrolled) -> Result<(), LaunchError> {
 fn readable(bundle: &Path) -> Result<PathBuf, LaunchError> {
     fs::File::open(bundle).map_err(host(bundle.display().to_string()))?;
     Ok(bundle.to_owned())
+}
+
+/// Takes away the two ways from the command to the unguarded shell it shares a terminal with: programs
+/// that gain privileges by being executed, and typing into the terminal.
+fn close_the_terminal(allow_new_privileges: bool) -> Result<Option<Note>, LaunchError> {
+    if !allow_new_privileges {
+        // First: without it only root may install a filter (seccomp(2)).
+        rustix::thread::set_no_new_privs(true).map_err(|e| host("prctl(PR_SET_NO_NEW_PRIVS)")(e.into()))?;
+        return seccomp::install().map(|()| None).map_err(host("seccomp filter"));
+    }
+    let also = match seccomp::install() {
+        Ok(()) => "",
+        // EACCES: seccomp(2) without CAP_SYS_ADMIN, where new privileges are allowed.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            ", and it can type into this terminal (TIOCSTI), which your shell then runs without guard"
+        }
+        Err(error) => return Err(host("seccomp filter")(error)),
+    };
+    Ok(Some(Note::Lost(format!(
+        "--allow-new-privileges: set-uid programs such as sudo give the command more than you have{also}"
+    ))))
 }
 
 /// The first three descriptors stay with the command; a network socket among them is refused.
@@ -212,11 +254,12 @@ mod tests {
 
     #[test]
     fn without_a_daemon_nothing_runs() {
-        let launch = Launch { command: vec!["true".into()], keep_proxies: false };
+        let launch =
+            Launch { command: vec!["true".into()], keep_proxies: false, allow_new_privileges: false };
         let error = become_command(Path::new("/nonexistent/control.sock"), &launch, |_| {});
         assert!(matches!(error, LaunchError::Enrol(ClientError::NotRunning { .. })), "{error}");
         assert_eq!(error.exit_code(), 125);
-        let nothing = Launch { command: Vec::new(), keep_proxies: false };
+        let nothing = Launch { command: Vec::new(), keep_proxies: false, allow_new_privileges: false };
         assert_eq!(become_command(Path::new("/x"), &nothing, |_| {}).exit_code(), 125);
     }
 }
