@@ -29,7 +29,7 @@ use crate::{
     audit::{Audit, AuditOptions, AuditThread},
     config::Config,
     conn::Stages,
-    control::{self, ControlContext, DashboardAccess, Enroller, wire::GateReport},
+    control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
     dashboard::{self, DashboardContext, Token},
     denials,
     drain::{Drain, Tasks, told},
@@ -86,7 +86,7 @@ pub struct App {
     guard: Guard,
     stages: Arc<Stages>,
     listeners: Listeners,
-    control: UnixListener,
+    doors: [(Door, UnixListener); 2],
     window: Option<Window>,
     wanted: Wanted,
     ca: Arc<str>,
@@ -218,7 +218,10 @@ impl App {
             .context("the agents' environment")?;
 
         let listeners = Listeners::bind(config.gate.listen_port, config.limits.connections).await?;
-        let control = control::server::bind(&paths.control_socket, &config.control.group)?;
+        let doors = [
+            (Door::Steering, socket::bind_control(&paths.control_socket, &config.control.group)?),
+            (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
+        ];
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
         let own_ports: Vec<u16> =
             std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
@@ -262,7 +265,7 @@ impl App {
             guard,
             stages: Arc::new(stages),
             listeners,
-            control,
+            doors,
             window,
             wanted,
             ca: pem,
@@ -303,7 +306,7 @@ impl App {
             guard,
             stages,
             listeners,
-            control,
+            doors,
             window,
             wanted,
             ca,
@@ -347,7 +350,10 @@ impl App {
             guarded: guard.cgroup.clone(),
             dashboard: access,
         };
-        services.spawn(control::server::serve(control, Arc::new(context), drain.watch()));
+        let context = Arc::new(context);
+        for (door, listener) in doors {
+            services.spawn(control::server::serve(door, listener, context.clone(), drain.watch()));
+        }
         if let Some(Window { listener, at: listen, token }) = window {
             let context = DashboardContext {
                 policy: handles.policy.clone(),

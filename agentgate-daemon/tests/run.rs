@@ -18,7 +18,8 @@ use std::{
 
 use agentgate::{
     audit::{Audit, AuditOptions, AuditThread},
-    control::{ControlContext, EnrolError, Enroller, Process, server, wire::GateReport},
+    config::Paths,
+    control::{ControlContext, Door, EnrolError, Enroller, Process, server, socket, wire::GateReport},
     kernel::GuardedCgroup,
     launch::OwnCgroups,
     model::{Kind, Record, State, Timestamp},
@@ -80,11 +81,10 @@ impl Drop for Cgroup {
 struct Daemon {
     cgroup: Cgroup,
     dir: tempfile::TempDir,
-    socket: PathBuf,
     agentctl: PathBuf,
     store: Arc<Store>,
     drain: watch::Sender<bool>,
-    server: tokio::task::JoinHandle<()>,
+    servers: [tokio::task::JoinHandle<()>; 2],
     thread: AuditThread,
 }
 
@@ -105,6 +105,8 @@ impl Daemon {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let agentctl = dir.path().join("agentctl");
         fs::copy(env!("CARGO_BIN_EXE_agentctl"), &agentctl).unwrap();
+        let paths = Paths::below(dir.path());
+        fs::create_dir_all(&paths.run).unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("policy.toml"), "version = 1\n").unwrap();
         fs::write(at("ca-bundle.pem"), "").unwrap();
@@ -137,16 +139,21 @@ impl Daemon {
             guarded: cgroup.guarded.clone(),
             dashboard: None,
         };
-        let socket = at("control.sock");
-        let listener = server::bind(&socket, group).unwrap();
+        let doors = [
+            (Door::Steering, socket::bind_control(&paths.control_socket, group).unwrap()),
+            (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket).unwrap()),
+        ];
         let (drain, draining) = watch::channel(false);
-        let server = tokio::spawn(server::serve(listener, Arc::new(context), draining));
-        Self { cgroup, dir, socket, agentctl, store, drain, server, thread }
+        let context = Arc::new(context);
+        let servers = doors.map(|(door, listener)| {
+            tokio::spawn(server::serve(door, listener, Arc::clone(&context), draining.clone()))
+        });
+        Self { cgroup, dir, agentctl, store, drain, servers, thread }
     }
 
     fn agentctl(&self) -> Command {
         let mut command = Command::new(&self.agentctl);
-        command.arg("--socket").arg(&self.socket).stdin(Stdio::null());
+        command.arg("--root").arg(self.dir.path()).stdin(Stdio::null());
         command
     }
 
@@ -160,7 +167,9 @@ impl Daemon {
     /// Returns the records, newest first, when the last of them is written.
     async fn stop(self) -> Vec<Record> {
         self.drain.send_replace(true);
-        self.server.await.unwrap();
+        for server in self.servers {
+            server.await.unwrap();
+        }
         self.thread.drain(Duration::from_secs(5)).await;
         self.store.query(&Query { limit: 100, ..Query::default() }).unwrap().records
     }
@@ -267,7 +276,7 @@ async fn the_environment_points_at_the_bundle_and_at_no_proxy() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root; run by cargo xtask test"]
-async fn another_user_runs_as_that_user_if_in_the_group() {
+async fn another_user_runs_as_that_user_and_steers_if_in_the_group() {
     let groups = fs::read_to_string("/etc/group").unwrap();
     let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let (group, gid) = fields
@@ -275,21 +284,30 @@ async fn another_user_runs_as_that_user_if_in_the_group() {
         .find(|(_, gid)| gid != "0")
         .expect("a group other than root's");
     let daemon = Daemon::start(&group);
-    let run = |gid: &str| {
+    let run = |gid: &str, words: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", &format!("--regid={gid}"), "--clear-groups", "--"]);
-        command.arg(&daemon.agentctl).arg("--socket").arg(&daemon.socket);
-        command.args(["run", "--", "sh", "-c", "id -u; id -g; cat /proc/self/cgroup"]);
+        command.arg(&daemon.agentctl).arg("--root").arg(daemon.dir.path()).args(words);
         output(command)
     };
-    let member = run(&gid).await;
-    assert!(member.status.success(), "{member:?}");
-    assert!(text(&member.stdout).starts_with(&format!("65534\n{gid}\n")), "{member:?}");
-    assert!(cgroup_line(&member).starts_with(&format!("{}/run-", daemon.cgroup.guarded.path())));
-    let stranger = run("65533").await;
-    assert_eq!(stranger.status.code(), Some(125), "{stranger:?}");
+    // Whoever steers is in the group; whoever runs need not be.
+    for gid in [gid.as_str(), "65533"] {
+        let inside = run(gid, &["run", "--", "sh", "-c", "id -u; id -g; cat /proc/self/cgroup"]).await;
+        assert!(inside.status.success(), "{inside:?}");
+        assert!(text(&inside.stdout).starts_with(&format!("65534\n{gid}\n")), "{inside:?}");
+        assert!(cgroup_line(&inside).starts_with(&format!("{}/run-", daemon.cgroup.guarded.path())));
+        assert!(run(gid, &["ca", "export"]).await.status.success());
+    }
+    assert_eq!(text(&run(&gid, &["mode"]).await.stdout), "enforce\n");
+    let stranger = run("65533", &["mode"]).await;
+    assert_eq!(stranger.status.code(), Some(3), "{stranger:?}");
     assert!(text(&stranger.stderr).contains("join the group agentgate"), "{stranger:?}");
-    assert!(stranger.stdout.is_empty());
+    // Nor does the other socket steer for them.
+    let enrol = Paths::below(daemon.dir.path()).enrol_socket;
+    let around = run("65533", &["--socket", enrol.to_str().unwrap(), "mode", "audit"]).await;
+    assert_eq!(around.status.code(), Some(1), "{around:?}");
+    assert!(text(&around.stderr).contains("does not answer this"), "{around:?}");
+    assert_eq!(text(&run(&gid, &["mode"]).await.stdout), "enforce\n");
     daemon.stop().await;
 }
 
@@ -308,9 +326,10 @@ async fn a_guarded_process_cannot_steer_a_gate_that_sees_a_part_of_the_hierarchy
 }
 
 async fn cannot_steer(daemon: Daemon) {
-    let (agentctl, socket) = (daemon.agentctl.to_str().unwrap(), daemon.socket.to_str().unwrap());
-    for words in [vec!["status"], vec!["mode", "audit"], vec!["allow", "a.example.com"], vec!["dashboard"]] {
-        let output = daemon.run(&[&[agentctl, "--socket", socket], &words[..]].concat()).await;
+    let (agentctl, root) = (daemon.agentctl.to_str().unwrap(), daemon.dir.path().to_str().unwrap());
+    for words in [vec!["status"], vec!["mode", "audit"], vec!["allow", "a.example.com"], vec!["ca", "export"]]
+    {
+        let output = daemon.run(&[&[agentctl, "--root", root], &words[..]].concat()).await;
         assert_eq!(output.status.code(), Some(1), "{words:?} {output:?}");
         assert!(text(&output.stderr).contains("under guard"), "{output:?}");
     }
@@ -328,11 +347,11 @@ async fn cannot_steer(daemon: Daemon) {
 #[ignore = "needs root; run by cargo xtask test"]
 async fn no_descriptor_but_the_first_three_is_inherited_and_no_network_socket() {
     let daemon = Daemon::start("");
-    let (agentctl, socket) = (daemon.agentctl.display(), daemon.socket.display());
+    let (agentctl, root) = (daemon.agentctl.display(), daemon.dir.path().display());
     // The shell has 9 open, and what it becomes has not.
     let script = format!(
         "exec 9</etc/passwd; test -e /proc/self/fd/9 || exit 3; \
-         exec {agentctl} --socket {socket} run -- sh -c 'test ! -e /proc/$$/fd/9'"
+         exec {agentctl} --root {root} run -- sh -c 'test ! -e /proc/$$/fd/9'"
     );
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]);
@@ -443,15 +462,18 @@ async fn what_protects_less_is_said() {
     let run = |uid: &str, flags: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args([&format!("--reuid={uid}"), "--clear-groups", "--"]);
-        command.arg(&daemon.agentctl).arg("--socket").arg(&daemon.socket).arg("run").args(flags);
+        command.arg(&daemon.agentctl).arg("--root").arg(daemon.dir.path()).arg("run").args(flags);
         command.args(["--", "grep", "^Seccomp:", "/proc/self/status"]);
         command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
         output(command)
     };
-    let rows: [(&str, &[&str], &str, &[&str]); 3] = [
+    let rows: [(&str, &[&str], &str, &[&str]); 5] = [
         ("0", &[], "2", &["runs as root"]),
         ("0", &["--quiet"], "2", &[]),
+        ("65534", &[], "2", &[]),
         ("0", &["--allow-new-privileges"], "2", &["runs as root", "more than you have"]),
+        // Nobody but root gets a filter then, and quiet does not hide that.
+        ("65534", &["--quiet", "--allow-new-privileges"], "0", &["more than you have, and it can type into"]),
     ];
     for (uid, flags, seccomp, said) in rows {
         let output = run(uid, flags).await;

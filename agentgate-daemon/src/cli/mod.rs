@@ -48,7 +48,8 @@ struct Cli {
     /// Directory that holds etc, var and run of the gate
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// The daemon's control socket [default: run/agentgate/control.sock below --root]
+    /// The daemon's socket [default: below --root run/agentgate/control.sock, or enrol.sock for `run`
+    /// and `ca`]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Answer in JSON, one object per line
@@ -86,6 +87,24 @@ enum Command {
     Dashboard,
 }
 
+impl Command {
+    /// The socket that answers it: the one for every user where that is enough.
+    fn socket(&self, paths: Paths) -> PathBuf {
+        match self {
+            Self::Run(_) | Self::Ca(_) => paths.enrol_socket,
+            Self::Status
+            | Self::Logs(_)
+            | Self::Show(_)
+            | Self::Policy(_)
+            | Self::Mode(_)
+            | Self::Allow(_)
+            | Self::Deny(_)
+            | Self::Passthrough(_)
+            | Self::Dashboard => paths.control_socket,
+        }
+    }
+}
+
 /// What every subcommand is given.
 #[derive(Debug)]
 struct Session {
@@ -108,7 +127,7 @@ impl Session {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let socket = cli.socket.unwrap_or_else(|| Paths::below(&cli.root).control_socket);
+    let socket = cli.socket.unwrap_or_else(|| cli.command.socket(Paths::below(&cli.root)));
     let mut session = Session { root: cli.root, socket, output: Output::to_stdout(cli.json) };
     let done = match cli.command {
         Command::Status => status::run(&mut session),

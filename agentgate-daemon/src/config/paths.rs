@@ -23,8 +23,10 @@ pub struct Paths {
     pub ca_cert: PathBuf,
     /// The CA's key, PEM, 0600.
     pub ca_key: PathBuf,
-    /// The control socket.
+    /// The control socket, for the group that may steer.
     pub control_socket: PathBuf,
+    /// The enrolment socket, for every user.
+    pub enrol_socket: PathBuf,
     /// The agent's trust bundle: the host's roots and the CA, PEM.
     pub bundle: PathBuf,
     /// The agent's environment, one `NAME=value` a line.
@@ -48,6 +50,7 @@ impl Paths {
             ca_cert: var.join("ca.crt"),
             ca_key: var.join("ca.key"),
             control_socket: run.join("control.sock"),
+            enrol_socket: run.join("enrol.sock"),
             bundle: run.join("ca-bundle.pem"),
             env_file: run.join("agent.env"),
             dashboard_token: var.join("dashboard.token"),

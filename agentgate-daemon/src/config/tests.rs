@@ -127,6 +127,7 @@ fn default_paths_are_those_of_the_host() {
         (&paths.store, "/var/lib/agentgate/audit.redb"),
         (&paths.ca_key, "/var/lib/agentgate/ca.key"),
         (&paths.control_socket, "/run/agentgate/control.sock"),
+        (&paths.enrol_socket, "/run/agentgate/enrol.sock"),
         (&paths.bundle, "/run/agentgate/ca-bundle.pem"),
     ] {
         assert_eq!(path, Path::new(expect));

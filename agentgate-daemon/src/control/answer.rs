@@ -19,7 +19,7 @@ use super::{
     enrol::Enroller,
     follow,
     peer::Peer,
-    server::Line,
+    server::{Door, Line},
     steer,
     wire::{
         AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply, Request,
@@ -134,8 +134,8 @@ pub(super) async fn answer(
 
 /// Records that a guarded process was refused; `before` attempts were refused without a record of their
 /// own since the last one.
-pub(super) async fn note_guarded(context: &ControlContext, asker: &Asker, before: u64) {
-    let mut what = "refused: a guarded process connected to the control socket".to_owned();
+pub(super) async fn note_guarded(context: &ControlContext, door: Door, asker: &Asker, before: u64) {
+    let mut what = format!("refused: a guarded process connected to the {}", door.name());
     if before > 0 {
         what.push_str(&format!(" (and {before} attempts before it)"));
     }

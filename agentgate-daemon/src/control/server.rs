@@ -1,23 +1,10 @@
-//! The daemon's end of the control socket: who may connect, and one request per connection.
+//! The daemon's end of the sockets: one request per connection, and which request at which socket.
 //!
 //! Every connection is looked at before a byte of it is read: a peer in the guarded cgroup is refused
 //! and recorded. Others are bounded in number, in bytes and in time. What a request means is `answer`'s.
 
-use std::{
-    fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::{
-            fs::{FileTypeExt, PermissionsExt},
-            net::UnixStream as StdUnixStream,
-        },
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{
@@ -32,7 +19,8 @@ use tokio::{
 use super::{
     answer::{self, Asker, ControlContext},
     peer::Peer,
-    wire::{self, Envelope, ErrorCode, ErrorReply, LINE_CAP, Reply},
+    places::{Full, Places},
+    wire::{self, Envelope, ErrorCode, ErrorReply, LINE_CAP, Reply, Request},
 };
 use crate::kernel::Place;
 
@@ -42,119 +30,80 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between attempts while accept(2) fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections the kernel keeps waiting.
-const BACKLOG: i32 = 128;
-
 /// What peers may take up.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     /// How long a peer may take over its one line. agentctl needs a millisecond; a stopped one must not
     /// hold a place.
     read: Duration,
-    /// Control connections at a time, followers of the log among them.
+    /// Connections at a time, followers of the log among them.
     connections: usize,
+    /// Of these, how many one user may have.
+    of_one_user: usize,
     /// Refusals of guarded peers that are being recorded at a time. Beyond it the connection is dropped
     /// and counted, so that an agent that hammers the socket can neither fill the log's queue nor keep
     /// people out.
     refusals: usize,
 }
 
-const BOUNDS: Bounds = Bounds { read: Duration::from_secs(5), connections: 64, refusals: 4 };
+const READ: Duration = Duration::from_secs(5);
 
-/// Why there is no control socket.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// A daemon answers there.
-    #[error("another agentgated listens on {path}", path = path.display())]
-    AlreadyRunning {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something else has the path.
-    #[error("{path} exists and is not a socket", path = path.display())]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A system call.
-    #[error("{step} {path}: {source}", path = path.display())]
-    Step {
-        /// Which.
-        step: &'static str,
-        /// The socket.
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+/// The group is trusted to steer, and so not to take each other's places.
+const STEERING: Bounds = Bounds { read: READ, connections: 64, of_one_user: 64, refusals: 4 };
+/// Anybody may come here, and enrolment through systemd takes up to 5 s.
+const ENROLMENT: Bounds = Bounds { read: READ, connections: 64, of_one_user: 16, refusals: 4 };
+
+/// What a socket is for. Each has places of its own, so that whoever fills one keeps nobody from the
+/// other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Every request.
+    Steering,
+    /// What anybody may ask: to be put under guard, and for the certificate to trust then.
+    Enrolment,
 }
 
-/// Makes the socket at `path`: 0660 and of `group` where `/etc/group` has that group, else 0600.
-/// A socket that nobody listens on is replaced. Needs the tokio runtime.
-///
-/// # Errors
-/// [`BindError`].
-pub fn bind(path: &Path, group: &str) -> Result<UnixListener, BindError> {
-    let step =
-        |step: &'static str| move |source: io::Error| BindError::Step { step, path: path.to_owned(), source };
-    remove_stale(path)?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(|e| step("socket")(e.into()))?;
-    let address = SocketAddrUnix::new(path).map_err(|e| step("address")(e.into()))?;
-    rustix::net::bind(&socket, &address).map_err(|e| step("bind")(e.into()))?;
-    // Nobody can connect before listen(2), so nobody meets the permissions that bind(2) gave.
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let mode = match group_id(&groups, group) {
-        Some(gid) => {
-            rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(gid)))
-                .map_err(|e| step("chown")(e.into()))?;
-            0o660
+impl Door {
+    fn bounds(self) -> Bounds {
+        match self {
+            Self::Steering => STEERING,
+            Self::Enrolment => ENROLMENT,
         }
-        None => 0o600,
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(step("chmod"))?;
-    rustix::net::listen(&socket, BACKLOG).map_err(|e| step("listen")(e.into()))?;
-    UnixListener::from_std(socket.into()).map_err(step("register"))
-}
-
-fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let step =
-        |step: &'static str| move |source: io::Error| BindError::Step { step, path: path.to_owned(), source };
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => {
-            return Err(BindError::NotASocket { path: path.to_owned() });
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(step("stat")(e)),
     }
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(BindError::AlreadyRunning { path: path.to_owned() }),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(step("remove"))
-        }
-        // A full backlog means that somebody does listen.
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-            Err(BindError::AlreadyRunning { path: path.to_owned() })
-        }
-        Err(e) => Err(step("connect")(e)),
-    }
-}
 
-/// Id of `group` in the text of `/etc/group` (group(5)). Groups of network directories are not looked
-/// at: the package makes this one locally.
-fn group_id(groups: &str, group: &str) -> Option<u32> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, _password, id) = (fields.next()?, fields.next()?, fields.next()?);
-        (name == group).then(|| id.parse().ok()).flatten()
-    })
+    /// For people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Steering => "control socket",
+            Self::Enrolment => "enrolment socket",
+        }
+    }
+
+    fn answers(self, request: &Request) -> bool {
+        match request {
+            Request::Enrol | Request::CaExport => true,
+            Request::Status
+            | Request::Logs { .. }
+            | Request::Show { .. }
+            | Request::Body { .. }
+            | Request::PolicyReload
+            | Request::ModeGet
+            | Request::ModeSet { .. }
+            | Request::ListEdit { .. }
+            | Request::Dashboard => self == Self::Steering,
+        }
+    }
 }
 
 /// Serves until `drain` says true and the connections that are open then have had their answer.
 /// Followers of the log are told the end. Needs no cancellation, but may be dropped at any time.
-pub async fn serve(listener: UnixListener, context: Arc<ControlContext>, drain: watch::Receiver<bool>) {
-    serve_within(BOUNDS, listener, context, drain).await;
+pub async fn serve(
+    door: Door,
+    listener: UnixListener,
+    context: Arc<ControlContext>,
+    drain: watch::Receiver<bool>,
+) {
+    serve_within(door, door.bounds(), listener, context, drain).await;
 }
 
 /// Returns when the drain says true, or when nobody is left who could.
@@ -164,12 +113,13 @@ pub(super) async fn draining(drain: &mut watch::Receiver<bool>) {
 }
 
 async fn serve_within(
+    door: Door,
     bounds: Bounds,
     listener: UnixListener,
     context: Arc<ControlContext>,
     mut drain: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let places = Places::new(bounds.connections, bounds.of_one_user);
     let refusals = Arc::new(Semaphore::new(bounds.refusals));
     let mut unrecorded: u64 = 0;
     let mut tasks = JoinSet::new();
@@ -219,19 +169,22 @@ async fn serve_within(
                 };
                 let before = std::mem::take(&mut unrecorded);
                 tasks.spawn(async move {
-                    answer::note_guarded(&context, &Asker { peer, cgroup }, before).await;
+                    answer::note_guarded(&context, door, &Asker { peer, cgroup }, before).await;
                     refuse(stream, guarded());
                     drop(place);
                 });
             }
             Place::Outside => {
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                    refuse(stream, busy(bounds));
-                    continue;
+                let place = match places.take(peer.uid) {
+                    Ok(place) => place,
+                    Err(full) => {
+                        refuse(stream, busy(full, peer.uid));
+                        continue;
+                    }
                 };
                 let drain = drain.clone();
                 tasks.spawn(async move {
-                    connection(stream, &context, Asker { peer, cgroup }, bounds, drain).await;
+                    connection(stream, &context, door, Asker { peer, cgroup }, bounds, drain).await;
                     drop(place);
                 });
             }
@@ -254,9 +207,17 @@ fn guarded() -> ErrorReply {
         .hint("ask from outside the agent's session")
 }
 
-fn busy(bounds: Bounds) -> ErrorReply {
-    ErrorReply::new(ErrorCode::Busy, format!("more than {} control connections", bounds.connections))
-        .hint("end some `agentctl logs -f`")
+fn busy(full: Full, uid: u32) -> ErrorReply {
+    let message = match full {
+        Full::All(places) => format!("more than {places} connections"),
+        Full::Each(places) => format!("more than {places} connections of uid {uid}"),
+    };
+    ErrorReply::new(ErrorCode::Busy, message).hint("try again, or end some `agentctl logs -f`")
+}
+
+fn elsewhere(door: Door) -> ErrorReply {
+    ErrorReply::new(ErrorCode::Unavailable, format!("the {} does not answer this", door.name()))
+        .hint("ask at control.sock")
 }
 
 /// Says no. A peer that does not take one line at once goes without it: nothing waits for it here.
@@ -270,6 +231,7 @@ fn refuse(stream: UnixStream, error: ErrorReply) {
 async fn connection(
     stream: UnixStream,
     context: &ControlContext,
+    door: Door,
     asker: Asker,
     bounds: Bounds,
     drain: watch::Receiver<bool>,
@@ -292,7 +254,10 @@ async fn connection(
             return line.last(Reply::Error(error)).await;
         }
     };
-    tracing::debug!(?request, peer = ?asker.peer, "control");
+    tracing::debug!(?door, ?request, peer = ?asker.peer, "control");
+    if !door.answers(&request) {
+        return line.last(Reply::Error(elsewhere(door))).await;
+    }
     if let Err(error) = answer::answer(context, &Arc::new(asker), request, &mut line, drain).await {
         tracing::debug!(%error, "control: the peer went away");
     }

@@ -1,7 +1,10 @@
 //! The socket from both ends, in one process, with a real policy and a real audit log.
 
 use std::{
+    fs,
     io::{Read, Write},
+    os::unix::net::UnixStream as StdUnixStream,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -13,6 +16,7 @@ use crate::{
         client::{Client, ClientError},
         enrol::{EnrolError, Enroller},
         peer::{Process, unified_path},
+        socket::bind_control,
         wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
     },
     kernel::GuardedCgroup,
@@ -62,6 +66,10 @@ struct Gate {
 
 impl Gate {
     fn start(guarded: GuardedCgroup, bounds: Bounds) -> Self {
+        Self::behind(Door::Steering, guarded, bounds)
+    }
+
+    fn behind(door: Door, guarded: GuardedCgroup, bounds: Bounds) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (policy, lists, mode) =
             (dir.path().join("policy.toml"), dir.path().join("lists"), dir.path().join("mode"));
@@ -96,9 +104,9 @@ impl Gate {
             }),
         };
         let socket = dir.path().join("control.sock");
-        let listener = bind(&socket, "no-such-group").unwrap();
+        let listener = bind_control(&socket, "no-such-group").unwrap();
         let (drain, draining) = watch::channel(false);
-        let server = tokio::spawn(serve_within(bounds, listener, Arc::new(context.clone()), draining));
+        let server = tokio::spawn(serve_within(door, bounds, listener, Arc::new(context.clone()), draining));
         Self { dir, socket, context, thread: Some(thread), drain, server }
     }
 
@@ -162,7 +170,7 @@ fn code(result: Result<Payload, ClientError>) -> ErrorCode {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn steers_the_policy_and_records_who_did() {
-    let gate = Gate::start(elsewhere(), BOUNDS);
+    let gate = Gate::start(elsewhere(), STEERING);
     assert_eq!(gate.ask(Request::ModeGet).await.unwrap(), Payload::Mode { mode: Mode::Enforce });
     let set = Request::ModeSet { mode: Some(Mode::Audit) };
     assert_eq!(gate.ask(set).await.unwrap(), Payload::Mode { mode: Mode::Audit });
@@ -209,7 +217,7 @@ async fn steers_the_policy_and_records_who_did() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
-    let gate = Gate::start(here(), BOUNDS);
+    let gate = Gate::start(here(), STEERING);
     for request in [Request::Status, Request::Enrol, Request::ModeSet { mode: Some(Mode::Audit) }] {
         assert_eq!(code(gate.ask(request).await), ErrorCode::Guarded);
     }
@@ -229,7 +237,7 @@ async fn a_guarded_peer_is_refused_and_recorded_whatever_it_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
-    let gate = Gate::start(here(), Bounds { refusals: 1, ..BOUNDS });
+    let gate = Gate::start(here(), Bounds { refusals: 1, ..STEERING });
     let socket = gate.socket.clone();
     let attempts = 200;
     let held = tokio::task::spawn_blocking(move || {
@@ -269,7 +277,7 @@ async fn a_guarded_peer_that_hammers_is_counted_and_holds_no_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_changed_that_cannot_be_recorded() {
-    let mut gate = Gate::start(elsewhere(), BOUNDS);
+    let mut gate = Gate::start(elsewhere(), STEERING);
     gate.thread.take().unwrap().drain(Duration::from_secs(5)).await;
     let add = Request::ListEdit { list: List::Allow, edit: Edit::Add, host: "a.example.com".into() };
     for request in [Request::ModeSet { mode: Some(Mode::Audit) }, add, Request::Enrol, Request::Dashboard] {
@@ -286,7 +294,7 @@ async fn nothing_is_changed_that_cannot_be_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn enrolment_says_where_and_the_failure_why() {
-    let gate = Gate::start(elsewhere(), BOUNDS);
+    let gate = Gate::start(elsewhere(), STEERING);
     let Payload::Enrolled(enrolled) = gate.ask(Request::Enrol).await.unwrap() else { panic!() };
     assert_eq!(
         (enrolled.cgroup.as_str(), enrolled.guarded.as_str()),
@@ -299,7 +307,7 @@ async fn enrolment_says_where_and_the_failure_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_and_bodies_are_given_and_recorded() {
-    let gate = Gate::start(elsewhere(), BOUNDS);
+    let gate = Gate::start(elsewhere(), STEERING);
     let mut record = Record::new(Kind::Exchange, Timestamp::now());
     record.subject = Some(Subject {
         session: SessionId("s@1".into()),
@@ -345,7 +353,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_request_gets_one_answer() {
-    let gate = Gate::start(elsewhere(), BOUNDS);
+    let gate = Gate::start(elsewhere(), STEERING);
     let rows: [(Vec<u8>, bool, Option<ErrorCode>); 7] = [
         (b"hello\n".to_vec(), false, Some(ErrorCode::BadRequest)),
         (b"\n".to_vec(), false, Some(ErrorCode::BadRequest)),
@@ -368,7 +376,7 @@ async fn what_is_no_request_gets_one_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_peer_is_cut_off_and_a_full_house_says_so() {
-    let bounds = Bounds { read: Duration::from_millis(50), connections: 1, refusals: 1 };
+    let bounds = Bounds { read: Duration::from_millis(50), connections: 1, of_one_user: 1, refusals: 1 };
     let gate = Gate::start(elsewhere(), bounds);
     let reply = gate.raw(b"{\"ver".to_vec(), false).await;
     assert!(matches!(reply, Some(Reply::Error(e)) if e.code == ErrorCode::Deadline));
@@ -398,7 +406,7 @@ fn follow(gate: &Gate) -> (tokio::sync::mpsc::UnboundedReceiver<Item>, Following
 
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_see_what_was_and_what_comes_and_then_the_end() {
-    let gate = Gate::start(elsewhere(), BOUNDS);
+    let gate = Gate::start(elsewhere(), STEERING);
     let flow = || Record::new(Kind::Flow, Timestamp::now());
     let first = gate.context.audit.note(flow()).await.unwrap();
     let (mut told, follower) = follow(&gate);
@@ -420,7 +428,7 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_leaves_gives_up_its_place() {
-    let gate = Gate::start(elsewhere(), Bounds { connections: 1, ..BOUNDS });
+    let gate = Gate::start(elsewhere(), Bounds { connections: 1, ..STEERING });
     let socket = gate.socket.clone();
     let leave = tokio::task::spawn_blocking(move || {
         let filter = LogFilter { limit: 1, ..LogFilter::default() };
@@ -448,47 +456,48 @@ async fn a_follower_that_leaves_gives_up_its_place() {
     gate.stop().await;
 }
 
-#[tokio::test]
-async fn the_socket_is_private_and_a_stale_one_is_replaced() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("control.sock");
-    let listener = bind(&path, "no-such-group").unwrap();
-    let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode(), 0o600);
-    assert!(matches!(bind(&path, "no-such-group"), Err(BindError::AlreadyRunning { .. })));
-    drop(listener);
-    assert!(path.exists(), "stale");
-    let own = rustix::process::getegid().as_raw();
-    let groups = fs::read_to_string("/etc/group").unwrap();
-    let group = groups
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>())
-        .find(|fields| fields.get(2).is_some_and(|id| *id == own.to_string()))
-        .map(|fields| fields[0].to_owned())
-        .unwrap();
-    let _listener = bind(&path, &group).unwrap();
-    assert_eq!(mode(), 0o660);
+#[tokio::test(flavor = "multi_thread")]
+async fn enrolment_is_all_that_its_socket_answers() {
+    let gate = Gate::behind(Door::Enrolment, elsewhere(), ENROLMENT);
+    assert!(matches!(gate.ask(Request::Enrol).await.unwrap(), Payload::Enrolled(_)));
+    assert!(matches!(gate.ask(Request::CaExport).await.unwrap(), Payload::Ca { .. }));
+    let id = RecordId(1);
+    let (filter, host) = (LogFilter::default(), "a.example.com".to_owned());
+    for request in [
+        Request::Status,
+        Request::Logs { filter, follow: false },
+        Request::Show { id },
+        Request::Body { id, side: Side::Request },
+        Request::PolicyReload,
+        Request::ModeGet,
+        Request::ModeSet { mode: Some(Mode::Audit) },
+        Request::ListEdit { list: List::Allow, edit: Edit::Add, host },
+        Request::Dashboard,
+    ] {
+        assert_eq!(code(gate.ask(request).await), ErrorCode::Unavailable);
+    }
+    assert_eq!(gate.context.policy.current().mode(), Mode::Enforce);
+    assert_eq!(gate.stop().await.len(), 1, "the enrolment");
 }
 
-#[tokio::test]
-async fn what_is_no_socket_is_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("control.sock");
-    fs::write(&path, "precious").unwrap();
-    assert!(matches!(bind(&path, "g"), Err(BindError::NotASocket { .. })));
-    let link = dir.path().join("link.sock");
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(matches!(bind(&link, "g"), Err(BindError::NotASocket { .. })));
-    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-    assert!(matches!(bind(Path::new("/nonexistent/x"), "g"), Err(BindError::Step { step: "bind", .. })));
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guarded_peer_is_refused_at_the_enrolment_socket_too() {
+    let gate = Gate::behind(Door::Enrolment, here(), ENROLMENT);
+    assert_eq!(code(gate.ask(Request::Enrol).await), ErrorCode::Guarded);
+    let notes = gate.stop().await;
+    assert!(notes[0].1.contains("connected to the enrolment socket"), "{notes:?}");
 }
 
-#[test]
-fn groups_are_found_by_their_whole_name() {
-    let groups =
-        "root:x:0:\nagentgate-x:x:5:\n#agentgate:x:6:\nbroken\nagentgate:x:nine:\nagentgate:x:991:a,b\n";
-    assert_eq!(group_id(groups, "agentgate"), Some(991));
-    assert_eq!(group_id(groups, "root"), Some(0));
-    assert_eq!(group_id(groups, "agent"), None);
-    assert_eq!(group_id("", "agentgate"), None);
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_cannot_take_every_place() {
+    let gate = Gate::behind(Door::Enrolment, elsewhere(), Bounds { of_one_user: 1, ..ENROLMENT });
+    let socket = gate.socket.clone();
+    let silent = tokio::task::spawn_blocking(move || StdUnixStream::connect(&socket).unwrap()).await.unwrap();
+    // Connections are accepted in order, so the silent one has its place.
+    let Err(ClientError::Refused(error)) = gate.ask(Request::Enrol).await else { panic!("no place is left") };
+    assert_eq!(error.code, ErrorCode::Busy);
+    let uid = rustix::process::geteuid().as_raw();
+    assert!(error.message.ends_with(&format!("of uid {uid}")), "{}", error.message);
+    drop(silent);
+    gate.stop().await;
 }
