@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// The newest so many, at most 1000
     #[arg(long, default_value_t = 50, value_parser = limit)]
     limit: usize,
+    /// Print each match as it is found, which is newest first: for a search through a long log
+    #[arg(long, conflicts_with = "follow")]
+    newest_first: bool,
 }
 
 fn verdict(text: &str) -> Result<Action, String> {
@@ -86,10 +89,29 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
         output.line(&output.paint(Colour::Dim, &heading))?;
         output.flush()?;
     }
-    client.stream(Request::Logs { filter, follow: args.follow }, args.follow, |item| {
-        print(output, &item, args.follow)?;
-        if args.follow { output.flush() } else { Ok(()) }
-    })
+    // Found newest first and read oldest first.
+    let mut found = if args.newest_first { None } else { Some(Vec::new()) };
+    let listed = client.stream(Request::Logs { filter, follow: args.follow }, args.follow, |item| {
+        match (item, &mut found) {
+            (Item::Searched { .. }, _) => return Ok(()),
+            (Item::Listed, found) => print_found(output, found.take(), args.follow)?,
+            (item @ Item::Record(_), Some(found)) => {
+                found.push(item);
+                return Ok(());
+            }
+            (item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. }), _) => {
+                print(output, &item, args.follow)?;
+            }
+        }
+        output.flush()
+    });
+    // What a search had found before it failed.
+    print_found(output, found, args.follow)?;
+    listed
+}
+
+fn print_found(output: &mut Output, found: Option<Vec<Item>>, following: bool) -> Result<(), Failure> {
+    found.unwrap_or_default().iter().rev().try_for_each(|item| print(output, item, following))
 }
 
 fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failure> {
@@ -109,7 +131,7 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Missed { updates } => {
             output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
         }
-        Item::Body { .. } => Err(Failure::Unexpected),
+        Item::Searched { .. } | Item::Listed | Item::Body { .. } => Err(Failure::Unexpected),
     }
 }
 

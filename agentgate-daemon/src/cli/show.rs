@@ -67,7 +67,9 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<(), Failure> 
             whole.extend(from_hex(&hex).ok_or(Failure::Unexpected)?);
             Ok(())
         }
-        Item::Record(_) | Item::Missed { .. } => Err(Failure::Unexpected),
+        Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. } => {
+            Err(Failure::Unexpected)
+        }
     })?;
     session.output.bytes(&whole)
 }

@@ -16,6 +16,7 @@ use std::{
 use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{
+    cut,
     enrol::Enroller,
     follow,
     peer::Peer,
@@ -222,12 +223,13 @@ fn session(cgroup: &str, guarded: &GuardedCgroup) -> SessionId {
     SessionId(format!("{name}@{id}"))
 }
 
-/// A record as people may see it: command lines are kept for judging and masked for showing.
+/// A record as people may see it: command lines are kept for judging and masked for showing, and what
+/// does not fit a line is cut.
 pub(super) fn shown(mut record: Record) -> Box<Record> {
     if let Some(subject) = &mut record.subject {
         subject.cmdline = redact::mask_cmdline(&subject.cmdline);
     }
-    Box::new(record)
+    Box::new(cut::to_fit(record))
 }
 
 fn status(context: &ControlContext) -> Payload {

@@ -7,15 +7,16 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use super::{
     answer::{ControlContext, blocking, internal, shown},
     server::{Line, draining},
-    wire::{ErrorReply, Item, LIMIT_CAP, LogFilter, Reply},
+    wire::{Item, LIMIT_CAP, LogFilter, Reply},
 };
 use crate::{
     model::{Record, SessionId},
-    store::{HostPattern, Query, Store},
+    store::{HostPattern, Page, Query},
 };
 
-/// Sends the records that match, oldest first, and with `follow` each later write of one, until the
-/// drain or until the peer leaves.
+/// Sends the records that match, newest first and each as soon as it is found, and with `follow` each
+/// later write of one, until the drain or until the peer leaves. A search ends with them too: it may read
+/// the whole log.
 ///
 /// # Errors
 /// When the peer cannot be told.
@@ -28,16 +29,33 @@ pub(super) async fn logs(
 ) -> io::Result<()> {
     // Before the query, so that nothing falls between.
     let live = follow.then(|| context.audit.live());
-    let (store, wanted) = (Arc::clone(&context.store), filter.clone());
-    let newest = match blocking(move || newest(&store, &wanted)).await.and_then(|found| found) {
-        Ok(records) => records,
-        Err(error) => return line.send(&Reply::Error(error)).await,
-    };
     let mut sent = HashMap::new();
-    for record in newest.into_iter().rev() {
-        sent.insert(record.id, record.state);
-        line.send(&Reply::item(Item::Record(shown(record)))).await?;
+    let mut search = Search::new(&filter);
+    while let Some(query) = search.next() {
+        let store = Arc::clone(&context.store);
+        // A page is a bounded piece of work, so what a peer that left costs is bounded.
+        let page = tokio::select! {
+            biased;
+            () = draining(&mut drain) => return line.send(&Reply::End).await,
+            () = line.closed() => return Ok(()),
+            page = blocking(move || store.query(&query).map_err(internal)) => page.and_then(|page| page),
+        };
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => return line.send(&Reply::Error(error)).await,
+        };
+        search.went_on(&page);
+        for record in page.records {
+            sent.insert(record.id, record.state);
+            line.send(&Reply::item(Item::Record(shown(record)))).await?;
+        }
+        if let Some(query) = search.next()
+            && let Some(down_to) = query.before
+        {
+            line.send(&Reply::item(Item::Searched { down_to })).await?;
+        }
     }
+    line.send(&Reply::item(Item::Listed)).await?;
     let Some(mut live) = live else {
         return line.send(&Reply::End).await;
     };
@@ -65,31 +83,37 @@ pub(super) async fn logs(
     }
 }
 
-/// The newest records that match, newest first. A page of the store may end before its limit, with a
-/// cursor to go on from.
-fn newest(store: &Store, filter: &LogFilter) -> Result<Vec<Record>, ErrorReply> {
-    let limit = filter.limit.min(LIMIT_CAP);
-    let mut found = Vec::new();
-    let mut before = None;
-    while found.len() < limit {
+/// The way through the log, page by page: a page of the store may end before its limit, with a cursor to
+/// go on from.
+struct Search {
+    query: Query,
+    over: bool,
+}
+
+impl Search {
+    fn new(filter: &LogFilter) -> Self {
         let query = Query {
             host: filter.host.as_deref().map(HostPattern::new),
             verdict: filter.verdict,
             kind: filter.kind,
             session: filter.session.clone().map(SessionId),
             since: filter.since,
-            before,
-            limit: limit - found.len(),
+            limit: filter.limit.min(LIMIT_CAP),
             ..Query::default()
         };
-        let page = store.query(&query).map_err(internal)?;
-        found.extend(page.records);
-        before = page.next;
-        if before.is_none() {
-            break;
-        }
+        Self { over: query.limit == 0, query }
     }
-    Ok(found)
+
+    /// The next page to ask for; `None` when enough was found or nothing is left.
+    fn next(&self) -> Option<Query> {
+        (!self.over).then(|| self.query.clone())
+    }
+
+    fn went_on(&mut self, page: &Page) {
+        self.query.limit = self.query.limit.saturating_sub(page.records.len());
+        self.query.before = page.next;
+        self.over = self.query.limit == 0 || page.next.is_none();
+    }
 }
 
 /// Whether a record of the live feed is asked for; the same as the store's own filter.

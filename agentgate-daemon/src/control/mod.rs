@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod client;
+mod cut;
 pub mod enrol;
 mod follow;
 pub mod peer;

@@ -48,7 +48,8 @@ pub enum Request {
     Status,
     /// Put the asking process itself under guard, in a cgroup of its own.
     Enrol,
-    /// Records, oldest first, then with `follow` each later change.
+    /// The newest records that match, newest first and each as soon as it is found, then
+    /// [`Item::Listed`], then with `follow` each later change.
     Logs { filter: LogFilter, follow: bool },
     /// One record.
     Show { id: RecordId },
@@ -147,6 +148,12 @@ pub enum Payload {
 #[serde(rename_all = "snake_case")]
 pub enum Item {
     Record(Box<Record>),
+    /// The search goes on below this record, and is not dead.
+    Searched {
+        down_to: RecordId,
+    },
+    /// All that was there has been sent.
+    Listed,
     /// This reader was too slow and the live feed went on without it; the log itself holds them.
     Missed {
         updates: u64,

@@ -330,7 +330,9 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         .iter()
         .flat_map(|item| match item {
             Item::Body { hex } => from_hex(hex).unwrap(),
-            other @ (Item::Record(_) | Item::Missed { .. }) => panic!("{other:?}"),
+            other @ (Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. }) => {
+                panic!("{other:?}")
+            }
         })
         .collect();
     assert_eq!(got, bytes);
@@ -415,6 +417,7 @@ async fn followers_see_what_was_and_what_comes_and_then_the_end() {
         other => panic!("{other:?}"),
     };
     assert_eq!(state(told.recv().await), (first, State::Done));
+    assert_eq!(told.recv().await, Some(Item::Listed));
     let entry = gate.context.audit.open(flow()).await.unwrap();
     let second = entry.id();
     assert_eq!(state(told.recv().await), (second, State::Open));
@@ -499,5 +502,90 @@ async fn one_user_cannot_take_every_place() {
     let uid = rustix::process::geteuid().as_raw();
     assert!(error.message.ends_with(&format!("of uid {uid}")), "{}", error.message);
     drop(silent);
+    gate.stop().await;
+}
+
+/// A header of obs-text becomes three bytes a byte, an ancestor's path of control characters six: one such
+/// record ended every listing, and what was newer was never sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_record_does_not_hide_what_came_after_it() {
+    let gate = Gate::start(elsewhere(), STEERING);
+    let mut large = Record::new(Kind::Exchange, Timestamp::now());
+    large.request = Some(RequestHead {
+        method: "GET".into(),
+        headers: vec![("x".into(), "\u{fffd}".repeat(260_000))],
+        ..RequestHead::default()
+    });
+    let exe = "\u{1}".repeat(4000);
+    large.subject = Some(Subject {
+        session: SessionId("s@1".into()),
+        pid: 1,
+        uid: 1,
+        start: None,
+        comm: "p".into(),
+        exe: None,
+        cmdline: Vec::new(),
+        ancestors: vec![crate::model::Ancestor { pid: 2, exe }; 32],
+        cgroup: ELSEWHERE.into(),
+    });
+    let before = gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
+    let large = gate.context.audit.note(large).await.unwrap();
+    let after = gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
+    let filter = LogFilter { limit: 50, ..LogFilter::default() };
+    let items = gate.items(Request::Logs { filter, follow: false }).await.unwrap();
+    let found: Vec<_> = items.iter().filter_map(record).collect();
+    assert_eq!(found.iter().map(|record| record.id).collect::<Vec<_>>(), [after, large, before]);
+    let Payload::Record(shown) = gate.ask(Request::Show { id: large }).await.unwrap() else { panic!() };
+    for record in [found[1], &shown] {
+        assert!(
+            record.note.as_ref().is_some_and(|note| note.contains("cut to be shown")),
+            "{:?}",
+            record.note
+        );
+    }
+    gate.stop().await;
+}
+
+fn record(item: &Item) -> Option<&Record> {
+    match item {
+        Item::Record(record) => Some(record),
+        Item::Missed { .. } | Item::Body { .. } | Item::Searched { .. } | Item::Listed => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_tells_what_it_found_while_it_goes_on() {
+    let gate = Gate::start(elsewhere(), STEERING);
+    let audit = &gate.context.audit;
+    let of = |session: &str| {
+        let mut record = Record::new(Kind::Flow, Timestamp::now());
+        record.subject = Some(Subject {
+            session: SessionId(session.into()),
+            pid: 1,
+            uid: 1,
+            start: None,
+            comm: String::new(),
+            exe: None,
+            cmdline: Vec::new(),
+            ancestors: Vec::new(),
+            cgroup: String::new(),
+        });
+        record
+    };
+    let old = audit.note(of("rare@1")).await.unwrap();
+    let mut notes = JoinSet::new();
+    for _ in 0..crate::store::SCAN_CAP {
+        let (audit, record) = (audit.clone(), of("often@2"));
+        notes.spawn(async move { audit.note(record).await.unwrap() });
+    }
+    notes.join_all().await;
+    let new = audit.note(of("rare@1")).await.unwrap();
+    let filter = LogFilter { session: Some("rare@1".into()), limit: 10, ..LogFilter::default() };
+    let items = gate.items(Request::Logs { filter, follow: false }).await.unwrap();
+    // Between the two it told that it goes on, so that the client does not take it for dead.
+    let [Item::Record(first), Item::Searched { .. }, Item::Record(last), Item::Listed] = &items[..] else {
+        panic!("{items:?}")
+    };
+    assert_eq!((first.id, last.id), (new, old));
     gate.stop().await;
 }

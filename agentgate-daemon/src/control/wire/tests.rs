@@ -96,9 +96,13 @@ fn replies_survive() {
     for payload in payloads {
         round_trip(Reply::ok(payload));
     }
-    for item in
-        [Item::Record(Box::new(record())), Item::Missed { updates: 9 }, Item::Body { hex: "00ff".into() }]
-    {
+    for item in [
+        Item::Record(Box::new(record())),
+        Item::Searched { down_to: RecordId(3) },
+        Item::Listed,
+        Item::Missed { updates: 9 },
+        Item::Body { hex: "00ff".into() },
+    ] {
         round_trip(Reply::item(item));
     }
     round_trip(Reply::End);
