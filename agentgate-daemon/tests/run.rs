@@ -6,7 +6,10 @@
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::ExitStatusExt,
+    },
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::{
@@ -23,7 +26,7 @@ use agentgate::{
     kernel::GuardedCgroup,
     launch::OwnCgroups,
     model::{Kind, Record, State, Timestamp},
-    reload::{PolicyHandle, PolicyPaths},
+    reload::{Edit, List, PolicyHandle, PolicyPaths},
     store::{Query, Store},
 };
 use tokio::sync::watch;
@@ -483,4 +486,47 @@ async fn what_protects_less_is_said() {
         assert!(said.iter().all(|part| lines.contains(part)), "{uid} {flags:?}: {lines}");
     }
     daemon.stop().await;
+}
+
+/// The daemon has CAP_CHOWN, and neither CAP_FOWNER nor the right to read every file.
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn lists_of_another_user_are_edited_with_the_daemons_capabilities() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lists, policy) = (dir.path().join("lists"), dir.path().join("policy.toml"));
+    fs::create_dir(&lists).unwrap();
+    fs::write(&policy, "version = 1\n").unwrap();
+    let list = |name: &str, mode: u32| {
+        let path = lists.join(name);
+        fs::write(&path, "a.example\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        chown(&path, Some(65534), Some(65533)).unwrap();
+        path
+    };
+    let allow = list("allow.txt", 0o644);
+    let handle =
+        PolicyHandle::load(PolicyPaths { policy, lists: lists.clone(), mode: dir.path().join("mode") });
+    let edit = |name: List| {
+        // Capabilities are the thread's own.
+        std::thread::scope(|scope| {
+            let edit = scope.spawn(|| {
+                let mut sets = rustix::thread::capabilities(None).unwrap();
+                sets.effective = rustix::thread::CapabilitySet::CHOWN;
+                rustix::thread::set_capabilities(None, sets).unwrap();
+                handle.edit_list(name, Edit::Add, "b.example")
+            });
+            edit.join().unwrap()
+        })
+    };
+    assert!(edit(List::Allow).unwrap());
+    let after = fs::metadata(&allow).unwrap();
+    assert_eq!((after.uid(), after.gid(), after.mode() & 0o7777), (65534, 65533, 0o644));
+    assert_eq!(fs::read_to_string(&allow).unwrap(), "a.example\nb.example\n");
+
+    let deny = list("deny.txt", 0o600);
+    let error = edit(List::Deny).unwrap_err().to_string();
+    let place = deny.display();
+    let expect = format!("{place}: the daemon may not read it: it belongs to uid 65534 with mode 0600; ");
+    assert!(error.starts_with(&expect), "{error}");
+    assert_eq!(fs::read_to_string(&deny).unwrap(), "a.example\n");
 }

@@ -205,11 +205,14 @@ fn write_temporary(path: &Path, temporary: &Path, contents: &[u8]) -> io::Result
     file.write_all(contents)?;
     match fs::metadata(path) {
         Ok(before) => {
+            // While the file is still the daemon's own: changing the mode of another user's needs
+            // CAP_FOWNER, and the daemon has CAP_CHOWN only. Without set-uid and set-gid, which a list has
+            // no use for and which fchown(2) may clear.
+            file.set_permissions(Permissions::from_mode(before.mode() & 0o777))?;
             let now = file.metadata()?;
             if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
                 std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
             }
-            file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             file.set_permissions(Permissions::from_mode(0o644))?;

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -71,7 +71,24 @@ pub(super) fn read_text(path: &Path) -> io::Result<Option<String>> {
     match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => read_capped(file).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(unreadable(path, error)),
         Err(error) => Err(error),
+    }
+}
+
+/// The daemon is root without the right to read every file, which its owner does not expect.
+fn unreadable(path: &Path, error: io::Error) -> io::Error {
+    match std::fs::metadata(path) {
+        Ok(file) => io::Error::new(
+            error.kind(),
+            format!(
+                "the daemon may not read it: it belongs to uid {} with mode {:04o}; `chmod a+r` it, or give it \
+                 to root",
+                file.uid(),
+                file.mode() & 0o7777
+            ),
+        ),
+        Err(_) => error,
     }
 }
 
