@@ -530,3 +530,28 @@ fn lists_of_another_user_are_edited_with_the_daemons_capabilities() {
     assert!(error.starts_with(&expect), "{error}");
     assert_eq!(fs::read_to_string(&deny).unwrap(), "a.example\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root; run by cargo xtask test"]
+async fn a_broken_policy_shows_in_exit_codes() {
+    let daemon = Daemon::start("");
+    let ask = async |words: &[&str]| {
+        let mut command = daemon.agentctl();
+        command.args(words);
+        output(command).await
+    };
+    assert_eq!(ask(&["policy", "reload"]).await.status.code(), Some(0));
+    assert_eq!(ask(&["status", "--check"]).await.status.code(), Some(0));
+    fs::write(daemon.dir.path().join("policy.toml"), "version = 1\nmodes = 2\n").unwrap();
+    let reload = ask(&["policy", "reload"]).await;
+    assert_eq!(reload.status.code(), Some(2), "{reload:?}");
+    assert!(text(&reload.stderr).contains("policy.toml:2:1"), "{reload:?}");
+    for (words, expect) in
+        [(&["status"][..], 0), (&["status", "--check"], 1), (&["status", "--check", "--json"], 1)]
+    {
+        let status = ask(words).await;
+        assert_eq!(status.status.code(), Some(expect), "{status:?}");
+        assert!(text(&status.stdout).contains("policy.toml:2:1"), "{status:?}");
+    }
+    daemon.stop().await;
+}

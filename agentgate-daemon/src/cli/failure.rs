@@ -19,6 +19,9 @@ pub enum Failure {
     /// What was given is not valid; the message has been said already where this is `None`.
     #[error("{}", .0.as_deref().unwrap_or_default())]
     Invalid(Option<String>),
+    /// `status --check`; the answer itself has said why.
+    #[error("the gate is not as it should be")]
+    Unhealthy,
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -35,7 +38,7 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
             | Self::Invalid(Some(_))
@@ -49,9 +52,14 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::ReaderGone => 0,
-            Self::Daemon(ClientError::Refused(error)) if error.code == ErrorCode::Invalid => 2,
+            Self::Daemon(ClientError::Refused(error))
+                if matches!(error.code, ErrorCode::Invalid | ErrorCode::PolicyInvalid) =>
+            {
+                2
+            }
             Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
             | Self::Unexpected
+            | Self::Unhealthy
             | Self::Output(_) => 1,
             Self::Invalid(_) => 2,
             Self::Daemon(

@@ -35,8 +35,8 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed
-  2        wrong usage, or a policy or value that is not valid
+  1        the daemon refused or failed; `status --check`: not all is well
+  2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
            otherwise `run` exits as the command does";
@@ -62,7 +62,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// How the gate is
-    Status,
+    Status(status::Args),
     /// Run a command under guard, as yourself
     Run(run::Args),
     /// What was let through and what was refused
@@ -92,7 +92,7 @@ impl Command {
     fn socket(&self, paths: Paths) -> PathBuf {
         match self {
             Self::Run(_) | Self::Ca(_) => paths.enrol_socket,
-            Self::Status
+            Self::Status(_)
             | Self::Logs(_)
             | Self::Show(_)
             | Self::Policy(_)
@@ -130,7 +130,7 @@ pub fn main() -> ExitCode {
     let socket = cli.socket.unwrap_or_else(|| cli.command.socket(Paths::below(&cli.root)));
     let mut session = Session { root: cli.root, socket, output: Output::to_stdout(cli.json) };
     let done = match cli.command {
-        Command::Status => status::run(&mut session),
+        Command::Status(args) => status::run(&mut session, &args),
         Command::Run(args) => run::run(&session, args),
         Command::Logs(args) => logs::run(&mut session, args),
         Command::Show(args) => show::run(&mut session, &args),

@@ -9,19 +9,35 @@ use crate::{
     model::Timestamp,
 };
 
-pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Exit with 1 unless the policy on disk is in force and the audit log can be written
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     let Payload::Status(status) = session.ask(Request::Status)? else {
         return Err(Failure::Unexpected);
     };
     if session.output.json {
-        return session.output.json(&status);
+        session.output.json(&status)?;
+    } else {
+        for (label, value, fault) in rows(&status, Timestamp::now()) {
+            let value = escape(&value);
+            let value = if fault { session.output.paint(Colour::Red, &value) } else { value };
+            session.output.line(&format!("{label:<12} {value}"))?;
+        }
     }
-    for (label, value, fault) in rows(&status, Timestamp::now()) {
-        let value = escape(&value);
-        let value = if fault { session.output.paint(Colour::Red, &value) } else { value };
-        session.output.line(&format!("{label:<12} {value}"))?;
+    if args.check && !is_well(&status) {
+        session.output.flush()?;
+        return Err(Failure::Unhealthy);
     }
     Ok(())
+}
+
+fn is_well(status: &StatusReport) -> bool {
+    status.policy.errors.is_empty() && status.audit.healthy && status.audit.error.is_none()
 }
 
 /// Label, value, and whether it is a fault.
@@ -58,7 +74,11 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             false,
         ),
     ];
-    rows.extend(policy.errors.iter().map(|error| ("", format!("not in force: {error}"), true)));
+    if !policy.errors.is_empty() {
+        let before = if policy.loaded_at.is_some() { "the one before stays" } else { "nothing passes" };
+        rows.push(("", format!("the policy on disk is not in force, {before}:"), true));
+    }
+    rows.extend(policy.errors.iter().map(|error| ("", error.clone(), true)));
     rows.push(match &audit.error {
         Some(error) => ("audit", format!("cannot write, so nothing is let through: {error}"), true),
         None if audit.healthy => {
@@ -140,7 +160,23 @@ mod tests {
         bad.audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 9, written: 5 };
         bad.gate.lost_events = 3;
         bad.gate.draining = true;
-        assert_eq!(faults(&bad), 5);
+        assert_eq!(faults(&bad), 6);
+        let line = "the policy on disk is not in force, the one before stays:";
+        assert!(rows(&bad, Timestamp(0)).iter().any(|row| row.1 == line));
+    }
+
+    #[test]
+    fn a_check_fails_on_what_must_not_stay_so() {
+        let row = |change: fn(&mut StatusReport)| {
+            let mut status = status();
+            change(&mut status);
+            is_well(&status)
+        };
+        assert!(row(|_| {}));
+        assert!(row(|status| status.gate.lost_events = 3), "counted since the programs were attached");
+        assert!(!row(|status| status.policy.errors = vec!["policy.toml:1:1: x".into()]));
+        assert!(!row(|status| status.audit.healthy = false));
+        assert!(!row(|status| status.audit.error = Some("disk full".into())));
     }
 
     #[test]

@@ -23,6 +23,7 @@ fn what_people_write_is_understood() {
     let rows = [
         "status",
         "status --json",
+        "status --check",
         "--root /x --socket /y status",
         "run -- claude --resume",
         "run claude",
@@ -98,6 +99,11 @@ fn exit_codes_are_those_of_the_help() {
         (Failure::Daemon(refused()), 1),
         (Failure::Unexpected, 1),
         (Failure::Daemon(ClientError::Refused(ErrorReply::new(ErrorCode::Invalid, "no host"))), 2),
+        (
+            Failure::Daemon(ClientError::Refused(ErrorReply::new(ErrorCode::PolicyInvalid, "policy.toml:1"))),
+            2,
+        ),
+        (Failure::Unhealthy, 1),
         (Failure::Invalid(None), 2),
         (Failure::Daemon(ClientError::NotRunning { path: path.clone(), source: io() }), 3),
         (Failure::Daemon(ClientError::Permission { path: path.clone() }), 3),
