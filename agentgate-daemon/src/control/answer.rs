@@ -17,7 +17,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{
     cut,
-    enrol::Enroller,
+    enrol::{EnrolError, Enroller},
     follow,
     peer::Peer,
     server::{Door, Line},
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     audit::{Audit, redact},
     kernel::GuardedCgroup,
-    model::{Failure, Kind, Record, RecordId, SessionId, State, Subject, Timestamp},
+    model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reload::PolicyHandle,
     store::{Side, Store},
 };
@@ -177,6 +177,10 @@ async fn recorded(
                 code: format!("control_{}", error.code.as_str()),
                 detail: error.message.clone(),
             });
+            if error.code == ErrorCode::StrangerEnrolled {
+                let flag = Flag::new(error.code.as_str(), Severity::High, error.message.clone());
+                entry.record().flags.push(flag);
+            }
             entry.finish(State::Failed);
             Err(error)
         }
@@ -249,14 +253,26 @@ fn status(context: &ControlContext) -> Payload {
 
 async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {
     let (enroller, asker) = (Arc::clone(&context.enroller), Arc::clone(asker));
-    let cgroup = blocking(move || enroller.enrol(&asker.peer.process))
-        .await?
-        .map_err(|error| ErrorReply::new(ErrorCode::EnrolFailed, format!("not put under guard: {error}")))?;
+    let cgroup = blocking(move || enroller.enrol(&asker.peer.process)).await?.map_err(not_enrolled)?;
     Ok(Payload::Enrolled(Enrolled {
         cgroup,
         guarded: context.guarded.path().to_owned(),
         bundle: context.bundle.clone(),
     }))
+}
+
+fn not_enrolled(error: EnrolError) -> ErrorReply {
+    let code = match &error {
+        EnrolError::Stranger { .. } => {
+            tracing::error!(%error, "control: the wrong process is under guard");
+            ErrorCode::StrangerEnrolled
+        }
+        EnrolError::ProcessGone { .. }
+        | EnrolError::Step { .. }
+        | EnrolError::Systemd { .. }
+        | EnrolError::NotInside { .. } => ErrorCode::EnrolFailed,
+    };
+    ErrorReply::new(code, format!("not put under guard: {error}"))
 }
 
 async fn show(context: &ControlContext, id: RecordId) -> Result<Payload, ErrorReply> {

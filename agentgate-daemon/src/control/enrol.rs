@@ -13,6 +13,7 @@ pub trait Enroller: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`EnrolError`]; the process may then be inside or outside, so the caller must not run anything.
+    /// [`EnrolError::Stranger`] where a recycled pid was moved.
     fn enrol(&self, process: &Process) -> Result<String, EnrolError>;
 }
 
@@ -24,6 +25,22 @@ pub enum EnrolError {
     ProcessGone {
         /// The process.
         pid: u32,
+    },
+    /// It ended, its number was given out again, and whoever has it was moved instead: the kernel and
+    /// systemd take numbers, so this cannot be ruled out, only seen. It stays under guard, where it does
+    /// no harm to anybody but itself: where it came from is not known, and a guess could set an agent
+    /// free.
+    #[error(
+        "process {pid} ended and its number went to another ({who}), which is in {cgroup} by mistake; it \
+         stays under guard until somebody moves it"
+    )]
+    Stranger {
+        /// The number of both.
+        pid: u32,
+        /// Name and executable of the one that has it.
+        who: String,
+        /// Where it is.
+        cgroup: String,
     },
     /// A step on the cgroup file system.
     #[error("{step}: {source}")]

@@ -266,6 +266,8 @@ pub enum ErrorCode {
     AuditUnavailable,
     /// The process was not put under guard.
     EnrolFailed,
+    /// Another process, with the number of the one that asked and ended, was put under guard.
+    StrangerEnrolled,
     /// Not part of this daemon's configuration.
     Unavailable,
     /// The gate's own fault.
@@ -291,6 +293,7 @@ impl ErrorCode {
             Self::PolicyInvalid => "policy_invalid",
             Self::AuditUnavailable => "audit_unavailable",
             Self::EnrolFailed => "enrol_failed",
+            Self::StrangerEnrolled => "stranger_enrolled",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
             Self::Other => "other",

@@ -94,8 +94,10 @@ impl Enroller for OwnCgroups {
         sweep(guarded).map_err(EnrolError::step(format!("list {}", guarded.display())))?;
         let name = self.make(process.pid())?;
         let directory = guarded.join(&name);
-        let moved =
-            move_into(process, &directory).and_then(|()| confirm(process, &self.guarded.child(&name)));
+        let cgroup = self.guarded.child(&name);
+        let moved = move_into(process, &directory)
+            .and_then(|()| confirm(process, &cgroup))
+            .map_err(|error| stranger(process, &directory, &cgroup).unwrap_or(error));
         if moved.is_err() {
             // Fails while something is in it, and is then left to the next sweep.
             let _in_use = fs::remove_dir(&directory);
@@ -156,6 +158,26 @@ pub(super) fn confirm(process: &Process, expected: &str) -> Result<String, Enrol
     } else {
         Err(EnrolError::NotInside { pid: process.pid(), expected: expected.to_owned(), found })
     }
+}
+
+/// Whether another process was moved into `directory` in the stead of one that is gone. `cgroup.procs`
+/// lists no zombies, so whoever has the number there is somebody else.
+pub(super) fn stranger(process: &Process, directory: &Path, cgroup: &str) -> Option<EnrolError> {
+    if process.is_alive().unwrap_or(true) {
+        return None;
+    }
+    let pid = process.pid();
+    let procs = fs::read_to_string(directory.join("cgroup.procs")).ok()?;
+    if !procs.lines().any(|line| line.parse() == Ok(pid)) {
+        return None;
+    }
+    let who = Process::open(pid).map_or_else(
+        |error| error.to_string(),
+        |other| {
+            format!("{:?}, {}", other.comm(), other.exe().unwrap_or_else(|| "executable unknown".to_owned()))
+        },
+    );
+    Some(EnrolError::Stranger { pid, who, cgroup: cgroup.to_owned() })
 }
 
 pub(super) fn of_peer(process: &Process) -> impl FnOnce(PeerError) -> EnrolError {
@@ -223,6 +245,28 @@ mod tests {
         let me = Process::open(std::process::id()).unwrap();
         let error = cgroups.enrol(&me).unwrap_err();
         assert!(matches!(error, EnrolError::NotInside { .. }), "{error}");
+    }
+
+    #[test]
+    fn whoever_was_moved_by_a_recycled_number_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let process = Process::open(child.id()).unwrap();
+        child.wait().unwrap();
+        let seen = |procs: &str| {
+            fs::write(dir.path().join("cgroup.procs"), procs).unwrap();
+            stranger(&process, dir.path(), "/agent.slice/x")
+        };
+        let pid = process.pid();
+        let expect = format!("process {pid} ended and its number went to another (");
+        let found = seen(&format!("1\n{pid}\n")).unwrap().to_string();
+        assert!(found.starts_with(&expect) && found.contains("/agent.slice/x"), "{found}");
+        // Its children, which came in with it.
+        assert!(seen("1\n").is_none() && seen("").is_none());
+        // Alive, it is no stranger to itself.
+        let me = Process::open(std::process::id()).unwrap();
+        fs::write(dir.path().join("cgroup.procs"), me.pid().to_string()).unwrap();
+        assert!(stranger(&me, dir.path(), "/agent.slice/x").is_none());
     }
 
     #[test]

@@ -18,11 +18,11 @@ use rustix::{
     fs::inotify,
 };
 
-use super::cgroup::{confirm, of_peer, scope_name};
+use super::cgroup::{confirm, of_peer, scope_name, stranger};
 use crate::{
     control::{
         enrol::{EnrolError, Enroller},
-        peer::{Process, is_inside},
+        peer::{PeerError, Process, is_inside},
     },
     kernel::GuardedCgroup,
 };
@@ -93,6 +93,7 @@ impl Enroller for SystemdScopes {
 
 impl SystemdScopes {
     /// Waits until the process is in `expected`: the call only queues a job, so the move comes later.
+    /// Where it ends meanwhile, until the deadline for whom the job moves instead.
     fn wait(
         &self,
         events: &impl std::os::fd::AsFd,
@@ -101,29 +102,39 @@ impl SystemdScopes {
         expected: &str,
     ) -> Result<(), EnrolError> {
         let deadline = Instant::now() + DEADLINE;
+        let directory = self.guarded.directory().join(unit);
+        let mut gone = false;
         loop {
             // `cgroup.events` changes when the first process comes in (cgroup-v2.rst, "populated"). It
             // exists once the scope does, which the watch on the slice tells.
-            let populated = self.guarded.directory().join(unit).join("cgroup.events");
+            let populated = directory.join("cgroup.events");
             match watch(events, &populated, inotify::WatchFlags::MODIFY) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(EnrolError::step(format!("watch {}", populated.display()))(e)),
             }
             // Looked at after the watch is set: whatever happens from here on gives an event.
-            if is_inside(&process.cgroup().map_err(of_peer(process))?, Path::new(expected)) {
-                return Ok(());
+            match process.cgroup() {
+                Ok(found) if is_inside(&found, Path::new(expected)) => return Ok(()),
+                Ok(_) => {}
+                // The job is queued with the number, and moves whoever has that by then: seen to the end.
+                Err(PeerError::Gone { .. }) => match stranger(process, &directory, expected) {
+                    Some(error) => return Err(error),
+                    None => gone = true,
+                },
+                Err(error) => return Err(of_peer(process)(error)),
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut fds = [
-                PollFd::new(events, PollFlags::IN),
-                PollFd::from_borrowed_fd(process.handle(), PollFlags::IN),
-            ];
+            let mut fds = vec![PollFd::new(events, PollFlags::IN)];
+            if !gone {
+                fds.push(PollFd::from_borrowed_fd(process.handle(), PollFlags::IN));
+            }
             let timeout = Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(0),
                 tv_nsec: left.subsec_nanos().into(),
             };
             match rustix::event::poll(&mut fds, Some(&timeout)) {
+                Ok(0) if gone => return Err(EnrolError::ProcessGone { pid: process.pid() }),
                 Ok(0) => {
                     let detail =
                         format!("process {} was not in it after {} s", process.pid(), DEADLINE.as_secs());
@@ -243,6 +254,29 @@ mod tests {
         assert!(words.contains("StartTransientUnit ssa(sv)a(sa(sv)) run-1-2.scope fail 4 "), "{words}");
         assert!(words.contains(" Slice s agent.slice "), "{words}");
         assert!(words.ends_with(" PIDs au 1 77 0"), "{words}");
+    }
+
+    #[test]
+    fn whom_a_queued_job_moved_instead_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let guarded = GuardedCgroup::on_mount("/", dir.path(), &dir.path().join("agent.slice")).unwrap();
+        let scope = guarded.directory().join("run-1-0.scope");
+        std::fs::create_dir_all(&scope).unwrap();
+        std::fs::write(scope.join("cgroup.events"), "populated 0").unwrap();
+        let mut child = Command::new("true").spawn().unwrap();
+        let process = Process::open(child.id()).unwrap();
+        child.wait().unwrap();
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+        let expected = guarded.child("run-1-0.scope");
+        let scopes = SystemdScopes::new(guarded, "agent.slice".into());
+        std::thread::scope(|threads| {
+            let waiting = threads.spawn(|| scopes.wait(&events, &process, "run-1-0.scope", &expected));
+            // Before or after the watch is set: either way it is found.
+            std::fs::write(scope.join("cgroup.procs"), process.pid().to_string()).unwrap();
+            std::fs::write(scope.join("cgroup.events"), "populated 1").unwrap();
+            let error = waiting.join().unwrap().unwrap_err();
+            assert!(matches!(error, EnrolError::Stranger { .. }), "{error}");
+        });
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
         wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
     },
     kernel::GuardedCgroup,
-    model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, State, Subject, Timestamp},
+    model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, Severity, State, Subject, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
     store::{Query, Side, Store},
 };
@@ -50,7 +50,15 @@ impl Enroller for Counting {
         assert_eq!(process.pid(), std::process::id());
         match self.calls.fetch_add(1, Ordering::SeqCst) {
             0 => Ok(format!("{ELSEWHERE}/run-1-0.scope")),
-            _ => Err(EnrolError::ProcessGone { pid: process.pid() }),
+            1 => Err(EnrolError::ProcessGone { pid: process.pid() }),
+            _ => {
+                let cgroup = format!("{ELSEWHERE}/run-1-1.scope");
+                Err(EnrolError::Stranger {
+                    pid: process.pid(),
+                    who: "\"sshd\", /usr/sbin/sshd".into(),
+                    cgroup,
+                })
+            }
         }
     }
 }
@@ -302,7 +310,15 @@ async fn enrolment_says_where_and_the_failure_why() {
     );
     assert_eq!(enrolled.bundle, gate.dir.path().join("ca-bundle.pem"));
     assert_eq!(code(gate.ask(Request::Enrol).await), ErrorCode::EnrolFailed);
+    // Nobody is left to be told, so the record says it.
+    assert_eq!(code(gate.ask(Request::Enrol).await), ErrorCode::StrangerEnrolled);
+    let store = Arc::clone(&gate.context.store);
     gate.stop().await;
+    let records = store.query(&Query { limit: 10, ..Query::default() }).unwrap().records;
+    let flags: Vec<_> = records[0].flags.iter().map(|flag| (flag.code.as_str(), flag.severity)).collect();
+    assert_eq!(flags, [("stranger_enrolled", Severity::High)]);
+    assert!(records[0].flags[0].evidence.contains("sshd"), "{:?}", records[0]);
+    assert!(records[1].flags.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
