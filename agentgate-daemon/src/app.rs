@@ -34,14 +34,16 @@ use crate::{
     denials,
     drain::{Drain, Tasks, told},
     exchange::{self, Exchanger},
+    few::Few,
     forward::{self, Forwarder, Resolver},
-    http::serve,
+    http::{gauge::Budget, serve},
     kernel::{self, Attached, Kernel, KernelError},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
     reload::PolicyHandle,
     session::Sessions,
+    share::Shares,
     sniff,
     store::Store,
     tls::{self, AgentTls, Ca, Leaves},
@@ -49,6 +51,12 @@ use crate::{
 
 /// How often the links are looked at.
 const VERIFY: Duration = Duration::from_secs(1);
+/// Memory for what is captured of all bodies under way, in bytes.
+const CAPTURE_MEMORY: usize = 256 << 20;
+/// Exchanges that one session may have under way: an eighth of what the audit log can hold open.
+const EXCHANGES: usize = 8192;
+/// Connections without a flow that are recorded one by one, a second.
+const STRANGERS: u32 = 5;
 /// How long the audit log may take to write what is left, after everything else has stopped.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
@@ -254,6 +262,8 @@ impl App {
                 response_bytes: config.capture.response_bytes,
                 idle,
             },
+            budget: Budget::new(CAPTURE_MEMORY),
+            shares: Shares::new(EXCHANGES),
         };
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let stages = Stages {
@@ -265,9 +275,13 @@ impl App {
             serve: serve::Limits {
                 header_bytes: limits.header_bytes,
                 header_time: ms(limits.header_timeout_ms),
+                idle,
             },
             drain: drain.watch(),
             grace: ms(limits.drain_timeout_ms) * 9 / 10,
+            patience: idle,
+            shares: Shares::new((limits.connections / 4).max(1)),
+            strangers: Few::new(STRANGERS),
         };
         let wanted = Wanted { resolvers: config.dns.resolvers.clone(), own_ports };
         let handles = Handles { policy, audit, store };

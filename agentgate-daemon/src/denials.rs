@@ -9,7 +9,7 @@ use agentgate_common::{
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::{
-    audit::{Audit, AuditError},
+    audit::{Audit, AuditError, fit},
     model::{
         Action, Authority, Flow, Host, Kind, OriginalDestination, Record, State, Timestamp, Verdict,
         flow::{comm, socket_addr},
@@ -70,7 +70,7 @@ fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
     let mut record = Record::new(Kind::Kernel, now);
     record.finished = Some(now);
     record.state = State::Refused;
-    record.subject = Some(sessions.subject(&flow));
+    record.subject = Some(fit::subject(sessions.subject(&flow)));
     let hook = Hook::from_u8(event.hook).map_or("unknown", Hook::code);
     let denial = Denial::from_u8(event.denial);
     let code = denial.map_or("unknown", Denial::code);
