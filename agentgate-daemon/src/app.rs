@@ -34,7 +34,6 @@ use crate::{
     denials,
     drain::{Drain, Tasks, told},
     exchange::{self, Exchanger},
-    few::Few,
     forward::{self, Forwarder, Resolver},
     http::{gauge::Budget, serve},
     kernel::{self, Attached, Kernel, KernelError},
@@ -43,7 +42,7 @@ use crate::{
     model::{Kind, Record, State, Timestamp},
     reload::PolicyHandle,
     session::Sessions,
-    share::Shares,
+    share::{Few, Shares},
     sniff,
     store::Store,
     tls::{self, AgentTls, Ca, Leaves},
@@ -240,6 +239,7 @@ impl App {
         launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
             .context("the agents' environment")?;
 
+        let since_ns = since_boot_ns();
         let listeners = Listeners::bind(config.gate.listen_port, config.limits.connections).await?;
         let control = control::server::bind(&paths.control_socket, &config.control.group)?;
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
@@ -281,6 +281,7 @@ impl App {
             grace: ms(limits.drain_timeout_ms) * 9 / 10,
             patience: idle,
             shares: Shares::new((limits.connections / 4).max(1)),
+            since_ns,
             strangers: Few::new(STRANGERS),
         };
         let wanted = Wanted { resolvers: config.dns.resolvers.clone(), own_ports };
@@ -441,6 +442,13 @@ fn gate_report(
         dashboard,
         draining: *drain.borrow(),
     })
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds, as the programs stamp flows.
+fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 async fn control_note(audit: &Audit, what: &str) {

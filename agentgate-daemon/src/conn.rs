@@ -21,7 +21,6 @@ use crate::{
     audit::{AuditError, Entry, fit},
     drain::told,
     exchange::{Exchanger, OnConnection},
-    few::Few,
     forward::ForwardError,
     http::{
         body::describe,
@@ -35,7 +34,7 @@ use crate::{
     },
     policy::{Admission, Connection, Scheme, Sniffed as Judged, TunnelPermit},
     session::Sessions,
-    share::{Share, Shares},
+    share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
     tls::{AgentTls, AgentTlsError, agent::alert},
 };
@@ -56,6 +55,8 @@ pub struct Stages {
     pub patience: Duration,
     /// Connections that one session may have.
     pub shares: Shares,
+    /// When the listener was bound, in nanoseconds since boot.
+    pub since_ns: u64,
     /// Keeps connections that nobody redirected from filling the log.
     pub strangers: Few,
 }
@@ -113,6 +114,11 @@ impl Stages {
             tracing::debug!(%error, "TCP_NODELAY"); // only a connection that is gone already
         }
         let flow = match flow {
+            // Left over from when nobody listened: whoever uses that port now is somebody else.
+            Ok(Some(flow)) if flow.connected_ns < self.since_ns => {
+                let why = format!("{peer} has the port of a connection made before the gate listened");
+                return self.unknown(accepted.stream, why).await;
+            }
             Ok(Some(flow)) => flow,
             Ok(None) => {
                 let why = format!("{peer} reached the listener without a redirect");

@@ -15,7 +15,6 @@ pub mod dashboard;
 pub mod denials;
 pub mod drain;
 pub mod exchange;
-pub mod few;
 pub mod forward;
 pub mod http;
 pub mod kernel;

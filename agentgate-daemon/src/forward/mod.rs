@@ -332,3 +332,25 @@ where
     });
     Ok(Ready::Http1(sender))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_ports_are_own_in_every_spelling() {
+        let own = OwnPorts(vec![7878]);
+        for (address, refused) in [
+            ("127.0.0.1:7878", true),
+            ("127.8.9.1:7878", true),
+            ("[::1]:7878", true),
+            ("[::ffff:127.0.0.1]:7878", true),
+            ("0.0.0.0:7878", true),
+            ("[::]:7878", true),
+            ("127.0.0.1:80", false),
+            ("198.51.100.10:7878", false),
+        ] {
+            assert_eq!(own.objection(address.parse().unwrap()).is_some(), refused, "{address}");
+        }
+    }
+}
