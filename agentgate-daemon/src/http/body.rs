@@ -35,6 +35,9 @@ pub enum End {
 #[error("nothing came for {0:?}")]
 pub struct Idle(Duration);
 
+/// How long a sender still has once its time is over; see [`Tee`]'s `poll_frame`.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 type Observer = Box<dyn FnOnce(Ended) + Send>;
 
 /// The end of a body, and what was kept of it.
@@ -56,6 +59,7 @@ pub struct Tee<B> {
     idle: Duration,
     activity: Activity,
     waiting: Option<Pin<Box<Sleep>>>,
+    last_chance: bool,
     /// True once the inner body has said that nothing more comes; hyper then drops it unpolled.
     complete: bool,
     observer: Option<Observer>,
@@ -87,6 +91,7 @@ impl<B: Body> Tee<B> {
             idle,
             activity: Activity::default(),
             waiting: None,
+            last_chance: false,
             complete,
             observer: Some(Box::new(observer)),
         }
@@ -138,11 +143,19 @@ where
             let idle = this.idle;
             let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
             ready!(waiting.as_mut().poll(cx));
+            // The time may have passed while nobody asked (the receiver was full), and the sender could
+            // not have sent: it gets a moment to.
+            if !this.last_chance {
+                this.last_chance = true;
+                waiting.as_mut().reset(Instant::now() + LAST_CHANCE.min(idle));
+                ready!(waiting.as_mut().poll(cx));
+            }
             let error = Idle(idle);
             this.end(End::Failed(error.to_string()));
             return Poll::Ready(Some(Err(error.into())));
         };
         this.waiting = None;
+        this.last_chance = false;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 this.activity.touch();
