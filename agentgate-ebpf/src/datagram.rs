@@ -1,11 +1,11 @@
 //! sendmsg4/6 and recvmsg4/6: datagrams of sockets that are not connected.
 //!
-//! The kernel judges connected UDP at connect(2) only. A mapped destination of an IPv6 socket goes
+//! Connected UDP does not come here: connect(2) and the egress program judge it. A mapped destination of an IPv6 socket goes
 //! through sendmsg4, its answers through recvmsg6.
 
 use agentgate_common::{
     event::Hook,
-    flow::{Endpoint, SocketState},
+    flow::{Endpoint, INET6, SocketState},
     settings::Settings,
     verdict::{self, Passage},
 };
@@ -46,6 +46,9 @@ fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
         return Ok(Passage::Resolver);
     }
     let socket = describe(ctx);
+    if to_own_peer(ctx, socket.family, &destination) {
+        return Ok(Passage::Connected);
+    }
     let passage =
         verdict::send(settings, &destination, socket.kind, socket.protocol, origin(ctx)).map_err(&refused)?;
     let target = verdict::resolver(settings, &destination).map_err(&refused)?;
@@ -62,6 +65,21 @@ fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
 fn to_own_resolver(ctx: &SockAddrContext, settings: &Settings, destination: &Endpoint) -> bool {
     let connected = maps::socket(sk(ctx)).is_some_and(|state| state.passage == Passage::Resolver as u32);
     connected && verdict::is_resolver(settings, destination)
+}
+
+/// Whether an IPv6 socket sends to the mapped address that it was connected to, which only comes
+/// here for the reason above: like all connected UDP it is for the egress program to judge.
+#[inline(always)]
+fn to_own_peer(ctx: &SockAddrContext, socket_family: u32, destination: &Endpoint) -> bool {
+    if socket_family != u32::from(INET6) || verdict::mapped(&destination.addr).is_none() {
+        return false;
+    }
+    maps::socket(sk(ctx)).is_some_and(|state| {
+        let peer = &state.flow.original;
+        state.passage == Passage::Connected as u32
+            && verdict::words(&peer.addr) == verdict::words(&destination.addr)
+            && peer.port == destination.port
+    })
 }
 
 /// Keeps where a question was meant to go.
