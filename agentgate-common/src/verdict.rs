@@ -21,6 +21,10 @@ pub const UDP: u32 = 17;
 pub const MPTCP: u32 = 262;
 /// The port of DNS over UDP and TCP (RFC 1035 4.2).
 pub const DNS_PORT: u16 = 53;
+/// `SOL_SOCKET` of include/uapi/asm-generic/socket.h.
+const SOCKET_LEVEL: i32 = 1;
+/// `SO_BROADCAST` of the same.
+const BROADCAST: i32 = 6;
 /// The interface index of `lo`: the first interface of every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 
@@ -362,6 +366,14 @@ pub fn bind(settings: &Settings, port: u16) -> Result<Passage, Denial> {
         return Err(Denial::GatePort);
     }
     Ok(Passage::Direct)
+}
+
+/// Whether setsockopt(2) says that it succeeded and changes nothing: `SO_BROADCAST`, without which
+/// the kernel refuses to connect or send to any broadcast address.
+#[must_use]
+#[inline(always)]
+pub const fn is_swallowed(level: i32, name: i32) -> bool {
+    level == SOCKET_LEVEL && name == BROADCAST
 }
 
 /// Judges socket(2).

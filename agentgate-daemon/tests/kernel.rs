@@ -445,7 +445,7 @@ fn a_restart_leaves_no_gap() {
 
         let again = Attached::start(&lab.options).expect("starts again");
         let after = programs(lab);
-        assert_eq!(before.len(), 13);
+        assert_eq!(before.len(), 14);
         assert_eq!(after.len(), before.len(), "one program a hook, never two in series");
         assert!(after.iter().all(|id| !before.contains(id)), "{before:?} {after:?}");
         again.verify().unwrap();
@@ -528,3 +528,5 @@ type Refusal = (Hook, Denial, &'static str);
 fn programs(lab: &Lab) -> Vec<u32> {
     attached_programs(&lab.options).unwrap()
 }
+#[path = "kernel/connected.rs"]
+mod connected;
