@@ -416,7 +416,8 @@ pub fn packet(settings: &Settings, packet: &Packet) -> Result<Passage, Denial> {
 /// What the egress hook reads of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Address and port of the packet itself, which may be the first hop of a source route.
+    /// Address and port of the packet itself, which may be the first hop of a source route. The port
+    /// is 0 where it is not where it is expected.
     pub destination: Endpoint,
     /// IP protocol that follows the fixed header.
     pub protocol: u32,

@@ -1,7 +1,8 @@
 //! sendmsg4/6 and recvmsg4/6: datagrams of sockets that are not connected.
 //!
-//! Connected UDP does not come here: connect(2) and the egress program judge it. A mapped destination of an IPv6 socket goes
-//! through sendmsg4, its answers through recvmsg6.
+//! Connected UDP is for connect(2) and the egress program to judge. It comes here only with ancillary
+//! data, and then without an address, which is said as port 0: no address given has that one. A mapped
+//! destination of an IPv6 socket goes through sendmsg4, its answers through recvmsg6.
 
 use agentgate_common::{
     event::Hook,
@@ -42,12 +43,9 @@ fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     let destination = F::read(ctx);
     let refused = Refused::at(destination);
     let settings = maps::settings().map_err(&refused)?;
-    if to_own_resolver(ctx, settings, &destination) {
-        return Ok(Passage::Resolver);
-    }
     let socket = describe(ctx);
-    if to_own_peer(ctx, socket.family, &destination) {
-        return Ok(Passage::Connected);
+    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &destination) {
+        return Ok(passage);
     }
     let passage =
         verdict::send(settings, &destination, socket.kind, socket.protocol, origin(ctx)).map_err(&refused)?;
@@ -58,28 +56,27 @@ fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     Ok(passage)
 }
 
-/// Whether a connected socket sends to the resolver that it was connected to. An IPv6 socket that is
-/// connected to a mapped address comes here with every send(2): the kernel passes it on to IPv4
-/// together with its address, which is the one written at connect(2).
+/// What connect(2) made of a socket that sends to its peer, which is then for the egress program to
+/// judge. An IPv6 socket that is connected to a mapped address comes here with every send(2): the
+/// kernel passes it on to IPv4 together with its address, which is the one written at connect(2).
 #[inline(always)]
-fn to_own_resolver(ctx: &SockAddrContext, settings: &Settings, destination: &Endpoint) -> bool {
-    let connected = maps::socket(sk(ctx)).is_some_and(|state| state.passage == Passage::Resolver as u32);
-    connected && verdict::is_resolver(settings, destination)
-}
-
-/// Whether an IPv6 socket sends to the mapped address that it was connected to, which only comes
-/// here for the reason above: like all connected UDP it is for the egress program to judge.
-#[inline(always)]
-fn to_own_peer(ctx: &SockAddrContext, socket_family: u32, destination: &Endpoint) -> bool {
-    if socket_family != u32::from(INET6) || verdict::mapped(&destination.addr).is_none() {
-        return false;
+fn to_own_peer(
+    ctx: &SockAddrContext,
+    settings: &Settings,
+    socket_family: u32,
+    destination: &Endpoint,
+) -> Option<Passage> {
+    let state = maps::socket(sk(ctx))?;
+    let passed_on = socket_family == u32::from(INET6) && verdict::mapped(&destination.addr).is_some();
+    let unnamed = destination.port == 0;
+    if state.passage == Passage::Resolver as u32 {
+        return (unnamed || verdict::is_resolver(settings, destination)).then_some(Passage::Resolver);
     }
-    maps::socket(sk(ctx)).is_some_and(|state| {
-        let peer = &state.flow.original;
-        state.passage == Passage::Connected as u32
-            && verdict::words(&peer.addr) == verdict::words(&destination.addr)
-            && peer.port == destination.port
-    })
+    let peer = &state.flow.original;
+    let named =
+        verdict::words(&peer.addr) == verdict::words(&destination.addr) && peer.port == destination.port;
+    let connected = state.passage == Passage::Connected as u32;
+    (connected && (unnamed || passed_on && named)).then_some(Passage::Connected)
 }
 
 /// Keeps where a question was meant to go.

@@ -10,7 +10,7 @@
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, INET, INET6},
-    verdict::{self, Denial, Packet, Passage},
+    verdict::{self, Denial, Packet, Passage, TCP, UDP},
 };
 use aya_ebpf::{
     bindings::bpf_sock,
@@ -98,29 +98,32 @@ fn read(ctx: &SkBuffContext) -> Option<Packet> {
         4 => {
             let h = load::<IPV4>(ctx, 0)?;
             let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff;
+            let protocol = u32::from(h[9]);
+            // Five words of header: no options, so no source route and the port in its place.
+            let plain = first == 0x45 && fragment == 0;
             let addr = verdict::map_v4([h[16], h[17], h[18], h[19]]);
-            Some(Packet {
-                destination: Endpoint { addr, port: u16::from_be_bytes([h[22], h[23]]), family: INET },
-                protocol: u32::from(h[9]),
-                // Five words of header: no options, so no source route and the port in its place.
-                plain: first == 0x45 && fragment == 0,
-            })
+            let port = if plain { port(protocol, [h[22], h[23]]) } else { 0 };
+            Some(Packet { destination: Endpoint { addr, port, family: INET }, protocol, plain })
         }
         6 => {
             let h = load::<IPV6>(ctx, 0)?;
+            // Extension headers, routing headers among them, show as another protocol.
+            let protocol = u32::from(h[6]);
             let addr = [
                 h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35], h[36],
                 h[37], h[38], h[39],
             ];
-            Some(Packet {
-                destination: Endpoint { addr, port: u16::from_be_bytes([h[42], h[43]]), family: INET6 },
-                protocol: u32::from(h[6]),
-                // Extension headers, routing headers among them, show as another protocol.
-                plain: true,
-            })
+            let port = port(protocol, [h[42], h[43]]);
+            Some(Packet { destination: Endpoint { addr, port, family: INET6 }, protocol, plain: true })
         }
         _ => None,
     }
+}
+
+/// The destination port, 0 for a protocol that has none there.
+#[inline(always)]
+fn port(protocol: u32, bytes: [u8; 2]) -> u16 {
+    if protocol == TCP || protocol == UDP { u16::from_be_bytes(bytes) } else { 0 }
 }
 
 #[inline(always)]

@@ -274,7 +274,8 @@ fn ports_to_bind() {
 #[test]
 fn options_that_are_not_set() {
     // SO_BROADCAST; SO_REUSEADDR; others that share one of its numbers.
-    for (level, name, swallowed) in [(1, 6, true), (1, 2, false), (6, 6, false), (0, 6, false), (6, 1, false)] {
+    for (level, name, swallowed) in [(1, 6, true), (1, 2, false), (6, 6, false), (0, 6, false), (6, 1, false)]
+    {
         assert_eq!(is_swallowed(level, name), swallowed, "{level} {name}");
     }
 }
