@@ -283,8 +283,9 @@ fn options_that_are_not_set() {
 #[test]
 fn packets_that_leave() {
     use Denial::{Egress, Udp as Datagram};
+    type Row = (&'static str, u32, bool, Result<Passage, Denial>, &'static str);
     let dns = Ok(Passage::Resolver);
-    let rows: &[(&str, u32, bool, Result<Passage, Denial>, &str)] = &[
+    let rows: &[Row] = &[
         ("10.0.0.53:53", UDP, true, dns, "DNS"),
         ("10.0.0.53:53", TCP, true, dns, "DNS over TCP"),
         ("[fd00::53]:53", UDP, true, dns, "DNS over IPv6"),
