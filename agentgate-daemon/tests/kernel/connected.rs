@@ -339,3 +339,31 @@ fn on_loopback_there_is_dns_and_tcp_alone() {
         );
     });
 }
+
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn of_all_options_broadcast_alone_is_not_set() {
+    in_namespaces(|lab| {
+        let _kernel = lab.start();
+        // Values of all lengths reach the kernel: longer than a page is more than a program is shown.
+        let script = "\
+            t, u = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+            def put(s, level, name, value, length=0):\n\
+            \x20   done = attempt(s.setsockopt, level, name, value)\n\
+            \x20   got = s.getsockopt(level, name, length) if length else s.getsockopt(level, name)\n\
+            \x20   return [done, list(got) if length else got]\n\
+            show(broadcast=[put(s, socket.SOL_SOCKET, socket.SO_BROADCAST, 1) for s in (t, u)],\n\
+            \x20   flag=put(t, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), tos=put(u, socket.IPPROTO_IP, socket.IP_TOS, 8),\n\
+            \x20   linger=put(t, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 7), 8),\n\
+            \x20   name=put(t, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b'reno', 16),\n\
+            \x20   long=[attempt(u.setsockopt, socket.IPPROTO_IP, 48, bytes(n)) for n in (10, 4096, 4097, 9000)],\n\
+            \x20   bad=attempt(u.setsockopt, socket.SOL_SOCKET, 9999, 1))";
+        let (guarded, _) = lab.agent(script);
+        let (mut free, _) = lab.process(None, script);
+        assert_eq!(free["broadcast"], json!([["ok", 1], ["ok", 1]]));
+        free["broadcast"] = json!([["ok", 0], ["ok", 0]]);
+        assert_eq!(guarded, free);
+        assert_eq!(guarded["linger"], json!(["ok", [1, 0, 0, 0, 7, 0, 0, 0]]));
+        assert!(!guarded["long"].as_array().unwrap().contains(&json!("EFAULT")), "{guarded}");
+    });
+}
