@@ -4,10 +4,11 @@
 //! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
 //! opens the gate: the programs stay attached, and without a listener every connection is refused.
 
+mod process;
 mod upkeep;
 
 use std::{
-    fs, io,
+    fs,
     net::{Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -15,15 +16,13 @@ use std::{
     time::Duration,
 };
 
-use agentgate_common::names::PROGRAMS;
 use anyhow::{Context as _, Result};
 use tokio::{
     net::{TcpListener, UnixListener},
-    signal::unix::{SignalKind, signal},
     sync::watch,
-    time::interval,
 };
 
+pub use self::process::{check, run};
 use self::upkeep::{Wanted, follow_policy, reload_on_hangup, sweep};
 use crate::{
     audit::{Audit, AuditOptions, AuditThread},
@@ -32,11 +31,11 @@ use crate::{
     control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
     dashboard::{self, DashboardContext, Token},
     denials,
-    drain::{Drain, Tasks, told},
+    drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     http::{gauge::Budget, serve},
-    kernel::{self, Attached, GuardedCgroup, Kernel, KernelError},
+    kernel::{GuardedCgroup, Kernel},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
@@ -48,8 +47,6 @@ use crate::{
     tls::{self, AgentTls, Ca, Leaves},
 };
 
-/// How often the links are looked at.
-const VERIFY: Duration = Duration::from_secs(1);
 /// Memory for what is captured of all bodies under way, in bytes.
 const CAPTURE_MEMORY: usize = 256 << 20;
 /// Exchanges that one session may have under way: an eighth of what the audit log can hold open.
@@ -108,84 +105,12 @@ impl std::fmt::Debug for App {
     }
 }
 
-/// Runs the daemon with the real kernel until it is told to stop.
-///
-/// # Errors
-/// Whatever keeps it from starting, in one line with its causes.
-pub fn run(config: Config) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
-    runtime.block_on(async {
-        let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
-        let pin_dir = config.gate.pin_dir.clone();
-        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir };
-        let attached = Arc::new(Attached::start(&options)?);
-        let guard = Guard {
-            enroller: launch::cgroup::enroller(cgroup.clone()),
-            programs: PROGRAMS.iter().map(ToString::to_string).collect(),
-            cgroup,
-        };
-        let app = App::start(config, attached.clone(), guard).await?;
-        let guarded = attached.clone();
-        let mut drain = app.drain.watch();
-        let events = tokio::spawn(async move {
-            if let Err(error) = attached.run_events(async move { told(&mut drain).await }).await {
-                tracing::error!(%error, "refusals by the kernel are no longer recorded");
-            }
-        });
-        let mut gone = None;
-        let told = told_to_stop()?;
-        app.run(async {
-            tokio::select! {
-                () = told => {}
-                error = no_longer_guards(guarded) => gone = Some(error),
-            }
-        })
-        .await;
-        events.await.context("the reader of kernel events")?;
-        // A failure, so that the daemon is started again and guards what is there now.
-        gone.map_or(Ok(()), |error| Err(anyhow::Error::new(error).context("the cgroup is no longer guarded")))
-    })
-}
-
-/// Resolves when the guarded cgroup was removed, or removed and made again: its links go with it, and
-/// the daemon would guard nothing. The kernel does not tell, so it is asked.
-async fn no_longer_guards(attached: Arc<Attached>) -> KernelError {
-    let mut tick = interval(VERIFY);
-    loop {
-        tick.tick().await;
-        if let Err(error) = attached.verify() {
-            return error;
-        }
-    }
-}
-
-/// What is wrong with the settings and the policy, without starting anything.
-#[must_use]
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = PolicyHandle::load(policy_paths(config)).status().errors;
-    if let Err(error) = tls::origin::client_config(config.tls.extra_roots.as_deref()) {
-        problems.push(error.to_string());
-    }
-    problems
-}
-
 fn policy_paths(config: &Config) -> crate::reload::PolicyPaths {
     crate::reload::PolicyPaths {
         policy: config.paths.policy.clone(),
         lists: config.paths.lists.clone(),
         mode: config.paths.mode.clone(),
     }
-}
-
-/// Resolves on SIGTERM and SIGINT.
-fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-    })
 }
 
 impl Window {
@@ -234,13 +159,12 @@ impl App {
         let own_ports: Vec<u16> =
             std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
 
-        let ms = Duration::from_millis;
         let limits = &config.limits;
-        let idle = ms(limits.idle_timeout_ms);
+        let idle = limits.idle_timeout();
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
-        let deadlines = forward::Deadlines { connect: ms(limits.connect_timeout_ms), idle };
+        let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
@@ -257,16 +181,16 @@ impl App {
         let stages = Stages {
             kernel: kernel.clone(),
             sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
-            agent_tls: AgentTls::new(leaves, ms(limits.handshake_timeout_ms))?,
+            agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
-            sniff: sniff::Deadlines { silence: ms(limits.silence_ms), total: ms(limits.sniff_timeout_ms) },
+            sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
             serve: serve::Limits {
                 header_bytes: limits.header_bytes,
-                header_time: ms(limits.header_timeout_ms),
+                header_time: limits.header_timeout(),
                 idle,
             },
             drain: drain.watch(),
-            grace: ms(limits.drain_timeout_ms) * 9 / 10,
+            grace: limits.drain_timeout() * 9 / 10,
             patience: idle,
             shares: Shares::new((limits.connections / 4).max(1)),
             since_ns,
@@ -393,7 +317,7 @@ impl App {
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         tracing::info!("stopping");
         drain.start();
-        let deadline = Duration::from_millis(config.limits.drain_timeout_ms);
+        let deadline = config.limits.drain_timeout();
         let ended = connections.finish(deadline).await;
         if ended > 0 {
             tracing::warn!(ended, ?deadline, "connections were ended at the deadline");

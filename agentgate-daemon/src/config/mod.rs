@@ -153,6 +153,10 @@ impl Limits {
         Duration::from_millis(self.silence_ms)
     }
     #[must_use]
+    pub fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+    #[must_use]
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_timeout_ms)
     }

@@ -1,0 +1,105 @@
+//! The daemon as a process: the real kernel under an `App`, the signals that end it, and what it must
+//! not outlive.
+
+use std::{io, sync::Arc, time::Duration};
+
+use agentgate_common::names::PROGRAMS;
+use anyhow::{Context as _, Error, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::interval,
+};
+
+use super::{App, Guard, policy_paths};
+use crate::{
+    config::Config,
+    drain::told,
+    kernel::{self, Attached, GuardedCgroup, KernelError},
+    launch,
+    reload::PolicyHandle,
+    tls,
+};
+
+/// How often the links are looked at.
+const VERIFY: Duration = Duration::from_secs(1);
+
+/// Runs the daemon with the real kernel until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, or from guarding, in one line with its causes. It is then to be
+/// started again, and guards what is there.
+pub fn run(config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
+    runtime.block_on(async {
+        let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
+        let pin_dir = config.gate.pin_dir.clone();
+        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir };
+        let attached = Arc::new(Attached::start(&options)?);
+        let guard = Guard {
+            enroller: launch::cgroup::enroller(cgroup.clone()),
+            programs: PROGRAMS.iter().map(ToString::to_string).collect(),
+            cgroup,
+        };
+        let app = App::start(config, attached.clone(), guard).await?;
+        let mut drain = app.drain.watch();
+        let reader = attached.clone();
+        let mut events =
+            tokio::spawn(async move { reader.run_events(async move { told(&mut drain).await }).await });
+        let told_to_stop = told_to_stop()?;
+        let mut why = None;
+        app.run(async {
+            tokio::select! {
+                () = told_to_stop => {}
+                error = no_longer_guards(attached) => {
+                    why = Some(Error::new(error).context("the cgroup is no longer guarded"));
+                }
+                ended = &mut events => {
+                    let error = match ended {
+                        Ok(Ok(())) => Error::msg("it ended"),
+                        Ok(Err(error)) => error.into(),
+                        Err(error) => error.into(),
+                    };
+                    why = Some(error.context("refusals by the kernel can no longer be recorded"));
+                }
+            }
+        })
+        .await;
+        match why {
+            None => events.await.context("the reader of kernel events")?.map_err(Error::from),
+            Some(error) => Err(error),
+        }
+    })
+}
+
+/// Resolves when the guarded cgroup was removed, or removed and made again: its links go with it, and
+/// the daemon would guard nothing. The kernel does not tell, so it is asked.
+async fn no_longer_guards(attached: Arc<Attached>) -> KernelError {
+    let mut tick = interval(VERIFY);
+    loop {
+        tick.tick().await;
+        if let Err(error) = attached.verify() {
+            return error;
+        }
+    }
+}
+
+/// Resolves on SIGTERM and SIGINT.
+fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// What is wrong with the settings and the policy, without starting anything.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = PolicyHandle::load(policy_paths(config)).status().errors;
+    if let Err(error) = tls::origin::client_config(config.tls.extra_roots.as_deref()) {
+        problems.push(error.to_string());
+    }
+    problems
+}
