@@ -47,6 +47,24 @@ impl Daemon {
         self.end(Signal::KILL).await
     }
 
+    /// Sends it a signal that does not end it.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        kill_process(pid.context("agentgated has ended")?, signal).context("signal agentgated")
+    }
+
+    /// Waits until its log has `words`.
+    pub(crate) async fn logged(&self, words: &str) -> anyhow::Result<()> {
+        let seen = async {
+            let mut look = tokio::time::interval(Duration::from_millis(20));
+            while !fs::read_to_string(&self.log).is_ok_and(|text| text.contains(words)) {
+                look.tick().await;
+            }
+        };
+        let late = || format!("{words:?} is not in the log\n{}", tail(&self.log));
+        timeout(STOP, seen).await.with_context(late)
+    }
+
     /// The end of its log.
     pub(crate) fn log_tail(&self) -> String {
         tail(&self.log)

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use fake_internet::world::{OPEN, UNLISTED};
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 use super::Scenario;
@@ -30,6 +31,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::Story("a broken policy is refused, the last good one stays", |lab| {
             Box::pin(broken_policy(lab))
         }),
+        Scenario::Story("SIGHUP reloads and disturbs nobody", |lab| Box::pin(hangup(lab))),
         Scenario::Story("agentctl deny and allow hold for the next request", |lab| Box::pin(lists(lab))),
         Scenario::Story("a second daemon on the cgroup is refused", |lab| Box::pin(second_daemon(lab))),
         Scenario::Story("kill -9: refused; restarted: flows again", |lab| Box::pin(killed(lab))),
@@ -102,6 +104,18 @@ async fn broken_policy(lab: &mut Lab) -> anyhow::Result<Row> {
     fs::write(lab.policy(), policy("blocklist"))?;
     lab.steer(&["policy", "reload"]).await?;
     fetch(&mut row, &mut agent, OPEN_URL, "200", "mended").await?;
+    agent.finish().await?;
+    Ok(row)
+}
+
+async fn hangup(lab: &mut Lab) -> anyhow::Result<Row> {
+    let mut row = Row::new("", "fetch, SIGHUP, fetch");
+    let mut agent = lab.start_agent()?;
+    fetch(&mut row, &mut agent, OPEN_URL, "200", "before").await?;
+    let daemon = lab.daemon.as_ref().context("no daemon")?;
+    daemon.signal(Signal::HUP)?;
+    daemon.logged("policy reloaded").await?;
+    fetch(&mut row, &mut agent, OPEN_URL, "200", "after").await?;
     agent.finish().await?;
     Ok(row)
 }
