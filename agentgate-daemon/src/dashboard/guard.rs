@@ -19,6 +19,7 @@ use super::{
     Shared,
     auth::{Refused, Session, same},
     reply,
+    seats::Seat,
 };
 
 /// The session cookie. Not `__Host-`: that asks for TLS, which a loopback address does not have.
@@ -129,6 +130,13 @@ pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer)
 }
 
+/// The client has shown who it is: its connection gives way to no stranger's.
+pub(super) fn keep_seat(extensions: &Extensions) {
+    if let Some(seat) = extensions.get::<Arc<Seat>>() {
+        seat.keep();
+    }
+}
+
 fn cookie(headers: &HeaderMap) -> Option<&str> {
     headers
         .get_all(header::COOKIE)
@@ -171,7 +179,10 @@ impl FromRequestParts<Arc<Shared>> for Viewer {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
         let session = cookie(&parts.headers).and_then(|id| shared.door.find(id, Instant::now()));
         match session {
-            Some(session) => Ok(Self { session, peer: peer(&parts.extensions) }),
+            Some(session) => {
+                keep_seat(&parts.extensions);
+                Ok(Self { session, peer: peer(&parts.extensions) })
+            }
             None if parts.method == Method::GET && parts.uri.path() != "/live" => {
                 Err(Redirect::to("/login").into_response())
             }
@@ -202,7 +213,10 @@ impl FromRequestParts<Arc<Shared>> for Client {
         };
         let token = value.to_str().ok().and_then(bearer).unwrap_or_default();
         match shared.door.check(token, Instant::now()) {
-            Ok(()) => Ok(Self { who: format!("dashboard API from {}", from(peer)) }),
+            Ok(()) => {
+                keep_seat(&parts.extensions);
+                Ok(Self { who: format!("dashboard API from {}", from(peer)) })
+            }
             Err(refused) => {
                 let (status, retry) = failed(&refused, peer);
                 let mut response = reply::api_problem(status, "not the dashboard's token");

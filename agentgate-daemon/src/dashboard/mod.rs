@@ -33,6 +33,7 @@ mod live;
 mod pages;
 mod read;
 mod reply;
+mod seats;
 mod serve;
 mod show;
 mod views;

@@ -168,6 +168,7 @@ fn enter(shared: &Shared, token: &str, extensions: &Extensions) -> Response {
     let peer = guard::peer(extensions);
     match shared.door.login(token, Instant::now()) {
         Ok((id, number)) => {
+            guard::keep_seat(extensions);
             tracing::info!(session = number, ?peer, "dashboard: logged in");
             with_cookie(Redirect::to("/").into_response(), Some(&id))
         }

@@ -1,8 +1,18 @@
 //! Login, sessions, Host check, CSRF, headers, limits.
 
-use crate::served::{Answer, Served};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+
+use crate::{
+    seed,
+    served::{Answer, Served},
+};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+/// Shorter than any deadline of the server's, by which it would make room in time.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Headers of a request.
 type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -244,5 +254,52 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let answer = served.raw("POST", "/login", &headers, "").await;
     assert_eq!(answer.status, 408, "{answer:?}");
     assert_hardened("a body that does not come", &answer);
+    served.stop().await;
+}
+
+/// Another local user opens connections and never ends a request, in each way there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_requests_do_not_keep_the_owner_out() {
+    let served = Served::start().await;
+    let mut held = Vec::new();
+    for start in [
+        "",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+    ] {
+        for _ in 0..140 {
+            held.push(served.begin(start).await);
+        }
+        let cookie = tokio::time::timeout(SOON, served.login()).await.expect("the owner gets in");
+        let page = tokio::time::timeout(SOON, served.get("/", &[("Cookie", &cookie)])).await;
+        assert_eq!(page.expect("the owner gets a page").status, 200, "behind {start:?}");
+    }
+    served.stop().await;
+}
+
+/// Who logged in is not pushed out by who did not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_feed_outlasts_a_flood_of_strangers() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let mut events = served.events("/live", &cookie).await;
+    events.wait_for("event: page").await;
+    let mut held = Vec::new();
+    for _ in 0..140 {
+        held.push(served.begin("").await);
+    }
+    served.record(seed::refused(agentgate::model::Timestamp::now())).await;
+    events.wait_for("event: row").await;
+    served.stop().await;
+}
+
+/// A head that does not come is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_sent_head_is_dropped_within_seconds() {
+    let served = Served::start().await;
+    let mut stream = served.begin("GET / HTTP/1.1\r\nHost: localhost\r\n").await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "still open");
     served.stop().await;
 }

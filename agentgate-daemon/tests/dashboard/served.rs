@@ -125,6 +125,13 @@ impl Served {
         Events { stream, seen: String::new() }
     }
 
+    /// A connection on which these bytes were sent and nothing more.
+    pub(crate) async fn begin(&self, bytes: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        stream
+    }
+
     async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
         let mut text = format!("{method} {target} HTTP/1.1\r\nConnection: close\r\n");
         for (name, value) in headers {
