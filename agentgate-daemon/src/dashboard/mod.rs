@@ -6,11 +6,13 @@
 //! (`show::visible`).
 //!
 //! # Access
-//! `GET /login?token=TOKEN` (printed by `agentctl dashboard`) or the form at `/login` opens a session:
-//! an HttpOnly, SameSite=Strict cookie, kept in memory for twelve hours. Requests must name 127.0.0.1,
-//! localhost or \[::1\] in `Host` (any port, for tunnels), else they get 421. Every change asks for the
-//! session's CSRF token, and for our own origin where a browser names one. A change is recorded
-//! before it is made, with who asked for it; where it cannot be recorded it is not made.
+//! `GET /login?code=CODE` (printed by `agentctl dashboard`, good once and for two minutes) or the token in
+//! the form at `/login` opens a session: an HttpOnly, SameSite=Strict cookie, kept in memory for twelve
+//! hours, under a host name of its own below `localhost` (`auth` says why). Requests must name
+//! 127.0.0.1, localhost, \[::1\] or such a host in `Host` (any port, for tunnels), else they get 421.
+//! Every change asks for the session's CSRF token, and for our own origin where a browser names one. A
+//! change is recorded before it is made, with who asked for it; where it cannot be recorded it is not
+//! made.
 //!
 //! # JSON API
 //! `Authorization: Bearer TOKEN`; reading works with a browser's session too. Errors are
@@ -26,6 +28,7 @@
 mod api;
 mod auth;
 mod change;
+mod codes;
 mod filter;
 mod guard;
 mod layout;
@@ -36,6 +39,7 @@ mod reply;
 mod seats;
 mod serve;
 mod show;
+mod token;
 mod views;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
@@ -52,8 +56,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{audit::Audit, reload::PolicyHandle, store::Store};
 
-pub use auth::{Token, TokenError};
+pub use codes::LoginCodes;
 pub use serve::serve;
+pub use token::{Token, TokenError};
 
 /// Live feeds at once.
 const MAX_LIVE: usize = 32;
@@ -68,6 +73,8 @@ pub struct DashboardContext {
     pub audit: Audit,
     pub store: Arc<Store>,
     pub token: Token,
+    /// Shared with whoever prints the address.
+    pub codes: LoginCodes,
     /// The address that is listened on, for the log.
     pub listen: SocketAddr,
     pub status: StatusFn,
@@ -99,14 +106,14 @@ pub fn router(context: DashboardContext) -> Router {
 }
 
 fn shared(context: DashboardContext) -> Arc<Shared> {
-    let DashboardContext { policy, audit, store, token, listen, status } = context;
+    let DashboardContext { policy, audit, store, token, codes, listen, status } = context;
     Arc::new(Shared {
         policy,
         audit,
         store,
         listen,
         status,
-        door: auth::Door::new(token),
+        door: auth::Door::new(token, codes),
         live: Arc::new(Semaphore::new(MAX_LIVE)),
         stop: watch::Sender::new(false),
     })
@@ -118,6 +125,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/records/{id}", get(views::detail))
         .route("/host", post(change::form))
         .route("/login", get(views::login_page).post(views::login))
+        .route("/enter", get(views::enter))
         .route("/logout", post(views::logout))
         .route("/live", get(live::live))
         .route("/api/records", get(api::records))

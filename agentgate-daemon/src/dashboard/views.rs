@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Form,
+    Extension, Form,
     extract::{
         Path, Query, State,
         rejection::{FormRejection, PathRejection, QueryRejection},
@@ -16,10 +16,10 @@ use serde::Deserialize;
 
 use super::{
     Shared,
-    auth::Refused,
+    auth::{Entrance, Refused},
     change,
     filter::Params,
-    guard::{self, Viewer},
+    guard::{self, Called, Viewer},
     layout::{self, Standing},
     pages::{detail::Detail, list::List, message},
     read, reply,
@@ -128,21 +128,39 @@ pub(super) async fn detail(
     shared.page(StatusCode::OK, &detail.title(), &viewer, &detail.render())
 }
 
-/// What logs in.
+/// What logs in: the token in the form, or a one-time code in the address.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct LoginParams {
     token: String,
 }
 
-/// `GET /login`: the form, or with `?token=` the login itself.
+/// What the address of the login page may hold.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CodeParams {
+    code: String,
+}
+
+/// `GET /login`: the form, or with `?code=` the login itself.
 pub(super) async fn login_page(
     State(shared): State<Arc<Shared>>,
-    params: Result<Query<LoginParams>, QueryRejection>,
+    params: Result<Query<CodeParams>, QueryRejection>,
+    Extension(called): Extension<Called>,
     extensions: Extensions,
 ) -> Response {
     match params {
-        Ok(Query(LoginParams { token })) if !token.is_empty() => enter(&shared, &token, &extensions),
+        Ok(Query(CodeParams { code })) if !code.is_empty() => {
+            let entrance = shared.door.login_once(&code, Instant::now());
+            admit(
+                &shared,
+                entrance,
+                "That link was used already or is older than two minutes.",
+                &called,
+                &extensions,
+            )
+            .await
+        }
         Ok(_) => reply::page(StatusCode::OK, layout::bare("Log in", &message::login(None))),
         Err(rejection) => reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     }
@@ -151,6 +169,7 @@ pub(super) async fn login_page(
 /// `POST /login`.
 pub(super) async fn login(
     State(shared): State<Arc<Shared>>,
+    Extension(called): Extension<Called>,
     headers: HeaderMap,
     extensions: Extensions,
     form: Result<Form<LoginParams>, FormRejection>,
@@ -159,24 +178,37 @@ pub(super) async fn login(
         return reply::problem(StatusCode::FORBIDDEN, "This form was sent from another site.");
     }
     match form {
-        Ok(Form(LoginParams { token })) => enter(&shared, token.trim(), &extensions),
+        Ok(Form(LoginParams { token })) => {
+            let entrance = shared.door.login(token.trim(), Instant::now());
+            admit(&shared, entrance, "That is not the token.", &called, &extensions).await
+        }
         Err(rejection) => reply::problem(rejection.status(), &rejection.body_text()),
     }
 }
 
-fn enter(shared: &Shared, token: &str, extensions: &Extensions) -> Response {
+/// Sends a browser that has logged in on to its session's host, and any other back to the form.
+async fn admit(
+    shared: &Shared,
+    entrance: Result<Entrance, Refused>,
+    wrong: &str,
+    called: &Called,
+    extensions: &Extensions,
+) -> Response {
     let peer = guard::peer(extensions);
-    match shared.door.login(token, Instant::now()) {
-        Ok((id, number)) => {
+    match entrance {
+        Ok(Entrance { name, ticket, number }) => {
             guard::keep_seat(extensions);
             tracing::info!(session = number, ?peer, "dashboard: logged in");
-            with_cookie(Redirect::to("/").into_response(), Some(&id))
+            let port = called.port.map(|port| format!(":{port}")).unwrap_or_default();
+            let host = format!("{name}.localhost{port}");
+            let to = format!("http://{host}/enter?ticket={ticket}");
+            onward(&to, &message::onward(&host, &to))
         }
         Err(refused) => {
-            let (status, retry) = guard::failed(&refused, peer);
+            let (status, retry) = shared.refused(&refused, peer).await;
             let text = match refused {
-                Refused::Wrong => "That is not the token.",
-                Refused::TooMany(_) => "Too many wrong tokens. Wait a minute and try again.",
+                Refused::Wrong { .. } => wrong,
+                Refused::TooMany { .. } => "Too many failed logins. Wait a minute and try again.",
                 Refused::NoRandomness => "No session can be made: the system gives no randomness.",
             };
             let mut response = reply::page(status, layout::bare("Log in", &message::login(Some(text))));
@@ -186,6 +218,42 @@ fn enter(shared: &Shared, token: &str, extensions: &Extensions) -> Response {
             response
         }
     }
+}
+
+/// What the address under the session's name holds at first.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TicketParams {
+    ticket: String,
+}
+
+/// `GET /enter?ticket=`, on the session's own host: sets the cookie there.
+pub(super) async fn enter(
+    State(shared): State<Arc<Shared>>,
+    params: Result<Query<TicketParams>, QueryRejection>,
+    Extension(called): Extension<Called>,
+) -> Response {
+    let Query(TicketParams { ticket }) = params.unwrap_or_default();
+    let entered = called.session.and_then(|name| shared.door.enter(&name, &ticket, Instant::now()));
+    match entered {
+        Some(id) => with_cookie(onward("/", &message::entered()), Some(&id)),
+        None => {
+            let text = "That link was used already or is older than a minute.";
+            reply::page(StatusCode::UNAUTHORIZED, layout::bare("Log in", &message::login(Some(text))))
+        }
+    }
+}
+
+/// A page that goes on to `to` by itself. Not a redirect: the next request then comes from this page,
+/// not from where the browser came from, so that a `SameSite=Strict` cookie goes along; and
+/// `form-action 'self'` stops a redirect of the form to another host.
+fn onward(to: &str, main: &Markup) -> Response {
+    let mut response = reply::page(StatusCode::OK, layout::bare("Logged in", main));
+    // Hexadecimal and our own punctuation, so it is always a valid header value.
+    if let Ok(value) = HeaderValue::from_str(&format!("0; url={to}")) {
+        response.headers_mut().insert(header::REFRESH, value);
+    }
+    response
 }
 
 fn with_cookie(mut response: Response, id: Option<&str>) -> Response {
