@@ -115,6 +115,12 @@ async fn a_person_watches_and_allows() {
     assert_eq!(scripts, serde_json::json!(["/static/live.js"]));
     assert_eq!(browser.get("document.body.innerText.includes('<script>alert(1)</script>')").await, true);
 
+    // Bodies come when asked for.
+    let body = "[...document.querySelectorAll('pre.body')].some((e) => e.innerText.includes('alert(1)'))";
+    assert_eq!(browser.get(body).await, false);
+    browser.click("#show-bodies").await;
+    browser.wait_for(body).await;
+
     // Out, and back by the address that `agentctl dashboard` prints.
     browser.click("header form button").await;
     browser.wait_for("location.pathname === '/login'").await;

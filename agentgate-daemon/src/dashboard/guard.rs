@@ -17,7 +17,8 @@ use http_body_util::LengthLimitError;
 
 use super::{
     Shared,
-    auth::{MAX_FAILURES, Refused, Session, is_name},
+    auth::{Session, is_name},
+    journal::from,
     reply,
     seats::Seat,
     token::same,
@@ -187,9 +188,13 @@ impl Viewer {
         format!("dashboard session {} from {}", self.session.number, from(self.peer))
     }
 
-    /// Whether `presented` is the token that this session's forms carry.
-    pub(super) fn csrf_matches(&self, presented: &str) -> bool {
-        same(&self.session.csrf, presented)
+    /// Whether a form with these headers and this CSRF token is one of this session's own.
+    pub(super) fn sent(&self, headers: &HeaderMap, csrf: &str) -> bool {
+        let own = same_origin(headers) && same(&self.session.csrf, csrf);
+        if !own {
+            tracing::warn!(who = self.who(), "dashboard: a form that does not belong to the session");
+        }
+        own
     }
 }
 
@@ -256,37 +261,6 @@ impl FromRequestParts<Arc<Shared>> for Client {
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn from(peer: Option<SocketAddr>) -> String {
-    peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string())
-}
-
-impl Shared {
-    /// What a client whose login failed is told: the status and, past the limit, the `Retry-After` in
-    /// seconds.
-    pub(super) async fn refused(
-        &self,
-        refused: &Refused,
-        peer: Option<SocketAddr>,
-    ) -> (StatusCode, Option<HeaderValue>) {
-        let (status, retry, failures) = match refused {
-            Refused::Wrong { failures } => (StatusCode::UNAUTHORIZED, None, *failures),
-            Refused::TooMany { failures, wait } => {
-                let seconds = HeaderValue::from(wait.as_secs().saturating_add(1));
-                (StatusCode::TOO_MANY_REQUESTS, Some(seconds), *failures)
-            }
-            Refused::NoRandomness => {
-                tracing::error!("dashboard: no randomness for a session");
-                return (StatusCode::SERVICE_UNAVAILABLE, None);
-            }
-        };
-        // Past the limit each doubling counts, so that a flood fills neither log.
-        if failures <= MAX_FAILURES || failures.is_power_of_two() {
-            tracing::warn!(peer = from(peer), failures, "dashboard: wrong token or code");
-        }
-        (status, retry)
-    }
 }
 
 /// Refuses a client that is not on this host, should the listener ever be bound elsewhere.

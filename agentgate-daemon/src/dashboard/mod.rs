@@ -12,7 +12,8 @@
 //! 127.0.0.1, localhost, \[::1\] or such a host in `Host` (any port, for tunnels), else they get 421.
 //! Every change asks for the session's CSRF token, and for our own origin where a browser names one. A
 //! change is recorded before it is made, with who asked for it; where it cannot be recorded it is not
-//! made.
+//! made. Captured bodies may hold secrets, so they are shown only when asked for, under the same rule.
+//! Logins are recorded, and failed ones from the second of a minute on.
 //!
 //! # JSON API
 //! `Authorization: Bearer TOKEN`; reading works with a browser's session too. Errors are
@@ -21,7 +22,8 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /api/records` | `{"records": […], "next": id or null}`, newest first. Parameters as on the page, all optional: `host` (part of the name, or a glob), `verdict`, `session`, `kind`, `since` (`15m`, `24h`, `7d` or RFC 3339), `text`, `limit` (100; at most 1000), `before` (the `next` of the page before) |
-//! | `GET /api/records/ID` | `{"record": …, "request_body": B, "response_body": B}`; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}` |
+//! | `GET /api/records/ID` | `{"record": …}`, without bodies |
+//! | `POST /api/records/ID/body` | `{"request_body": B, "response_body": B}`, recorded; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}`. Bearer only |
 //! | `GET /api/status` | `{"policy": …, "audit": …, "gate": …}` |
 //! | `POST /api/host` | body `{"list": "allow"\|"deny"\|"passthrough", "host": PATTERN, "remove": false}`, answer `{"changed": bool}`. Bearer only |
 
@@ -31,6 +33,7 @@ mod change;
 mod codes;
 mod filter;
 mod guard;
+mod journal;
 mod layout;
 mod live;
 mod pages;
@@ -123,6 +126,7 @@ fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(views::list))
         .route("/records/{id}", get(views::detail))
+        .route("/records/{id}/body", get(views::to_detail).post(views::bodies))
         .route("/host", post(change::form))
         .route("/login", get(views::login_page).post(views::login))
         .route("/enter", get(views::enter))
@@ -130,6 +134,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/live", get(live::live))
         .route("/api/records", get(api::records))
         .route("/api/records/{id}", get(api::record))
+        .route("/api/records/{id}/body", post(api::body))
         .route("/api/status", get(api::status))
         .route("/api/host", post(api::host))
         .route("/static/app.css", get(app_css))

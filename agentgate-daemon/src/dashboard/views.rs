@@ -22,7 +22,8 @@ use super::{
     guard::{self, Called, Viewer},
     layout::{self, Standing},
     pages::{detail::Detail, list::List, message},
-    read, reply,
+    read::{self, Bodies, Whole},
+    reply,
 };
 use crate::model::{RecordId, Timestamp};
 
@@ -48,6 +49,48 @@ impl Shared {
         tracing::error!(%error, "dashboard");
         let main = message::message("The audit log cannot be read", &error.to_string());
         self.page(StatusCode::SERVICE_UNAVAILABLE, "Error", viewer, &main)
+    }
+
+    /// The record of an address, or the page that says why there is none.
+    async fn find(&self, viewer: &Viewer, id: Result<Path<u64>, PathRejection>) -> Result<Whole, Response> {
+        let found = match id {
+            Ok(Path(id)) => read::whole(&self.store, RecordId(id)).await,
+            Err(_) => Ok(None),
+        };
+        match found {
+            Ok(Some(whole)) => Ok(whole),
+            Ok(None) => {
+                let text = "The audit log holds no record with this number.";
+                let main = message::message("No such record", text);
+                Err(self.page(StatusCode::NOT_FOUND, "Not found", viewer, &main))
+            }
+            Err(error) => Err(self.unreadable(viewer, &error)),
+        }
+    }
+
+    /// The page of a record; without `bodies` they stay hidden.
+    fn detail(
+        &self,
+        viewer: &Viewer,
+        whole: &Whole,
+        bodies: Option<&Bodies>,
+        notice: Option<&str>,
+    ) -> Response {
+        let lists = match &whole.record.authority {
+            Some(authority) => change::standings(&self.policy.current(), authority),
+            None => Vec::new(),
+        };
+        let detail = Detail {
+            record: &whole.record,
+            bodies: bodies.map(|b| (b.request.as_ref(), b.response.as_ref())),
+            lists: &lists,
+            children: &whole.children,
+            more_children: whole.more_children,
+            csrf: &viewer.session.csrf,
+            notice,
+            now: Timestamp::now(),
+        };
+        self.page(StatusCode::OK, &detail.title(), viewer, &detail.render())
     }
 }
 
@@ -99,33 +142,50 @@ pub(super) async fn detail(
     id: Result<Path<u64>, PathRejection>,
     params: Result<Query<DetailParams>, QueryRejection>,
 ) -> Response {
-    let not_found = || {
-        let main = message::message("No such record", "The audit log holds no record with this number.");
-        shared.page(StatusCode::NOT_FOUND, "Not found", &viewer, &main)
-    };
-    let Ok(Path(id)) = id else { return not_found() };
-    let whole = match read::whole(&shared.store, RecordId(id)).await {
-        Ok(Some(whole)) => whole,
-        Ok(None) => return not_found(),
-        Err(error) => return shared.unreadable(&viewer, &error),
-    };
     let params = params.map(|Query(params)| params).unwrap_or_default();
-    let lists = match &whole.record.authority {
-        Some(authority) => change::standings(&shared.policy.current(), authority),
-        None => Vec::new(),
+    match shared.find(&viewer, id).await {
+        Ok(whole) => shared.detail(&viewer, &whole, None, change::notice(&params.changed)),
+        Err(page) => page,
+    }
+}
+
+/// `GET /records/{id}/body`: where a browser asks again for what it was shown once.
+pub(super) async fn to_detail(id: Result<Path<u64>, PathRejection>) -> Redirect {
+    Redirect::to(&id.map_or_else(|_| "/".to_owned(), |Path(id)| format!("/records/{id}")))
+}
+
+/// A form that carries nothing but the proof that it is the session's own.
+#[derive(Debug, Deserialize)]
+pub(super) struct BareForm {
+    csrf: String,
+}
+
+/// `POST /records/{id}/body`: the page of the record with its bodies, once that is recorded.
+pub(super) async fn bodies(
+    State(shared): State<Arc<Shared>>,
+    viewer: Viewer,
+    id: Result<Path<u64>, PathRejection>,
+    headers: HeaderMap,
+    form: Result<Form<BareForm>, FormRejection>,
+) -> Response {
+    match form {
+        Ok(Form(form)) if viewer.sent(&headers, &form.csrf) => {}
+        Ok(_) => return reply::foreign_form(),
+        Err(rejection) => return reply::problem(rejection.status(), &rejection.body_text()),
+    }
+    let whole = match shared.find(&viewer, id).await {
+        Ok(whole) => whole,
+        Err(page) => return page,
     };
-    let detail = Detail {
-        record: &whole.record,
-        request_body: &whole.request_body,
-        response_body: &whole.response_body,
-        lists: &lists,
-        children: &whole.children,
-        more_children: whole.more_children,
-        csrf: &viewer.session.csrf,
-        notice: change::notice(&params.changed),
-        now: Timestamp::now(),
-    };
-    shared.page(StatusCode::OK, &detail.title(), &viewer, &detail.render())
+    let id = whole.record.id;
+    if let Err(error) = shared.seeing_bodies(id, &viewer.who()).await {
+        let text = format!("The bodies are not shown, because that cannot be recorded: {error}.");
+        return reply::problem(StatusCode::SERVICE_UNAVAILABLE, &text);
+    }
+    match read::bodies(&shared.store, id).await {
+        Ok(bodies) => shared.detail(&viewer, &whole, Some(&bodies), None),
+        Err(error) => shared.unreadable(&viewer, &error),
+    }
 }
 
 /// What logs in: the token in the form, or a one-time code in the address.
@@ -198,7 +258,7 @@ async fn admit(
     match entrance {
         Ok(Entrance { name, ticket, number }) => {
             guard::keep_seat(extensions);
-            tracing::info!(session = number, ?peer, "dashboard: logged in");
+            shared.logged_in(number, peer).await;
             let port = called.port.map(|port| format!(":{port}")).unwrap_or_default();
             let host = format!("{name}.localhost{port}");
             let to = format!("http://{host}/enter?ticket={ticket}");
@@ -264,24 +324,18 @@ fn with_cookie(mut response: Response, id: Option<&str>) -> Response {
     response
 }
 
-/// The form that ends a session.
-#[derive(Debug, Deserialize)]
-pub(super) struct LogoutForm {
-    csrf: String,
-}
-
 /// `POST /logout`.
 pub(super) async fn logout(
     State(shared): State<Arc<Shared>>,
     viewer: Viewer,
     headers: HeaderMap,
-    form: Result<Form<LogoutForm>, FormRejection>,
+    form: Result<Form<BareForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         return reply::problem(StatusCode::BAD_REQUEST, "The form is incomplete.");
     };
-    if !guard::same_origin(&headers) || !viewer.csrf_matches(&form.csrf) {
-        return reply::problem(StatusCode::FORBIDDEN, "This form does not belong to your session.");
+    if !viewer.sent(&headers, &form.csrf) {
+        return reply::foreign_form();
     }
     shared.door.logout(viewer.session.number);
     with_cookie(Redirect::to("/login").into_response(), None)

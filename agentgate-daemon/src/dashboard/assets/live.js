@@ -39,7 +39,9 @@
     while (body.children.length > MOST) body.lastElementChild.remove();
     const none = body.children.length === 0;
     table.hidden = none;
-    empty.hidden = !none;
+    // What to do first stays until something has passed: logins and changes are no traffic.
+    const welcome = "welcome" in empty.dataset && !body.querySelector("tr:not(.k-control)");
+    empty.hidden = !none && !welcome;
   };
 
   const state = (name, text) => {

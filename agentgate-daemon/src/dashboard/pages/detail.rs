@@ -16,8 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::dashboard) struct Detail<'a> {
     pub(in crate::dashboard) record: &'a Record,
-    pub(in crate::dashboard) request_body: &'a [u8],
-    pub(in crate::dashboard) response_body: &'a [u8],
+    /// Of request and response, where they were asked for.
+    pub(in crate::dashboard) bodies: Option<(&'a [u8], &'a [u8])>,
     /// Where the record's host stands in the lists; empty where it has none.
     pub(in crate::dashboard) lists: &'a [Standing],
     /// Exchanges of a flow, oldest first.
@@ -84,13 +84,14 @@ impl Detail<'_> {
                 }
             }
             @if r.kind == Kind::Flow { (self.exchanges()) }
+            (self.ask_for_bodies())
             @if let Some(request) = &r.request {
                 (message("Request", &format!("{} {} {}", request.method, request.target, request.version),
-                    &request.headers, &request.body, self.request_body, r.state == State::Open, None))
+                    &request.headers, &request.body, self.bodies.map(|(bytes, _)| bytes), r.state == State::Open, None))
             }
             @if let Some(response) = &r.response {
                 (message("Response", &format!("{} {}", response.version, response.status),
-                    &response.headers, &response.body, self.response_body, r.state == State::Open,
+                    &response.headers, &response.body, self.bodies.map(|(_, bytes)| bytes), r.state == State::Open,
                     Some(response.first_byte_us)))
             } @else if r.request.is_some() && r.failure.is_none() && r.state != State::Open {
                 section.card { h2 { "Response" } p.dim { "None from the origin." } }
@@ -118,6 +119,22 @@ impl Detail<'_> {
                     h2 { "Verdict" }
                     p { "Refused by the kernel before there was a connection." }
                 }
+            }
+        }
+    }
+
+    /// The button that shows the bodies, where there are any that are not shown.
+    fn ask_for_bodies(&self) -> Markup {
+        let r = self.record;
+        let heads = [r.request.as_ref().map(|m| &m.body), r.response.as_ref().map(|m| &m.body)];
+        if self.bodies.is_some() || heads.into_iter().flatten().all(|body| body.total == 0) {
+            return html! {};
+        }
+        html! {
+            form.card.ask method="post" action=(format!("/records/{}/body", r.id)) {
+                input type="hidden" name="csrf" value=(self.csrf);
+                p { "Bodies may hold secrets, so they are shown only when asked for. The audit log keeps who asked." }
+                button #show-bodies type="submit" { "Show bodies" }
             }
         }
     }
@@ -253,7 +270,7 @@ fn message(
     line: &str,
     headers: &[(String, String)],
     captured: &Captured,
-    bytes: &[u8],
+    bytes: Option<&[u8]>,
     open: bool,
     first_byte_us: Option<u64>,
 ) -> Markup {
