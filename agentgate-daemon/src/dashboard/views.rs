@@ -25,7 +25,7 @@ use super::{
     read::{self, Bodies, Whole},
     reply,
 };
-use crate::model::{RecordId, Timestamp};
+use crate::model::{Kind, RecordId, Timestamp};
 
 impl Shared {
     /// What every page says of the gate's state.
@@ -76,9 +76,12 @@ impl Shared {
         bodies: Option<&Bodies>,
         notice: Option<&str>,
     ) -> Response {
-        let lists = match &whole.record.authority {
-            Some(authority) => change::standings(&self.policy.current(), authority),
-            None => Vec::new(),
+        let lists = match (&whole.record.authority, whole.record.kind) {
+            // The kernel refuses before any list is looked at.
+            (None, _) | (Some(_), Kind::Kernel) => Vec::new(),
+            (Some(authority), Kind::Flow | Kind::Exchange | Kind::Control) => {
+                change::standings(&self.policy.current(), authority)
+            }
         };
         let detail = Detail {
             record: &whole.record,

@@ -369,3 +369,57 @@ async fn logins_are_recorded_and_failed_ones_from_the_second_on() {
     assert_eq!(failures, expect.map(|n| format!("{n} in a minute")), "{notes:?}");
     served.stop().await;
 }
+
+/// What the kernel refused says what it was, where to, why, and what helps; no button that does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_by_the_kernel_are_understood() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let cookie = ("Cookie", cookie.as_str());
+    let rows = [
+        ("udp", "kernel:udp", "203.0.113.80:9999", "UDP to 203.0.113.80:9999", "falls back to TCP"),
+        ("tcp", "kernel:loopback", "127.0.0.1:5432", "TCP to 127.0.0.1:5432", "ports = [5432]"),
+        ("raw", "kernel:socket_type", "[::]:0", "raw socket", "run the tool outside the gate"),
+        ("tcp", "kernel:gate_port", "127.0.0.1:7878", "TCP to 127.0.0.1:7878", "No policy opens these ports"),
+    ];
+    for (protocol, rule, to, title, helps) in rows {
+        let mut record = seed::flow(Timestamp::now(), &seed::curl(), "203.0.113.80", to);
+        record.kind = agentgate::model::Kind::Kernel;
+        record.protocol = protocol.into();
+        record.authority = (!to.ends_with(":0")).then(|| {
+            let at: std::net::SocketAddr = to.parse().unwrap();
+            seed::authority(&at.ip().to_string(), at.port())
+        });
+        record.verdict = Some(seed::verdict(Action::Deny, rule, "the reason in words"));
+        record.note = Some("connect4: family 2 type 1 protocol 6".into());
+        let id = served.record(record).await;
+        let page = served.get(&format!("/records/{id}"), &[cookie]).await;
+        let (_, headline) = page.body.split_once("<h1>").unwrap();
+        assert_eq!(headline.split("</h1>").next().unwrap(), title, "{rule}");
+        for expect in [helps, "the reason in words", "connect4: family 2"] {
+            assert!(page.body.contains(expect), "{rule}: {expect}: {}", page.body);
+        }
+        assert!(!page.body.contains("data-list=") && !page.body.contains("took"), "{rule}: {}", page.body);
+        let list = served.get("/?kind=kernel", &[cookie]).await;
+        assert!(
+            list.body.contains("the reason in words") && !list.body.contains("connect4"),
+            "{}",
+            list.body
+        );
+    }
+    served.stop().await;
+}
+
+/// A log that holds only logins still says what to do first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_welcome_stays_until_something_passes() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let cookie = ("Cookie", cookie.as_str());
+    let shown = |page: &Answer| page.body.contains("<div id=\"empty\" data-welcome>");
+    assert!(shown(&served.get("/", &[cookie]).await));
+    assert!(!shown(&served.get("/?kind=control", &[cookie]).await));
+    served.record(seed::refused(Timestamp::now())).await;
+    assert!(!shown(&served.get("/", &[cookie]).await));
+    served.stop().await;
+}

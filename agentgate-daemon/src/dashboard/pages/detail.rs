@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{
     body::body,
     lists::{self, Standing},
-    row::{chip, head, row, status},
+    row::{chip, head, is_nowhere, row, status},
 };
 use crate::{
     dashboard::show::{self, visible},
@@ -52,8 +52,8 @@ impl Detail<'_> {
             }
             p.meta {
                 (show::kind(r.kind)) " · "
-                time datetime=(r.started) { (r.started) }
-                @if let Some(finished) = r.finished { " · took " (show::duration(finished.since(r.started))) }
+                time data-local datetime=(r.started) { (show::moment(r.started)) }
+                @if let (Some(finished), Kind::Flow | Kind::Exchange) = (r.finished, r.kind) { " · took " (show::duration(finished.since(r.started))) }
                 @if let Some((up, down)) = show::traffic(r) { " · " (show::size(up)) " up, " (show::size(down)) " down" }
                 @if !r.protocol.is_empty() { " · " (visible(&r.protocol)) }
                 " · " (show::state(r.state))
@@ -62,7 +62,7 @@ impl Detail<'_> {
                 div.column {
                     (self.verdict())
                     @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
-                        (lists::card(&authority.host, self.lists, r.id, self.csrf))
+                        (lists::card(&authority.host, self.lists, r.id, self.csrf, self.is_beyond_lists()))
                     }
                     // Without a verdict this column has the room.
                     @if r.verdict.is_none() { (self.connection()) }
@@ -99,6 +99,13 @@ impl Detail<'_> {
         }
     }
 
+    /// It was refused for what no list changes.
+    fn is_beyond_lists(&self) -> bool {
+        let rule = self.record.verdict.as_ref().map_or("", |verdict| verdict.rule.as_str());
+        // Passthrough is for what is not HTTP.
+        rule.starts_with("invariant:") && rule != "invariant:opaque"
+    }
+
     fn verdict(&self) -> Markup {
         let in_document = self.lists.iter().any(|s| s.list == "deny" && s.pattern.is_some() && !s.in_file);
         html! {
@@ -111,6 +118,10 @@ impl Detail<'_> {
                         @if let Some(remedy) = show::remedy(self.record, in_document) {
                             dt { "To allow" }
                             dd { pre { (visible(&remedy)) } }
+                        }
+                        @if let Some(advice) = show::advice(self.record) {
+                            dt { "What helps" }
+                            dd { (advice) }
                         }
                     }
                 }
@@ -160,13 +171,16 @@ impl Detail<'_> {
         let Some(flow) = &self.record.flow else {
             return html! {};
         };
+        let kernel = self.record.kind == Kind::Kernel;
         html! {
             section.card {
-                h2 { "Connection" }
+                h2 { @if kernel { "Socket" } @else { "Connection" } }
                 dl {
-                    dt { "Meant for" } dd { code { (flow.original.0) } }
-                    @if let Some(authority) = &self.record.authority { dt { "Name" } dd { code { (authority) } } }
+                    dt { "Meant for" }
+                    dd { @if is_nowhere(flow) { "no address yet" } @else { code { (flow.original.0) } } }
+                    @if let (Some(authority), false) = (&self.record.authority, kernel) { dt { "Name" } dd { code { (authority) } } }
                     @if !self.record.protocol.is_empty() { dt { "Protocol" } dd { (visible(&self.record.protocol)) } }
+                    @if let (Some(note), true) = (&self.record.note, kernel) { dt { "Call" } dd { code { (visible(note)) } } }
                     dt { "Cookie" } dd { (flow.cookie) }
                     @if let Some(parent) = self.record.parent {
                         dt { "Record" } dd { a href=(format!("/records/{parent}")) { "connection " (parent) } }
@@ -208,6 +222,9 @@ fn headline(r: &Record) -> Markup {
             span.dim { (visible(&request.scheme)) "://" }
             (r.authority.as_ref().map(|a| plain(&request.scheme, a)).or(to).unwrap_or_default())
             span.path { (visible(&request.target)) }
+        } @else if let (Kind::Kernel, Some(flow)) = (r.kind, &r.flow) {
+            (show::transport(r))
+            @if !is_nowhere(flow) { " to " (flow.original.0) }
         } @else if let Some(note) = &r.note {
             (visible(note))
         } @else {

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::{
     dashboard::show::{self, visible},
-    model::{Action, Kind, Record, State, Timestamp},
+    model::{Action, Flow, Kind, Record, State, Timestamp},
 };
 
 /// Flags shown in a row; the rest are counted.
@@ -43,8 +43,8 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
             }
             td.c-verdict { (chip(record)) }
             @if !hostless { td.c-host { (host(record)) } }
-            // A note takes the room of the columns that it leaves empty.
-            td.c-what colspan=[hostless.then_some(if record.kind == Kind::Control { 8 } else { 2 })] {
+            // Text takes the room of the columns that it leaves empty.
+            td.c-what colspan=[room(record, hostless)] {
                 a href=(format!("/records/{}", record.id)) title=[reason(record)] { (what(record)) }
             }
             @if !hostless || record.kind != Kind::Control { (outcome(record)) }
@@ -52,14 +52,27 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
     }
 }
 
-/// The columns from the status on.
+/// Columns that the text takes, where it is more than its own. Those that a narrow page leaves out are
+/// never among them.
+fn room(record: &Record, hostless: bool) -> Option<u8> {
+    match (record.kind, hostless) {
+        (Kind::Control, true) => Some(8),
+        (Kind::Kernel, _) => Some(3 + u8::from(hostless)),
+        (Kind::Flow | Kind::Exchange, true) => Some(2),
+        (Kind::Control | Kind::Flow | Kind::Exchange, false) => None,
+    }
+}
+
+/// The columns from the status on; what the kernel refused has neither status nor size.
 fn outcome(record: &Record) -> Markup {
     html! {
-        td.c-status { (status(record)) }
-        td.c-size {
-            @if let Some((up, down)) = show::traffic(record) {
-                span.up { (show::size(up)) }
-                span.down { (show::size(down)) }
+        @if record.kind != Kind::Kernel {
+            td.c-status { (status(record)) }
+            td.c-size {
+                @if let Some((up, down)) = show::traffic(record) {
+                    span.up { (show::size(up)) }
+                    span.down { (show::size(down)) }
+                }
             }
         }
         td.c-took {
@@ -112,6 +125,7 @@ fn host(record: &Record) -> Markup {
             (visible(authority.host.as_str()))
             @if !matches!(authority.port, 80 | 443) { span.dim { ":" (authority.port) } }
         },
+        (None, Some(flow)) if is_nowhere(flow) => html! { span.dim { "no address" } },
         (None, Some(flow)) => html! { span.dim { (flow.original.0) } },
         (None, None) => html! {},
     }
@@ -124,6 +138,9 @@ fn what(record: &Record) -> Markup {
             span.method { (visible(&request.method)) } " " span.path { (visible(short(&request.target))) }
         };
     }
+    if let (Kind::Kernel, Some(verdict)) = (record.kind, &record.verdict) {
+        return html! { span.method { (show::transport(record)) } " " (visible(short(&verdict.reason))) };
+    }
     if let Some(note) = &record.note {
         return html! {
             (visible(short(note)))
@@ -131,6 +148,12 @@ fn what(record: &Record) -> Markup {
         };
     }
     html! { span.dim { @if record.protocol.is_empty() { "connection" } @else { (visible(&record.protocol)) } } }
+}
+
+/// A socket that was refused before it had an address to go to.
+#[must_use]
+pub(super) fn is_nowhere(flow: &Flow) -> bool {
+    flow.original.0.ip().is_unspecified() && flow.original.0.port() == 0
 }
 
 fn short(text: &str) -> &str {
