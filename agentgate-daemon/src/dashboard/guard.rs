@@ -115,11 +115,13 @@ fn called(request: &Request) -> Option<Called> {
 }
 
 fn name(authority: &uri::Authority) -> Option<Called> {
-    // User information is no part of a Host header.
-    if authority.as_str().contains('@') {
+    let port = authority.port_u16();
+    // User information is no part of a Host header, and the parser lets any text pass as a port.
+    let whole = port.is_some() || authority.as_str() == authority.host();
+    if authority.as_str().contains('@') || !whole {
         return None;
     }
-    let (host, port) = (authority.host().to_ascii_lowercase(), authority.port_u16());
+    let host = authority.host().to_ascii_lowercase();
     if matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") {
         return Some(Called { session: None, port });
     }
@@ -291,7 +293,7 @@ mod tests {
         let (plain, named) = (Some(None), Some(Some(LABEL)));
         /// Hosts, target, and the session's label if the name is ours.
         type Row<'a> = (&'a [&'a str], &'a str, Option<Option<&'a str>>);
-        let rows: [Row<'_>; 22] = [
+        let rows: [Row<'_>; 24] = [
             (&["127.0.0.1:7878"], "/", plain),
             (&["localhost"], "/", plain),
             (&["LOCALHOST:9"], "/", plain),
@@ -305,6 +307,8 @@ mod tests {
             (&["other.localhost"], "/", None),
             (&[&format!("a.{session}")], "/", None),
             (&[&format!("{session}.example")], "/", None),
+            (&[&format!("{LABEL}.localhost.example")], "/", None),
+            (&["localhost:7878.example"], "/", None),
             (&[], "/", None),
             (&["localhost", "localhost"], "/", None),
             (&["rebind.example"], "/", None),

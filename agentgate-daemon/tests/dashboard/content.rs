@@ -380,7 +380,7 @@ async fn refusals_by_the_kernel_are_understood() {
         ("udp", "kernel:udp", "203.0.113.80:9999", "UDP to 203.0.113.80:9999", "falls back to TCP"),
         ("tcp", "kernel:loopback", "127.0.0.1:5432", "TCP to 127.0.0.1:5432", "ports = [5432]"),
         ("raw", "kernel:socket_type", "[::]:0", "raw socket", "run the tool outside the gate"),
-        ("tcp", "kernel:gate_port", "127.0.0.1:7878", "TCP to 127.0.0.1:7878", "No policy opens these ports"),
+        ("tcp", "kernel:gate_port", "127.0.0.1:443", "TCP to 127.0.0.1:443", "No policy opens these ports"),
     ];
     for (protocol, rule, to, title, helps) in rows {
         let mut record = seed::flow(Timestamp::now(), &seed::curl(), "203.0.113.80", to);
@@ -401,11 +401,10 @@ async fn refusals_by_the_kernel_are_understood() {
         }
         assert!(!page.body.contains("data-list=") && !page.body.contains("took"), "{rule}: {}", page.body);
         let list = served.get("/?kind=kernel", &[cookie]).await;
-        assert!(
-            list.body.contains("the reason in words") && !list.body.contains("connect4"),
-            "{}",
-            list.body
-        );
+        let row = list.body.split("data-id=").nth(1).unwrap().split("</tr>").next().unwrap();
+        let port = to.rsplit(':').next().unwrap();
+        assert!(row.contains("the reason in words") && !row.contains("connect4"), "{rule}: {row}");
+        assert!(row.contains(&format!(">:{port}<")) || row.contains("no address"), "{rule}: {row}");
     }
     served.stop().await;
 }

@@ -4,7 +4,7 @@
   // Times are in UTC; where the viewer's clock says otherwise, so does the page.
   for (const time of document.querySelectorAll("time[data-local]")) {
     const at = new Date(time.dateTime);
-    if (!Number.isNaN(at.getTime()) && at.getTimezoneOffset() !== 0) time.after(` (${at.toLocaleString()} here)`);
+    if (!Number.isNaN(at.getTime()) && at.getTimezoneOffset() !== 0) time.after(` (${at.toLocaleString()} your time)`);
   }
 
   const bar = document.getElementById("live");

@@ -7,8 +7,6 @@ use crate::{
     model::{Action, Flow, Kind, Record, State, Timestamp},
 };
 
-/// Flags shown in a row; the rest are counted.
-const MAX_FLAGS: usize = 2;
 /// Characters of a path or note in a row; CSS cuts further by width.
 const MAX_WHAT: usize = 300;
 
@@ -52,18 +50,17 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
     }
 }
 
-/// Columns that the text takes, where it is more than its own. Those that a narrow page leaves out are
-/// never among them.
+/// Columns that the text takes, where it is more than its own.
 fn room(record: &Record, hostless: bool) -> Option<u8> {
     match (record.kind, hostless) {
         (Kind::Control, true) => Some(8),
-        (Kind::Kernel, _) => Some(3 + u8::from(hostless)),
+        (Kind::Kernel, _) => Some(4 + u8::from(hostless)),
         (Kind::Flow | Kind::Exchange, true) => Some(2),
         (Kind::Control | Kind::Flow | Kind::Exchange, false) => None,
     }
 }
 
-/// The columns from the status on; what the kernel refused has neither status nor size.
+/// The columns from the status on; what the kernel refused has no status, size or duration.
 fn outcome(record: &Record) -> Markup {
     html! {
         @if record.kind != Kind::Kernel {
@@ -74,10 +71,8 @@ fn outcome(record: &Record) -> Markup {
                     span.down { (show::size(down)) }
                 }
             }
-        }
-        td.c-took {
-            @if let Some(finished) = record.finished {
-                @if matches!(record.kind, Kind::Flow | Kind::Exchange) {
+            td.c-took {
+                @if let (Some(finished), Kind::Flow | Kind::Exchange) = (record.finished, record.kind) {
                     (show::duration(finished.since(record.started)))
                 }
             }
@@ -94,10 +89,11 @@ fn outcome(record: &Record) -> Markup {
             }
         }
         td.c-flags {
-            @for flag in record.flags.iter().take(MAX_FLAGS) {
+            // One fits; the worst is the one to see.
+            @if let Some(flag) = record.flags.iter().max_by_key(|flag| flag.severity) {
                 span.flag.(flag.severity.as_str()) { (visible(&flag.code)) }
+                @if record.flags.len() > 1 { span.flag { "+" (record.flags.len() - 1) } }
             }
-            @if record.flags.len() > MAX_FLAGS { span.flag { "+" (record.flags.len() - MAX_FLAGS) } }
         }
     }
 }
@@ -123,7 +119,7 @@ fn host(record: &Record) -> Markup {
     match (&record.authority, &record.flow) {
         (Some(authority), _) => html! {
             (visible(authority.host.as_str()))
-            @if !matches!(authority.port, 80 | 443) { span.dim { ":" (authority.port) } }
+            @if record.kind == Kind::Kernel || !matches!(authority.port, 80 | 443) { span.dim { ":" (authority.port) } }
         },
         (None, Some(flow)) if is_nowhere(flow) => html! { span.dim { "no address" } },
         (None, Some(flow)) => html! { span.dim { (flow.original.0) } },
@@ -139,7 +135,9 @@ fn what(record: &Record) -> Markup {
         };
     }
     if let (Kind::Kernel, Some(verdict)) = (record.kind, &record.verdict) {
-        return html! { span.method { (show::transport(record)) } " " (visible(short(&verdict.reason))) };
+        let (transport, reason) = (show::transport(record), short(&verdict.reason));
+        let named = reason.starts_with(transport.as_ref());
+        return html! { @if !named { span.method { (transport) } " " } (visible(reason)) };
     }
     if let Some(note) = &record.note {
         return html! {
