@@ -52,15 +52,15 @@ pub struct KernelFlow {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketState {
-    /// The last connect(2) that was redirected.
+    /// The last connect(2) that was redirected, or left to the judge of packets.
     pub flow: KernelFlow,
     /// Where the last IPv4 (also mapped) datagram of DNS was meant to go.
     pub sent4: Endpoint,
     /// Where the last IPv6 datagram of DNS was meant to go.
     pub sent6: Endpoint,
-    /// [`crate::verdict::Passage`] of the last connect(2) as a number; 0 where it was not redirected.
+    /// [`crate::verdict::Passage`] of the last connect(2) as a number; 0 where it went directly.
     pub passage: u32,
-    /// 1 once a refused packet of this socket has been reported, so that a stranger's packets to a
-    /// guarded socket cannot fill the record.
+    /// 1 once a refused packet of this socket has been reported since UDP was last connected, so
+    /// that a stranger's packets to a guarded socket cannot fill the record.
     pub reported: u32,
 }

@@ -25,7 +25,7 @@ pub const PEERS_CAPACITY: u32 = 65_536;
 pub const EVENTS_BYTES: u32 = 256 * 1024;
 
 /// The programs, by their function names; each link is pinned under the same name.
-pub const PROGRAMS: [&str; 13] = [
+pub const PROGRAMS: [&str; 14] = [
     "gate_connect4",
     "gate_connect6",
     "gate_sockops",
@@ -39,4 +39,5 @@ pub const PROGRAMS: [&str; 13] = [
     "gate_egress",
     "gate_bind4",
     "gate_bind6",
+    "gate_option",
 ];

@@ -21,6 +21,10 @@ pub const UDP: u32 = 17;
 pub const MPTCP: u32 = 262;
 /// The port of DNS over UDP and TCP (RFC 1035 4.2).
 pub const DNS_PORT: u16 = 53;
+/// `SOL_SOCKET` of include/uapi/asm-generic/socket.h.
+const SOCKET_LEVEL: i32 = 1;
+/// `SO_BROADCAST` of the same.
+const BROADCAST: i32 = 6;
 /// The interface index of `lo`: the first interface of every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 
@@ -32,7 +36,7 @@ pub enum Denial {
     GatePort = 1,
     /// A loopback address that policy does not open.
     Loopback = 2,
-    /// UDP that is not DNS.
+    /// UDP that is not DNS: the call, or the packet of a connected socket.
     Udp = 4,
     /// DNS while no resolver of that family is set.
     NoResolver = 5,
@@ -97,6 +101,9 @@ impl Denial {
 pub enum Passage {
     /// Left as it is.
     Direct = 0,
+    /// UDP connected to where it may not send. By that alone nothing leaves: resolvers connect so
+    /// to learn which source address a destination would have. Each packet is judged by [`packet`].
+    Connected = 13,
     /// Sent to the listener, which judges it.
     Listener = 14,
     /// Sent to the configured resolver.
@@ -175,6 +182,17 @@ pub const fn is_loopback(addr: &[u8; 16]) -> bool {
         [0, 0, MAPPED, v4] => v4 == 0 || v4.to_ne_bytes()[0] == 127,
         [0, 0, 0, last] => last == 0 || last == ONE,
         _ => false,
+    }
+}
+
+/// Whether an address means many hosts: IPv4 and IPv6 multicast, and the limited broadcast.
+#[must_use]
+#[inline(always)]
+pub const fn is_group(addr: &[u8; 16]) -> bool {
+    match mapped(addr) {
+        Some([first, ..]) if first & 0xf0 == 224 => true,
+        Some(v4) => u32::from_ne_bytes(v4) == u32::MAX,
+        None => addr[0] == 0xff,
     }
 }
 
@@ -261,7 +279,7 @@ pub fn connect(
 ) -> Result<Passage, Denial> {
     match (kind, protocol) {
         (STREAM, TCP | MPTCP) => stream(settings, destination, origin),
-        (DGRAM, UDP) => datagram(settings, destination, origin),
+        (DGRAM, UDP) => associate(settings, destination, origin),
         _ => Err(Denial::SocketType),
     }
 }
@@ -312,7 +330,19 @@ pub fn send(
     }
 }
 
-/// Judges a UDP destination, of connect(2) and of sendmsg(2) alike.
+/// Judges connect(2) of UDP, by which nothing is sent.
+#[inline(always)]
+fn associate(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+    // No egress program sees the copy that IPv4 makes of a packet to a group for this host's own
+    // sockets. The resolver is reached by the port of DNS only, whatever its own.
+    let judged_by_packet = !is_loopback(&destination.addr)
+        && !is_group(&destination.addr)
+        && !is_resolver(settings, destination)
+        && destination.port != DNS_PORT;
+    if judged_by_packet { Ok(Passage::Connected) } else { datagram(settings, destination, origin) }
+}
+
+/// Judges a UDP destination.
 #[inline(always)]
 fn datagram(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
     if destination.port == DNS_PORT { dns(settings, destination, origin) } else { Err(Denial::Udp) }
@@ -338,6 +368,14 @@ pub fn bind(settings: &Settings, port: u16) -> Result<Passage, Denial> {
     Ok(Passage::Direct)
 }
 
+/// Whether setsockopt(2) says that it succeeded and changes nothing: `SO_BROADCAST`, without which
+/// the kernel refuses to connect or send to any broadcast address.
+#[must_use]
+#[inline(always)]
+pub const fn is_swallowed(level: i32, name: i32) -> bool {
+    level == SOCKET_LEVEL && name == BROADCAST
+}
+
 /// Judges socket(2).
 ///
 /// # Errors
@@ -353,22 +391,33 @@ pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<Passage, Denial> 
     }
 }
 
-/// Judges a packet on its way out of an interface other than loopback: all that may leave a guarded
-/// socket is DNS to the resolver, and not by a route that the packet itself prescribes.
+/// Whether a packet needs no judgement: TCP within the host, which was judged when it connected.
+#[must_use]
+#[inline(always)]
+pub const fn is_local_stream(interface: u32, socket_protocol: u32) -> bool {
+    interface == LOOPBACK_INDEX && socket_protocol == TCP
+}
+
+/// Judges a packet on its way out of any interface, unless [`is_local_stream`]: all that may leave a
+/// guarded socket is DNS to the resolver, and not by a route that the packet itself prescribes.
 ///
 /// # Errors
-/// [`Denial::Egress`].
+/// [`Denial::Udp`] for an ordinary packet of UDP, [`Denial::Egress`] for any other.
 #[inline(always)]
 pub fn packet(settings: &Settings, packet: &Packet) -> Result<Passage, Denial> {
     let known = is_resolver(settings, &packet.destination);
-    let transport = packet.protocol == TCP || packet.protocol == UDP;
-    if known && transport && packet.plain { Ok(Passage::Resolver) } else { Err(Denial::Egress) }
+    match packet.protocol {
+        TCP | UDP if known && packet.plain => Ok(Passage::Resolver),
+        UDP if packet.plain => Err(Denial::Udp),
+        _ => Err(Denial::Egress),
+    }
 }
 
 /// What the egress hook reads of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Address and port of the packet itself, which may be the first hop of a source route.
+    /// Address and port of the packet itself, which may be the first hop of a source route. The port
+    /// is 0 where it is not where it is expected.
     pub destination: Endpoint,
     /// IP protocol that follows the fixed header.
     pub protocol: u32,

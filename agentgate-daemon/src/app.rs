@@ -35,13 +35,14 @@ use crate::{
     drain::{Drain, Tasks, told},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
-    http::serve,
+    http::{gauge::Budget, serve},
     kernel::{self, Attached, Kernel, KernelError},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
     reload::PolicyHandle,
     session::Sessions,
+    share::{Few, Shares},
     sniff,
     store::Store,
     tls::{self, AgentTls, Ca, Leaves},
@@ -49,6 +50,12 @@ use crate::{
 
 /// How often the links are looked at.
 const VERIFY: Duration = Duration::from_secs(1);
+/// Memory for what is captured of all bodies under way, in bytes.
+const CAPTURE_MEMORY: usize = 256 << 20;
+/// Exchanges that one session may have under way: an eighth of what the audit log can hold open.
+const EXCHANGES: usize = 8192;
+/// Connections without a flow that are recorded one by one, a second.
+const STRANGERS: u32 = 5;
 /// How long the audit log may take to write what is left, after everything else has stopped.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
@@ -232,6 +239,7 @@ impl App {
         launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
             .context("the agents' environment")?;
 
+        let since_ns = since_boot_ns();
         let listeners = Listeners::bind(config.gate.listen_port, config.limits.connections).await?;
         let control = control::server::bind(&paths.control_socket, &config.control.group)?;
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
@@ -254,6 +262,8 @@ impl App {
                 response_bytes: config.capture.response_bytes,
                 idle,
             },
+            budget: Budget::new(CAPTURE_MEMORY),
+            shares: Shares::new(EXCHANGES),
         };
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let stages = Stages {
@@ -265,9 +275,14 @@ impl App {
             serve: serve::Limits {
                 header_bytes: limits.header_bytes,
                 header_time: ms(limits.header_timeout_ms),
+                idle,
             },
             drain: drain.watch(),
             grace: ms(limits.drain_timeout_ms) * 9 / 10,
+            patience: idle,
+            shares: Shares::new((limits.connections / 4).max(1)),
+            since_ns,
+            strangers: Few::new(STRANGERS),
         };
         let wanted = Wanted { resolvers: config.dns.resolvers.clone(), own_ports };
         let handles = Handles { policy, audit, store };
@@ -429,6 +444,13 @@ fn gate_report(
         dashboard,
         draining: *drain.borrow(),
     })
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds, as the programs stamp flows.
+fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 async fn control_note(audit: &Audit, what: &str) {

@@ -1,26 +1,24 @@
 //! One connection: known, sniffed, judged, and then intercepted, tunnelled or refused. The spine;
 //! every stage is called from here, and every way out leaves one record.
 
+mod counted;
+
 use std::{
-    io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::watch,
-    time::sleep,
+    task::spawn_blocking,
+    time::{sleep, timeout},
 };
 
+use self::counted::{Counted, Counts, reset};
 use crate::{
-    audit::Entry,
+    audit::{AuditError, Entry, fit},
     drain::told,
     exchange::{Exchanger, OnConnection},
     forward::ForwardError,
@@ -29,15 +27,16 @@ use crate::{
         serve::{self, Speaks},
     },
     kernel::Kernel,
-    listen::Accepted,
+    listen::{Accepted, Place},
     model::{
-        Action, Authority, Failure, Flag, Flow, Host, Kind, Record, Refusal, Severity, State, Subject,
-        Timestamp, Verdict,
+        Action, Authority, Failure, Flag, Flow, Host, Kind, Record, Severity, State, Subject, Timestamp,
+        Verdict,
     },
-    policy::{Admission, Connection, Scheme, Sniffed as Judged},
+    policy::{Admission, Connection, Scheme, Sniffed as Judged, TunnelPermit},
     session::Sessions,
+    share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    tls::{AgentTls, agent::alert},
+    tls::{AgentTls, AgentTlsError, agent::alert},
 };
 
 /// The stages that a connection runs through.
@@ -52,6 +51,14 @@ pub struct Stages {
     /// How long a tunnel may go on once the gate is told to stop: less than what ends every task,
     /// so that its record says how much passed.
     pub grace: Duration,
+    /// How long an agent may take nothing of what it is sent.
+    pub patience: Duration,
+    /// Connections that one session may have.
+    pub shares: Shares,
+    /// When the listener was bound, in nanoseconds since boot.
+    pub since_ns: u64,
+    /// Keeps connections that nobody redirected from filling the log.
+    pub strangers: Few,
 }
 
 impl std::fmt::Debug for Stages {
@@ -64,8 +71,6 @@ impl std::fmt::Debug for Stages {
 const ACCESS_DENIED: u8 = 49;
 /// `unrecognized_name` (RFC 6066 3): no name, or not a valid one.
 const UNRECOGNIZED_NAME: u8 = 112;
-/// `internal_error`: the gate could not go on.
-const INTERNAL_ERROR: u8 = 80;
 
 /// How a connection ended, for its record.
 struct Ended {
@@ -74,6 +79,13 @@ struct Ended {
 }
 
 impl Ended {
+    fn into_record(self, record: &mut Record, counts: &Counts) {
+        record.state = self.state;
+        record.bytes_up = counts.up.load(Ordering::Relaxed);
+        record.bytes_down = counts.down.load(Ordering::Relaxed);
+        record.failure = self.failure;
+    }
+
     fn done() -> Self {
         Self { state: State::Done, failure: None }
     }
@@ -83,154 +95,191 @@ impl Ended {
     }
 }
 
+/// A connection as it is carried through the stages.
+struct Carried {
+    flow: Flow,
+    subject: Subject,
+    /// Filled in on the way; written when the judgement is known, before anything leaves.
+    record: Record,
+}
+
 impl Stages {
     /// Carries one accepted connection to its end.
     pub async fn run(self: Arc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, place: _place } = accepted;
+        let Accepted { stream, peer, .. } = &accepted;
+        // At once: the agent's port may be another connection's as soon as this one is gone.
+        let flow = self.kernel.take_flow(*peer);
         // Without it small writes wait for an acknowledgement, up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY"); // only a connection that is gone already
         }
-        let flow = match self.kernel.take_flow(peer) {
+        let flow = match flow {
+            // Left over from when nobody listened: whoever uses that port now is somebody else.
+            Ok(Some(flow)) if flow.connected_ns < self.since_ns => {
+                let why = format!("{peer} has the port of a connection made before the gate listened");
+                return self.unknown(accepted.stream, why).await;
+            }
             Ok(Some(flow)) => flow,
             Ok(None) => {
-                return self.unknown(stream, format!("{peer} reached the listener without a redirect")).await;
+                let why = format!("{peer} reached the listener without a redirect");
+                return self.unknown(accepted.stream, why).await;
             }
-            Err(error) => return self.unknown(stream, describe(&error)).await,
+            Err(error) => return self.unknown(accepted.stream, describe(&error)).await,
         };
-        let subject = self.sessions.subject(&flow);
-        let mut record = Record::new(Kind::Flow, Timestamp::now());
+        let started = Timestamp::now();
+        let Some(subject) = self.who(&flow).await else { return reset(&accepted.stream) };
+        let mut record = Record::new(Kind::Flow, started);
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
         record.flow = Some(flow.clone());
         record.subject = Some(subject.clone());
+        record.protocol = "unknown".to_owned();
+        let Some((stream, _place, _share)) = self.place(accepted, &subject).await else {
+            return self.crowded(record).await;
+        };
 
         let counts = Counts::default();
-        let stream = Counted { inner: stream, counts: counts.clone() };
-        let (entry, sniffed) =
-            tokio::join!(self.exchanger.audit.open(record), sniff::sniff(stream, self.sniff));
-        let mut entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                tracing::error!(%error, "refused: the audit log cannot be written");
-                match sniffed {
-                    Ok(Sniffed { kind: sniff::Kind::Tls(_), stream }) => {
-                        alert_and_close(stream, INTERNAL_ERROR).await
-                    }
-                    Ok(Sniffed { stream, .. }) => reset(stream.into_parts().1),
-                    Err((_, stream)) => reset(stream),
-                }
-                return;
-            }
-        };
-        let ended = match sniffed {
-            Ok(sniffed) => {
-                entry.record().protocol = sniffed.kind.as_str().to_owned();
-                self.judge(&mut entry, flow, subject, sniffed).await
-            }
-            Err((error, stream)) => unreadable(&mut entry, &error, stream).await,
-        };
-        let record = entry.record();
-        record.bytes_up = counts.up.load(Ordering::Relaxed);
-        record.bytes_down = counts.down.load(Ordering::Relaxed);
-        record.failure = ended.failure;
-        entry.finish(ended.state);
+        let stream = Counted::new(stream, counts.clone(), self.patience);
+        let carried = Carried { flow, subject, record };
+        match sniff::sniff(stream, self.sniff).await {
+            Ok(sniffed) => self.judge(carried, sniffed, &counts).await,
+            Err((error, stream)) => self.unreadable(carried.record, &error, stream, &counts).await,
+        }
     }
 
-    async fn judge(
-        &self,
-        entry: &mut Entry,
-        flow: Flow,
-        subject: Subject,
-        sniffed: Sniffed<Counted>,
-    ) -> Ended {
+    /// Procfs is read off the runtime's threads: an agent can make that slow for itself only.
+    async fn who(&self, flow: &Flow) -> Option<Subject> {
+        let (sessions, flow) = (self.sessions.clone(), flow.clone());
+        let found = spawn_blocking(move || fit::subject(sessions.subject(&flow)));
+        match found.await {
+            Ok(subject) => Some(subject),
+            Err(error) => {
+                tracing::error!(%error, "reading who acts");
+                None
+            }
+        }
+    }
+
+    /// A place among all connections and in the session's share, waited for no longer than a sniff.
+    async fn place(&self, accepted: Accepted, subject: &Subject) -> Option<(TcpStream, Place, Share)> {
+        let share = self.shares.take(&subject.session)?;
+        let place = timeout(self.sniff.total, accepted.places.acquire_owned()).await.ok()?.ok()?;
+        Some((accepted.stream, Place { _waiting: accepted.waiting, _place: place }, share))
+    }
+
+    async fn judge(&self, carried: Carried, sniffed: Sniffed<Counted>, counts: &Counts) {
+        let Carried { flow, subject, mut record } = carried;
         let Sniffed { kind, stream } = sniffed;
+        record.protocol = kind.as_str().to_owned();
         let judged = match &kind {
             sniff::Kind::Tls(hello) => Judged::Tls { sni: hello.server_name.as_ref(), ech: hello.ech },
             sniff::Kind::Http1 | sniff::Kind::Http2 => Judged::Http,
             sniff::Kind::Other => Judged::Opaque,
             sniff::Kind::Silent => Judged::Silent,
         };
-        let connection = Connection { original: flow.original.0, sniffed: judged, subject: &subject };
-        let admission = self.exchanger.policy.current().admit(&connection);
         if let sniff::Kind::Tls(hello) = &kind
             && let Some(name) = &hello.server_name
         {
-            entry.record().authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
+            record.authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
         }
-        match admission {
-            Admission::Deny(refusal) => refuse(entry, refusal, &kind, stream).await,
+        let connection = Connection { original: flow.original.0, sniffed: judged, subject: &subject };
+        match self.exchanger.policy.current().admit(&connection) {
+            Admission::Deny(refusal) => {
+                record.flags.extend(refusal.flags);
+                record.verdict = Some(refusal.verdict);
+                self.note(record, Ended { state: State::Refused, failure: None }, counts).await;
+                turn_away(&kind, stream).await;
+            }
             Admission::Tunnel(permit) => {
-                let record = entry.record();
                 record.verdict = Some(permit.verdict().clone());
                 record.flags.extend_from_slice(permit.flags());
-                let tunnel = async {
-                    let mut tunnel = self.exchanger.forwarder.tunnel(permit).await?;
-                    record.flags.append(&mut tunnel.flags);
-                    tunnel.carry(stream).await
-                };
-                let mut drain = self.drain.clone();
-                let stopped = async {
-                    told(&mut drain).await;
-                    sleep(self.grace).await;
-                };
-                let done = tokio::select! {
-                    done = tunnel => Some(done),
-                    () = stopped => None,
-                };
-                done.map_or_else(
-                    || Ended::failed(State::Failed, "gate", "drained", "the gate was stopped".into()),
-                    |done| tunnelled(entry, done),
-                )
+                // On disk before a byte leaves: whom it talks to, and why it may.
+                match self.exchanger.audit.open(record).await {
+                    Ok(mut entry) => {
+                        let ended = self.tunnel(&mut entry, permit, stream).await;
+                        end(entry, ended, counts);
+                    }
+                    Err(error) => self.unrecorded(&error, &kind, stream).await,
+                }
             }
-            Admission::Intercept => self.intercept(entry, flow, subject, kind, stream).await,
+            Admission::Intercept => self.intercept(flow, subject, record, kind, stream, counts).await,
         }
+    }
+
+    async fn tunnel(&self, entry: &mut Entry, permit: TunnelPermit, stream: Replayed<Counted>) -> Ended {
+        let tunnel = async {
+            let mut tunnel = self.exchanger.forwarder.tunnel(permit).await?;
+            entry.record().flags.append(&mut tunnel.flags);
+            tunnel.carry(stream).await
+        };
+        let mut drain = self.drain.clone();
+        let stopped = async {
+            told(&mut drain).await;
+            sleep(self.grace).await;
+        };
+        let done = tokio::select! {
+            done = tunnel => Some(done),
+            () = stopped => None,
+        };
+        done.map_or_else(
+            || Ended::failed(State::Failed, "gate", "drained", "the gate was stopped".into()),
+            |done| tunnelled(entry, done),
+        )
     }
 
     async fn intercept(
         &self,
-        entry: &mut Entry,
         flow: Flow,
         subject: Subject,
+        record: Record,
         kind: sniff::Kind,
         stream: Replayed<Counted>,
-    ) -> Ended {
-        let flow_id = entry.id();
-        let on = |scheme, sni| Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni });
-        match kind {
+        counts: &Counts,
+    ) {
+        let audit = &self.exchanger.audit;
+        let on = |flow_id, scheme, sni| {
+            Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni })
+        };
+        let (entry, ended) = match kind {
             sniff::Kind::Tls(hello) => {
                 // A hello without a name is for the address that it was sent to.
                 let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
-                let tls = match self.agent_tls.accept(&host, stream).await {
-                    Ok(tls) => tls,
-                    Err(error) => {
-                        let (code, detail) = if error.is_distrust() {
-                            let detail = format!("the agent does not trust the gate's certificate: {error}");
-                            entry.record().flags.push(Flag::new(
-                                "gate_not_trusted",
-                                Severity::Medium,
-                                detail.clone(),
-                            ));
-                            ("agent_distrusts", detail)
-                        } else {
-                            ("agent_tls_failed", error.to_string())
+                // The record and the handshake are made at the same time; nothing is served before
+                // both are there.
+                let (entry, tls) = tokio::join!(audit.open(record), self.agent_tls.accept(&host, stream));
+                let mut entry = match entry {
+                    Ok(entry) => entry,
+                    Err(error) => return tracing::error!(%error, "refused: the audit log cannot be written"),
+                };
+                let ended = match tls {
+                    Ok(tls) => {
+                        let speaks = match tls.get_ref().1.alpn_protocol() {
+                            Some(b"h2") => Speaks::Http2,
+                            Some(_) | None => Speaks::Http1,
                         };
-                        return Ended::failed(State::Failed, "agent", code, detail);
+                        self.serve(tls, speaks, on(entry.id(), Scheme::Https, hello.server_name)).await
                     }
+                    Err(error) => no_handshake(&mut entry, &error),
                 };
-                let speaks = match tls.get_ref().1.alpn_protocol() {
-                    Some(b"h2") => Speaks::Http2,
-                    Some(_) | None => Speaks::Http1,
-                };
-                self.serve(tls, speaks, on(Scheme::Https, hello.server_name)).await
+                (entry, ended)
             }
-            sniff::Kind::Http2 => self.serve(stream, Speaks::Http2, on(Scheme::Http, None)).await,
-            sniff::Kind::Http1 => self.serve(stream, Speaks::Http1, on(Scheme::Http, None)).await,
+            sniff::Kind::Http1 | sniff::Kind::Http2 => {
+                let speaks = if kind == sniff::Kind::Http2 { Speaks::Http2 } else { Speaks::Http1 };
+                let entry = match audit.open(record).await {
+                    Ok(entry) => entry,
+                    Err(error) => return self.unrecorded(&error, &kind, stream).await,
+                };
+                let ended = self.serve(stream, speaks, on(entry.id(), Scheme::Http, None)).await;
+                (entry, ended)
+            }
             sniff::Kind::Other | sniff::Kind::Silent => {
-                reset(stream.into_parts().1);
-                Ended::failed(State::Failed, "gate", "not_http", "only HTTP can be intercepted".into())
+                let ended =
+                    Ended::failed(State::Refused, "gate", "not_http", "only HTTP can be intercepted".into());
+                self.note(record, ended, counts).await;
+                return turn_away(&kind, stream).await;
             }
-        }
+        };
+        end(entry, ended, counts);
     }
 
     async fn serve<S>(&self, stream: S, speaks: Speaks, on: Arc<OnConnection>) -> Ended
@@ -238,11 +287,14 @@ impl Stages {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let exchanger = self.exchanger.clone();
+        // Two stay: this one and the one in `exchange`. More are exchanges under way.
+        let counted = on.clone();
+        let busy = move || Arc::strong_count(&counted) > 2;
         let exchange = move |request| {
             let (exchanger, on) = (exchanger.clone(), on.clone());
             async move { exchanger.run(on, request).await }
         };
-        match serve::serve(stream, speaks, self.serve, self.drain.clone(), exchange).await {
+        match serve::serve(stream, speaks, self.serve, self.drain.clone(), busy, exchange).await {
             Ok(()) => Ended::done(),
             Err(error) if error.is_parse() || error.is_parse_too_large() => {
                 Ended::failed(State::Refused, "agent", "bad_http", describe(&error))
@@ -254,59 +306,84 @@ impl Stages {
         }
     }
 
-    /// A connection that no program redirected: nothing is known of it, so it is refused.
+    /// A connection that no program redirected: nothing is known of it, so it is refused. Anybody on
+    /// the host can make such, so only some of a second are recorded one by one.
     async fn unknown(&self, stream: TcpStream, why: String) {
-        reset_tcp(&stream);
+        reset(&stream);
         drop(stream);
+        let Some(unseen) = self.strangers.admit() else { return };
         let mut record = Record::new(Kind::Flow, Timestamp::now());
         record.state = State::Refused;
         record.protocol = "unknown".to_owned();
-        record.verdict = Some(Verdict {
-            action: Action::Deny,
-            rule: "invariant:unknown_flow".to_owned(),
-            reason: "the original destination is not known".to_owned(),
+        record.verdict = Some(deny("invariant:unknown_flow", "the original destination is not known"));
+        record.note = Some(match unseen {
+            0 => why,
+            more => format!("{why}; {more} more before it were not recorded one by one"),
         });
-        record.note = Some(why);
         if let Err(error) = self.exchanger.audit.note(record).await {
             tracing::error!(%error, "an unknown flow was refused and could not be recorded");
         }
     }
-}
 
-async fn refuse(entry: &mut Entry, refusal: Refusal, kind: &sniff::Kind, stream: Replayed<Counted>) -> Ended {
-    let record = entry.record();
-    record.flags.extend(refusal.flags);
-    record.verdict = Some(refusal.verdict);
-    match kind {
-        sniff::Kind::Tls(hello) => {
-            let description = if hello.server_name.is_none() { UNRECOGNIZED_NAME } else { ACCESS_DENIED };
-            alert_and_close(stream, description).await;
+    /// The session, or the gate as a whole, has as many connections as it may have.
+    async fn crowded(&self, mut record: Record) {
+        record.flags.push(Flag::new(
+            "too_many_connections",
+            Severity::Medium,
+            "the share of one session is used up",
+        ));
+        record.verdict = Some(deny("gate:too_many_connections", "the session has too many connections open"));
+        self.note(record, Ended { state: State::Refused, failure: None }, &Counts::default()).await;
+    }
+
+    async fn unreadable(&self, mut record: Record, error: &SniffError, stream: Counted, counts: &Counts) {
+        stream.reset();
+        let (state, code) = match error {
+            SniffError::Stalled { .. } => (State::Refused, "stalled"),
+            SniffError::Closed { .. } => (State::Cancelled, "closed_early"),
+            SniffError::InvalidHello(_) => (State::Refused, "bad_client_hello"),
+            SniffError::Io(_) => (State::Failed, "connection_broke"),
+        };
+        if state == State::Refused {
+            record.verdict = Some(deny(&format!("invariant:{code}"), &error.to_string()));
         }
-        sniff::Kind::Http1 | sniff::Kind::Http2 | sniff::Kind::Other | sniff::Kind::Silent => {
-            reset(stream.into_parts().1);
+        if matches!(error, SniffError::InvalidHello(_)) {
+            record.protocol = "tls".to_owned();
+        }
+        self.note(record, Ended::failed(state, "agent", code, error.to_string()), counts).await;
+    }
+
+    /// Records a connection that is over before anything left.
+    async fn note(&self, mut record: Record, ended: Ended, counts: &Counts) {
+        ended.into_record(&mut record, counts);
+        if let Err(error) = self.exchanger.audit.note(record).await {
+            tracing::error!(%error, "a refused connection could not be recorded");
         }
     }
-    Ended { state: State::Refused, failure: None }
+
+    async fn unrecorded(&self, error: &AuditError, kind: &sniff::Kind, stream: Replayed<Counted>) {
+        tracing::error!(%error, "refused: the audit log cannot be written");
+        turn_away(kind, stream).await;
+    }
 }
 
-async fn unreadable(entry: &mut Entry, error: &SniffError, stream: Counted) -> Ended {
-    let (state, code) = match error {
-        SniffError::Stalled { .. } => (State::Refused, "stalled"),
-        SniffError::Closed { .. } => (State::Cancelled, "closed_early"),
-        SniffError::InvalidHello(_) => (State::Refused, "bad_client_hello"),
-        SniffError::Io(_) => (State::Failed, "connection_broke"),
-    };
-    let record = entry.record();
-    if state == State::Refused {
-        record.verdict = Some(Verdict {
-            action: Action::Deny,
-            rule: format!("invariant:{code}"),
-            reason: error.to_string(),
-        });
+fn deny(rule: &str, reason: &str) -> Verdict {
+    Verdict { action: Action::Deny, rule: rule.to_owned(), reason: reason.to_owned() }
+}
+
+fn end(mut entry: Entry, ended: Ended, counts: &Counts) {
+    let state = ended.state;
+    ended.into_record(entry.record(), counts);
+    entry.finish(state);
+}
+
+fn no_handshake(entry: &mut Entry, error: &AgentTlsError) -> Ended {
+    if error.is_distrust() {
+        let detail = format!("the agent does not trust the gate's certificate: {error}");
+        entry.record().flags.push(Flag::new("gate_not_trusted", Severity::Medium, detail.clone()));
+        return Ended::failed(State::Failed, "agent", "agent_distrusts", detail);
     }
-    record.protocol = if matches!(error, SniffError::InvalidHello(_)) { "tls" } else { "unknown" }.to_owned();
-    reset(stream);
-    Ended::failed(state, "agent", code, error.to_string())
+    Ended::failed(State::Failed, "agent", "agent_tls_failed", error.to_string())
 }
 
 fn tunnelled(entry: &mut Entry, done: Result<(), ForwardError>) -> Ended {
@@ -322,80 +399,16 @@ fn tunnelled(entry: &mut Entry, done: Result<(), ForwardError>) -> Ended {
     }
 }
 
-async fn alert_and_close(stream: Replayed<Counted>, description: u8) {
+/// Refuses before HTTP: a TLS alert to a TLS client, a reset to any other.
+async fn turn_away(kind: &sniff::Kind, stream: Replayed<Counted>) {
     let (_unread, mut stream) = stream.into_parts();
-    // The agent may be gone: there is nobody else to tell.
-    let _gone = stream.write_all(&alert(description)).await;
-    let _gone = stream.shutdown().await;
-}
-
-fn reset(stream: Counted) {
-    reset_tcp(&stream.inner);
-}
-
-/// Makes the coming close a reset, so that the agent does not take it for an empty answer.
-fn reset_tcp(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "SO_LINGER"); // only a connection that is gone already
-    }
-}
-
-/// Bytes of a connection, on the wire.
-#[derive(Clone, Debug, Default)]
-struct Counts {
-    up: Arc<AtomicU64>,
-    down: Arc<AtomicU64>,
-}
-
-/// A stream that counts.
-#[derive(Debug)]
-struct Counted {
-    inner: TcpStream,
-    counts: Counts,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.counts.up.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl Counted {
-    fn down(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(length)) = polled {
-            self.counts.down.fetch_add(length as u64, Ordering::Relaxed);
+    match kind {
+        sniff::Kind::Tls(hello) => {
+            let description = if hello.server_name.is_none() { UNRECOGNIZED_NAME } else { ACCESS_DENIED };
+            // The agent may be gone: there is nobody else to tell.
+            let _gone = stream.write_all(&alert(description)).await;
+            let _gone = stream.shutdown().await;
         }
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.down(polled)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.down(polled)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        sniff::Kind::Http1 | sniff::Kind::Http2 | sniff::Kind::Other | sniff::Kind::Silent => stream.reset(),
     }
 }

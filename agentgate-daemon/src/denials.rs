@@ -1,15 +1,23 @@
 //! What the kernel refused, on its way from the ring buffer into the audit log.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use agentgate_common::{
     event::{Hook, KernelEvent},
     verdict::Denial,
 };
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
+    time::{sleep, timeout},
+};
 
 use crate::{
-    audit::{Audit, AuditError},
+    audit::{Audit, AuditError, fit},
     model::{
         Action, Authority, Flow, Host, Kind, OriginalDestination, Record, State, Timestamp, Verdict,
         flow::{comm, socket_addr},
@@ -23,16 +31,91 @@ const GROUP: usize = 256;
 /// when there is room.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Refusals of one kind in one cgroup that are recorded one by one, a second. A process can cause any
+/// number of them, and each costs the log more than it costs the process.
+const ONE_BY_ONE: u32 = 20;
+/// Kinds that are counted apart; beyond them everything is recorded one by one.
+const KINDS: usize = 4096;
+/// When what was only counted is recorded.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// Records events until the channel ends. Where the log is slower than the kernel, or cannot be
 /// written, the channel fills, then the ring buffer, whose losses the kernel counts.
 pub async fn record(mut events: mpsc::Receiver<KernelEvent>, sessions: Arc<Sessions>, audit: Audit) {
     let mut group = Vec::with_capacity(GROUP);
-    while events.recv_many(&mut group, GROUP).await > 0 {
+    let mut counted = Counted::default();
+    loop {
+        // A time-out is the moment to record what was only counted.
+        let got = timeout(SETTLE, events.recv_many(&mut group, GROUP)).await;
+        let ended = matches!(got, Ok(0));
+        let mut told: Vec<(KernelEvent, u64)> =
+            group.drain(..).filter_map(|event| counted.admit(event)).collect();
+        told.extend(counted.settle(ended));
         let mut waiting = JoinSet::new();
-        for event in group.drain(..) {
-            waiting.spawn(note(audit.clone(), record_of(&event, &sessions)));
+        for (event, unseen) in told {
+            let (sessions, audit) = (sessions.clone(), audit.clone());
+            waiting.spawn(async move {
+                // Procfs and cgroupfs are read off the runtime's threads.
+                match spawn_blocking(move || record_of(&event, unseen, &sessions)).await {
+                    Ok(record) => note(audit, record).await,
+                    Err(error) => tracing::error!(%error, "a refusal by the kernel is not recorded"),
+                }
+            });
         }
         waiting.join_all().await;
+        if ended {
+            return;
+        }
+    }
+}
+
+/// What makes two refusals the same: cgroup, hook, denial.
+type Sort = (u64, u8, u8);
+
+/// Refusals that are told by their number.
+#[derive(Default)]
+struct Counted(HashMap<Sort, Tally>);
+
+struct Tally {
+    since: Instant,
+    told: u32,
+    /// The last of those that were only counted, and how many they are.
+    unseen: Option<(KernelEvent, u64)>,
+}
+
+impl Counted {
+    /// The event where it is to be recorded by itself, with the number of those before it that were not.
+    fn admit(&mut self, event: KernelEvent) -> Option<(KernelEvent, u64)> {
+        let sort = (event.task.cgroup, event.hook, event.denial);
+        if self.0.len() >= KINDS && !self.0.contains_key(&sort) {
+            return Some((event, 0));
+        }
+        let now = Instant::now();
+        let tally = self.0.entry(sort).or_insert(Tally { since: now, told: 0, unseen: None });
+        if now.duration_since(tally.since) >= SETTLE {
+            tally.since = now;
+            tally.told = 0;
+        }
+        if tally.told < ONE_BY_ONE {
+            tally.told += 1;
+            return Some((event, tally.unseen.take().map_or(0, |(_, count)| count)));
+        }
+        let before = tally.unseen.map_or(0, |(_, count)| count);
+        tally.unseen = Some((event, before + 1));
+        None
+    }
+
+    /// What was counted and has rested for a second, or `all` of it; forgets what has been told.
+    fn settle(&mut self, all: bool) -> Vec<(KernelEvent, u64)> {
+        let mut told = Vec::new();
+        self.0.retain(|_, tally| {
+            let rested = all || tally.since.elapsed() >= SETTLE;
+            if rested && let Some((event, count)) = tally.unseen.take() {
+                told.push((event, count - 1));
+            }
+            !rested
+        });
+        told
     }
 }
 
@@ -54,7 +137,7 @@ fn rule_of(record: &Record) -> &str {
     record.verdict.as_ref().map_or("", |verdict| &verdict.rule)
 }
 
-fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
+fn record_of(event: &KernelEvent, unseen: u64, sessions: &Sessions) -> Record {
     let destination = socket_addr(&event.destination);
     let flow = Flow {
         cookie: event.cookie,
@@ -70,7 +153,7 @@ fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
     let mut record = Record::new(Kind::Kernel, now);
     record.finished = Some(now);
     record.state = State::Refused;
-    record.subject = Some(sessions.subject(&flow));
+    record.subject = Some(fit::subject(sessions.subject(&flow)));
     let hook = Hook::from_u8(event.hook).map_or("unknown", Hook::code);
     let denial = Denial::from_u8(event.denial);
     let code = denial.map_or("unknown", Denial::code);
@@ -83,8 +166,18 @@ fn record_of(event: &KernelEvent, sessions: &Sessions) -> Record {
         rule: format!("kernel:{code}"),
         reason: denial.map_or("refused by the kernel", reason).to_owned(),
     });
-    record.note =
-        Some(format!("{hook}: family {} type {} protocol {}", event.family, event.kind, event.protocol));
+    let port = match destination.port() {
+        0 => String::new(),
+        port => format!(" port {port}"),
+    };
+    let more = match unseen {
+        0 => String::new(),
+        more => format!("; {more} more like it were counted, not recorded one by one"),
+    };
+    record.note = Some(format!(
+        "{hook}: family {} type {} protocol {}{port}{more}",
+        event.family, event.kind, event.protocol
+    ));
     record.flow = Some(flow);
     record
 }
@@ -112,5 +205,26 @@ fn reason(denial: Denial) -> &'static str {
         Denial::Namespace => "the call came from a network namespace that is not the gate's",
         Denial::Device => "a socket bound to an interface would miss the gate",
         Denial::Egress => "a packet that no hook judged was about to leave",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_told_by_its_number_and_hides_nothing_else() {
+        let mut counted = Counted::default();
+        let udp =
+            KernelEvent { hook: Hook::SendMsg4 as u8, denial: Denial::Udp as u8, ..KernelEvent::default() };
+        let raw = KernelEvent { hook: Hook::SockCreate as u8, denial: Denial::SocketType as u8, ..udp };
+        let told = (0..1000).filter_map(|_| counted.admit(udp)).count();
+        assert_eq!(told, ONE_BY_ONE as usize);
+        assert!(counted.admit(raw).is_some());
+        assert!(counted.settle(false).is_empty());
+        let rest = counted.settle(true);
+        assert_eq!(rest.len(), 1);
+        assert_eq!(rest[0].1 + 1 + u64::from(ONE_BY_ONE), 1000);
+        assert!(counted.0.is_empty());
     }
 }

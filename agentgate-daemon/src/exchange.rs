@@ -1,8 +1,10 @@
 //! One request: recorded, judged, forwarded, answered. The spine; every stage is called from here.
 
+mod asked;
+mod ending;
+
 use std::{
-    mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,21 +13,24 @@ use http_body_util::{BodyExt as _, Either};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use self::{asked::Asked, ending::Ending};
 use crate::{
-    audit::{Audit, Entry, redact},
-    forward::{ForwardError, Forwarder, Sent},
+    audit::{Audit, fit},
+    forward::{Forwarder, Sent},
     http::{
         AgentBody,
         body::{End, Tee},
-        head::{to_agent, version_str},
+        gauge::Budget,
+        head::{has_other_coding, to_agent, version_str},
         refusal::{self, Message},
     },
     model::{
-        Action, Authority, Captured, Failure, Flag, Flow, Host, Kind, Record, RecordId, Refusal, RequestHead,
+        Action, Authority, Captured, Flag, Flow, Host, Kind, Record, RecordId, Refusal, RequestHead,
         ResponseHead, Severity, State, Subject, Timestamp, Verdict,
     },
     policy::{Judgement, Permit, RequestContext, Scheme},
     reload::PolicyHandle,
+    share::{Share, Shares},
 };
 
 /// What every exchange of a connection shares.
@@ -58,10 +63,16 @@ pub struct Exchanger {
     pub audit: Audit,
     pub forwarder: Forwarder,
     pub limits: Limits,
+    /// Memory for what is captured of all bodies under way.
+    pub budget: Budget,
+    /// Exchanges that one session may have under way.
+    pub shares: Shares,
 }
 
 /// How long the body of a refused request is read, so that the agent gets to read the answer.
 const REFUSED_BODY: Duration = Duration::from_secs(2);
+/// How much of it is kept: refused requests cost an agent nothing, so they must cost the log little.
+const REFUSED_BYTES: usize = 16 * 1024;
 
 impl Exchanger {
     /// Answers `request`, one way or another. Dropping the future (the agent went away) records a
@@ -84,15 +95,23 @@ impl Exchanger {
             Judgement::Deny { refusal, head, authority } => {
                 self.refuse(&asked, record, refusal, authority, head, body).await
             }
-            Judgement::Allow(permit) => self.forward(&asked, &on, record, permit, body).await,
+            Judgement::Allow(permit) => match self.shares.take(&on.subject.session) {
+                Some(share) => self.forward(&asked, &on, record, share, permit, body).await,
+                None => {
+                    let authority = Some(permit.destination().authority.clone());
+                    let (head, ..) = permit.into_parts();
+                    self.refuse(&asked, record, crowded(), authority, head, body).await
+                }
+            },
         }
     }
 
     async fn forward(
         &self,
         asked: &Asked,
-        on: &OnConnection,
+        on: &Arc<OnConnection>,
         mut record: Record,
+        share: Share,
         permit: Permit,
         body: Incoming,
     ) -> Response<AgentBody> {
@@ -105,14 +124,15 @@ impl Exchanger {
             Ok(entry) => entry,
             Err(error) => return asked.unrecorded(Some(&authority.host), &error.to_string()),
         };
-        let ending = Arc::new(Ending(Mutex::new(Moving { entry: Some(entry), ..Moving::default() })));
+        let ending = Ending::new(entry, share, on.clone());
         let sent = {
             let ending = ending.clone();
-            Tee::new(body, self.limits.request_bytes, self.limits.idle, move |end, captured| {
-                ending.with(|parts| parts.request = Some((end, captured)));
+            let limits = self.limits;
+            Tee::new(body, limits.request_bytes, self.budget.open(), limits.idle, move |ended| {
+                ending.with(|parts| parts.request = Some(ended));
             })
         };
-        match self.forwarder.send(&on.subject.session, permit, sent).await {
+        match self.forwarder.send(&on.subject.session, on.flow_id, permit, sent).await {
             Ok(sent) => self.answer(asked, ending, sent),
             Err(error) => asked.failed(&authority.host, &ending, &error),
         }
@@ -128,18 +148,19 @@ impl Exchanger {
                 record.response = Some(ResponseHead {
                     status: head.status.as_u16(),
                     version: version_str(head.version).to_owned(),
-                    headers: redact::mask_headers(&head.headers),
+                    headers: fit::headers(&head.headers),
                     body: Captured::default(),
                     first_byte_us: asked.elapsed_us(),
                 });
             });
         });
         to_agent(&mut head, asked.version);
-        let body = Tee::new(body, self.limits.response_bytes, self.limits.idle, move |end, captured| {
-            if end == End::Complete {
+        let Limits { response_bytes, idle, .. } = self.limits;
+        let body = Tee::new(body, response_bytes, self.budget.open(), idle, move |ended| {
+            if ended.end == End::Complete {
                 reuse.complete();
             }
-            ending.with(|parts| parts.response = Some((end, captured)));
+            ending.with(|parts| parts.response = Some(ended));
         });
         Response::from_parts(head, Either::Right(body))
     }
@@ -194,11 +215,13 @@ impl Exchanger {
     async fn refused_body(&self, mut body: Incoming) -> Captured {
         let mut kept = Captured::default();
         let mut bytes = bytes::BytesMut::new();
+        let most = self.limits.request_bytes.min(REFUSED_BYTES);
         let read = async {
-            while let Some(Ok(frame)) = body.frame().await {
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
                 let Some(data) = frame.data_ref() else { continue };
                 kept.total += data.len() as u64;
-                let room = self.limits.request_bytes.saturating_sub(bytes.len());
+                let room = most.saturating_sub(bytes.len());
                 bytes.extend_from_slice(data.get(..room).unwrap_or(data));
                 if room <= data.len() {
                     return false;
@@ -224,9 +247,9 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
     record.request = Some(RequestHead {
         method: head.method.to_string(),
         scheme: on.scheme.as_str().to_owned(),
-        target: redact::mask_target(target),
+        target: fit::target(target),
         version: version_str(head.version).to_owned(),
-        headers: redact::mask_headers(&head.headers),
+        headers: fit::headers(&head.headers),
         body: Captured::default(),
     });
     record
@@ -235,20 +258,14 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
 /// What the gate does not carry: tunnels inside the tunnel, and protocol switches, of which it could
 /// record nothing. 426 makes clients that can do without a WebSocket fall back to HTTP.
 fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
-    let refuse = |rule: &str, status, reason: &str| Refusal {
-        verdict: Verdict { action: Action::Deny, rule: format!("gate:{rule}"), reason: reason.to_owned() },
-        flags: vec![Flag::new(rule, Severity::Medium, reason)],
-        status,
-        remedy: String::new(),
-    };
     let refusal = if head.method == http::Method::CONNECT {
-        refuse("connect_inside", 405, "CONNECT is not carried through the gate")
+        Refusal { status: 405, ..gate_refusal("connect_inside", "CONNECT is not carried through the gate") }
     } else if head.headers.contains_key(http::header::UPGRADE) && !is_h2c_offer(head) {
-        refuse(
-            "upgrade",
-            426,
-            "a switch of protocol (WebSocket) is not carried through the gate; use plain HTTP",
-        )
+        let reason = "a switch of protocol (WebSocket) is not carried through the gate; use plain HTTP";
+        Refusal { status: 426, ..gate_refusal("upgrade", reason) }
+    } else if has_other_coding(&head.headers) {
+        let reason = "a transfer coding other than chunked is not carried through the gate";
+        Refusal { status: 501, ..gate_refusal("transfer_coding", reason) }
     } else {
         return None;
     };
@@ -258,145 +275,25 @@ fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
     Some((refusal, authority))
 }
 
+/// The session has its share of exchanges under way.
+fn crowded() -> Refusal {
+    let reason = "the session has too many requests under way";
+    Refusal { status: 429, ..gate_refusal("too_many_exchanges", reason) }
+}
+
+fn gate_refusal(rule: &str, reason: &str) -> Refusal {
+    Refusal {
+        verdict: Verdict { action: Action::Deny, rule: format!("gate:{rule}"), reason: reason.to_owned() },
+        flags: vec![Flag::new(rule, Severity::Medium, reason)],
+        status: 403,
+        remedy: String::new(),
+    }
+}
+
 /// An offer of HTTP/2 that a server is free to ignore (RFC 7540 3.2): curl sends it on plain HTTP.
 fn is_h2c_offer(head: &Parts) -> bool {
     head.headers
         .get_all(http::header::UPGRADE)
         .iter()
         .all(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
-}
-
-/// What is needed of a request to answer it.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    version: http::Version,
-    prefer_400: bool,
-    clock: Instant,
-}
-
-impl Asked {
-    fn elapsed_us(&self) -> u64 {
-        u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    fn say(&self, host: Option<&Host>, message: &Message<'_>) -> Response<AgentBody> {
-        refusal::response(host, self.prefer_400, message).map(Either::Left)
-    }
-
-    /// The store does not take records: nothing may leave.
-    fn unrecorded(&self, host: Option<&Host>, error: &str) -> Response<AgentBody> {
-        tracing::error!(error, "refused: the audit log cannot be written");
-        self.say(
-            host,
-            &Message {
-                status: 503,
-                reason: "the audit log cannot be written, so nothing may leave",
-                rule: "gate:audit_unavailable",
-                remedy: "ask the host's administrator to look at `agentctl status`",
-                retry: true,
-                record: None,
-            },
-        )
-    }
-
-    /// The origin could not be reached or refused to be understood.
-    fn failed(&self, host: &Host, ending: &Ending, error: &ForwardError) -> Response<AgentBody> {
-        let (rule, remedy) = if let ForwardError::Address(refusal) = error {
-            (refusal.verdict.rule.clone(), refusal.remedy.clone())
-        } else {
-            (format!("gate:{}", error.code()), String::new())
-        };
-        let reason = error.to_string();
-        let record = ending.with(|parts| {
-            parts.failure = Some(error.failure());
-            parts.edit(|record| {
-                if let ForwardError::Address(refusal) = error {
-                    record.verdict = Some(refusal.verdict.clone());
-                    record.flags.extend(refusal.flags.iter().cloned());
-                }
-                if let ForwardError::Certificate(_) = error {
-                    record.flags.push(Flag::new(error.code(), Severity::High, reason.clone()));
-                }
-                record.response = Some(ResponseHead {
-                    status: error.status(),
-                    version: version_str(self.version).to_owned(),
-                    first_byte_us: self.elapsed_us(),
-                    ..ResponseHead::default()
-                });
-            });
-            parts.entry.as_ref().map(Entry::id)
-        });
-        self.say(
-            Some(host),
-            &Message {
-                status: error.status(),
-                reason: &reason,
-                rule: &rule,
-                remedy: &remedy,
-                retry: error.is_passing(),
-                record,
-            },
-        )
-    }
-}
-
-/// An exchange under way. Both bodies and the spine hold it; whoever lets go last writes the end of
-/// the record, so an exchange ends once, and only when nothing of it is still moving.
-#[derive(Debug)]
-struct Ending(Mutex<Moving>);
-
-#[derive(Debug, Default)]
-struct Moving {
-    entry: Option<Entry>,
-    request: Option<(End, Captured)>,
-    response: Option<(End, Captured)>,
-    failure: Option<Failure>,
-}
-
-impl Moving {
-    fn edit(&mut self, edit: impl FnOnce(&mut Record)) {
-        if let Some(entry) = self.entry.as_mut() {
-            edit(entry.record());
-        }
-    }
-}
-
-impl Ending {
-    fn with<T>(&self, act: impl FnOnce(&mut Moving) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let parts = mem::take(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let Moving { entry: Some(mut entry), request, response, failure } = parts else {
-            return;
-        };
-        let record = entry.record();
-        let broke = |blame: &str, code: &str, detail: String| {
-            Some(Failure { blame: blame.to_owned(), code: code.to_owned(), detail })
-        };
-        let denied = record.verdict.as_ref().is_some_and(|verdict| verdict.action == Action::Deny);
-        let (state, failure) = match (failure, &response) {
-            (Some(failure), _) if denied => (State::Refused, Some(failure)),
-            (Some(failure), _) => (State::Failed, Some(failure)),
-            (None, Some((End::Complete, _))) => (State::Done, None),
-            (None, Some((End::Failed(why), _))) => {
-                (State::Failed, broke("origin", "origin_broke_off", why.clone()))
-            }
-            (None, Some((End::Dropped, _)) | None) => (
-                State::Cancelled,
-                broke("agent", "agent_went_away", "the agent closed before the end".to_owned()),
-            ),
-        };
-        record.failure = failure;
-        if let (Some(head), Some((_, captured))) = (record.request.as_mut(), request) {
-            head.body = captured;
-        }
-        if let (Some(head), Some((_, captured))) = (record.response.as_mut(), response) {
-            head.body = captured;
-        }
-        entry.finish(state);
-    }
 }

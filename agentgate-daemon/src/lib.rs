@@ -24,6 +24,7 @@ pub mod model;
 pub mod policy;
 pub mod reload;
 pub mod session;
+pub mod share;
 pub mod sniff;
 pub mod store;
 pub mod telemetry;

@@ -14,14 +14,23 @@ use tokio::{
     time::sleep,
 };
 
-/// A connection as accepted, with its place among the connections that may be open.
+/// A connection as accepted.
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: TcpStream,
     /// The agent's end.
     pub peer: SocketAddr,
-    /// Held while the connection lives.
-    pub place: OwnedSemaphorePermit,
+    /// Where a place among the connections that may be open is to be had.
+    pub places: Arc<Semaphore>,
+    /// Held while the connection waits for its place, and after.
+    pub waiting: OwnedSemaphorePermit,
+}
+
+/// A place among the connections that may be open, held while the connection lives.
+#[derive(Debug)]
+pub struct Place {
+    pub _waiting: OwnedSemaphorePermit,
+    pub _place: OwnedSemaphorePermit,
 }
 
 /// Both sockets. On a host without IPv6 only the IPv4 one exists, and the kernel programs send IPv6
@@ -31,6 +40,9 @@ pub struct Listeners {
     sockets: Vec<TcpListener>,
     port: u16,
     places: Arc<Semaphore>,
+    /// Connections accepted, with a place or without: accepting goes on while some wait for a place,
+    /// because a flow must be looked up before its port is another's.
+    waiting: Arc<Semaphore>,
 }
 
 /// A socket could not be bound.
@@ -42,6 +54,8 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// Connections that may wait for a place.
+const WAITING: usize = 1024;
 /// accept(2) failing for lack of descriptors or memory is tried again after this long: nothing
 /// tells when there is room.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -71,7 +85,12 @@ impl Listeners {
             }
             Err(error) => return Err(error),
         }
-        Ok(Self { sockets, port, places: Arc::new(Semaphore::new(connections)) })
+        Ok(Self {
+            sockets,
+            port,
+            places: Arc::new(Semaphore::new(connections)),
+            waiting: Arc::new(Semaphore::new(connections + WAITING)),
+        })
     }
 
     /// The port of both sockets.
@@ -80,12 +99,13 @@ impl Listeners {
         self.port
     }
 
-    /// Accepts until `drain` turns true. While every place is taken nothing is accepted: the
-    /// backlog fills, and agents wait.
+    /// Accepts until `drain` turns true. Once all places are taken and enough connections wait for
+    /// one, nothing is accepted: the backlog fills, and agents wait.
     pub async fn run(self, drain: watch::Receiver<bool>, serve: impl Fn(Accepted) + Clone + Send + 'static) {
         let mut tasks = tokio::task::JoinSet::new();
         for socket in self.sockets {
-            tasks.spawn(accept(socket, self.places.clone(), drain.clone(), serve.clone()));
+            let (places, waiting) = (self.places.clone(), self.waiting.clone());
+            tasks.spawn(accept(socket, places, waiting, drain.clone(), serve.clone()));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -94,21 +114,23 @@ impl Listeners {
 async fn accept(
     socket: TcpListener,
     places: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     mut drain: watch::Receiver<bool>,
     serve: impl Fn(Accepted),
 ) {
     loop {
         let next = async {
-            let place = places.clone().acquire_owned().await;
-            (place, socket.accept().await)
+            // Accepted first: a permit taken before would be held by a socket where nobody connects.
+            let accepted = socket.accept().await;
+            (waiting.clone().acquire_owned().await, accepted)
         };
-        let (place, accepted) = tokio::select! {
+        let (waiting, accepted) = tokio::select! {
             next = next => next,
             () = told(&mut drain) => return,
         };
-        let Ok(place) = place else { return };
+        let Ok(waiting) = waiting else { return };
         match accepted {
-            Ok((stream, peer)) => serve(Accepted { stream, peer, place }),
+            Ok((stream, peer)) => serve(Accepted { stream, peer, places: places.clone(), waiting }),
             Err(error) => {
                 tracing::warn!(%error, "accept");
                 if matches!(

@@ -61,6 +61,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
             maps::forget(sk(ctx));
             return Ok(passage);
         }
+        Passage::Connected => destination,
         Passage::Listener => verdict::listener(settings, &destination),
         Passage::Resolver => verdict::resolver(settings, &destination).map_err(&refused)?,
     };
@@ -70,8 +71,14 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     state.flow.connected_ns = emit::boot_ns();
     emit::current(&mut state.flow.task);
     state.flow.original = destination;
-    if passage == Passage::Resolver {
-        remember(state, destination);
+    match passage {
+        Passage::Connected => {
+            // A refused packet to this destination is worth a record, whatever was sent before.
+            state.reported = 0;
+            return Ok(passage);
+        }
+        Passage::Resolver => remember(state, destination),
+        Passage::Direct | Passage::Listener => {}
     }
     F::write(ctx, &target);
     Ok(passage)

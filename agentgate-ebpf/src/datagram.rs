@@ -1,11 +1,12 @@
 //! sendmsg4/6 and recvmsg4/6: datagrams of sockets that are not connected.
 //!
-//! The kernel judges connected UDP at connect(2) only. A mapped destination of an IPv6 socket goes
-//! through sendmsg4, its answers through recvmsg6.
+//! Connected UDP is for connect(2) and the egress program to judge. It comes here only with ancillary
+//! data, and then without an address, which is said as port 0: no address given has that one. A mapped
+//! destination of an IPv6 socket goes through sendmsg4, its answers through recvmsg6.
 
 use agentgate_common::{
     event::Hook,
-    flow::{Endpoint, SocketState},
+    flow::{Endpoint, INET6, SocketState},
     settings::Settings,
     verdict::{self, Passage},
 };
@@ -42,10 +43,10 @@ fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     let destination = F::read(ctx);
     let refused = Refused::at(destination);
     let settings = maps::settings().map_err(&refused)?;
-    if to_own_resolver(ctx, settings, &destination) {
-        return Ok(Passage::Resolver);
-    }
     let socket = describe(ctx);
+    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &destination) {
+        return Ok(passage);
+    }
     let passage =
         verdict::send(settings, &destination, socket.kind, socket.protocol, origin(ctx)).map_err(&refused)?;
     let target = verdict::resolver(settings, &destination).map_err(&refused)?;
@@ -55,13 +56,27 @@ fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     Ok(passage)
 }
 
-/// Whether a connected socket sends to the resolver that it was connected to. An IPv6 socket that is
-/// connected to a mapped address comes here with every send(2): the kernel passes it on to IPv4
-/// together with its address, which is the one written at connect(2).
+/// What connect(2) made of a socket that sends to its peer, which is then for the egress program to
+/// judge. An IPv6 socket that is connected to a mapped address comes here with every send(2): the
+/// kernel passes it on to IPv4 together with its address, which is the one written at connect(2).
 #[inline(always)]
-fn to_own_resolver(ctx: &SockAddrContext, settings: &Settings, destination: &Endpoint) -> bool {
-    let connected = maps::socket(sk(ctx)).is_some_and(|state| state.passage == Passage::Resolver as u32);
-    connected && verdict::is_resolver(settings, destination)
+fn to_own_peer(
+    ctx: &SockAddrContext,
+    settings: &Settings,
+    socket_family: u32,
+    destination: &Endpoint,
+) -> Option<Passage> {
+    let state = maps::socket(sk(ctx))?;
+    let passed_on = socket_family == u32::from(INET6) && verdict::mapped(&destination.addr).is_some();
+    let unnamed = destination.port == 0;
+    if state.passage == Passage::Resolver as u32 {
+        return (unnamed || verdict::is_resolver(settings, destination)).then_some(Passage::Resolver);
+    }
+    let peer = &state.flow.original;
+    let named =
+        verdict::words(&peer.addr) == verdict::words(&destination.addr) && peer.port == destination.port;
+    let connected = state.passage == Passage::Connected as u32;
+    (connected && (unnamed || passed_on && named)).then_some(Passage::Connected)
 }
 
 /// Keeps where a question was meant to go.

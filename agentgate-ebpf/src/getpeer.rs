@@ -38,7 +38,9 @@ fn show<F: Family>(ctx: &SockAddrContext) -> i32 {
 #[inline(always)]
 fn original(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     if let Some(state) = maps::socket(sk(ctx)) {
-        return (state.passage != Passage::Direct as u32).then_some(state.flow.original);
+        let redirected =
+            state.passage == Passage::Listener as u32 || state.passage == Passage::Resolver as u32;
+        return redirected.then_some(state.flow.original);
     }
     multipath(ctx, peer)
 }

@@ -15,6 +15,7 @@ mod emit;
 mod error;
 mod getpeer;
 mod maps;
+mod option;
 mod socket;
 mod sockops;
 

@@ -94,25 +94,57 @@ fn tcp_destinations() {
 #[test]
 fn udp_destinations() {
     use Denial::Udp as Refused;
-    use Passage::Resolver;
-    let rows: &[(&str, Result<Passage, Denial>)] = &[
-        ("8.8.8.8:53", Ok(Resolver)),
-        ("127.0.0.53:53", Ok(Resolver)),
-        ("[::ffff:8.8.8.8]:53", Ok(Resolver)),
-        ("[2001:db8::1]:53", Ok(Resolver)),
-        ("224.0.0.251:5353", Err(Refused)),
-        ("255.255.255.255:67", Err(Refused)),
-        ("203.0.113.7:443", Err(Refused)),
-        ("127.0.0.1:5432", Err(Refused)),
-        ("127.0.0.1:7879", Err(Refused)),
-        ("[ff02::fb]:5353", Err(Refused)),
-        ("[::1]:0", Err(Refused)),
-        ("10.0.0.53:54", Err(Refused)),
+    use Passage::{Connected, Resolver};
+    type Row = (&'static str, Result<Passage, Denial>, Result<Passage, Denial>);
+    let rows: &[Row] = &[
+        ("8.8.8.8:53", Ok(Resolver), Ok(Resolver)),
+        ("127.0.0.53:53", Ok(Resolver), Ok(Resolver)),
+        ("[::ffff:8.8.8.8]:53", Ok(Resolver), Ok(Resolver)),
+        ("[2001:db8::1]:53", Ok(Resolver), Ok(Resolver)),
+        ("224.0.0.1:53", Ok(Resolver), Ok(Resolver)),
+        ("203.0.113.7:443", Err(Refused), Ok(Connected)),
+        ("203.0.113.7:0", Err(Refused), Ok(Connected)),
+        ("203.0.113.7:7879", Err(Refused), Ok(Connected)),
+        ("[2001:db8::7]:443", Err(Refused), Ok(Connected)),
+        ("[::ffff:203.0.113.7]:443", Err(Refused), Ok(Connected)),
+        ("10.0.0.53:54", Err(Refused), Ok(Connected)),
+        ("169.254.169.254:80", Err(Refused), Ok(Connected)),
+        ("223.255.255.255:443", Err(Refused), Ok(Connected)),
+        ("240.0.0.1:443", Err(Refused), Ok(Connected)),
+        ("[fe80::1]:443", Err(Refused), Ok(Connected)),
+        ("224.0.0.251:5353", Err(Refused), Err(Refused)),
+        ("239.255.255.255:1900", Err(Refused), Err(Refused)),
+        ("255.255.255.255:67", Err(Refused), Err(Refused)),
+        ("[ff02::fb]:5353", Err(Refused), Err(Refused)),
+        ("[::ffff:224.0.0.251]:5353", Err(Refused), Err(Refused)),
+        ("127.0.0.1:5432", Err(Refused), Err(Refused)),
+        ("127.0.0.1:7879", Err(Refused), Err(Refused)),
+        ("127.255.255.255:443", Err(Refused), Err(Refused)),
+        ("0.0.0.0:443", Err(Refused), Err(Refused)),
+        ("[::1]:0", Err(Refused), Err(Refused)),
+        ("[::]:443", Err(Refused), Err(Refused)),
+        ("[::ffff:127.0.0.1]:443", Err(Refused), Err(Refused)),
+        ("[::ffff:0.0.0.0]:443", Err(Refused), Err(Refused)),
     ];
-    for (address, expect) in rows {
-        assert_eq!(datagram(&settings(), &to(address), origin()), *expect, "{address}");
-        assert_eq!(connect(&settings(), &to(address), DGRAM, UDP, origin()), *expect, "connect {address}");
+    for (address, sent, connected) in rows {
+        let found = send(&settings(), &to(address), DGRAM, UDP, origin());
+        assert_eq!(found, *sent, "send {address}");
+        let found = connect(&settings(), &to(address), DGRAM, UDP, origin());
+        assert_eq!(found, *connected, "connect {address}");
     }
+}
+
+#[test]
+fn a_resolver_of_another_port_is_reached_by_the_port_of_dns_only() {
+    let settings = Settings { dns_port: 5353, ..settings() };
+    for address in ["10.0.0.53:5353", "[::ffff:10.0.0.53]:5353", "[fd00::53]:5353"] {
+        assert_eq!(connect(&settings, &to(address), DGRAM, UDP, origin()), Err(Denial::Udp), "{address}");
+    }
+    assert_eq!(
+        connect(&settings, &to("10.0.0.54:5353"), DGRAM, UDP, origin()),
+        Ok(Passage::Connected),
+        "its neighbour"
+    );
 }
 
 #[test]
@@ -184,6 +216,7 @@ fn foreign_namespaces_and_bound_devices() {
         ("203.0.113.7:443", STREAM, TCP, bound, Err(Denial::Device)),
         ("203.0.113.7:443", STREAM, TCP, lo, Ok(Passage::Listener)),
         ("8.8.8.8:53", DGRAM, UDP, bound, Ok(Passage::Resolver)),
+        ("203.0.113.7:443", DGRAM, UDP, foreign, Ok(Passage::Connected)),
     ];
     for (address, kind, protocol, origin, expect) in rows {
         assert_eq!(connect(&settings(), &to(address), *kind, *protocol, *origin), *expect, "{address}");
@@ -239,26 +272,62 @@ fn ports_to_bind() {
 }
 
 #[test]
+fn options_that_are_not_set() {
+    // SO_BROADCAST; SO_REUSEADDR; others that share one of its numbers.
+    for (level, name, swallowed) in [(1, 6, true), (1, 2, false), (6, 6, false), (0, 6, false), (6, 1, false)]
+    {
+        assert_eq!(is_swallowed(level, name), swallowed, "{level} {name}");
+    }
+}
+
+#[test]
 fn packets_that_leave() {
-    let rows: &[(&str, u32, bool, bool, &str)] = &[
-        ("10.0.0.53:53", UDP, true, true, "DNS"),
-        ("10.0.0.53:53", TCP, true, true, "DNS over TCP"),
-        ("[fd00::53]:53", UDP, true, true, "DNS over IPv6"),
-        ("10.0.0.53:53", UDP, false, false, "with a source route"),
-        ("10.0.0.53:54", UDP, true, false, "another port"),
-        ("10.0.0.54:53", UDP, true, false, "another host"),
-        ("10.0.0.53:53", 1, true, false, "ICMP"),
-        ("[fd00::53]:53", 43, true, false, "a routing header"),
-        ("127.0.0.1:7879", TCP, true, false, "the listener through a real interface"),
-        ("203.0.113.7:443", TCP, true, false, "an answer to a stranger"),
+    use Denial::{Egress, Udp as Datagram};
+    type Row = (&'static str, u32, bool, Result<Passage, Denial>, &'static str);
+    let dns = Ok(Passage::Resolver);
+    let rows: &[Row] = &[
+        ("10.0.0.53:53", UDP, true, dns, "DNS"),
+        ("10.0.0.53:53", TCP, true, dns, "DNS over TCP"),
+        ("[fd00::53]:53", UDP, true, dns, "DNS over IPv6"),
+        ("10.0.0.53:53", UDP, false, Err(Egress), "with a source route"),
+        ("10.0.0.53:54", UDP, true, Err(Datagram), "another port"),
+        ("10.0.0.54:53", UDP, true, Err(Datagram), "another host"),
+        ("203.0.113.7:443", UDP, true, Err(Datagram), "QUIC"),
+        ("203.0.113.7:443", UDP, false, Err(Egress), "QUIC with a source route"),
+        ("[2001:db8::7]:443", UDP, true, Err(Datagram), "QUIC over IPv6"),
+        ("127.0.0.1:53", UDP, true, Err(Datagram), "a local server"),
+        ("[::1]:5432", UDP, true, Err(Datagram), "an opened port, which is of TCP"),
+        ("10.0.0.53:53", 1, true, Err(Egress), "ICMP"),
+        ("10.0.0.53:53", 136, true, Err(Egress), "UDP-Lite"),
+        ("[fd00::53]:53", 43, true, Err(Egress), "a routing header"),
+        ("127.0.0.1:7879", TCP, true, Err(Egress), "the listener through a real interface"),
+        ("203.0.113.7:443", TCP, true, Err(Egress), "an answer to a stranger"),
     ];
-    for (address, protocol, plain, pass, name) in rows {
+    for (address, protocol, plain, expect, name) in rows {
         let found =
             packet(&settings(), &Packet { destination: to(address), protocol: *protocol, plain: *plain });
-        assert_eq!(found.is_ok(), *pass, "{name}");
+        assert_eq!(found, *expect, "{name}");
     }
-    let unset = Packet { destination: to("0.0.0.0:0"), protocol: UDP, plain: true };
-    assert_eq!(packet(&Settings::default(), &unset), Err(Denial::Egress));
+    for (protocol, denial) in [(UDP, Datagram), (TCP, Egress)] {
+        let unset = Packet { destination: to("0.0.0.0:0"), protocol, plain: true };
+        assert_eq!(packet(&Settings::default(), &unset), Err(denial));
+    }
+}
+
+#[test]
+fn only_tcp_is_left_alone_within_the_host() {
+    let rows = [
+        (LOOPBACK_INDEX, TCP, true),
+        (LOOPBACK_INDEX, UDP, false),
+        (LOOPBACK_INDEX, 1, false),
+        (LOOPBACK_INDEX, 0, false),
+        (2, TCP, false),
+        (2, UDP, false),
+        (0, TCP, false),
+    ];
+    for (interface, protocol, local) in rows {
+        assert_eq!(is_local_stream(interface, protocol), local, "{interface} {protocol}");
+    }
 }
 
 #[test]
@@ -270,8 +339,9 @@ fn numbers_are_distinct_and_in_range() {
             assert_ne!(denial as u8, other as u8);
             assert_ne!(denial.code(), other.code());
         }
-        for passage in [Passage::Direct, Passage::Listener, Passage::Resolver] {
+        for passage in [Passage::Direct, Passage::Connected, Passage::Listener, Passage::Resolver] {
             assert_ne!(denial as u8, passage as u8);
+            assert!(u32::from(passage as u8) < OUTCOMES);
         }
     }
     assert_eq!(Denial::from_u8(0), None);

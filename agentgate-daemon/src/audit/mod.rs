@@ -16,6 +16,7 @@
 //!
 //! What this does not do: mask secrets. Callers do, with [`redact`], before a record gets here.
 
+pub mod fit;
 pub mod redact;
 mod writer;
 

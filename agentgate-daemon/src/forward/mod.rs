@@ -9,7 +9,7 @@ mod tunnel;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -25,8 +25,11 @@ pub use error::ForwardError;
 pub use resolve::Resolver;
 
 use crate::{
-    http::head::to_origin,
-    model::{Action, Flag, Refusal, SessionId, Severity, Verdict},
+    http::{
+        head::{has_other_coding, to_origin},
+        serve::FIELDS,
+    },
+    model::{Action, Flag, RecordId, Refusal, SessionId, Severity, Verdict},
     policy::{Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
     tls::origin::OriginTls,
 };
@@ -40,7 +43,7 @@ pub struct OwnPorts(pub Vec<u16>);
 impl OwnPorts {
     /// The refusal for `address`, if it is one of the gate's own.
     fn objection(&self, address: SocketAddr) -> Option<Refusal> {
-        let ip = address.ip();
+        let ip = address.ip().to_canonical();
         if !(ip.is_loopback() || ip.is_unspecified()) || !self.0.contains(&address.port()) {
             return None;
         }
@@ -150,7 +153,7 @@ impl Forwarder {
         Self { resolver, tls, pool: Arc::default(), deadlines, own }
     }
 
-    /// Sends what `permit` permits, for `session`, with `body`.
+    /// Sends what `permit` permits, for `session` on the agent's connection `on`, with `body`.
     ///
     /// A pooled connection that turns out closed before anything was sent is replaced by a fresh
     /// one; a request of which anything was sent is never sent twice.
@@ -160,12 +163,15 @@ impl Forwarder {
     pub async fn send(
         &self,
         session: &SessionId,
+        on: RecordId,
         permit: Permit,
         body: OriginBody,
     ) -> Result<Sent, ForwardError> {
         let (head, destination, rule) = permit.into_parts();
         let http2 = head.version == Version::HTTP_2;
-        let key = Key { session: session.clone(), destination, http2, rule };
+        let connection = http2.then_some(on);
+        let key = Key { session: session.clone(), connection, destination, http2, rule };
+        let moving = body.activity();
         let mut request = Request::from_parts(head, body);
         let mut fresh = false;
         let mut flags = Vec::new();
@@ -192,9 +198,22 @@ impl Forwarder {
                     Ready::Http2(sender) => sender.try_send_request(prepared).await,
                 }
             };
-            match timeout(self.deadlines.idle, answer).await {
-                Err(_elapsed) => return Err(ForwardError::ResponseTimeout(self.deadlines.idle)),
-                Ok(Ok(response)) => {
+            // A request that is still on its way up is no silence of the origin's.
+            moving.touch();
+            let answer = tokio::select! {
+                answer = answer => answer,
+                () = moving.silent_for(self.deadlines.idle) => {
+                    return Err(ForwardError::ResponseTimeout(self.deadlines.idle));
+                }
+            };
+            match answer {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(ForwardError::Http("it switched protocols unasked".to_owned()));
+                }
+                Ok(response) if has_other_coding(response.headers()) => {
+                    return Err(ForwardError::Http("a transfer coding that is not carried".to_owned()));
+                }
+                Ok(response) => {
                     let sender = match ready {
                         Ready::Http1(sender) => Some(sender),
                         Ready::Http2(_) => None,
@@ -205,7 +224,7 @@ impl Forwarder {
                         flags,
                     });
                 }
-                Ok(Err(mut error)) => match error.take_message() {
+                Err(mut error) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
                     Some(_) | None => return Err(ForwardError::http(error.error())),
                 },
@@ -301,6 +320,7 @@ where
 {
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
+        .max_headers(FIELDS)
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(io))
         .await
@@ -311,4 +331,26 @@ where
         }
     });
     Ok(Ready::Http1(sender))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_ports_are_own_in_every_spelling() {
+        let own = OwnPorts(vec![7878]);
+        for (address, refused) in [
+            ("127.0.0.1:7878", true),
+            ("127.8.9.1:7878", true),
+            ("[::1]:7878", true),
+            ("[::ffff:127.0.0.1]:7878", true),
+            ("0.0.0.0:7878", true),
+            ("[::]:7878", true),
+            ("127.0.0.1:80", false),
+            ("198.51.100.10:7878", false),
+        ] {
+            assert_eq!(own.objection(address.parse().unwrap()).is_some(), refused, "{address}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use hyper::{
 
 use crate::{
     http::body::Tee,
-    model::SessionId,
+    model::{RecordId, SessionId},
     policy::{Destination, permit::AddressRule},
 };
 
@@ -32,6 +32,9 @@ const IDLE: Duration = Duration::from_secs(50);
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) session: SessionId,
+    /// The agent's connection, where it speaks HTTP/2: its streams share flow control with nobody
+    /// else's, so that one that is not read holds up only its own connection.
+    pub(super) connection: Option<RecordId>,
     pub(super) destination: Destination,
     /// The agent speaks HTTP/2, so the origin may be spoken to in HTTP/2. An HTTP/1.1 request is
     /// never turned into HTTP/2: case and order of its fields would be lost.
@@ -43,6 +46,7 @@ pub(super) struct Key {
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.session == other.session
+            && self.connection == other.connection
             && self.destination == other.destination
             && self.http2 == other.http2
             && Arc::ptr_eq(&self.rule, &other.rule)
@@ -54,6 +58,7 @@ impl Eq for Key {}
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.session.hash(state);
+        self.connection.hash(state);
         self.destination.hash(state);
         self.http2.hash(state);
     }

@@ -79,6 +79,7 @@ impl Resolver {
         let mut admitted = Vec::new();
         let mut refused = None;
         for ip in found {
+            let ip = ip.to_canonical();
             match rule.admits(ip, authority.port) {
                 Ok(()) => admitted.push(SocketAddr::new(ip, authority.port)),
                 Err(refusal) => refused = Some(refusal),

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::timeout,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::ForwardError;
+use crate::http::gauge::Activity;
 
 /// Bytes per read: two of these per direction fit into an L2 cache with room to spare.
 const CHUNK: usize = 32 * 1024;
 
-/// Copies until both directions have ended; fails when neither has moved for `idle`.
+/// Copies until both directions have ended; fails when nothing has moved in either for `idle`.
 ///
 /// # Errors
 /// [`ForwardError::Tunnel`].
@@ -23,25 +21,37 @@ where
 {
     let (agent_read, agent_write) = tokio::io::split(agent);
     let (origin_read, origin_write) = tokio::io::split(origin);
-    tokio::try_join!(one_way(agent_read, origin_write, idle), one_way(origin_read, agent_write, idle))?;
+    let activity = Activity::default();
+    let both = async {
+        tokio::try_join!(
+            one_way(agent_read, origin_write, &activity),
+            one_way(origin_read, agent_write, &activity)
+        )
+    };
+    tokio::select! {
+        done = both => { done?; }
+        () = activity.silent_for(idle) => {
+            let silent = format!("nothing moved for {idle:?}");
+            return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, silent).into());
+        }
+    }
     Ok(())
 }
 
-async fn one_way<R, W>(mut from: R, mut to: W, idle: Duration) -> Result<(), ForwardError>
+async fn one_way<R, W>(mut from: R, mut to: W, activity: &Activity) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let silent = || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("nothing moved for {idle:?}"));
     let mut buffer = vec![0_u8; CHUNK];
     loop {
-        let length = timeout(idle, from.read(&mut buffer)).await.map_err(|_| silent())??;
+        let length = from.read(&mut buffer).await?;
         if length == 0 {
-            to.shutdown().await?;
-            return Ok(());
+            return to.shutdown().await;
         }
-        let chunk = buffer.get(..length).unwrap_or_default();
-        timeout(idle, to.write_all(chunk)).await.map_err(|_| silent())??;
-        timeout(idle, to.flush()).await.map_err(|_| silent())??;
+        activity.touch();
+        to.write_all(buffer.get(..length).unwrap_or_default()).await?;
+        to.flush().await?;
+        activity.touch();
     }
 }

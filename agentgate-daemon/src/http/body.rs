@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::gauge::{Activity, Held};
 use crate::model::Captured;
 
 /// An error of a body, as hyper takes it.
@@ -34,16 +35,31 @@ pub enum End {
 #[error("nothing came for {0:?}")]
 pub struct Idle(Duration);
 
-type Observer = Box<dyn FnOnce(End, Captured) + Send>;
+/// How long a sender still has once its time is over; see [`Tee`]'s `poll_frame`.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
+type Observer = Box<dyn FnOnce(Ended) + Send>;
+
+/// The end of a body, and what was kept of it.
+#[derive(Debug)]
+pub struct Ended {
+    pub end: End,
+    pub captured: Captured,
+    /// The memory of what was kept; given back when dropped.
+    pub held: Option<Held>,
+}
 
 /// A body that passes unchanged while a prefix of it is kept.
 pub struct Tee<B> {
     inner: B,
     prefix: BytesMut,
+    held: Option<Held>,
     limit: usize,
     total: u64,
     idle: Duration,
+    activity: Activity,
     waiting: Option<Pin<Box<Sleep>>>,
+    last_chance: bool,
     /// True once the inner body has said that nothing more comes; hyper then drops it unpolled.
     complete: bool,
     observer: Option<Observer>,
@@ -56,22 +72,26 @@ impl<B> fmt::Debug for Tee<B> {
 }
 
 impl<B: Body> Tee<B> {
-    /// Keeps at most `limit` bytes; fails when the sender is silent for `idle`; calls `observer`
+    /// Keeps at most `limit` bytes, within what `held` gets of the budget; fails when the sender is silent for `idle`; calls `observer`
     /// exactly once, at the end or when dropped.
     pub fn new(
         inner: B,
         limit: usize,
+        held: Held,
         idle: Duration,
-        observer: impl FnOnce(End, Captured) + Send + 'static,
+        observer: impl FnOnce(Ended) + Send + 'static,
     ) -> Self {
         let complete = inner.is_end_stream();
         Self {
             inner,
             prefix: BytesMut::new(),
+            held: Some(held),
             limit,
             total: 0,
             idle,
+            activity: Activity::default(),
             waiting: None,
+            last_chance: false,
             complete,
             observer: Some(Box::new(observer)),
         }
@@ -81,17 +101,27 @@ impl<B: Body> Tee<B> {
 impl<B> Tee<B> {
     fn keep(&mut self, data: &Bytes) {
         self.total += data.len() as u64;
-        let room = self.limit.saturating_sub(self.prefix.len());
-        if room > 0 {
-            self.prefix.extend_from_slice(data.get(..room).unwrap_or(data));
+        let wanted = self.limit.saturating_sub(self.prefix.len()).min(data.len());
+        if wanted > 0 {
+            let got = self.held.as_mut().map_or(0, |held| held.take(wanted));
+            self.prefix.extend_from_slice(data.get(..got).unwrap_or(data));
+            if got < wanted {
+                self.limit = 0; // a prefix has no holes
+            }
         }
+    }
+
+    /// When something of this body last moved.
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
     }
 
     fn end(&mut self, end: End) {
         if let Some(observer) = self.observer.take() {
             let bytes = std::mem::take(&mut self.prefix).freeze();
-            let truncated = self.total > bytes.len() as u64;
-            observer(end, Captured { total: self.total, truncated, bytes });
+            let truncated = end != End::Complete || self.total > bytes.len() as u64;
+            let captured = Captured { total: self.total, truncated, bytes };
+            observer(Ended { end, captured, held: self.held.take() });
         }
     }
 }
@@ -113,17 +143,27 @@ where
             let idle = this.idle;
             let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
             ready!(waiting.as_mut().poll(cx));
+            // The time may have passed while nobody asked (the receiver was full), and the sender could
+            // not have sent: it gets a moment to.
+            if !this.last_chance {
+                this.last_chance = true;
+                waiting.as_mut().reset(Instant::now() + LAST_CHANCE.min(idle));
+                ready!(waiting.as_mut().poll(cx));
+            }
             let error = Idle(idle);
             this.end(End::Failed(error.to_string()));
             return Poll::Ready(Some(Err(error.into())));
         };
         this.waiting = None;
+        this.last_chance = false;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                this.activity.touch();
                 if let Some(data) = frame.data_ref() {
                     this.keep(data);
                 }
-                this.complete = this.inner.is_end_stream();
+                // Nothing can follow trailers; hyper then drops the body unpolled.
+                this.complete = frame.is_trailers() || this.inner.is_end_stream();
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -175,15 +215,16 @@ mod tests {
 
     use http_body_util::{BodyExt as _, Full, channel::Channel};
 
-    use super::*;
+    use super::{super::gauge::Budget, *};
 
     type Seen = Arc<Mutex<Vec<(End, Captured)>>>;
 
     fn observed<B: Body>(inner: B, limit: usize) -> (Tee<B>, Seen) {
         let seen = Seen::default();
         let sink = seen.clone();
-        let tee = Tee::new(inner, limit, Duration::from_secs(5), move |end, captured| {
-            sink.lock().unwrap().push((end, captured));
+        let held = Budget::new(1 << 20).open();
+        let tee = Tee::new(inner, limit, held, Duration::from_secs(5), move |ended| {
+            sink.lock().unwrap().push((ended.end, ended.captured));
         });
         (tee, seen)
     }

@@ -3,7 +3,7 @@
 
 use http::{
     HeaderMap, HeaderValue, Uri, Version,
-    header::{CONNECTION, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE},
     request, response,
     uri::PathAndQuery,
 };
@@ -42,7 +42,7 @@ fn strip(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         // A client must not be able to drop what routing and framing depend on.
-        .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
+        .filter(|name| ![HOST, CONTENT_LENGTH, TE].contains(name))
         .collect();
     retain(headers, |name, value| {
         !HOP_BY_HOP.contains(name) && !named.contains(name) && (name != TE || value.as_bytes() == b"trailers")
@@ -66,9 +66,9 @@ pub fn to_origin(
     let authority = head.uri.authority().map(|a| a.as_str().to_owned());
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     strip(&mut head.headers);
-    head.version = version;
+    let came_as = std::mem::replace(&mut head.version, version);
     if version == Version::HTTP_2 {
-        let host = match head.headers.get(HOST) {
+        let host = match head.headers.get(HOST).filter(|value| !value.is_empty()) {
             Some(value) => value.to_str().map_err(|_| BadTarget)?.to_owned(),
             None => authority.ok_or(BadTarget)?,
         };
@@ -81,18 +81,28 @@ pub fn to_origin(
             .map_err(|_| BadTarget)?;
         return Ok(());
     }
-    if !head.headers.contains_key(HOST) {
+    if head.headers.get(HOST).is_none_or(HeaderValue::is_empty) {
         let host = authority.ok_or(BadTarget)?;
         head.headers.insert(HOST, HeaderValue::from_str(&host).map_err(|_| BadTarget)?);
     }
     // RFC 9113 8.2.3: crumbs of a cookie are joined again where they meet HTTP/1.
-    let crumbs: Vec<HeaderValue> = head.headers.get_all(http::header::COOKIE).iter().cloned().collect();
-    if crumbs.len() > 1 {
+    let crumbs: Vec<HeaderValue> = head.headers.get_all(COOKIE).iter().cloned().collect();
+    if came_as == Version::HTTP_2 && crumbs.len() > 1 {
         let joined = crumbs.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-        head.headers.insert(http::header::COOKIE, HeaderValue::from_bytes(&joined).map_err(|_| BadTarget)?);
+        head.headers.insert(COOKIE, HeaderValue::from_bytes(&joined).map_err(|_| BadTarget)?);
     }
     head.uri = path.into();
     Ok(())
+}
+
+/// True with a transfer coding besides `chunked` (RFC 9112 7): hyper unwraps only that, and a body
+/// still coded must not pass as plain.
+#[must_use]
+pub fn has_other_coding(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .any(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Makes an origin's head fit for the agent's connection.

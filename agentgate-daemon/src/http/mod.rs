@@ -2,6 +2,7 @@
 //! heads carried from one version to the other, and refusals in the agent's language.
 
 pub mod body;
+pub mod gauge;
 pub mod head;
 pub mod refusal;
 pub mod serve;

@@ -15,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::AgentBody;
+use super::{AgentBody, gauge::Activity};
 use crate::drain::told;
 
 /// What one connection may ask of the gate.
@@ -25,14 +25,16 @@ pub struct Limits {
     pub header_bytes: usize,
     /// From the first byte of a head to its last; also how long an idle connection may stay.
     pub header_time: Duration,
+    /// How long an HTTP/2 connection may stay without a request.
+    pub idle: Duration,
 }
 
 /// Most requests that one HTTP/2 connection may have under way.
-const STREAMS: u32 = 256;
+const STREAMS: u32 = 100;
 /// Streams reset by the peer and not yet seen by us, before the connection is ended (CVE-2023-44487).
 const PENDING_RESETS: usize = 64;
 /// Fields in one head.
-const FIELDS: usize = 256;
+pub const FIELDS: usize = 256;
 
 /// Which version the connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub enum Speaks {
     Http2,
 }
 
-/// Serves until the agent closes, an error, or `drain` turns true (then gracefully).
+/// Serves until the agent closes, an error, or `drain` turns true (then gracefully). An HTTP/2
+/// connection on which no request came for `limits.idle`, and for which `busy` says that none is under
+/// way, is ended too; HTTP/1.1 has `header_time` for that.
 ///
 /// # Errors
 /// hyper's error of the connection: bad syntax, limits, I/O.
@@ -50,6 +54,7 @@ pub async fn serve<S, F, R>(
     speaks: Speaks,
     limits: Limits,
     mut drain: watch::Receiver<bool>,
+    busy: impl Fn() -> bool,
     exchange: F,
 ) -> Result<(), hyper::Error>
 where
@@ -57,7 +62,10 @@ where
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<AgentBody>> + Send + 'static,
 {
+    let activity = Activity::default();
+    let touched = activity.clone();
     let service = service_fn(move |request| {
+        touched.touch();
         let answer = exchange(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
@@ -92,13 +100,22 @@ where
                 .auto_date_header(false)
                 .serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                done = connection.as_mut() => done,
-                () = told(&mut drain) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+            let lull = async {
+                loop {
+                    activity.silent_for(limits.idle).await;
+                    if !busy() {
+                        return;
+                    }
+                    activity.touch();
                 }
+            };
+            tokio::select! {
+                done = connection.as_mut() => return done,
+                () = told(&mut drain) => {}
+                () = lull => {}
             }
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     }
 }

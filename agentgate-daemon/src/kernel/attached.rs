@@ -274,8 +274,12 @@ impl Kernel for Attached {
     }
 
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
-        let passages =
-            [(Passage::Direct, "direct"), (Passage::Listener, "listener"), (Passage::Resolver, "resolver")];
+        let passages = [
+            (Passage::Direct, "direct"),
+            (Passage::Connected, "connected"),
+            (Passage::Listener, "listener"),
+            (Passage::Resolver, "resolver"),
+        ];
         let outcomes: Vec<(u8, &'static str)> = passages
             .into_iter()
             .map(|(passage, name)| (passage as u8, name))

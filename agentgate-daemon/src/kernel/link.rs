@@ -43,6 +43,7 @@ pub(super) enum AttachType {
     SendMsg6 = 15,
     RecvMsg4 = 19,
     RecvMsg6 = 20,
+    SetSockOpt = 22,
     GetPeerName4 = 29,
     GetPeerName6 = 30,
 }

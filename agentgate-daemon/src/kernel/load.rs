@@ -28,8 +28,9 @@ const VERIFIER_LINES: usize = 8;
 
 /// Name and hook of each program, in the order of attaching: what only refuses comes first, and a
 /// connection is redirected only once its flow can be tied.
-pub(super) const HOOKS: [(&str, AttachType); 13] = [
+pub(super) const HOOKS: [(&str, AttachType); 14] = [
     ("gate_egress", AttachType::Egress),
+    ("gate_option", AttachType::SetSockOpt),
     ("gate_create", AttachType::SockCreate),
     ("gate_bind4", AttachType::Bind4),
     ("gate_bind6", AttachType::Bind6),
@@ -84,13 +85,14 @@ fn log_level() -> u8 {
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "aya's list of program types, of which these four are ours"
+    reason = "aya's list of program types, of which these five are ours"
 )]
 fn verify(program: &mut Program) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
         Program::SockOps(program) => program.load(),
         other => return Err(format!("{:?} is not a program of a cgroup", other.prog_type()).into()),
     };

@@ -51,7 +51,7 @@ fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl F
 pub struct Counter {
     /// [`Hook::code`].
     pub hook: &'static str,
-    /// [`Denial::code`], or `direct`, `listener`, `resolver` for what passed.
+    /// [`Denial::code`], or `direct`, `connected`, `listener`, `resolver` for what passed.
     pub outcome: &'static str,
     pub count: u64,
 }

@@ -198,6 +198,51 @@ pub(crate) fn run(program: &str, arguments: &[&str]) {
     assert!(status.success(), "{program} {arguments:?}: {status}");
 }
 
+/// Another host behind a wire, in a network namespace that ends with its sockets: what arrives
+/// there has left this one.
+#[derive(Debug)]
+pub(crate) struct Far {
+    /// At [`Far::V4`] and [`Far::V6`].
+    pub(crate) sinks: [UdpSocket; 2],
+}
+
+impl Far {
+    pub(crate) const V4: &str = "203.0.113.7:9999";
+    pub(crate) const V6: &str = "[2001:db8::7]:9999";
+
+    /// This side of the wire is `v0` with 198.51.100.1 and 2001:db8:1::1.
+    pub(crate) fn start() -> Self {
+        let near = rustix::thread::gettid().as_raw_nonzero();
+        let far = std::thread::spawn(move || {
+            // SAFETY: as in `in_namespaces`.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            for line in [
+                "link set lo up",
+                &format!("link add v1 type veth peer name v0 netns {near}"),
+                "link set v1 up",
+                "addr add 198.51.100.2/24 dev v1",
+                "addr add 2001:db8:1::2/64 dev v1 nodad",
+                "addr add 203.0.113.7/32 dev lo",
+                "addr add 2001:db8::7/128 dev lo nodad",
+            ] {
+                run("ip", &line.split(' ').collect::<Vec<_>>());
+            }
+            [Self::V4, Self::V6].map(|address| UdpSocket::bind(address).unwrap())
+        });
+        let sinks = far.join().unwrap();
+        for line in [
+            "link set v0 up",
+            "addr add 198.51.100.1/24 brd 198.51.100.255 dev v0",
+            "addr add 2001:db8:1::1/64 dev v0 nodad",
+            "route add default via 198.51.100.2",
+            "-6 route add default via 2001:db8:1::2",
+        ] {
+            run("ip", &line.split(' ').collect::<Vec<_>>());
+        }
+        Self { sinks }
+    }
+}
+
 /// Answers every datagram and every connection at an address until told to stop.
 #[derive(Debug)]
 pub(crate) struct Resolver {

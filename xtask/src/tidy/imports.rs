@@ -16,6 +16,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("config", &[]),
     ("drain", &[]),
+    ("share", &[]),
     ("dns", &["policy"]),
     // The permit, and what it is made of.
     (
@@ -53,8 +54,9 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 /// Modules that may name anything.
 const EVERYTHING: [&str; 2] = ["app", "lib"];
-/// Modules that anybody may name: plain data, and the word that it is time to end.
-const OPEN: [&str; 2] = ["model", "drain"];
+/// Modules that anybody may name: plain data, the word that it is time to end, and what one party may
+/// take.
+const OPEN: [&str; 3] = ["model", "drain", "share"];
 
 /// The daemon's module that a file belongs to; `None` for files outside its library.
 pub(super) fn module(name: &str) -> Option<String> {

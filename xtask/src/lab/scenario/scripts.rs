@@ -17,6 +17,17 @@ except PermissionError:
     print('not permitted')
 ";
 
+/// A name of several addresses, then a call that is refused: what was told before it has come.
+pub(super) const LOOKUP: &str = "
+import socket
+found = {a[4][0] for a in socket.getaddrinfo('open.example', 443)}
+print(len(found), 'addresses')
+try:
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+except PermissionError:
+    pass
+";
+
 /// A UDP-Lite socket: a datagram of another protocol number.
 pub(super) const UDP_LITE: &str = "
 import socket
@@ -52,12 +63,12 @@ except PermissionError:
     print('not permitted')
 ";
 
-/// The same on a connected socket, over IPv6.
+/// The same on a connected socket, over IPv6: connect(2) sends nothing and passes.
 pub(super) const UDP_CONNECTED: &str = "
 import socket
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.connect(('2001:db8::80', 9999))
 try:
-    s.connect(('2001:db8::80', 9999))
     s.send(b'secret')
     print('sent')
 except PermissionError:

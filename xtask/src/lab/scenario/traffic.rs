@@ -227,7 +227,24 @@ fn beyond_http() -> Vec<Case> {
         Case::inside("connected UDP over IPv6", &["python3", "-c", scripts::UDP_CONNECTED])
             .says("not permitted")
             .nothing_at(SINK)
-            .logs(IN_KERNEL),
+            .logs(Pattern {
+                protocol: Some("udp"),
+                rule: Some("kernel:udp"),
+                original: Some("[2001:db8::80]:9999"),
+                ..IN_KERNEL
+            }),
+        Case::inside("a name's addresses, sorted", &["python3", "-c", scripts::LOOKUP])
+            .says("2 addresses")
+            .logs(Pattern { rule: Some("kernel:socket_type"), ..IN_KERNEL })
+            .look(|seen| {
+                // glibc connects UDP to each address, to learn which source address it would have.
+                let n = seen.records.iter().filter(|record| record.kind == "kernel").count();
+                if n == 1 {
+                    vec![]
+                } else {
+                    vec![format!("{n} refusals in the kernel, not the last one alone")]
+                }
+            }),
         Case::inside("a protocol that is not HTTP", &["python3", "-c", scripts::OPAQUE])
             .nothing_at(SINK)
             .logs(Pattern {
