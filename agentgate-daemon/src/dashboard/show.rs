@@ -199,9 +199,22 @@ pub(super) fn advice(record: &Record) -> Option<&'static str> {
         "no_flow" => "Try again. If it lasts, the agent holds more connections than the gate keeps.",
         "namespace" => "Run the agent without a network namespace of its own.",
         "device" => "Do not bind the socket to an interface, as curl --interface does.",
-        "egress" => "A bug in the gate, which held all the same. Please report it with this record.",
+        "egress" => {
+            "Use plain TCP: packets of other protocols, with IP options or in fragments, do not leave."
+        }
         _ => return None,
     })
+}
+
+/// How many refusals like this one of the kernel's the record stands for besides: its note says so after
+/// the call, `connect4: …; 12 more like it …`.
+#[must_use]
+pub(super) fn alike(record: &Record) -> Option<u64> {
+    if record.kind != Kind::Kernel {
+        return None;
+    }
+    let (_, more) = record.note.as_deref()?.split_once("; ")?;
+    more.split(' ').next()?.parse().ok()
 }
 
 /// A moment in UTC as a person reads it: `2026-11-20 12:00:00.123 UTC`.

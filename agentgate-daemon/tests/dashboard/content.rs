@@ -391,7 +391,7 @@ async fn refusals_by_the_kernel_are_understood() {
             seed::authority(&at.ip().to_string(), at.port())
         });
         record.verdict = Some(seed::verdict(Action::Deny, rule, "the reason in words"));
-        record.note = Some("connect4: family 2 type 1 protocol 6".into());
+        record.note = Some("connect4: family 2 type 1 protocol 6; 12 more like it were counted".into());
         let id = served.record(record).await;
         let page = served.get(&format!("/records/{id}"), &[cookie]).await;
         let (_, headline) = page.body.split_once("<h1>").unwrap();
@@ -404,6 +404,7 @@ async fn refusals_by_the_kernel_are_understood() {
         let row = list.body.split("data-id=").nth(1).unwrap().split("</tr>").next().unwrap();
         let port = to.rsplit(':').next().unwrap();
         assert!(row.contains("the reason in words") && !row.contains("connect4"), "{rule}: {row}");
+        assert!(row.contains("+12 alike"), "{rule}: {row}");
         assert!(row.contains(&format!(">:{port}<")) || row.contains("no address"), "{rule}: {row}");
     }
     served.stop().await;

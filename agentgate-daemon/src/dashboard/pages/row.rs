@@ -89,6 +89,7 @@ fn outcome(record: &Record) -> Markup {
             }
         }
         td.c-flags {
+            @if let Some(more) = show::alike(record) { span.flag { "+" (more) " alike" } }
             // One fits; the worst is the one to see.
             @if let Some(flag) = record.flags.iter().max_by_key(|flag| flag.severity) {
                 span.flag.(flag.severity.as_str()) { (visible(&flag.code)) }
