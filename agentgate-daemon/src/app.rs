@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     conn::Stages,
     control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
-    dashboard::{self, DashboardContext, Token},
+    dashboard::{self, DashboardContext, LoginCodes, Token},
     denials,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
@@ -274,9 +274,10 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
-        let access = window.as_ref().map(|Window { at, token, .. }| DashboardAccess {
-            listen: *at,
-            url: format!("http://{at}/login?token={}", token.expose()).into(),
+        let codes = LoginCodes::default();
+        let access = window.as_ref().map(|&Window { at, .. }| {
+            let codes = codes.clone();
+            DashboardAccess { listen: at, url: Arc::new(move || codes.url(at)) }
         });
         let context = ControlContext {
             policy: handles.policy.clone(),
@@ -299,6 +300,7 @@ impl App {
                 audit: handles.audit.clone(),
                 store: handles.store.clone(),
                 token,
+                codes,
                 listen,
                 status: Arc::new(move || serde_json::to_value(gate()).unwrap_or_default()),
             };

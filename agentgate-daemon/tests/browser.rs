@@ -11,9 +11,55 @@ mod seed;
 #[expect(dead_code, reason = "shared with the tests over plain HTTP, which use the rest")]
 mod served;
 
+use std::time::Duration;
+
 use agentgate::model::Timestamp;
 use driver::Browser;
 use served::Served;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Another web server on this machine, which keeps the heads of what it is asked.
+struct Snoop {
+    port: u16,
+    heads: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<String>>,
+}
+
+impl Snoop {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, heads) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+                    let _ = sender.send(String::from_utf8_lossy(&head).into_owned());
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        Self { port, heads: tokio::sync::Mutex::new(heads) }
+    }
+
+    /// The head of the request for `path`.
+    async fn head(&self, path: &str) -> String {
+        let mut heads = self.heads.lock().await;
+        loop {
+            let head = tokio::time::timeout(Duration::from_secs(20), heads.recv()).await.unwrap().unwrap();
+            if head.starts_with(&format!("GET {path} ")) {
+                return head;
+            }
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs chromium; run by cargo xtask test"]
@@ -29,7 +75,7 @@ async fn a_person_watches_and_allows() {
     browser.click("button.primary").await;
     browser
         .wait_for(
-            "location.pathname === '/' && document.getElementById('live-state')?.textContent === 'live'",
+            "location.hostname.endsWith('.localhost') && location.pathname === '/' && document.getElementById('live-state')?.textContent === 'live'",
         )
         .await;
     browser.wait_for("!document.getElementById('empty').hidden").await;
@@ -63,16 +109,38 @@ async fn a_person_watches_and_allows() {
     assert!(!served.list("allow").contains("paste.example"));
 
     // Hostile text is text; our own script is the only one.
-    browser.open(&format!("{base}/records/{hostile}")).await;
+    let own = browser.get("location.origin").await.as_str().unwrap().to_owned();
+    browser.open(&format!("{own}/records/{hostile}")).await;
     let scripts = browser.get("[...document.scripts].map((s) => s.getAttribute('src'))").await;
     assert_eq!(scripts, serde_json::json!(["/static/live.js"]));
     assert_eq!(browser.get("document.body.innerText.includes('<script>alert(1)</script>')").await, true);
 
+    // Bodies come when asked for.
+    let body = "[...document.querySelectorAll('pre.body')].some((e) => e.innerText.includes('alert(1)'))";
+    assert_eq!(browser.get(body).await, false);
+    browser.click("#show-bodies").await;
+    browser.wait_for(body).await;
+
     // Out, and back by the address that `agentctl dashboard` prints.
     browser.click("header form button").await;
     browser.wait_for("location.pathname === '/login'").await;
-    browser.open(&format!("{base}/login?token={}", served.token)).await;
+    browser.open(&format!("{base}{}", served.login_target())).await;
     browser.wait_for("location.pathname === '/' && location.search === ''").await;
+    let again = browser.get("location.origin").await.as_str().unwrap().to_owned();
+    assert_ne!(again, own, "each session has a name of its own");
+
+    // Another server, on another port of this machine, gets no cookie under any name that it can know.
+    let snoop = Snoop::start().await;
+    for name in ["127.0.0.1", "localhost", "gate-000000000000000000000000.localhost"] {
+        browser.open(&format!("http://{name}:{}/{name}", snoop.port)).await;
+        let head = snoop.head(&format!("/{name}")).await;
+        assert!(!head.to_lowercase().contains("cookie"), "{head}");
+    }
+    // Under the session's name it would: the browser does send cookies to other ports.
+    let known = again.rsplit_once(':').unwrap().0;
+    browser.open(&format!("{known}:{}/known", snoop.port)).await;
+    let head = snoop.head("/known").await;
+    assert!(head.contains("agentgate_session="), "this test could not have failed: {head}");
 
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "the browser complained: {complaints:?}");

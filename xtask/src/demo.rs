@@ -64,12 +64,18 @@ pub(crate) async fn inside(lab: &mut Lab, once: bool, json: bool) -> anyhow::Res
     if json {
         println!("{}", json!({ "dashboard": address }));
     } else {
-        println!("\nThe dashboard: {address}\nCtrl-C ends the demo and removes everything it made.");
+        println!("\nThe dashboard, for one login within two minutes: {address}");
+        println!(
+            "Another address: {} --root {} dashboard (as root)",
+            lab.programs.agentctl.display(),
+            lab.root().display()
+        );
+        println!("Ctrl-C ends the demo and removes everything it made.");
     }
     std::future::pending().await
 }
 
-/// The dashboard's address with its token: the same on the machine's loopback, through the relay.
+/// An address that logs in at the dashboard once: the same on the machine's loopback, through the relay.
 async fn dashboard(lab: &Lab) -> anyhow::Result<String> {
     let said = lab.steer(&["dashboard"]).await?;
     let address = said.split_whitespace().find(|word| word.starts_with("http://"));

@@ -16,5 +16,8 @@ pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
         return session.output.json(&serde_json::json!({ "url": url, "listen": listen, "tunnel": tunnel }));
     }
     session.output.line(&escape(&url))?;
+    session
+        .output
+        .line("good once, within two minutes; in a browser that knows *.localhost (Firefox, Chromium)")?;
     session.output.line(&format!("from another machine first: {}", escape(&tunnel)))
 }

@@ -83,7 +83,7 @@ enum Command {
     /// The certificate of the gate's authority
     #[command(subcommand)]
     Ca(ca::Command),
-    /// Where the dashboard is, with its token
+    /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
 }
 

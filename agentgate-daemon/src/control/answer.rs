@@ -68,8 +68,8 @@ impl fmt::Debug for ControlContext {
 #[derive(Clone)]
 pub struct DashboardAccess {
     pub listen: SocketAddr,
-    /// With the token.
-    pub url: Arc<str>,
+    /// Makes an address that logs in once.
+    pub url: Arc<dyn Fn() -> io::Result<String> + Send + Sync>,
 }
 
 impl fmt::Debug for DashboardAccess {
@@ -111,9 +111,11 @@ pub(super) async fn answer(
                     .hint("set `enabled = true` under [dashboard] in agentgate.toml")
             });
             let give = async move {
-                access.map(|a| Payload::Dashboard { listen: a.listen, url: a.url.to_string() })
+                let access = access?;
+                let url = (access.url)().map_err(internal)?;
+                Ok(Payload::Dashboard { listen: access.listen, url })
             };
-            recorded(context, asker, "dashboard token shown".to_owned(), give).await
+            recorded(context, asker, "dashboard login code made".to_owned(), give).await
         }
         Request::PolicyReload => {
             recorded(context, asker, "policy reload".to_owned(), steer::reload(&context.policy)).await

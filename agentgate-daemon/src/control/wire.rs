@@ -65,7 +65,7 @@ pub enum Request {
     ListEdit { list: List, edit: Edit, host: String },
     /// The certificate of the gate's authority, PEM.
     CaExport,
-    /// The dashboard's address with its token. Recorded.
+    /// An address that logs in at the dashboard once. Recorded.
     Dashboard,
 }
 

@@ -47,15 +47,41 @@ pub(super) async fn record(
         Err(_) => Ok(None),
     };
     match whole {
-        Ok(Some(whole)) => Json(json!({
-            "record": whole.record,
-            "request_body": body(&whole.request_body),
-            "response_body": body(&whole.response_body),
-        }))
-        .into_response(),
-        Ok(None) => reply::api_problem(StatusCode::NOT_FOUND, "no record with this number"),
+        Ok(Some(whole)) => Json(json!({ "record": whole.record })).into_response(),
+        Ok(None) => no_record(),
         Err(error) => unreadable(&error),
     }
+}
+
+/// `POST /api/records/{id}/body`.
+pub(super) async fn body(
+    State(shared): State<Arc<Shared>>,
+    client: Client,
+    id: Result<Path<u64>, PathRejection>,
+) -> Response {
+    let Ok(Path(id)) = id else { return no_record() };
+    let id = RecordId(id);
+    match read::whole(&shared.store, id).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return no_record(),
+        Err(error) => return unreadable(&error),
+    }
+    if let Err(error) = shared.seeing_bodies(id, &client.who).await {
+        let text = format!("not shown, since it cannot be recorded: {error}");
+        return reply::api_problem(StatusCode::SERVICE_UNAVAILABLE, &text);
+    }
+    match read::bodies(&shared.store, id).await {
+        Ok(bodies) => Json(json!({
+            "request_body": encoded(&bodies.request),
+            "response_body": encoded(&bodies.response),
+        }))
+        .into_response(),
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn no_record() -> Response {
+    reply::api_problem(StatusCode::NOT_FOUND, "no record with this number")
 }
 
 /// `GET /api/status`.
@@ -90,7 +116,7 @@ fn unreadable(error: &read::ReadError) -> Response {
 }
 
 /// A captured body: text where it is UTF-8, else hexadecimal.
-fn body(bytes: &[u8]) -> Value {
+fn encoded(bytes: &[u8]) -> Value {
     if bytes.is_empty() {
         return Value::Null;
     }

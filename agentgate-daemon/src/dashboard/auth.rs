@@ -1,145 +1,61 @@
-//! Who may look: the token file, browser sessions, and the limit on failed logins.
+//! Who may look: browser sessions, each under a host name of its own, and the limit on failed logins.
+//!
+//! # Why a session has a name of its own
+//! Cookies know no ports (RFC 6265, section 8.5). A cookie for `127.0.0.1` goes to every web server on
+//! that address that the browser visits, and whoever runs one, an agent's preview server or another
+//! local user, could log in with it. So `127.0.0.1`, `localhost` and `[::1]` only take the login. It opens
+//! a session under `gate-RANDOM.localhost`, and the cookie is set for that host alone, without a `Domain`,
+//! and counts there alone. Chromium and Firefox take every name below `localhost` to the loopback
+//! address without asking a resolver ("Let 'localhost' be localhost", RFC 6761 section 6.3), also
+//! through `ssh -L`, whatever its port.
+//!
+//! A page of another server would have to send the browser to that very name on its own port. The name
+//! holds 96 random bits and lives as long as the session. It is shown only to a browser that has logged
+//! in, never in the answer to a request without a session, and nothing of it depends on the token. It
+//! does not travel: pages have no foreign links and `Referrer-Policy: no-referrer`. The address that
+//! `agentctl` prints does not hold it, because arguments of processes can be read by everyone on the host.
+//!
+//! A path that cannot be guessed would leak as little, but all ports of `127.0.0.1` are one site: pages of
+//! other ports would pass `SameSite=Strict`, and could crowd our cookies out with theirs. Below
+//! `localhost` each name is a site of its own, so they cannot (`localhost` counts as a public suffix).
+//!
+//! What stays: whoever reads the browser's history or screen while the session lasts knows the name,
+//! and a browser that leaves these names to a resolver tells them to it.
 //!
 //! No HTTP here: `guard` reads headers and calls this.
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use subtle::ConstantTimeEq as _;
+use super::{
+    codes::LoginCodes,
+    token::{Token, TokenError, random, random_hex, same},
+};
 
-/// Bytes of randomness behind the token, a session id and a CSRF token.
-const SECRET_BYTES: usize = 32;
 /// How long a browser stays logged in: a working day.
 const SESSION_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+/// From the login to the first request under the session's name, which the browser makes at once.
+const TICKET_LIFE: Duration = Duration::from_secs(60);
 /// Sessions kept at once; the oldest makes room. Bounds memory, and the scan in `find`.
 const MAX_SESSIONS: usize = 64;
 /// Failed logins of all clients together that are answered one by one within `FAILURE_WINDOW`.
-const MAX_FAILURES: u32 = 10;
+pub(super) const MAX_FAILURES: u32 = 10;
 /// The window of `MAX_FAILURES`.
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// What a session's name begins with.
+const NAME_PREFIX: &str = "gate-";
+/// Random bytes of a session's name: more cannot be found by trying while the session lasts.
+const NAME_BYTES: usize = 12;
 
-/// What can go wrong with the token file.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The operating system gave no randomness.
-    #[error("no randomness for the dashboard's token")]
-    NoRandomness,
-    /// A file operation failed.
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// Others than the owner may read or write it, or another user owns it.
-    #[error("{}: must be owned by the daemon's user with mode 0600 (is uid {uid}, mode {mode:04o}); delete it to have a new one made", path.display())]
-    Exposed { path: PathBuf, uid: u32, mode: u32 },
-    /// It does not hold 64 hex digits.
-    #[error("{}: does not hold a token of 64 hex digits; delete it to have a new one made", path.display())]
-    Malformed { path: PathBuf },
-}
-
-/// The secret that opens the dashboard: 256 random bits as 64 hex digits. `Debug` does not show it.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    /// Reads the token at `path`, or makes one there with mode 0600.
-    ///
-    /// # Errors
-    /// [`TokenError`]; a file that others can read is refused, because they may have read it.
-    pub fn load_or_create(path: &Path) -> Result<Self, TokenError> {
-        let fail = |source| TokenError::Io { path: path.to_owned(), source };
-        let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        match OpenOptions::new().read(true).custom_flags(nofollow).open(path) {
-            Ok(file) => Self::read(file, path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::create(path),
-            Err(e) => Err(fail(e)),
-        }
-    }
-
-    fn read(file: File, path: &Path) -> Result<Self, TokenError> {
-        let fail = |source| TokenError::Io { path: path.to_owned(), source };
-        let meta = file.metadata().map_err(fail)?;
-        let mode = meta.mode() & 0o7777;
-        if mode & 0o077 != 0 || meta.uid() != rustix::process::geteuid().as_raw() || !meta.is_file() {
-            return Err(TokenError::Exposed { path: path.to_owned(), uid: meta.uid(), mode });
-        }
-        let mut text = String::new();
-        // 64 digits and a line end; whatever is longer is not ours.
-        file.take(80).read_to_string(&mut text).map_err(fail)?;
-        let text = text.trim_end();
-        if text.len() == SECRET_BYTES * 2 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(TokenError::Malformed { path: path.to_owned() })
-        }
-    }
-
-    fn create(path: &Path) -> Result<Self, TokenError> {
-        let fail = |source| TokenError::Io { path: path.to_owned(), source };
-        let token = Self(random_hex()?);
-        // Written beside and renamed, so that a crash in between leaves no half token.
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".tmp");
-        let beside = PathBuf::from(beside);
-        match fs::remove_file(&beside) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
-            Ok(()) | Err(_) => {}
-        }
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(fail)?;
-        file.write_all(token.0.as_bytes()).map_err(fail)?;
-        file.write_all(b"\n").map_err(fail)?;
-        file.sync_all().map_err(fail)?;
-        fs::rename(&beside, path).map_err(fail)?;
-        Ok(token)
-    }
-
-    /// Whether `presented` is this token, in time that does not depend on where they differ.
-    #[must_use]
-    pub fn matches(&self, presented: &str) -> bool {
-        same(&self.0, presented)
-    }
-
-    /// The digits, for the one who printed or wrote the file.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(****)")
-    }
-}
-
-/// Constant-time comparison of two secrets; only their lengths may show.
+/// Whether `label` can be the first label of a session's host, lower case.
 #[must_use]
-pub(super) fn same(a: &str, b: &str) -> bool {
-    a.as_bytes().ct_eq(b.as_bytes()).into()
-}
-
-fn random_hex() -> Result<String, TokenError> {
-    let mut bytes = [0_u8; SECRET_BYTES];
-    rustls::crypto::aws_lc_rs::default_provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| TokenError::NoRandomness)?;
-    Ok(bytes.iter().fold(String::with_capacity(SECRET_BYTES * 2), |mut text, byte| {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
-        text
-    }))
+pub(super) fn is_name(label: &str) -> bool {
+    label.strip_prefix(NAME_PREFIX).is_some_and(|digits| {
+        digits.len() == NAME_BYTES * 2 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 /// One logged-in browser.
@@ -151,7 +67,12 @@ pub(super) struct Session {
     pub(super) csrf: String,
     /// When the browser must log in again.
     pub(super) expires: Instant,
+    /// First label of the only host that it lives under.
+    name: String,
+    /// The cookie's value.
     id: String,
+    /// What the browser must bring to the session's host to get the cookie, once.
+    ticket: Option<String>,
 }
 
 impl fmt::Debug for Session {
@@ -168,27 +89,50 @@ struct Book {
     window: Option<Instant>,
 }
 
-/// The token, the sessions and the count of failed logins. In memory: a restart logs everyone out.
+/// What a browser gets for a login.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    /// First label of the session's host.
+    pub(super) name: String,
+    /// Opens the session there, once and soon.
+    pub(super) ticket: String,
+    pub(super) number: u64,
+}
+
+impl fmt::Debug for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entrance").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// The token, the codes, the sessions and the count of failed logins. In memory: a restart logs everyone out.
 #[derive(Debug)]
 pub(super) struct Door {
     token: Token,
+    codes: LoginCodes,
     book: Mutex<Book>,
 }
 
-/// Why a login was refused.
+/// Why a login was refused. `failures` counts those of this minute, this one too.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Not the token.
-    Wrong,
-    /// Not the token, and too many of those; ask again after this time.
-    TooMany(Duration),
-    /// No randomness for a session id.
+    /// Neither the token nor a good code.
+    Wrong { failures: u32 },
+    /// The same, and too many of those; ask again after `wait`.
+    TooMany { failures: u32, wait: Duration },
+    /// No randomness for a session.
     NoRandomness,
 }
 
+impl From<TokenError> for Refused {
+    fn from(_: TokenError) -> Self {
+        Self::NoRandomness
+    }
+}
+
 impl Door {
-    pub(super) fn new(token: Token) -> Self {
-        Self { token, book: Mutex::default() }
+    pub(super) fn new(token: Token, codes: LoginCodes) -> Self {
+        Self { token, codes, book: Mutex::default() }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -200,9 +144,10 @@ impl Door {
     /// right token always passes: 256 bits are not guessed at any rate, and a limit that held back
     /// the owner would let any local user lock them out.
     pub(super) fn check(&self, presented: &str, now: Instant) -> Result<(), Refused> {
-        if self.token.matches(presented) {
-            return Ok(());
-        }
+        if self.token.matches(presented) { Ok(()) } else { Err(self.failure(now)) }
+    }
+
+    fn failure(&self, now: Instant) -> Refused {
         let mut book = self.book();
         let window = match book.window {
             Some(start) if now.saturating_duration_since(start) < FAILURE_WINDOW => start,
@@ -213,17 +158,31 @@ impl Door {
             }
         };
         book.failures = book.failures.saturating_add(1);
-        if book.failures > MAX_FAILURES {
-            return Err(Refused::TooMany((window + FAILURE_WINDOW).saturating_duration_since(now)));
+        let failures = book.failures;
+        if failures > MAX_FAILURES {
+            let wait = (window + FAILURE_WINDOW).saturating_duration_since(now);
+            return Refused::TooMany { failures, wait };
         }
-        Err(Refused::Wrong)
+        Refused::Wrong { failures }
     }
 
-    /// Opens a session for whoever presents the token; gives the cookie's value.
-    pub(super) fn login(&self, presented: &str, now: Instant) -> Result<(String, u64), Refused> {
-        self.check(presented, now)?;
-        let id = random_hex().map_err(|_| Refused::NoRandomness)?;
-        let csrf = random_hex().map_err(|_| Refused::NoRandomness)?;
+    /// Makes a session for whoever presents the token.
+    pub(super) fn login(&self, token: &str, now: Instant) -> Result<Entrance, Refused> {
+        self.check(token, now)?;
+        self.open(now)
+    }
+
+    /// Makes a session for whoever presents a one-time code, which is used up by that.
+    pub(super) fn login_once(&self, code: &str, now: Instant) -> Result<Entrance, Refused> {
+        if !self.codes.redeem(code, now) {
+            return Err(self.failure(now));
+        }
+        self.open(now)
+    }
+
+    fn open(&self, now: Instant) -> Result<Entrance, Refused> {
+        let name = format!("{NAME_PREFIX}{}", random::<NAME_BYTES>()?);
+        let (id, csrf, ticket) = (random_hex()?, random_hex()?, random_hex()?);
         let mut book = self.book();
         book.sessions.retain(|s| s.expires > now);
         if book.sessions.len() >= MAX_SESSIONS {
@@ -231,13 +190,29 @@ impl Door {
         }
         book.opened += 1;
         let number = book.opened;
-        book.sessions.push(Session { number, csrf, expires: now + SESSION_LIFE, id: id.clone() });
-        Ok((id, number))
+        let expires = now + TICKET_LIFE;
+        let session = Session { number, csrf, expires, name: name.clone(), id, ticket: Some(ticket.clone()) };
+        book.sessions.push(session);
+        Ok(Entrance { name, ticket, number })
     }
 
-    /// The session of a cookie's value.
-    pub(super) fn find(&self, id: &str, now: Instant) -> Option<Session> {
-        self.book().sessions.iter().find(|s| s.expires > now && same(&s.id, id)).cloned()
+    /// The cookie's value, for the browser that brings its ticket to the session's host.
+    pub(super) fn enter(&self, name: &str, ticket: &str, now: Instant) -> Option<String> {
+        let mut book = self.book();
+        let ours = |s: &&mut Session| {
+            let ticketed = s.ticket.as_deref().is_some_and(|own| same(own, ticket));
+            s.expires > now && same(&s.name, name) && ticketed
+        };
+        let session = book.sessions.iter_mut().find(ours)?;
+        session.ticket = None;
+        session.expires = now + SESSION_LIFE;
+        Some(session.id.clone())
+    }
+
+    /// The session under this name with this cookie's value.
+    pub(super) fn find(&self, name: &str, id: &str, now: Instant) -> Option<Session> {
+        let book = self.book();
+        book.sessions.iter().find(|s| s.expires > now && same(&s.name, name) && same(&s.id, id)).cloned()
     }
 
     /// Whether session `number` is still open: for a stream that outlives its request.
@@ -253,59 +228,50 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn door() -> Door {
         let dir = tempfile::tempdir().unwrap();
-        Door::new(Token::load_or_create(&dir.path().join("token")).unwrap())
+        Door::new(Token::load_or_create(&dir.path().join("token")).unwrap(), LoginCodes::default())
     }
 
     #[test]
-    fn token_is_made_once_and_kept_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("dashboard.token");
-        let first = Token::load_or_create(&path).unwrap();
-        assert_eq!(first.expose().len(), 64);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        assert!(Token::load_or_create(&path).unwrap().matches(first.expose()));
-        let other = Token::load_or_create(&dir.path().join("other")).unwrap();
-        assert!(!first.matches(other.expose()));
-        assert!(!first.matches(""));
-        assert!(!format!("{first:?}").contains(first.expose()));
-    }
-
-    #[test]
-    fn exposed_linked_or_malformed_token_files_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        Token::load_or_create(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(Token::load_or_create(&path), Err(TokenError::Exposed { mode: 0o640, .. })));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(matches!(Token::load_or_create(&link), Err(TokenError::Io { .. })));
-        for text in ["", "abc", &"z".repeat(64), &"a".repeat(65)] {
-            fs::write(&path, text).unwrap();
-            assert!(matches!(Token::load_or_create(&path), Err(TokenError::Malformed { .. })), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn sessions_expire_and_log_out() {
+    fn a_session_lives_under_its_name_until_it_expires_or_ends() {
         let door = door();
         let token = door.token.expose().to_owned();
         let now = Instant::now();
-        let (id, number) = door.login(&token, now).unwrap();
-        assert_eq!(door.find(&id, now).map(|s| s.number), Some(number));
-        assert!(door.find(&id, now + SESSION_LIFE).is_none());
-        assert!(door.find("", now).is_none());
+        let Entrance { name, ticket, number } = door.login(&token, now).unwrap();
+        assert!(is_name(&name), "{name}");
+        assert!(door.enter(&name, "", now).is_none());
+        assert!(door.enter("gate-0", &ticket, now).is_none(), "under another name");
+        assert!(door.enter(&name, &ticket, now + TICKET_LIFE).is_none(), "too late");
+        let id = door.enter(&name, &ticket, now).unwrap();
+        assert!(door.enter(&name, &ticket, now).is_none(), "twice");
+        assert_eq!(door.find(&name, &id, now).map(|s| s.number), Some(number));
+        assert!(door.find(&name, &id, now + SESSION_LIFE).is_none());
+        assert!(door.find(&name, "", now).is_none());
+        let other = door.login(&token, now).unwrap();
+        assert!(other.name != name && door.find(&other.name, &id, now).is_none(), "another's name");
         assert!(door.is_open(number, now));
         door.logout(number);
-        assert!(door.find(&id, now).is_none());
+        assert!(door.find(&name, &id, now).is_none());
         assert!(!door.is_open(number, now));
+    }
+
+    #[test]
+    fn names() {
+        let rows = [
+            ("gate-0123456789abcdef01234567", true),
+            ("gate-0123456789abcdef0123456", false),
+            ("gate-0123456789abcdef012345678", false),
+            ("gate-0123456789ABCDEF01234567", false),
+            ("gate-0123456789abcdef0123456.", false),
+            ("0123456789abcdef01234567", false),
+            ("", false),
+        ];
+        for (label, expect) in rows {
+            assert_eq!(is_name(label), expect, "{label:?}");
+        }
     }
 
     #[test]
@@ -313,11 +279,11 @@ mod tests {
         let door = door();
         let token = door.token.expose().to_owned();
         let now = Instant::now();
-        let (first, _) = door.login(&token, now).unwrap();
+        let first = door.login(&token, now).unwrap();
         for _ in 0..MAX_SESSIONS {
             door.login(&token, now).unwrap();
         }
-        assert!(door.find(&first, now).is_none());
+        assert!(door.enter(&first.name, &first.ticket, now).is_none());
         assert_eq!(door.book().sessions.len(), MAX_SESSIONS);
     }
 
@@ -326,11 +292,13 @@ mod tests {
         let door = door();
         let token = door.token.expose().to_owned();
         let now = Instant::now();
-        for _ in 0..MAX_FAILURES {
-            assert_eq!(door.check("wrong", now), Err(Refused::Wrong));
+        for failures in 1..=MAX_FAILURES {
+            assert_eq!(door.check("wrong", now), Err(Refused::Wrong { failures }));
         }
-        assert_eq!(door.check("wrong", now), Err(Refused::TooMany(FAILURE_WINDOW)));
+        let failures = MAX_FAILURES + 1;
+        assert_eq!(door.check("wrong", now), Err(Refused::TooMany { failures, wait: FAILURE_WINDOW }));
+        assert!(door.login_once("wrong", now).is_err(), "codes count too");
         assert_eq!(door.check(&token, now), Ok(()));
-        assert_eq!(door.check("wrong", now + FAILURE_WINDOW), Err(Refused::Wrong));
+        assert_eq!(door.check("wrong", now + FAILURE_WINDOW), Err(Refused::Wrong { failures: 1 }));
     }
 }

@@ -10,12 +10,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{
-    Shared,
-    guard::{self, Viewer},
-    pages::lists::Standing,
-    reply,
-};
+use super::{Shared, guard::Viewer, pages::lists::Standing, reply};
 use crate::{
     audit::AuditError,
     model::{Authority, Failure, Kind, Record, State as RecordState, Timestamp},
@@ -133,12 +128,8 @@ pub(super) async fn form(
         Ok(Form(form)) => form,
         Err(rejection) => return reply::problem(rejection.status(), &rejection.body_text()),
     };
-    if !guard::same_origin(&headers) || !viewer.csrf_matches(&form.csrf) {
-        tracing::warn!(who = viewer.who(), "dashboard: a form that does not belong to the session");
-        return reply::problem(
-            StatusCode::FORBIDDEN,
-            "This form does not belong to your session. Go back, reload, and try again.",
-        );
+    if !viewer.sent(&headers, &form.csrf) {
+        return reply::foreign_form();
     }
     let HostForm { list, host, remove, record, .. } = form;
     match shared.change(Change { list, host, remove }, &viewer.who()).await {

@@ -17,11 +17,15 @@ use http_body_util::LengthLimitError;
 
 use super::{
     Shared,
-    auth::{Refused, Session, same},
+    auth::{Session, is_name},
+    journal::from,
     reply,
+    seats::Seat,
+    token::same,
 };
 
-/// The session cookie. Not `__Host-`: that asks for TLS, which a loopback address does not have.
+/// The session cookie, for the session's own host: see `auth`. Not `__Host-`: that asks for TLS, which a
+/// loopback address does not have.
 pub(super) const COOKIE: &str = "agentgate_session";
 /// Longest path and query, in bytes: every filter at its longest, percent-encoded, fits.
 const MAX_TARGET: usize = 8 * 1024;
@@ -51,18 +55,21 @@ const HEADERS: [(&str, &str); 9] = [
 /// The outermost layer: refuses what is not addressed to this host, and hardens every response.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
     let target = request.uri().path_and_query().map_or(0, |t| t.as_str().len());
-    let mut response = if !addressed_here(&request) {
-        reply::problem(
+    let mut response = match called(&request) {
+        None => reply::problem(
             StatusCode::MISDIRECTED_REQUEST,
-            "The dashboard answers to 127.0.0.1, localhost and [::1] only.",
-        )
-    } else if target > MAX_TARGET {
-        reply::problem(StatusCode::URI_TOO_LONG, "The address is too long.")
-    } else {
-        match whole(request).await {
-            Ok(request) => next.run(request).await,
-            Err(problem) => problem,
+            "The dashboard answers to 127.0.0.1, localhost, [::1] and the names of its sessions only.",
+        ),
+        Some(_) if target > MAX_TARGET => {
+            reply::problem(StatusCode::URI_TOO_LONG, "The address is too long.")
         }
+        Some(called) => match whole(request).await {
+            Ok(mut request) => {
+                request.extensions_mut().insert(called);
+                next.run(request).await
+            }
+            Err(problem) => problem,
+        },
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -86,23 +93,40 @@ async fn whole(request: Request) -> Result<Request, Response> {
     }
 }
 
-/// Whether the request names this host, so that no foreign name that was made to resolve to
-/// 127.0.0.1 (DNS rebinding) is answered. Any port: the browser may come through a tunnel.
-fn addressed_here(request: &Request) -> bool {
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return false;
-    };
-    let ours =
-        |text: &str| text.parse::<uri::Authority>().is_ok_and(|authority| is_loopback_name(&authority));
-    host.to_str().is_ok_and(ours) && request.uri().authority().is_none_or(is_loopback_name)
+/// What a request called the dashboard by, in `Host`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Called {
+    /// First label of a session's host, if it was one; there may be no such session.
+    pub(super) session: Option<String>,
+    /// The port, which a tunnel may have changed.
+    pub(super) port: Option<u16>,
 }
 
-fn is_loopback_name(authority: &uri::Authority) -> bool {
-    // User information is no part of a Host header.
-    !authority.as_str().contains('@')
-        && (authority.host().eq_ignore_ascii_case("localhost")
-            || matches!(authority.host(), "127.0.0.1" | "[::1]"))
+/// What the request calls this server, so that no foreign name that was made to resolve to 127.0.0.1
+/// (DNS rebinding) is answered. Any port: the browser may come through a tunnel.
+fn called(request: &Request) -> Option<Called> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return None;
+    };
+    let called = host.to_str().ok()?.parse::<uri::Authority>().ok().and_then(|a| name(&a))?;
+    // An absolute request target has to agree (RFC 9112, section 3.2.2).
+    request.uri().authority().is_none_or(|a| name(a).as_ref() == Some(&called)).then_some(called)
+}
+
+fn name(authority: &uri::Authority) -> Option<Called> {
+    let port = authority.port_u16();
+    // User information is no part of a Host header, and the parser lets any text pass as a port.
+    let whole = port.is_some() || authority.as_str() == authority.host();
+    if authority.as_str().contains('@') || !whole {
+        return None;
+    }
+    let host = authority.host().to_ascii_lowercase();
+    if matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]") {
+        return Some(Called { session: None, port });
+    }
+    let label = host.strip_suffix(".localhost").filter(|label| is_name(label))?;
+    Some(Called { session: Some(label.to_owned()), port })
 }
 
 /// Whether a browser says that this state-changing request comes from our own page. Clients that are
@@ -127,6 +151,13 @@ fn is_own(origin: &str, headers: &HeaderMap) -> bool {
 /// The address of the client, where the server recorded it.
 pub(super) fn peer(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer)
+}
+
+/// The client has shown who it is: its connection gives way to no stranger's.
+pub(super) fn keep_seat(extensions: &Extensions) {
+    if let Some(seat) = extensions.get::<Arc<Seat>>() {
+        seat.keep();
+    }
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -159,9 +190,13 @@ impl Viewer {
         format!("dashboard session {} from {}", self.session.number, from(self.peer))
     }
 
-    /// Whether `presented` is the token that this session's forms carry.
-    pub(super) fn csrf_matches(&self, presented: &str) -> bool {
-        same(&self.session.csrf, presented)
+    /// Whether a form with these headers and this CSRF token is one of this session's own.
+    pub(super) fn sent(&self, headers: &HeaderMap, csrf: &str) -> bool {
+        let own = same_origin(headers) && same(&self.session.csrf, csrf);
+        if !own {
+            tracing::warn!(who = self.who(), "dashboard: a form that does not belong to the session");
+        }
+        own
     }
 }
 
@@ -169,9 +204,16 @@ impl FromRequestParts<Arc<Shared>> for Viewer {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Response> {
-        let session = cookie(&parts.headers).and_then(|id| shared.door.find(id, Instant::now()));
+        let called = parts.extensions.get::<Called>().and_then(|called| called.session.as_deref());
+        let session = match (called, cookie(&parts.headers)) {
+            (Some(name), Some(id)) => shared.door.find(name, id, Instant::now()),
+            (Some(_) | None, _) => None,
+        };
         match session {
-            Some(session) => Ok(Self { session, peer: peer(&parts.extensions) }),
+            Some(session) => {
+                keep_seat(&parts.extensions);
+                Ok(Self { session, peer: peer(&parts.extensions) })
+            }
             None if parts.method == Method::GET && parts.uri.path() != "/live" => {
                 Err(Redirect::to("/login").into_response())
             }
@@ -202,9 +244,12 @@ impl FromRequestParts<Arc<Shared>> for Client {
         };
         let token = value.to_str().ok().and_then(bearer).unwrap_or_default();
         match shared.door.check(token, Instant::now()) {
-            Ok(()) => Ok(Self { who: format!("dashboard API from {}", from(peer)) }),
+            Ok(()) => {
+                keep_seat(&parts.extensions);
+                Ok(Self { who: format!("dashboard API from {}", from(peer)) })
+            }
             Err(refused) => {
-                let (status, retry) = failed(&refused, peer);
+                let (status, retry) = shared.refused(&refused, peer).await;
                 let mut response = reply::api_problem(status, "not the dashboard's token");
                 if let Some(seconds) = retry {
                     response.headers_mut().insert(header::RETRY_AFTER, seconds);
@@ -218,28 +263,6 @@ impl FromRequestParts<Arc<Shared>> for Client {
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn from(peer: Option<SocketAddr>) -> String {
-    peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.to_string())
-}
-
-/// Logs a failed login; gives the status and, past the limit, the `Retry-After` in seconds.
-pub(super) fn failed(refused: &Refused, peer: Option<SocketAddr>) -> (StatusCode, Option<HeaderValue>) {
-    match refused {
-        Refused::Wrong => {
-            tracing::warn!(peer = from(peer), "dashboard: wrong token");
-            (StatusCode::UNAUTHORIZED, None)
-        }
-        // Not logged: the limit keeps a flood out of the log too.
-        Refused::TooMany(wait) => {
-            (StatusCode::TOO_MANY_REQUESTS, Some(HeaderValue::from(wait.as_secs().saturating_add(1))))
-        }
-        Refused::NoRandomness => {
-            tracing::error!("dashboard: no randomness for a session");
-            (StatusCode::SERVICE_UNAVAILABLE, None)
-        }
-    }
 }
 
 /// Refuses a client that is not on this host, should the listener ever be bound elsewhere.
@@ -264,28 +287,46 @@ mod tests {
 
     #[test]
     fn only_loopback_names_are_ours() {
-        let rows: [(&[&str], &str, bool); 14] = [
-            (&["127.0.0.1:7878"], "/", true),
-            (&["localhost"], "/", true),
-            (&["LOCALHOST:9"], "/", true),
-            (&["[::1]:7878"], "/", true),
-            (&["127.0.0.1:7878"], "http://127.0.0.1:7878/", true),
-            (&[], "/", false),
-            (&["localhost", "localhost"], "/", false),
-            (&["rebind.example"], "/", false),
-            (&["localhost.rebind.example"], "/", false),
-            (&["127.0.0.1.example:7878"], "/", false),
-            (&["localhost@rebind.example"], "/", false),
-            (&["rebind.example@localhost"], "/", false),
-            (&["0.0.0.0:7878"], "/", false),
-            (&["localhost"], "http://rebind.example/", false),
+        const LABEL: &str = "gate-0123456789abcdef01234567";
+        let session = format!("{LABEL}.localhost:7878");
+        let loud = session.to_uppercase();
+        let (plain, named) = (Some(None), Some(Some(LABEL)));
+        /// Hosts, target, and the session's label if the name is ours.
+        type Row<'a> = (&'a [&'a str], &'a str, Option<Option<&'a str>>);
+        let rows: [Row<'_>; 24] = [
+            (&["127.0.0.1:7878"], "/", plain),
+            (&["localhost"], "/", plain),
+            (&["LOCALHOST:9"], "/", plain),
+            (&["[::1]:7878"], "/", plain),
+            (&["127.0.0.1:7878"], "http://127.0.0.1:7878/", plain),
+            (&[&session], "/", named),
+            (&[&loud], "/", named),
+            (&[&session], "http://localhost:7878/", None),
+            (&["localhost:7878"], &format!("http://{session}/"), None),
+            (&["gate-0123.localhost"], "/", None),
+            (&["other.localhost"], "/", None),
+            (&[&format!("a.{session}")], "/", None),
+            (&[&format!("{session}.example")], "/", None),
+            (&[&format!("{LABEL}.localhost.example")], "/", None),
+            (&["localhost:7878.example"], "/", None),
+            (&[], "/", None),
+            (&["localhost", "localhost"], "/", None),
+            (&["rebind.example"], "/", None),
+            (&["localhost.rebind.example"], "/", None),
+            (&["127.0.0.1.example:7878"], "/", None),
+            (&["localhost@rebind.example"], "/", None),
+            (&["rebind.example@localhost"], "/", None),
+            (&["0.0.0.0:7878"], "/", None),
+            (&["localhost"], "http://rebind.example/", None),
         ];
         for (hosts, target, expect) in rows {
             let mut request = Request::builder().uri(target);
             for host in hosts {
                 request = request.header("host", *host);
             }
-            assert_eq!(addressed_here(&request.body(Body::empty()).unwrap()), expect, "{hosts:?} {target}");
+            let called = called(&request.body(Body::empty()).unwrap());
+            let found = called.as_ref().map(|called| called.session.as_deref());
+            assert_eq!(found, expect, "{hosts:?} {target}");
         }
     }
 

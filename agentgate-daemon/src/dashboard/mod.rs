@@ -6,11 +6,14 @@
 //! (`show::visible`).
 //!
 //! # Access
-//! `GET /login?token=TOKEN` (printed by `agentctl dashboard`) or the form at `/login` opens a session:
-//! an HttpOnly, SameSite=Strict cookie, kept in memory for twelve hours. Requests must name 127.0.0.1,
-//! localhost or \[::1\] in `Host` (any port, for tunnels), else they get 421. Every change asks for the
-//! session's CSRF token, and for our own origin where a browser names one. A change is recorded
-//! before it is made, with who asked for it; where it cannot be recorded it is not made.
+//! `GET /login?code=CODE` (printed by `agentctl dashboard`, good once and for two minutes) or the token in
+//! the form at `/login` opens a session: an HttpOnly, SameSite=Strict cookie, kept in memory for twelve
+//! hours, under a host name of its own below `localhost` (`auth` says why). Requests must name
+//! 127.0.0.1, localhost, \[::1\] or such a host in `Host` (any port, for tunnels), else they get 421.
+//! Every change asks for the session's CSRF token, and for our own origin where a browser names one. A
+//! change is recorded before it is made, with who asked for it; where it cannot be recorded it is not
+//! made. Captured bodies may hold secrets, so they are shown only when asked for, under the same rule.
+//! Logins are recorded, and failed ones from the second of a minute on.
 //!
 //! # JSON API
 //! `Authorization: Bearer TOKEN`; reading works with a browser's session too. Errors are
@@ -19,22 +22,27 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /api/records` | `{"records": […], "next": id or null}`, newest first. Parameters as on the page, all optional: `host` (part of the name, or a glob), `verdict`, `session`, `kind`, `since` (`15m`, `24h`, `7d` or RFC 3339), `text`, `limit` (100; at most 1000), `before` (the `next` of the page before) |
-//! | `GET /api/records/ID` | `{"record": …, "request_body": B, "response_body": B}`; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}` |
+//! | `GET /api/records/ID` | `{"record": …}`, without bodies |
+//! | `POST /api/records/ID/body` | `{"request_body": B, "response_body": B}`, recorded; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}`. Bearer only |
 //! | `GET /api/status` | `{"policy": …, "audit": …, "gate": …}` |
 //! | `POST /api/host` | body `{"list": "allow"\|"deny"\|"passthrough", "host": PATTERN, "remove": false}`, answer `{"changed": bool}`. Bearer only |
 
 mod api;
 mod auth;
 mod change;
+mod codes;
 mod filter;
 mod guard;
+mod journal;
 mod layout;
 mod live;
 mod pages;
 mod read;
 mod reply;
+mod seats;
 mod serve;
 mod show;
+mod token;
 mod views;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
@@ -51,8 +59,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{audit::Audit, reload::PolicyHandle, store::Store};
 
-pub use auth::{Token, TokenError};
+pub use codes::LoginCodes;
 pub use serve::serve;
+pub use token::{Token, TokenError};
 
 /// Live feeds at once.
 const MAX_LIVE: usize = 32;
@@ -67,6 +76,8 @@ pub struct DashboardContext {
     pub audit: Audit,
     pub store: Arc<Store>,
     pub token: Token,
+    /// Shared with whoever prints the address.
+    pub codes: LoginCodes,
     /// The address that is listened on, for the log.
     pub listen: SocketAddr,
     pub status: StatusFn,
@@ -98,14 +109,14 @@ pub fn router(context: DashboardContext) -> Router {
 }
 
 fn shared(context: DashboardContext) -> Arc<Shared> {
-    let DashboardContext { policy, audit, store, token, listen, status } = context;
+    let DashboardContext { policy, audit, store, token, codes, listen, status } = context;
     Arc::new(Shared {
         policy,
         audit,
         store,
         listen,
         status,
-        door: auth::Door::new(token),
+        door: auth::Door::new(token, codes),
         live: Arc::new(Semaphore::new(MAX_LIVE)),
         stop: watch::Sender::new(false),
     })
@@ -115,12 +126,15 @@ fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(views::list))
         .route("/records/{id}", get(views::detail))
+        .route("/records/{id}/body", get(views::to_detail).post(views::bodies))
         .route("/host", post(change::form))
         .route("/login", get(views::login_page).post(views::login))
+        .route("/enter", get(views::enter))
         .route("/logout", post(views::logout))
         .route("/live", get(live::live))
         .route("/api/records", get(api::records))
         .route("/api/records/{id}", get(api::record))
+        .route("/api/records/{id}/body", post(api::body))
         .route("/api/status", get(api::status))
         .route("/api/host", post(api::host))
         .route("/static/app.css", get(app_css))

@@ -38,12 +38,17 @@ pub(super) struct Listing {
     pub(super) partial: bool,
 }
 
-/// A record with what belongs to it.
+/// The captured bodies of a record, empty where there are none.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    pub(super) request: Bytes,
+    pub(super) response: Bytes,
+}
+
+/// A record with what belongs to it, but for the bodies.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) record: Record,
-    pub(super) request_body: Bytes,
-    pub(super) response_body: Bytes,
     /// Exchanges of a flow, oldest first.
     pub(super) children: Vec<Record>,
     pub(super) more_children: bool,
@@ -55,10 +60,20 @@ pub(super) async fn listing(store: &Arc<Store>, filter: &Filter) -> Result<Listi
     Ok(tokio::task::spawn_blocking(move || scan(&store, &filter)).await??)
 }
 
-/// One record with bodies and children; `None` where there is none.
+/// One record with children; `None` where there is none.
 pub(super) async fn whole(store: &Arc<Store>, id: RecordId) -> Result<Option<Whole>, ReadError> {
     let store = store.clone();
     Ok(tokio::task::spawn_blocking(move || gather(&store, id)).await??)
+}
+
+/// The bodies of a record. That they are shown has to be recorded first.
+pub(super) async fn bodies(store: &Arc<Store>, id: RecordId) -> Result<Bodies, ReadError> {
+    let store = store.clone();
+    let read = move || {
+        let of = |side| store.body(id, side).map(Option::unwrap_or_default);
+        Ok::<_, StoreError>(Bodies { request: of(Side::Request)?, response: of(Side::Response)? })
+    };
+    Ok(tokio::task::spawn_blocking(read).await??)
 }
 
 fn scan(store: &Store, filter: &Filter) -> Result<Listing, StoreError> {
@@ -100,13 +115,11 @@ fn gather(store: &Store, id: RecordId) -> Result<Option<Whole>, StoreError> {
     let Some(record) = store.get(id)? else {
         return Ok(None);
     };
-    let request_body = store.body(id, Side::Request)?.unwrap_or_default();
-    let response_body = store.body(id, Side::Response)?.unwrap_or_default();
     let (children, more_children) = match record.kind {
         Kind::Flow => children(store, &record)?,
         Kind::Exchange | Kind::Kernel | Kind::Control => (Vec::new(), false),
     };
-    Ok(Some(Whole { record: shown(record), request_body, response_body, children, more_children }))
+    Ok(Some(Whole { record: shown(record), children, more_children }))
 }
 
 /// The exchanges that ran on `flow`: they started between its start and its end, in its session.

@@ -19,6 +19,12 @@ pub(super) fn problem(status: StatusCode, text: &str) -> Response {
     page(status, layout::bare(title, &message::message(title, text)))
 }
 
+/// The page for a form that is not one of the session's own.
+pub(super) fn foreign_form() -> Response {
+    let text = "This form does not belong to your session. Go back, reload, and try again.";
+    problem(StatusCode::FORBIDDEN, text)
+}
+
 /// An error of the API: `{"error": text}`.
 pub(super) fn api_problem(status: StatusCode, text: &str) -> Response {
     let mut response = (status, axum::Json(serde_json::json!({ "error": text }))).into_response();

@@ -1,4 +1,4 @@
-//! The HTTP server: connection cap, deadlines, an orderly end.
+//! The HTTP server: seats for connections, deadlines, an orderly end.
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
@@ -12,18 +12,13 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
-use super::{DashboardContext, routes, shared};
+use super::{DashboardContext, routes, seats::Seats, shared};
 
-/// Connections at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 128;
-/// From a connection's start, or the end of a response, to the end of the next request's head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// From a connection's start, or the end of a response, to the end of the next request's head. A
+/// browser sends a head at once, and opens another connection where an idle one is gone.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// How long written bytes may stay unread, in milliseconds.
 const UNREAD_MILLIS: u32 = 30_000;
 /// Largest head, in bytes.
@@ -36,13 +31,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 pub async fn serve(listener: TcpListener, context: DashboardContext, mut drain: watch::Receiver<bool>) {
     let shared = shared(context);
     let router = routes(shared.clone());
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::default();
     let mut connections = JoinSet::new();
     loop {
-        // The semaphore is never closed, so a permit always comes.
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
@@ -67,9 +58,12 @@ pub async fn serve(listener: TcpListener, context: DashboardContext, mut drain: 
         }
         let router = TowerToHyperService::new(router.clone());
         let mut stopped = shared.stop.subscribe();
+        let seat = Arc::new(seats.take());
         connections.spawn(async move {
+            let asking = seat.clone();
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(ConnectInfo(peer));
+                request.extensions_mut().insert(asking.clone());
                 let answer = hyper::service::Service::call(&router, request);
                 async move { answer.await as Result<Response<Body>, Infallible> }
             });
@@ -85,11 +79,14 @@ pub async fn serve(listener: TcpListener, context: DashboardContext, mut drain: 
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
+                () = seat.lost() => {
+                    tracing::debug!(%peer, "dashboard: a connection made room for another");
+                    return;
+                }
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, %peer, "dashboard: connection");
             }
-            drop(slot);
         });
     }
     shared.stop.send_replace(true);

@@ -165,6 +165,10 @@ pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
             Some(format!("take \"{pattern}\" out of `deny` under [hosts] in policy.toml"))
         }
         ("deny", pattern) => Some(format!("agentctl deny '{pattern}' --remove")),
+        ("kernel", "loopback") => record.flow.as_ref().map(|flow| {
+            let port = flow.original.0.port();
+            format!("under [network] in policy.toml: loopback = {{ default = \"deny\", ports = [{port}] }}")
+        }),
         ("invariant", "missing_sni") => Some("connect by name instead of by address".to_owned()),
         ("invariant", "opaque") => record.flow.as_ref().map(|flow| {
             let to = flow.original.0;
@@ -176,6 +180,60 @@ pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
             )
         }),
         _ => None,
+    }
+}
+
+/// What helps against a refusal by the kernel that no policy lifts.
+#[must_use]
+pub(super) fn advice(record: &Record) -> Option<&'static str> {
+    let (stage, code) = record.verdict.as_ref()?.rule.split_once(':')?;
+    if stage != "kernel" {
+        return None;
+    }
+    Some(match code {
+        "gate_port" => "No policy opens these ports. Use agentctl and the dashboard from outside the gate.",
+        "udp" => "Nothing, where the client falls back to TCP, as QUIC clients do. No policy opens UDP.",
+        "no_resolver" => "Give the host a resolver of this address family, or ask over the other one.",
+        "socket_type" => "Use TCP, or run the tool outside the gate: no policy opens other sockets.",
+        "no_listener" => "Try again. If it lasts, see agentctl status: the daemon was starting or ending.",
+        "no_flow" => "Try again. If it lasts, the agent holds more connections than the gate keeps.",
+        "namespace" => "Run the agent without a network namespace of its own.",
+        "device" => "Do not bind the socket to an interface, as curl --interface does.",
+        "egress" => {
+            "Use plain TCP: packets of other protocols, with IP options or in fragments, do not leave."
+        }
+        _ => return None,
+    })
+}
+
+/// How many refusals like this one of the kernel's the record stands for besides: its note says so after
+/// the call, `connect4: …; 12 more like it …`.
+#[must_use]
+pub(super) fn alike(record: &Record) -> Option<u64> {
+    if record.kind != Kind::Kernel {
+        return None;
+    }
+    let (_, more) = record.note.as_deref()?.split_once("; ")?;
+    more.split(' ').next()?.parse().ok()
+}
+
+/// A moment in UTC as a person reads it: `2026-11-20 12:00:00.123 UTC`.
+#[must_use]
+pub(super) fn moment(at: Timestamp) -> String {
+    at.to_string().replacen('T', " ", 1).replacen('Z', " UTC", 1)
+}
+
+/// What the kernel refused, in a word or two: `TCP`, `UDP`, `raw socket`.
+#[must_use]
+pub(super) fn transport(record: &Record) -> Cow<'_, str> {
+    match record.protocol.as_str() {
+        "tcp" => Cow::Borrowed("TCP"),
+        "udp" => Cow::Borrowed("UDP"),
+        "udp-lite" => Cow::Borrowed("UDP-Lite"),
+        "raw" => Cow::Borrowed("raw socket"),
+        "ping" => Cow::Borrowed("ping socket"),
+        "" | "socket" => Cow::Borrowed("socket"),
+        other => visible(other),
     }
 }
 
@@ -240,6 +298,7 @@ mod tests {
     fn clock_names_the_day_only_when_it_is_another() {
         let noon = Timestamp(1_795_176_000_123_000);
         assert_eq!(noon.to_string(), "2026-11-20T12:00:00.123Z");
+        assert_eq!(moment(noon), "2026-11-20 12:00:00.123 UTC");
         assert_eq!(clock(noon, Timestamp(noon.0 + 3_600_000_000)), "12:00:00");
         assert_eq!(clock(noon, Timestamp(noon.0 + 86_400_000_000)), "11-20 12:00");
     }

@@ -1,8 +1,18 @@
 //! Login, sessions, Host check, CSRF, headers, limits.
 
-use crate::served::{Answer, Served};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+
+use crate::{
+    seed,
+    served::{Answer, Served},
+};
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+/// Shorter than any deadline of the server's, by which it would make room in time.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Headers of a request.
 type Headers<'a> = &'a [(&'a str, &'a str)];
@@ -32,16 +42,17 @@ async fn every_answer_is_hardened() {
     let served = Served::start().await;
     let cookie = served.login().await;
     let bearer = format!("Bearer {}", served.token);
-    let rows: [(&str, &str, Headers<'_>, u16); 20] = [
+    let rows: [(&str, &str, Headers<'_>, u16); 21] = [
         ("GET", "/", &[], 303),
         ("GET", "/", &[("Cookie", &cookie)], 200),
         ("HEAD", "/", &[("Cookie", &cookie)], 200),
         ("GET", "/?verdict=perhaps", &[("Cookie", &cookie)], 400),
         ("GET", "/?nonsense=1", &[("Cookie", &cookie)], 400),
-        ("GET", "/records/1", &[("Cookie", &cookie)], 404),
+        ("GET", "/records/99", &[("Cookie", &cookie)], 404),
         ("GET", "/records/x", &[("Cookie", &cookie)], 404),
         ("GET", "/login", &[], 200),
-        ("GET", "/login?token=wrong", &[], 401),
+        ("GET", "/login?code=wrong", &[], 401),
+        ("GET", "/enter?ticket=wrong", &[], 401),
         ("GET", "/static/app.css", &[], 200),
         ("GET", "/static/live.js", &[], 200),
         ("GET", "/static/mark.svg", &[], 200),
@@ -73,15 +84,21 @@ async fn every_answer_is_hardened() {
 async fn foreign_hosts_are_misdirected() {
     let served = Served::start().await;
     let cookie = served.login().await;
+    let session = served.host(&[("Cookie", &cookie)]);
+    let name = session.split(':').next().unwrap();
     let own = served.addr.to_string();
-    let rows: [(&[&str], u16); 7] = [
-        (&[&own], 200),
-        (&["localhost:1234"], 200),
-        (&["[::1]:7878"], 200),
+    let rows: [(&[&str], u16); 11] = [
+        (&[&session], 200),
+        (&[&session.to_uppercase()], 200),
+        (&[&format!("{name}:1234")], 200),
+        (&[&own], 303),
+        (&["localhost:1234"], 303),
+        (&["[::1]:7878"], 303),
+        (&["gate-000000000000000000000000.localhost"], 303),
         (&["rebind.example"], 421),
-        (&["rebind.example:7878"], 421),
+        (&["rebind.localhost:7878"], 421),
         (&[], 421),
-        (&[&own, "rebind.example"], 421),
+        (&[&session, "rebind.example"], 421),
     ];
     for (hosts, status) in rows {
         let mut headers = vec![("Cookie", cookie.as_str())];
@@ -89,6 +106,54 @@ async fn foreign_hosts_are_misdirected() {
         let answer = served.raw("GET", "/", &headers, "").await;
         assert_eq!(answer.status, status, "{hosts:?}: {answer:?}");
         assert_hardened(&format!("{hosts:?}"), &answer);
+    }
+    served.stop().await;
+}
+
+/// Every server on 127.0.0.1 gets the cookies of 127.0.0.1: a session's must be of no use there, and
+/// nothing may tell its name to whoever has no session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_counts_under_its_own_name_only() {
+    let served = Served::start().await;
+    let (cookie, other) = (served.login().await, served.login().await);
+    let (host, others) = (served.host(&[("Cookie", &cookie)]), served.host(&[("Cookie", &other)]));
+    let name = host.split(':').next().unwrap();
+    assert!(name.starts_with("gate-") && name.ends_with(".localhost") && host != others, "{host}");
+    assert!(!cookie.contains(name.split('.').next().unwrap()), "the cookie does not tell the name");
+    let plain = served.addr.to_string();
+    for wrong in [plain.as_str(), "localhost", others.as_str()] {
+        let headers = [("Host", wrong), ("Cookie", cookie.as_str())];
+        for (target, status) in [("/", 303), ("/records/1", 303), ("/live", 401), ("/api/records", 401)] {
+            let answer = served.raw("GET", target, &headers, "").await;
+            assert_eq!(answer.status, status, "{target} at {wrong}: {answer:?}");
+            assert!(!format!("{answer:?}").contains("gate-"), "{target} at {wrong}: {answer:?}");
+        }
+    }
+    let headers = [("Host", host.as_str()), ("Cookie", cookie.as_str())];
+    assert_eq!(served.raw("GET", "/api/records", &headers, "").await.status, 200);
+    served.stop().await;
+}
+
+/// The address that is printed is worth nothing once it was opened, and the next step too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_address_works_once() {
+    let served = Served::start().await;
+    let target = served.login_target();
+    assert!(!target.contains(&served.token), "{target}");
+    let answer = served.get(&target, &[]).await;
+    let (host, ticket) = answer.onward();
+    let again = served.get(&target, &[]).await;
+    assert_eq!(again.status, 401);
+    assert!(again.body.contains("used already") && again.header("refresh").is_none(), "{again:?}");
+    let plain = served.addr.to_string();
+    for (host, status) in [(&plain, 401), (&host, 200), (&host, 401)] {
+        let answer = served.raw("GET", &ticket, &[("Host", host)], "").await;
+        assert_eq!((answer.status, answer.header("set-cookie").is_some()), (status, status == 200), "{host}");
+    }
+    // The lasting token opens nothing from an address.
+    for target in [format!("/login?token={}", served.token), format!("/login?code={}", served.token)] {
+        let answer = served.get(&target, &[]).await;
+        assert!(answer.header("refresh").is_none() && answer.header("set-cookie").is_none(), "{answer:?}");
     }
     served.stop().await;
 }
@@ -111,12 +176,19 @@ async fn a_session_is_opened_kept_and_ended() {
     let answer = served
         .ask("POST", "/login", &[FORM, ("Origin", "null"), ("Sec-Fetch-Site", "same-origin")], &form)
         .await;
-    assert_eq!((answer.status, answer.header("location")), (303, Some("/")));
+    assert!(answer.body.contains("ends in"), "what to do where it goes nowhere: {}", answer.body);
+    let (host, target) = answer.onward();
+    let answer = served.raw("GET", &target, &[("Host", &host)], "").await;
     let cookie = answer.header("set-cookie").unwrap();
     for attribute in ["HttpOnly", "SameSite=Strict", "Path=/"] {
         assert!(cookie.contains(attribute), "{cookie}");
     }
-    let cookie = cookie.split(';').next().unwrap();
+    assert!(!cookie.to_lowercase().contains("domain"), "for that host only: {cookie}");
+    let answer = served
+        .ask("POST", "/login", &[FORM, ("Origin", "null"), ("Sec-Fetch-Site", "same-origin")], &form)
+        .await;
+    let cookie = served.enter(&answer).await;
+    let cookie = cookie.as_str();
     assert!(!cookie.contains(&served.token), "the cookie is not the token");
     let page = served.get("/", &[("Cookie", cookie)]).await;
     assert_eq!(page.status, 200);
@@ -142,8 +214,8 @@ async fn wrong_tokens_are_slowed_and_the_right_one_is_not() {
     let answer = served.get("/api/status", &[("Authorization", "Bearer wrong")]).await;
     assert_eq!(answer.status, 429);
     assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() <= 61);
-    let answer = served.get("/login?token=wrong", &[]).await;
-    assert_eq!(answer.status, 429, "one count for both ways");
+    let answer = served.get("/login?code=wrong", &[]).await;
+    assert_eq!(answer.status, 429, "one count for all ways");
     served.login().await;
     served.stop().await;
 }
@@ -154,17 +226,19 @@ async fn changes_need_the_sessions_own_form() {
     let (cookie, other) = (served.login().await, served.login().await);
     let csrf = served.get("/", &[("Cookie", &cookie)]).await.csrf().to_owned();
     let foreign = served.get("/", &[("Cookie", &other)]).await.csrf().to_owned();
-    let own = format!("http://{}", served.addr);
+    let own = format!("http://{}", served.host(&[("Cookie", &cookie)]));
+    let plain = format!("http://{}", served.addr);
     let change = |csrf: &str| format!("csrf={csrf}&list=allow&host=a.example");
     let good = change(&csrf);
     let cookie = ("Cookie", cookie.as_str());
-    let refused: [(&str, Headers<'_>, &str, u16); 9] = [
+    let refused: [(&str, Headers<'_>, &str, u16); 10] = [
         ("no session", &[FORM], &good, 401),
         ("no CSRF token", &[FORM, cookie], "list=allow&host=a.example", 422),
         ("an empty one", &[FORM, cookie], &change(""), 403),
         ("another session's", &[FORM, cookie], &change(&foreign), 403),
         ("from another site", &[FORM, cookie, ("Sec-Fetch-Site", "cross-site")], &good, 403),
         ("from another port", &[FORM, cookie, ("Origin", "http://127.0.0.1:1")], &good, 403),
+        ("from our login page", &[FORM, cookie, ("Origin", &plain)], &good, 403),
         ("from a sandboxed page", &[FORM, cookie, ("Origin", "null")], &good, 403),
         ("as JSON", &[("Content-Type", "application/json"), cookie], &good, 415),
         (
@@ -244,5 +318,52 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let answer = served.raw("POST", "/login", &headers, "").await;
     assert_eq!(answer.status, 408, "{answer:?}");
     assert_hardened("a body that does not come", &answer);
+    served.stop().await;
+}
+
+/// Another local user opens connections and never ends a request, in each way there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_requests_do_not_keep_the_owner_out() {
+    let served = Served::start().await;
+    let mut held = Vec::new();
+    for start in [
+        "",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+    ] {
+        for _ in 0..140 {
+            held.push(served.begin(start).await);
+        }
+        let cookie = tokio::time::timeout(SOON, served.login()).await.expect("the owner gets in");
+        let page = tokio::time::timeout(SOON, served.get("/", &[("Cookie", &cookie)])).await;
+        assert_eq!(page.expect("the owner gets a page").status, 200, "behind {start:?}");
+    }
+    served.stop().await;
+}
+
+/// Who logged in is not pushed out by who did not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_feed_outlasts_a_flood_of_strangers() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let mut events = served.events("/live", &cookie).await;
+    events.wait_for("event: page").await;
+    let mut held = Vec::new();
+    for _ in 0..140 {
+        held.push(served.begin("").await);
+    }
+    served.record(seed::refused(agentgate::model::Timestamp::now())).await;
+    events.wait_for("event: row").await;
+    served.stop().await;
+}
+
+/// A head that does not come is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_sent_head_is_dropped_within_seconds() {
+    let served = Served::start().await;
+    let mut stream = served.begin("GET / HTTP/1.1\r\nHost: localhost\r\n").await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "still open");
     served.stop().await;
 }

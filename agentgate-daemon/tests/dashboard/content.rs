@@ -42,8 +42,10 @@ async fn filters_choose() {
     tunnel.verdict = Some(seed::verdict(Action::Passthrough, "passthrough:codeload.github.com", "listed"));
     tunnel.subject.as_mut().unwrap().session.0 = "other.scope@7".into();
     let tunnel = served.record(tunnel).await;
-    let cases: [(&str, &[u64]); 17] = [
-        ("", &[tunnel, kernel, refused, flow]),
+    let login = 1;
+    let cases: [(&str, &[u64]); 18] = [
+        ("", &[tunnel, kernel, refused, flow, login]),
+        ("kind=control", &[login]),
         ("host=paste", &[refused]),
         ("host=*.GitHub.com", &[tunnel]),
         ("verdict=deny", &[refused]),
@@ -53,7 +55,7 @@ async fn filters_choose() {
         ("session=other.scope", &[tunnel]),
         ("session=other.scope%407", &[tunnel]),
         ("session=other", &[]),
-        ("since=1h", &[tunnel, kernel, refused]),
+        ("since=1h", &[tunnel, kernel, refused, login]),
         ("text=%2FAPI%2Fnew%3Ftitle%3Dit%2527s", &[refused]),
         ("text=mode%3Aenforce", &[refused]),
         ("text=8.8.8.8", &[kernel]),
@@ -116,8 +118,6 @@ async fn a_record_is_shown_with_all_that_belongs_to_it() {
         "allow:api.anthropic.com",
         "Bearer ****7QAA",
         "Secrets are masked",
-        "&quot;model&quot;: &quot;claude-opus-5&quot;,\n",
-        "event: content_block_delta",
         "/usr/bin/agentctl",
         "claude-3f2a.scope@48213",
         "203.0.113.10:443",
@@ -127,10 +127,10 @@ async fn a_record_is_shown_with_all_that_belongs_to_it() {
     }
     let page = served.get(&format!("/records/{parent}"), &[("Cookie", &cookie)]).await;
     assert_eq!(rows(&page), [child], "the flow lists its exchange");
+    assert!(!page.body.contains("Show bodies"), "it has none: {}", page.body);
     let bearer = format!("Bearer {}", served.token);
     let answer = served.get(&format!("/api/records/{child}"), &[("Authorization", &bearer)]).await.json();
     assert_eq!(answer["record"]["id"].as_u64(), Some(child));
-    assert!(answer["request_body"]["text"].as_str().unwrap().contains("claude-opus-5"));
     let failed = served.record(seed::failed(Timestamp::now())).await;
     let page = served.get(&format!("/records/{failed}"), &[("Cookie", &cookie)]).await;
     assert!(page.body.contains("origin_certificate_invalid") && page.body.contains("expired on 2026-11-18"));
@@ -218,7 +218,7 @@ async fn buttons_change_the_lists_and_say_so() {
         assert!(!member(&served.get(&detail, &[cookie]).await), "{list}");
     }
     let page = served.get("/?kind=control", &[cookie]).await;
-    assert_eq!(rows(&page).len(), 9, "each change is recorded: {}", page.body);
+    assert_eq!(rows(&page).len(), 1 + 9, "the login and each change are recorded: {}", page.body);
     let last = served.get(&format!("/records/{}", rows(&page)[0]), &[cookie]).await;
     let note = "removed paste.example from the passthrough list, by dashboard session 1 from 127.0.0.1:";
     assert!(last.body.contains(note), "{}", last.body);
@@ -282,6 +282,144 @@ async fn bare_records_are_shown() {
         let page = served.get(&format!("/records/{id}"), &[("Cookie", &cookie)]).await;
         assert_eq!(page.status, 200, "{kind:?}");
     }
-    assert_eq!(rows(&served.get("/", &[("Cookie", &cookie)]).await).len(), 4);
+    assert_eq!(rows(&served.get("/", &[("Cookie", &cookie)]).await).len(), 1 + 4, "and the login");
+    served.stop().await;
+}
+
+/// Texts of the dashboard's own records, newest first.
+async fn notes(served: &Served) -> Vec<String> {
+    let bearer = format!("Bearer {}", served.token);
+    let answer = served.get("/api/records?kind=control", &[("Authorization", &bearer)]).await.json();
+    answer["records"].as_array().unwrap().iter().map(|r| r["note"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Bodies may hold secrets: nobody sees one unasked, and whoever asks is on record.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_are_shown_when_asked_for_and_that_is_recorded() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let cookie = ("Cookie", cookie.as_str());
+    let bearer = format!("Bearer {}", served.token);
+    let bearer = ("Authorization", bearer.as_str());
+    let flow = seed::flow(Timestamp::now(), &seed::claude(), "api.anthropic.com", "203.0.113.10:443");
+    let id = served.record(seed::messages(&flow, 1)).await;
+    let secrets = ["claude-opus-5", "content_block_delta"];
+    let (detail, api) = (format!("/records/{id}"), format!("/api/records/{id}"));
+    let page = served.get(&detail, &[cookie]).await;
+    for (what, answer) in [
+        ("page", &page),
+        ("API", &served.get(&api, &[bearer]).await),
+        ("API with a session", &served.get(&api, &[cookie]).await),
+        ("list", &served.get("/api/records", &[bearer]).await),
+    ] {
+        assert_eq!(answer.status, 200, "{what}");
+        assert!(!secrets.iter().any(|secret| answer.body.contains(secret)), "{what}: {}", answer.body);
+    }
+    assert_eq!(notes(&served).await.len(), 1, "only the login");
+
+    let (ask, api_ask) = (format!("{detail}/body"), format!("{api}/body"));
+    assert!(page.body.contains(&format!("action=\"{ask}\"")), "{}", page.body);
+    let csrf = format!("csrf={}", page.csrf());
+    for (what, headers, body, status) in [
+        ("no session", vec![FORM], csrf.as_str(), 401),
+        ("no CSRF token", vec![FORM, cookie], "csrf=0", 403),
+        ("from elsewhere", vec![FORM, cookie, ("Sec-Fetch-Site", "same-site")], csrf.as_str(), 403),
+    ] {
+        assert_eq!(served.ask("POST", &ask, &headers, body).await.status, status, "{what}");
+    }
+    assert_eq!(served.ask("POST", &api_ask, &[cookie], "").await.status, 401, "the API by bearer only");
+    assert_eq!(served.ask("POST", "/api/records/99/body", &[bearer], "").await.status, 404);
+    assert_eq!(served.ask("POST", "/records/99/body", &[FORM, cookie], &csrf).await.status, 404);
+    assert_eq!(served.get(&ask, &[cookie]).await.header("location"), Some(detail.as_str()));
+    assert_eq!(notes(&served).await.len(), 1, "nothing was shown");
+
+    let page = served.ask("POST", &ask, &[FORM, cookie], &csrf).await;
+    assert!(page.body.contains("&quot;model&quot;: &quot;claude-opus-5&quot;,\n"), "{}", page.body);
+    assert!(page.body.contains("event: content_block_delta") && !page.body.contains("Show bodies"));
+    let note = format!("bodies of record {id} shown, by dashboard session 1 from 127.0.0.1:");
+    assert!(notes(&served).await[0].starts_with(&note), "{:?}", notes(&served).await);
+    let answer = served.ask("POST", &api_ask, &[bearer], "").await.json();
+    assert!(answer["request_body"]["text"].as_str().unwrap().contains("claude-opus-5"), "{answer}");
+    assert!(answer["response_body"]["text"].as_str().unwrap().contains("message_stop"), "{answer}");
+    let note = format!("bodies of record {id} shown, by dashboard API from 127.0.0.1:");
+    assert!(notes(&served).await[0].starts_with(&note), "{:?}", notes(&served).await);
+
+    // What cannot be recorded is not shown.
+    let served = served.close_audit().await;
+    for (target, headers, body) in [(&ask, vec![FORM, cookie], csrf.as_str()), (&api_ask, vec![bearer], "")] {
+        let answer = served.ask("POST", target, &headers, body).await;
+        assert_eq!(answer.status, 503, "{target}: {answer:?}");
+        assert!(answer.body.contains("cannot be recorded"), "{answer:?}");
+        assert!(!secrets.iter().any(|secret| answer.body.contains(secret)), "{target}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_are_recorded_and_failed_ones_from_the_second_on() {
+    let served = Served::start().await;
+    for _ in 0..40 {
+        served.get("/login?code=wrong", &[]).await;
+    }
+    served.login().await;
+    let notes = notes(&served).await;
+    assert!(notes[0].starts_with("logged in: dashboard session 1 from 127.0.0.1:"), "{notes:?}");
+    let failures: Vec<&str> = notes[1..].iter().rev().map(|n| n.split("number ").nth(1).unwrap()).collect();
+    let expect = ["2", "3", "4", "5", "6", "7", "8", "9", "10", "16", "32"];
+    assert_eq!(failures, expect.map(|n| format!("{n} in a minute")), "{notes:?}");
+    served.stop().await;
+}
+
+/// What the kernel refused says what it was, where to, why, and what helps; no button that does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_by_the_kernel_are_understood() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let cookie = ("Cookie", cookie.as_str());
+    let rows = [
+        ("udp", "kernel:udp", "203.0.113.80:9999", "UDP to 203.0.113.80:9999", "falls back to TCP"),
+        ("tcp", "kernel:loopback", "127.0.0.1:5432", "TCP to 127.0.0.1:5432", "ports = [5432]"),
+        ("raw", "kernel:socket_type", "[::]:0", "raw socket", "run the tool outside the gate"),
+        ("tcp", "kernel:gate_port", "127.0.0.1:443", "TCP to 127.0.0.1:443", "No policy opens these ports"),
+    ];
+    for (protocol, rule, to, title, helps) in rows {
+        let mut record = seed::flow(Timestamp::now(), &seed::curl(), "203.0.113.80", to);
+        record.kind = agentgate::model::Kind::Kernel;
+        record.protocol = protocol.into();
+        record.authority = (!to.ends_with(":0")).then(|| {
+            let at: std::net::SocketAddr = to.parse().unwrap();
+            seed::authority(&at.ip().to_string(), at.port())
+        });
+        record.verdict = Some(seed::verdict(Action::Deny, rule, "the reason in words"));
+        record.note = Some("connect4: family 2 type 1 protocol 6; 12 more like it were counted".into());
+        let id = served.record(record).await;
+        let page = served.get(&format!("/records/{id}"), &[cookie]).await;
+        let (_, headline) = page.body.split_once("<h1>").unwrap();
+        assert_eq!(headline.split("</h1>").next().unwrap(), title, "{rule}");
+        for expect in [helps, "the reason in words", "connect4: family 2"] {
+            assert!(page.body.contains(expect), "{rule}: {expect}: {}", page.body);
+        }
+        assert!(!page.body.contains("data-list=") && !page.body.contains("took"), "{rule}: {}", page.body);
+        let list = served.get("/?kind=kernel", &[cookie]).await;
+        let row = list.body.split("data-id=").nth(1).unwrap().split("</tr>").next().unwrap();
+        let port = to.rsplit(':').next().unwrap();
+        assert!(row.contains("the reason in words") && !row.contains("connect4"), "{rule}: {row}");
+        assert!(row.contains("+12 alike"), "{rule}: {row}");
+        assert!(row.contains(&format!(">:{port}<")) || row.contains("no address"), "{rule}: {row}");
+    }
+    served.stop().await;
+}
+
+/// A log that holds only logins still says what to do first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_welcome_stays_until_something_passes() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let cookie = ("Cookie", cookie.as_str());
+    let shown = |page: &Answer| page.body.contains("<div id=\"empty\" data-welcome>");
+    assert!(shown(&served.get("/", &[cookie]).await));
+    assert!(!shown(&served.get("/?kind=control", &[cookie]).await));
+    served.record(seed::refused(Timestamp::now())).await;
+    assert!(!shown(&served.get("/", &[cookie]).await));
     served.stop().await;
 }

@@ -64,8 +64,10 @@ async fn the_feed_ends_with_its_session_and_with_the_server() {
     let (cookie, other) = (served.login().await, served.login().await);
     let mut events = served.events("/live", &cookie).await;
     let mut lasting = served.events("/live", &other).await;
-    events.wait_for("event: page").await;
-    lasting.wait_for("event: page").await;
+    for feed in [&mut events, &mut lasting] {
+        feed.wait_for("event: page").await;
+        feed.wait_for("\n\n").await;
+    }
     let csrf = served.get("/", &[("Cookie", &cookie)]).await.csrf().to_owned();
     let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", &cookie)];
     assert_eq!(served.ask("POST", "/logout", &headers, &format!("csrf={csrf}")).await.status, 303);

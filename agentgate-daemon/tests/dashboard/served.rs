@@ -1,11 +1,17 @@
 //! A dashboard on an ephemeral loopback port with its own store and policy, and a client that says
 //! exactly what it is told to, bytes and all.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use agentgate::{
     audit::{Audit, AuditOptions, AuditThread},
-    dashboard::{self, DashboardContext, Token},
+    dashboard::{self, DashboardContext, LoginCodes, Token},
     model::Record,
     reload::{PolicyHandle, PolicyPaths},
     store::Store,
@@ -25,6 +31,9 @@ pub(crate) struct Served {
     pub(crate) addr: SocketAddr,
     pub(crate) token: String,
     pub(crate) audit: Audit,
+    codes: LoginCodes,
+    /// The `Host` of each session by its cookie.
+    hosts: Mutex<BTreeMap<String, String>>,
     dir: tempfile::TempDir,
     drain: watch::Sender<bool>,
     server: JoinHandle<()>,
@@ -48,17 +57,21 @@ impl Served {
         let token = Token::load_or_create(&root.join("dashboard.token")).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
+        let codes = LoginCodes::default();
         let context = DashboardContext {
             policy,
             audit: audit.clone(),
             store,
             token: token.clone(),
+            codes: codes.clone(),
             listen: addr,
             status: Arc::new(|| serde_json::json!({ "guarded": "agent.slice" })),
         };
         let (drain, drained) = watch::channel(false);
         let server = tokio::spawn(dashboard::serve(listener, context, drained));
-        Self { addr, token: token.expose().to_owned(), audit, dir, drain, server, thread: Some(thread) }
+        let token = token.expose().to_owned();
+        let hosts = Mutex::default();
+        Self { addr, token, audit, codes, hosts, dir, drain, server, thread: Some(thread) }
     }
 
     /// Serves with an `enforce` policy and empty lists.
@@ -77,12 +90,35 @@ impl Served {
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
-    /// Logs in and gives the `Cookie` header's value.
+    /// The address that `agentctl dashboard` would print: its path and query.
+    pub(crate) fn login_target(&self) -> String {
+        let url = self.codes.url(self.addr).unwrap();
+        url.strip_prefix(&format!("http://{}", self.addr)).unwrap().to_owned()
+    }
+
+    /// Logs in by a one-time code and gives the `Cookie` header's value.
     pub(crate) async fn login(&self) -> String {
-        let answer = self.get(&format!("/login?token={}", self.token), &[]).await;
-        assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{answer:?}");
-        let cookie = answer.header("set-cookie").unwrap();
-        cookie.split(';').next().unwrap().to_owned()
+        let answer = self.get(&self.login_target(), &[]).await;
+        self.enter(&answer).await
+    }
+
+    /// Goes on from the answer to a login, and gives the `Cookie` header's value. Requests that carry it
+    /// are addressed to the session's host.
+    pub(crate) async fn enter(&self, login: &Answer) -> String {
+        assert_eq!((login.status, login.header("set-cookie")), (200, None), "{login:?}");
+        let (host, target) = login.onward();
+        let answer = self.raw("GET", &target, &[("Host", &host)], "").await;
+        assert_eq!((answer.status, answer.header("refresh")), (200, Some("0; url=/")), "{answer:?}");
+        let cookie = answer.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        self.hosts.lock().unwrap().insert(cookie.clone(), host);
+        cookie
+    }
+
+    /// The `Host` of requests with these headers: that of their session, or the plain one.
+    pub(crate) fn host(&self, headers: &[(&str, &str)]) -> String {
+        let hosts = self.hosts.lock().unwrap();
+        let own = headers.iter().find_map(|(name, value)| hosts.get(*value).filter(|_| *name == "Cookie"));
+        own.cloned().unwrap_or_else(|| self.addr.to_string())
     }
 
     /// `GET` with the right `Host` and more headers.
@@ -98,7 +134,7 @@ impl Served {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Answer {
-        let host = self.addr.to_string();
+        let host = self.host(headers);
         let mut all = vec![("Host", host.as_str())];
         all.extend_from_slice(headers);
         self.raw(method, target, &all, body).await
@@ -120,9 +156,16 @@ impl Served {
 
     /// Opens a stream of events.
     pub(crate) async fn events(&self, target: &str, cookie: &str) -> Events {
-        let host = self.addr.to_string();
+        let host = self.host(&[("Cookie", cookie)]);
         let stream = self.send("GET", target, &[("Host", &host), ("Cookie", cookie)], "").await;
         Events { stream, seen: String::new() }
+    }
+
+    /// A connection on which these bytes were sent and nothing more.
+    pub(crate) async fn begin(&self, bytes: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        stream
     }
 
     async fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
@@ -183,6 +226,13 @@ impl Answer {
 
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// Where the page goes on to by itself: host and target.
+    pub(crate) fn onward(&self) -> (String, String) {
+        let url = self.header("refresh").unwrap().strip_prefix("0; url=http://").unwrap();
+        let (host, path) = url.split_once('/').unwrap();
+        (host.to_owned(), format!("/{path}"))
     }
 
     /// The CSRF token of the page's forms.

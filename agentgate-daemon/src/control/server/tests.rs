@@ -108,7 +108,7 @@ impl Gate {
             guarded,
             dashboard: Some(DashboardAccess {
                 listen: "127.0.0.1:7878".parse().unwrap(),
-                url: "http://127.0.0.1:7878/login#secret".into(),
+                url: Arc::new(|| Ok("http://127.0.0.1:7878/login#secret".into())),
             }),
         };
         let socket = dir.path().join("control.sock");
@@ -365,7 +365,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     assert_eq!(gate.ask(Request::CaExport).await.unwrap(), Payload::Ca { pem: "PEM".into() });
     let notes = gate.stop().await;
     assert!(notes[0].1.starts_with(&format!("request body of record {id} shown, by uid ")), "{notes:?}");
-    assert!(notes[2].1.starts_with("dashboard token shown, by uid "), "{notes:?}");
+    assert!(notes[2].1.starts_with("dashboard login code made, by uid "), "{notes:?}");
     assert!(!notes.iter().any(|(_, note)| note.contains("secret")));
 }
 

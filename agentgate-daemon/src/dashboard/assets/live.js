@@ -1,6 +1,12 @@
-// Keeps the list of records current from /live. The server sends whole rows, already escaped.
+// Adds the viewer's time, and keeps the list of records current from /live. The server sends whole rows, already escaped.
 "use strict";
 (() => {
+  // Times are in UTC; where the viewer's clock says otherwise, so does the page.
+  for (const time of document.querySelectorAll("time[data-local]")) {
+    const at = new Date(time.dateTime);
+    if (!Number.isNaN(at.getTime()) && at.getTimezoneOffset() !== 0) time.after(` (${at.toLocaleString()} your time)`);
+  }
+
   const bar = document.getElementById("live");
   const body = document.getElementById("records");
   if (!bar || !body || !window.EventSource) return;
@@ -39,7 +45,9 @@
     while (body.children.length > MOST) body.lastElementChild.remove();
     const none = body.children.length === 0;
     table.hidden = none;
-    empty.hidden = !none;
+    // What to do first stays until something has passed: logins and changes are no traffic.
+    const welcome = "welcome" in empty.dataset && !body.querySelector("tr:not(.k-control)");
+    empty.hidden = !none && !welcome;
   };
 
   const state = (name, text) => {

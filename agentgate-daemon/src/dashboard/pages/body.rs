@@ -137,9 +137,15 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
 }
 
-/// A body with what there is to say about it; `bytes` is the captured prefix.
+/// A body with what there is to say about it; `bytes` is the captured prefix, `None` where it was not
+/// asked for.
 #[must_use]
-pub(super) fn body(headers: &[(String, String)], captured: &Captured, bytes: &[u8], open: bool) -> Markup {
+pub(super) fn body(
+    headers: &[(String, String)],
+    captured: &Captured,
+    bytes: Option<&[u8]>,
+    open: bool,
+) -> Markup {
     let content_type = header(headers, "content-type").to_ascii_lowercase();
     let encoding = header(headers, "content-encoding");
     let encoded = !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity");
@@ -150,9 +156,9 @@ pub(super) fn body(headers: &[(String, String)], captured: &Captured, bytes: &[u
         }
         @if captured.total == 0 {
             p.dim { @if open { "Nothing so far." } @else { "No body." } }
-        } @else if bytes.is_empty() {
+        } @else if bytes.is_some_and(<[u8]>::is_empty) {
             p.dim { "Not captured." }
-        } @else {
+        } @else if let Some(bytes) = bytes {
             @let shown = form(&content_type, encoded, bytes);
             @if captured.truncated {
                 p.note { "Captured the first " (size(bytes.len() as u64)) " of " (size(captured.total)) "." }
@@ -171,6 +177,8 @@ pub(super) fn body(headers: &[(String, String)], captured: &Captured, bytes: &[u
                     pre.body.hex tabindex="0" { (text) }
                 }
             }
+        } @else {
+            p.dim { "Not shown." }
         }
     }
 }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{
     body::body,
     lists::{self, Standing},
-    row::{chip, head, row, status},
+    row::{chip, head, is_nowhere, row, status},
 };
 use crate::{
     dashboard::show::{self, visible},
@@ -16,8 +16,8 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::dashboard) struct Detail<'a> {
     pub(in crate::dashboard) record: &'a Record,
-    pub(in crate::dashboard) request_body: &'a [u8],
-    pub(in crate::dashboard) response_body: &'a [u8],
+    /// Of request and response, where they were asked for.
+    pub(in crate::dashboard) bodies: Option<(&'a [u8], &'a [u8])>,
     /// Where the record's host stands in the lists; empty where it has none.
     pub(in crate::dashboard) lists: &'a [Standing],
     /// Exchanges of a flow, oldest first.
@@ -52,8 +52,8 @@ impl Detail<'_> {
             }
             p.meta {
                 (show::kind(r.kind)) " · "
-                time datetime=(r.started) { (r.started) }
-                @if let Some(finished) = r.finished { " · took " (show::duration(finished.since(r.started))) }
+                time data-local datetime=(r.started) { (show::moment(r.started)) }
+                @if let (Some(finished), Kind::Flow | Kind::Exchange) = (r.finished, r.kind) { " · took " (show::duration(finished.since(r.started))) }
                 @if let Some((up, down)) = show::traffic(r) { " · " (show::size(up)) " up, " (show::size(down)) " down" }
                 @if !r.protocol.is_empty() { " · " (visible(&r.protocol)) }
                 " · " (show::state(r.state))
@@ -62,7 +62,7 @@ impl Detail<'_> {
                 div.column {
                     (self.verdict())
                     @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
-                        (lists::card(&authority.host, self.lists, r.id, self.csrf))
+                        (lists::card(&authority.host, self.lists, r.id, self.csrf, self.is_beyond_lists()))
                     }
                     // Without a verdict this column has the room.
                     @if r.verdict.is_none() { (self.connection()) }
@@ -84,18 +84,26 @@ impl Detail<'_> {
                 }
             }
             @if r.kind == Kind::Flow { (self.exchanges()) }
+            (self.ask_for_bodies())
             @if let Some(request) = &r.request {
                 (message("Request", &format!("{} {} {}", request.method, request.target, request.version),
-                    &request.headers, &request.body, self.request_body, r.state == State::Open, None))
+                    &request.headers, &request.body, self.bodies.map(|(bytes, _)| bytes), r.state == State::Open, None))
             }
             @if let Some(response) = &r.response {
                 (message("Response", &format!("{} {}", response.version, response.status),
-                    &response.headers, &response.body, self.response_body, r.state == State::Open,
+                    &response.headers, &response.body, self.bodies.map(|(_, bytes)| bytes), r.state == State::Open,
                     Some(response.first_byte_us)))
             } @else if r.request.is_some() && r.failure.is_none() && r.state != State::Open {
                 section.card { h2 { "Response" } p.dim { "None from the origin." } }
             }
         }
+    }
+
+    /// It was refused for what no list changes.
+    fn is_beyond_lists(&self) -> bool {
+        let rule = self.record.verdict.as_ref().map_or("", |verdict| verdict.rule.as_str());
+        // Passthrough is for what is not HTTP.
+        rule.starts_with("invariant:") && rule != "invariant:opaque"
     }
 
     fn verdict(&self) -> Markup {
@@ -111,6 +119,10 @@ impl Detail<'_> {
                             dt { "To allow" }
                             dd { pre { (visible(&remedy)) } }
                         }
+                        @if let Some(advice) = show::advice(self.record) {
+                            dt { "What helps" }
+                            dd { (advice) }
+                        }
                     }
                 }
             } @else if self.record.kind == Kind::Kernel {
@@ -118,6 +130,22 @@ impl Detail<'_> {
                     h2 { "Verdict" }
                     p { "Refused by the kernel before there was a connection." }
                 }
+            }
+        }
+    }
+
+    /// The button that shows the bodies, where there are any that are not shown.
+    fn ask_for_bodies(&self) -> Markup {
+        let r = self.record;
+        let heads = [r.request.as_ref().map(|m| &m.body), r.response.as_ref().map(|m| &m.body)];
+        if self.bodies.is_some() || heads.into_iter().flatten().all(|body| body.total == 0) {
+            return html! {};
+        }
+        html! {
+            form.card.ask method="post" action=(format!("/records/{}/body", r.id)) {
+                input type="hidden" name="csrf" value=(self.csrf);
+                p { "Bodies may hold secrets, so they are shown only when asked for. The audit log keeps who asked." }
+                button #show-bodies type="submit" { "Show bodies" }
             }
         }
     }
@@ -143,13 +171,16 @@ impl Detail<'_> {
         let Some(flow) = &self.record.flow else {
             return html! {};
         };
+        let kernel = self.record.kind == Kind::Kernel;
         html! {
             section.card {
-                h2 { "Connection" }
+                h2 { @if kernel { "Socket" } @else { "Connection" } }
                 dl {
-                    dt { "Meant for" } dd { code { (flow.original.0) } }
-                    @if let Some(authority) = &self.record.authority { dt { "Name" } dd { code { (authority) } } }
+                    dt { "Meant for" }
+                    dd { @if is_nowhere(flow) { "no address yet" } @else { code { (flow.original.0) } } }
+                    @if let (Some(authority), false) = (&self.record.authority, kernel) { dt { "Name" } dd { code { (authority) } } }
                     @if !self.record.protocol.is_empty() { dt { "Protocol" } dd { (visible(&self.record.protocol)) } }
+                    @if let (Some(note), true) = (&self.record.note, kernel) { dt { "Call" } dd { code { (visible(note)) } } }
                     dt { "Cookie" } dd { (flow.cookie) }
                     @if let Some(parent) = self.record.parent {
                         dt { "Record" } dd { a href=(format!("/records/{parent}")) { "connection " (parent) } }
@@ -191,6 +222,9 @@ fn headline(r: &Record) -> Markup {
             span.dim { (visible(&request.scheme)) "://" }
             (r.authority.as_ref().map(|a| plain(&request.scheme, a)).or(to).unwrap_or_default())
             span.path { (visible(&request.target)) }
+        } @else if let (Kind::Kernel, Some(flow)) = (r.kind, &r.flow) {
+            (show::transport(r))
+            @if !is_nowhere(flow) { " to " (flow.original.0) }
         } @else if let Some(note) = &r.note {
             (visible(note))
         } @else {
@@ -253,7 +287,7 @@ fn message(
     line: &str,
     headers: &[(String, String)],
     captured: &Captured,
-    bytes: &[u8],
+    bytes: Option<&[u8]>,
     open: bool,
     first_byte_us: Option<u64>,
 ) -> Markup {

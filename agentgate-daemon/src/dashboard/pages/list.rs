@@ -60,7 +60,7 @@ impl List<'_> {
             ("exchange", "Exchanges"),
             ("flow", "Connections"),
             ("kernel", "Kernel refusals"),
-            ("control", "Changes"),
+            ("control", "Changes and logins"),
         ];
         html! {
             nav.tabs aria-label="Kinds of record" {
@@ -113,6 +113,7 @@ impl List<'_> {
 
     fn table(&self) -> Markup {
         let empty = self.records.is_empty();
+        let welcome = self.is_welcome();
         html! {
             div.table hidden[empty] #table {
                 table.records {
@@ -121,7 +122,7 @@ impl List<'_> {
                     tbody #records { @for record in self.records { (row(record, self.now)) } }
                 }
             }
-            div #empty hidden[!empty] { (self.empty()) }
+            div #empty hidden[!empty && !welcome] data-welcome[welcome] { (self.empty()) }
             nav.pager aria-label="Pages of records" {
                 span.dim {
                     @if self.partial { "The search stopped after many records without a full page." }
@@ -129,6 +130,12 @@ impl List<'_> {
                 @if let Some(next) = self.next { a.button rel="next" href=(href(self.params, Some(next))) { "Older records" } }
             }
         }
+    }
+
+    /// Nothing has passed the gate in all the log: what it holds is logins and changes.
+    fn is_welcome(&self) -> bool {
+        let none = self.records.iter().all(|record| record.kind == Kind::Control);
+        none && self.next.is_none() && self.params.is_all() && self.params.before.trim().is_empty()
     }
 
     fn empty(&self) -> Markup {
@@ -149,7 +156,7 @@ impl List<'_> {
                     h2 { "Nothing matches" }
                     p { a href="/" { "Clear the filter" } " to see everything." }
                     @if self.params.kind.trim() == show::kind(Kind::Control) {
-                        p.dim { "Changes of lists, mode and policy are recorded here with who made them." }
+                        p.dim { "Changes of lists, mode and policy, logins, and bodies that were shown are recorded here, with by whom." }
                     }
                 }
             }

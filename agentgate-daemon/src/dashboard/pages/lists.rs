@@ -27,9 +27,16 @@ fn effect(list: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// The card with a row per list. `record` is where the browser returns to.
+/// The card with a row per list. `record` is where the browser returns to; `beyond` says that no
+/// list changes its verdict.
 #[must_use]
-pub(super) fn card(host: &Host, standings: &[Standing], record: RecordId, csrf: &str) -> Markup {
+pub(super) fn card(
+    host: &Host,
+    standings: &[Standing],
+    record: RecordId,
+    csrf: &str,
+    beyond: bool,
+) -> Markup {
     html! {
         section.card aria-labelledby="lists-title" {
             h2 #lists-title { "Lists for " code { (visible(host.as_str())) } }
@@ -38,7 +45,8 @@ pub(super) fn card(host: &Host, standings: &[Standing], record: RecordId, csrf: 
                     @for standing in standings { (line(host, standing, record, csrf)) }
                 }
             }
-            p.dim.small { "A change holds from the next request on and is recorded under Changes." }
+            @if beyond { p.note { "Listing this host does not lift this refusal: its rule comes before the lists." } }
+            p.dim.small { "A change holds from the next request on and is recorded under Changes and logins." }
         }
     }
 }

@@ -4,11 +4,9 @@ use maud::{Markup, html};
 
 use crate::{
     dashboard::show::{self, visible},
-    model::{Action, Kind, Record, State, Timestamp},
+    model::{Action, Flow, Kind, Record, State, Timestamp},
 };
 
-/// Flags shown in a row; the rest are counted.
-const MAX_FLAGS: usize = 2;
 /// Characters of a path or note in a row; CSS cuts further by width.
 const MAX_WHAT: usize = 300;
 
@@ -43,8 +41,8 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
             }
             td.c-verdict { (chip(record)) }
             @if !hostless { td.c-host { (host(record)) } }
-            // A note takes the room of the columns that it leaves empty.
-            td.c-what colspan=[hostless.then_some(if record.kind == Kind::Control { 8 } else { 2 })] {
+            // Text takes the room of the columns that it leaves empty.
+            td.c-what colspan=[room(record, hostless)] {
                 a href=(format!("/records/{}", record.id)) title=[reason(record)] { (what(record)) }
             }
             @if !hostless || record.kind != Kind::Control { (outcome(record)) }
@@ -52,19 +50,29 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
     }
 }
 
-/// The columns from the status on.
+/// Columns that the text takes, where it is more than its own.
+fn room(record: &Record, hostless: bool) -> Option<u8> {
+    match (record.kind, hostless) {
+        (Kind::Control, true) => Some(8),
+        (Kind::Kernel, _) => Some(4 + u8::from(hostless)),
+        (Kind::Flow | Kind::Exchange, true) => Some(2),
+        (Kind::Control | Kind::Flow | Kind::Exchange, false) => None,
+    }
+}
+
+/// The columns from the status on; what the kernel refused has no status, size or duration.
 fn outcome(record: &Record) -> Markup {
     html! {
-        td.c-status { (status(record)) }
-        td.c-size {
-            @if let Some((up, down)) = show::traffic(record) {
-                span.up { (show::size(up)) }
-                span.down { (show::size(down)) }
+        @if record.kind != Kind::Kernel {
+            td.c-status { (status(record)) }
+            td.c-size {
+                @if let Some((up, down)) = show::traffic(record) {
+                    span.up { (show::size(up)) }
+                    span.down { (show::size(down)) }
+                }
             }
-        }
-        td.c-took {
-            @if let Some(finished) = record.finished {
-                @if matches!(record.kind, Kind::Flow | Kind::Exchange) {
+            td.c-took {
+                @if let (Some(finished), Kind::Flow | Kind::Exchange) = (record.finished, record.kind) {
                     (show::duration(finished.since(record.started)))
                 }
             }
@@ -81,10 +89,12 @@ fn outcome(record: &Record) -> Markup {
             }
         }
         td.c-flags {
-            @for flag in record.flags.iter().take(MAX_FLAGS) {
+            @if let Some(more) = show::alike(record) { span.flag { "+" (more) " alike" } }
+            // One fits; the worst is the one to see.
+            @if let Some(flag) = record.flags.iter().max_by_key(|flag| flag.severity) {
                 span.flag.(flag.severity.as_str()) { (visible(&flag.code)) }
+                @if record.flags.len() > 1 { span.flag { "+" (record.flags.len() - 1) } }
             }
-            @if record.flags.len() > MAX_FLAGS { span.flag { "+" (record.flags.len() - MAX_FLAGS) } }
         }
     }
 }
@@ -110,8 +120,9 @@ fn host(record: &Record) -> Markup {
     match (&record.authority, &record.flow) {
         (Some(authority), _) => html! {
             (visible(authority.host.as_str()))
-            @if !matches!(authority.port, 80 | 443) { span.dim { ":" (authority.port) } }
+            @if record.kind == Kind::Kernel || !matches!(authority.port, 80 | 443) { span.dim { ":" (authority.port) } }
         },
+        (None, Some(flow)) if is_nowhere(flow) => html! { span.dim { "no address" } },
         (None, Some(flow)) => html! { span.dim { (flow.original.0) } },
         (None, None) => html! {},
     }
@@ -124,6 +135,11 @@ fn what(record: &Record) -> Markup {
             span.method { (visible(&request.method)) } " " span.path { (visible(short(&request.target))) }
         };
     }
+    if let (Kind::Kernel, Some(verdict)) = (record.kind, &record.verdict) {
+        let (transport, reason) = (show::transport(record), short(&verdict.reason));
+        let named = reason.starts_with(transport.as_ref());
+        return html! { @if !named { span.method { (transport) } " " } (visible(reason)) };
+    }
     if let Some(note) = &record.note {
         return html! {
             (visible(short(note)))
@@ -131,6 +147,12 @@ fn what(record: &Record) -> Markup {
         };
     }
     html! { span.dim { @if record.protocol.is_empty() { "connection" } @else { (visible(&record.protocol)) } } }
+}
+
+/// A socket that was refused before it had an address to go to.
+#[must_use]
+pub(super) fn is_nowhere(flow: &Flow) -> bool {
+    flow.original.0.ip().is_unspecified() && flow.original.0.port() == 0
 }
 
 fn short(text: &str) -> &str {
