@@ -82,7 +82,7 @@ impl Exchanger {
         let (head, body) = request.into_parts();
         let asked = Asked { version: head.version, prefer_400: refusal::retries_403(&head.headers), clock };
         let record = opened(&on, &head);
-        if let Some((refusal, host)) = unsupported(&head) {
+        if let Some((refusal, host)) = unsupported(&head, on.flow.original.0.port()) {
             return self.refuse(&asked, record, refusal, host, head, body).await;
         }
         let context = RequestContext {
@@ -257,7 +257,7 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
 
 /// What the gate does not carry: tunnels inside the tunnel, and protocol switches, of which it could
 /// record nothing. 426 makes clients that can do without a WebSocket fall back to HTTP.
-fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
+fn unsupported(head: &Parts, port: u16) -> Option<(Refusal, Option<Authority>)> {
     let refusal = if head.method == http::Method::CONNECT {
         Refusal { status: 405, ..gate_refusal("connect_inside", "CONNECT is not carried through the gate") }
     } else if head.headers.contains_key(http::header::UPGRADE) && !is_h2c_offer(head) {
@@ -271,7 +271,7 @@ fn unsupported(head: &Parts) -> Option<(Refusal, Option<Authority>)> {
     };
     let host =
         head.uri.host().or_else(|| head.headers.get(http::header::HOST)?.to_str().ok()?.split(':').next());
-    let authority = host.and_then(|host| Host::parse(host).ok()).map(|host| Authority { host, port: 0 });
+    let authority = host.and_then(|host| Host::parse(host).ok()).map(|host| Authority { host, port });
     Some((refusal, authority))
 }
 
