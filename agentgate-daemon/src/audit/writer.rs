@@ -17,6 +17,8 @@ use crate::{
 /// Captured bytes after which a transaction takes no more final writes, because redb keeps what a
 /// transaction changes in memory.
 const BATCH_BYTES: u64 = 16 << 20;
+/// How long the ends of records may wait for company.
+const LINGER: Duration = Duration::from_millis(5);
 /// How often a drain looks whether all slots are free: a caller that gives up waiting for a slot frees
 /// it without a message.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
@@ -158,6 +160,15 @@ impl Writer {
             match self.receiver.try_recv() {
                 Ok(message) => self.take(message),
                 Err(mpsc::TryRecvError::Empty | mpsc::TryRecvError::Disconnected) => break,
+            }
+        }
+        // Nobody waits for the end of a record, but whoever comes next waits for the commit under way.
+        // So ends alone are held for a moment, and go with the next record that somebody waits for.
+        let until = Instant::now() + LINGER;
+        while self.asked.is_empty() && self.drain.is_none() && (1..self.batch).contains(&self.finals.len()) {
+            match self.receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(message) => self.take(message),
+                Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
         true
