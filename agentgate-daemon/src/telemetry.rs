@@ -1,8 +1,11 @@
-//! Log lines to standard error, where systemd's journal takes them: one format, one filter.
+//! Log lines to standard error, where systemd's journal takes them: one line an
+//! event, as text or as JSON.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::config::LogFormat;
 
 /// The filter could not be understood.
 #[derive(Debug, thiserror::Error)]
@@ -16,15 +19,18 @@ pub struct FilterError {
 ///
 /// # Errors
 /// [`FilterError`].
-pub fn install(filter: &str) -> Result<(), FilterError> {
+pub fn install(filter: &str, format: LogFormat) -> Result<(), FilterError> {
     let fail = |detail: String| FilterError { filter: filter.to_owned(), detail };
     let parsed = EnvFilter::try_new(filter).map_err(|error| fail(error.to_string()))?;
     let terminal = std::io::stderr().is_terminal();
-    fmt()
+    let lines = fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
-        .with_ansi(terminal)
-        .with_target(true)
-        .try_init()
-        .map_err(|error| fail(error.to_string()))
+        .with_ansi(terminal && format == LogFormat::Text)
+        .with_target(true);
+    match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    }
+    .map_err(|error| fail(error.to_string()))
 }

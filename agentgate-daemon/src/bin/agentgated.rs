@@ -40,7 +40,9 @@ fn main() -> ExitCode {
     if arguments.check_config {
         return check(&config);
     }
-    if let Err(error) = telemetry::install(arguments.log.as_deref().unwrap_or(&config.log.filter)) {
+    if let Err(error) =
+        telemetry::install(arguments.log.as_deref().unwrap_or(&config.log.filter), config.log.format)
+    {
         say(&format!("agentgated: {error}"));
         return ExitCode::from(2);
     }
