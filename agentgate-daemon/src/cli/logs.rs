@@ -187,18 +187,7 @@ fn status(record: &Record) -> String {
     match (&record.failure, &record.response) {
         (Some(failure), _) => failure.code.clone(),
         (None, Some(response)) => response.status.to_string(),
-        (None, None) => state(record.state).to_owned(),
-    }
-}
-
-/// The word for a state.
-pub(super) fn state(state: State) -> &'static str {
-    match state {
-        State::Open => "open",
-        State::Done => "done",
-        State::Refused => "refused",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
+        (None, None) => record.state.as_str().to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Session,
-    logs::{size, state, took},
+    logs::{size, took},
     terminal::{Colour, escape},
 };
 use crate::{
@@ -90,7 +90,7 @@ fn lines(record: &Record) -> Vec<Line> {
         Some(end) => format!("{}, took {}", record.started, took(end.since(record.started))),
         None => record.started.to_string(),
     };
-    field("record", Some(format!("{} {} ({})", record.id, kind(record), state(record.state))));
+    field("record", Some(format!("{} {} ({})", record.id, record.kind.as_str(), record.state.as_str())));
     field("time", Some(time));
     field("flow", record.parent.map(|id| format!("record {id}")));
     field("note", record.note.clone());
@@ -142,16 +142,6 @@ fn lines(record: &Record) -> Vec<Line> {
         lines.push(Line::Field("body", captured(&head.body)));
     }
     lines
-}
-
-fn kind(record: &Record) -> &'static str {
-    use crate::model::Kind;
-    match record.kind {
-        Kind::Flow => "flow",
-        Kind::Exchange => "exchange",
-        Kind::Kernel => "kernel",
-        Kind::Control => "control",
-    }
 }
 
 fn captured(body: &Captured) -> String {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dashboard::show::{self, session_name},
+    dashboard::show::session_name,
     model::{Action, Kind, Record, RecordId, Timestamp},
     store::HostPattern,
 };
@@ -227,7 +227,7 @@ impl Filter {
             || record.failure.as_ref().is_some_and(|f| has(&f.code) || has(&f.detail))
             || record.note.as_deref().is_some_and(has)
             || has(&record.protocol)
-            || has(show::state(record.state))
+            || has(record.state.as_str())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Action, Kind, Record, State, Timestamp};
+use crate::model::{Action, Kind, Record, Timestamp};
 
 /// `text` with control and direction-changing characters as Rust writes them (`\n`, `\u{1b}`), so that a hostile name
 /// cannot hide, reorder or forge what is around it. Line ends and tabs count as control characters.
@@ -94,29 +94,6 @@ pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
             }
         }
         (Some(_) | None, _) => text,
-    }
-}
-
-/// The word for a kind.
-#[must_use]
-pub(super) fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Flow => "flow",
-        Kind::Exchange => "exchange",
-        Kind::Kernel => "kernel",
-        Kind::Control => "control",
-    }
-}
-
-/// The word for a state.
-#[must_use]
-pub(super) fn state(state: State) -> &'static str {
-    match state {
-        State::Open => "open",
-        State::Done => "done",
-        State::Refused => "refused",
-        State::Failed => "failed",
-        State::Cancelled => "cancelled",
     }
 }
 

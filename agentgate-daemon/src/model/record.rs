@@ -38,6 +38,19 @@ pub enum Kind {
     Control,
 }
 
+impl Kind {
+    /// The word people read.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Flow => "flow",
+            Self::Exchange => "exchange",
+            Self::Kernel => "kernel",
+            Self::Control => "control",
+        }
+    }
+}
+
 /// How far it got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,6 +65,20 @@ pub enum State {
     Failed,
     /// The agent went away before the end.
     Cancelled,
+}
+
+impl State {
+    /// The word people read.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// Whose fault an error was, and which.

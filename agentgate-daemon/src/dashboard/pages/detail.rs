@@ -51,12 +51,12 @@ impl Detail<'_> {
                 (status(r))
             }
             p.meta {
-                (show::kind(r.kind)) " · "
+                (r.kind.as_str()) " · "
                 time data-local datetime=(r.started) { (show::moment(r.started)) }
                 @if let (Some(finished), Kind::Flow | Kind::Exchange) = (r.finished, r.kind) { " · took " (show::duration(finished.since(r.started))) }
                 @if let Some((up, down)) = show::traffic(r) { " · " (show::size(up)) " up, " (show::size(down)) " down" }
                 @if !r.protocol.is_empty() { " · " (visible(&r.protocol)) }
-                " · " (show::state(r.state))
+                " · " (r.state.as_str())
             }
             div.columns {
                 div.column {

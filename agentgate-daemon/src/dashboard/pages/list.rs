@@ -155,7 +155,7 @@ impl List<'_> {
                 } @else {
                     h2 { "Nothing matches" }
                     p { a href="/" { "Clear the filter" } " to see everything." }
-                    @if self.params.kind.trim() == show::kind(Kind::Control) {
+                    @if self.params.kind.trim() == Kind::Control.as_str() {
                         p.dim { "Changes of lists, mode and policy, logins, and bodies that were shown are recorded here, with by whom." }
                     }
                 }

@@ -34,7 +34,7 @@ pub(super) fn head() -> Markup {
 pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
     let hostless = record.authority.is_none() && record.flow.is_none();
     html! {
-        tr #(format!("r{}", record.id)) data-id=(record.id) .(format!("k-{}", show::kind(record.kind)))
+        tr #(format!("r{}", record.id)) data-id=(record.id) .(format!("k-{}", record.kind.as_str()))
             .open[record.state == State::Open] {
             td.c-time {
                 time datetime=(record.started) { (show::clock(record.started, today)) }
@@ -105,7 +105,7 @@ pub(super) fn chip(record: &Record) -> Markup {
     match &record.verdict {
         Some(verdict) => html! { span.chip.(verdict.action.as_str()) { (verdict.action.as_str()) } },
         None if record.kind == Kind::Kernel => html! { span.chip.deny { (Action::Deny.as_str()) } },
-        None => html! { span.chip.none { (show::kind(record.kind)) } },
+        None => html! { span.chip.none { (record.kind.as_str()) } },
     }
 }
 
