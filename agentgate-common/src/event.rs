@@ -42,11 +42,17 @@ pub enum Hook {
     Egress = 7,
     Bind4 = 8,
     Bind6 = 9,
+    /// Programs on the root of the hierarchy: a guarded task with a socket made elsewhere.
+    Watch = 10,
+    /// LSM `socket_create`: every address family.
+    LsmSocket = 11,
+    /// LSM `file_receive`: descriptors that are passed in.
+    LsmReceive = 12,
 }
 
 impl Hook {
     /// Every hook that judges.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Connect4,
         Self::Connect6,
         Self::SendMsg4,
@@ -56,6 +62,9 @@ impl Hook {
         Self::Egress,
         Self::Bind4,
         Self::Bind6,
+        Self::Watch,
+        Self::LsmSocket,
+        Self::LsmReceive,
     ];
 
     /// The hook behind a number of [`KernelEvent::hook`].
@@ -77,6 +86,9 @@ impl Hook {
             Self::Egress => "egress",
             Self::Bind4 => "bind4",
             Self::Bind6 => "bind6",
+            Self::Watch => "watch",
+            Self::LsmSocket => "lsm_socket_create",
+            Self::LsmReceive => "lsm_file_receive",
         }
     }
 }

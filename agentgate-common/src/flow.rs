@@ -23,13 +23,20 @@ pub struct Endpoint {
     pub family: u16,
 }
 
-/// What the listener looks a flow up by: the agent's own end of the redirected connection.
+/// What the gate looks a flow up by: the agent's own end of a redirected connection or question, and
+/// which door of the gate it came to.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowKey {
+    /// Cookie of the network namespace: addresses of loopback are the same in all of them.
+    pub netns: u64,
     /// Local address and port of the agent's socket. `family` is [`INET`] for any IPv4 address,
     /// also when it came through an IPv6 socket, because that is how the listener sees it.
     pub local: Endpoint,
+    /// Port of the gate's own end, host byte order: one local port may hold a connection to each.
+    pub towards: u16,
+    /// [`crate::verdict::TCP`] or [`crate::verdict::UDP`].
+    pub protocol: u16,
 }
 
 /// One redirected TCP connection.
@@ -40,6 +47,8 @@ pub struct KernelFlow {
     pub cookie: u64,
     /// When connect(2) was called: nanoseconds since boot, suspend included (`CLOCK_BOOTTIME`).
     pub connected_ns: u64,
+    /// Cookie of the socket's network namespace.
+    pub netns: u64,
     /// Who called connect(2).
     pub task: Task,
     /// Where the agent meant to go.
@@ -63,4 +72,11 @@ pub struct SocketState {
     /// 1 once a refused packet of this socket has been reported since UDP was last connected, so
     /// that a stranger's packets to a guarded socket cannot fill the record.
     pub reported: u32,
+    /// 1 for a socket that was made under guard: set at socket(2), so that a socket from elsewhere is
+    /// known by lacking it.
+    pub guarded: u32,
+    /// Keeps `owner` aligned without padding.
+    pub reserved: u32,
+    /// [`Task::session`] of who made it.
+    pub owner: u64,
 }

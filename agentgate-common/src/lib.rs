@@ -8,6 +8,8 @@ pub mod event;
 pub mod flow;
 pub mod names;
 pub mod pod;
+pub mod rules;
 pub mod settings;
 pub mod subject;
+pub mod tally;
 pub mod verdict;

@@ -14,11 +14,35 @@ pub const SOCKETS: &str = "SOCKETS";
 /// storage getpeername(2) cannot reach (MPTCP).
 pub const PEERS: &str = "PEERS";
 
+/// Map from [`crate::flow::FlowKey`] of a UDP socket to the [`crate::flow::KernelFlow`] of its last
+/// question to the gate's DNS server.
+pub const ASKERS: &str = "ASKERS";
+/// Map from an address (sixteen bytes, IPv4 mapped) to 1: the host's own addresses besides loopback.
+pub const HOST: &str = "HOST";
+/// Trie of [`crate::rules::UdpKey`] to [`crate::rules::UdpPorts`]: UDP that policy lets pass.
+pub const UDP: &str = "UDP";
+/// Map from a network namespace's cookie to 1: namespaces besides the daemon's in which the gate has
+/// doors.
+pub const NAMESPACES: &str = "NAMESPACES";
+/// Map from [`crate::tally::Tally`] to a number.
+pub const TALLIES: &str = "TALLIES";
+
 /// The maps that are pinned, each under its own name.
-pub const PINNED_MAPS: [&str; 6] = [SETTINGS, FLOWS, PEERS, EVENTS, COUNTERS, SOCKETS];
+pub const PINNED_MAPS: [&str; 11] =
+    [SETTINGS, FLOWS, PEERS, ASKERS, EVENTS, COUNTERS, SOCKETS, HOST, UDP, NAMESPACES, TALLIES];
 
 /// Entries of [`FLOWS`]: connections that are between connect(2) and accept(2) at one time.
 pub const FLOWS_CAPACITY: u32 = 65_536;
+/// Entries of [`ASKERS`].
+pub const ASKERS_CAPACITY: u32 = 16_384;
+/// Entries of [`HOST`].
+pub const HOST_CAPACITY: u32 = 4096;
+/// Entries of [`UDP`].
+pub const UDP_CAPACITY: u32 = 2048;
+/// Entries of [`NAMESPACES`].
+pub const NAMESPACES_CAPACITY: u32 = 64;
+/// Entries of [`TALLIES`].
+pub const TALLIES_CAPACITY: u32 = 65_536;
 /// Entries of [`PEERS`].
 pub const PEERS_CAPACITY: u32 = 65_536;
 /// Size of [`EVENTS`] in bytes: a power of two and a multiple of the page size.

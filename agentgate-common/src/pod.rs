@@ -9,7 +9,9 @@ mod user {
     use crate::{
         event::KernelEvent,
         flow::{Endpoint, FlowKey, KernelFlow, SocketState},
+        rules::UdpPorts,
         settings::Settings,
+        tally::Tally,
     };
 
     // SAFETY: repr(C), integers and byte arrays only, no padding (tested below), any bytes are valid.
@@ -24,6 +26,10 @@ mod user {
     unsafe impl aya::Pod for Endpoint {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SocketState {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Tally {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for UdpPorts {}
 }
 
 #[cfg(test)]
@@ -33,29 +39,35 @@ mod tests {
     use crate::{
         event::KernelEvent,
         flow::{Endpoint, FlowKey, KernelFlow, SocketState},
+        rules::UdpPorts,
         settings::Settings,
         subject::Task,
+        tally::Tally,
     };
 
     #[test]
     fn sizes() {
         assert_eq!(size_of::<Endpoint>(), 16 + 2 + 2);
-        assert_eq!(size_of::<FlowKey>(), size_of::<Endpoint>());
-        assert_eq!(size_of::<Task>(), 8 + 4 * 4 + 16);
-        assert_eq!(size_of::<KernelFlow>(), 8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 4);
-        assert_eq!(size_of::<SocketState>(), size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 + 4);
+        assert_eq!(size_of::<FlowKey>(), 8 + size_of::<Endpoint>() + 2 + 2);
+        assert_eq!(size_of::<Task>(), 8 + 8 + 4 * 4 + 16);
+        assert_eq!(size_of::<KernelFlow>(), 8 * 3 + size_of::<Task>() + size_of::<Endpoint>() + 4);
+        assert_eq!(
+            size_of::<SocketState>(),
+            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 3 + 4 + 8
+        );
         assert_eq!(
             size_of::<KernelEvent>(),
             8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 2 * 3 + 1 + 1 + 4
         );
-        assert_eq!(size_of::<Settings>(), 8 + 4 + 16 + 2 + 2 + 2 * 8 + 2 * 32);
+        assert_eq!(size_of::<Settings>(), 8 + 8 + 4 + 2 * 3 + 2 * 8 + 2 * 32 + 2 * 3);
+        assert_eq!(size_of::<Tally>(), 16);
+        assert_eq!(size_of::<UdpPorts>(), 64);
     }
 
     #[test]
     fn offsets() {
-        assert_eq!(offset_of!(KernelFlow, original), 56);
-        assert_eq!(offset_of!(KernelEvent, hook), 82);
-        assert_eq!(offset_of!(Settings, dns4), 8);
-        assert_eq!(offset_of!(Settings, gate_ports), 32);
+        assert_eq!(offset_of!(KernelFlow, original), 72);
+        assert_eq!(offset_of!(KernelEvent, hook), 90);
+        assert_eq!(offset_of!(Settings, gate_ports), 26);
     }
 }

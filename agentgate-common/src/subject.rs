@@ -6,6 +6,9 @@
 pub struct Task {
     /// Id of the cgroup v2 the task is in (`bpf_get_current_cgroup_id`).
     pub cgroup: u64,
+    /// Id of the session's cgroup: the ancestor one level below the guarded cgroup. 0 for a task in the
+    /// guarded cgroup itself, or where the kernel does not say.
+    pub session: u64,
     /// Process id (thread group id) in the initial pid namespace.
     pub pid: u32,
     /// Thread id in the initial pid namespace.

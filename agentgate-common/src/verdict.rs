@@ -54,11 +54,17 @@ pub enum Denial {
     Device = 10,
     /// A packet that was about to leave the host without having been redirected.
     Egress = 11,
+    /// DNS over TLS (port 853), which no name could be judged by.
+    DnsOverTls = 12,
+    /// A socket that was made outside the guarded cgroup, in the hands of a guarded task.
+    Foreign = 13,
+    /// An address family other than IPv4, IPv6, UNIX and netlink.
+    Family = 14,
 }
 
 impl Denial {
     /// Every denial.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::GatePort,
         Self::Loopback,
         Self::Udp,
@@ -69,6 +75,9 @@ impl Denial {
         Self::Namespace,
         Self::Device,
         Self::Egress,
+        Self::DnsOverTls,
+        Self::Foreign,
+        Self::Family,
     ];
 
     /// The denial behind a number of [`crate::event::KernelEvent::denial`].
@@ -91,6 +100,9 @@ impl Denial {
             Self::Namespace => "namespace",
             Self::Device => "device",
             Self::Egress => "egress",
+            Self::DnsOverTls => "dns_over_tls",
+            Self::Foreign => "foreign_socket",
+            Self::Family => "address_family",
         }
     }
 }
@@ -101,17 +113,40 @@ impl Denial {
 pub enum Passage {
     /// Left as it is.
     Direct = 0,
+    /// Left as it is: a loopback port on which the caller's own session listens.
+    Own = 27,
+    /// Left as it is: policy names the loopback port, or the UDP destination.
+    Listed = 28,
     /// UDP connected to where it may not send. By that alone nothing leaves: resolvers connect so
     /// to learn which source address a destination would have. Each packet is judged by [`packet`].
-    Connected = 13,
+    Connected = 29,
     /// Sent to the listener, which judges it.
-    Listener = 14,
-    /// Sent to the configured resolver.
-    Resolver = 15,
+    Listener = 30,
+    /// Sent to the gate's DNS server.
+    Resolver = 31,
+}
+
+impl Passage {
+    /// Every passage.
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Own, Self::Listed, Self::Connected, Self::Listener, Self::Resolver];
+
+    /// A stable name for counters.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Own => "own",
+            Self::Listed => "listed",
+            Self::Connected => "connected",
+            Self::Listener => "listener",
+            Self::Resolver => "resolver",
+        }
+    }
 }
 
 /// Outcomes that one hook can count: denials and passages as numbers are all below this.
-pub const OUTCOMES: u32 = 16;
+pub const OUTCOMES: u32 = 32;
 /// Size of the counters: every hook times every outcome.
 pub const COUNTERS: u32 = 16 * OUTCOMES;
 /// The counter of events that found the ring buffer full. Hook numbers start at 1, so no outcome
@@ -229,22 +264,17 @@ fn names(ports: &[u16], port: u16) -> bool {
     false
 }
 
-/// The resolver for a destination of this family. IPv4-mapped destinations go by IPv4.
+/// The gate's DNS server for a destination of this family. IPv4-mapped destinations go by IPv4.
 ///
 /// # Errors
-/// [`Denial::NoResolver`] where none is set.
+/// [`Denial::NoResolver`] where there is none.
 #[inline(always)]
 pub fn resolver(settings: &Settings, destination: &Endpoint) -> Result<Endpoint, Denial> {
-    let addr = if mapped(&destination.addr).is_some() { map_v4(settings.dns4) } else { settings.dns6 };
-    if settings.dns_port == 0 || unspecified(&addr) {
+    if settings.dns_port == 0 {
         return Err(Denial::NoResolver);
     }
+    let addr = if mapped(&destination.addr).is_some() { map_v4(LOOPBACK4) } else { LOOPBACK6 };
     Ok(Endpoint { addr, port: settings.dns_port, family: destination.family })
-}
-
-#[inline(always)]
-const fn unspecified(addr: &[u8; 16]) -> bool {
-    matches!(words(addr), [0, 0, 0 | MAPPED, 0])
 }
 
 /// Whether an address is that of the resolver of its family.

@@ -196,7 +196,7 @@ impl App {
             since_ns,
             strangers: Few::new(STRANGERS),
         };
-        let wanted = Wanted { resolvers: config.dns.resolvers.clone(), own_ports };
+        let wanted = Wanted { dns_port: 0, own_ports };
         let handles = Handles { policy, audit, store };
         let app = Self {
             handles,

@@ -106,9 +106,10 @@ struct Carried {
 impl Stages {
     /// Carries one accepted connection to its end.
     pub async fn run(self: Arc<Self>, accepted: Accepted) {
-        let Accepted { stream, peer, .. } = &accepted;
+        let Accepted { stream, end, .. } = &accepted;
+        let peer = end.peer;
         // At once: the agent's port may be another connection's as soon as this one is gone.
-        let flow = self.kernel.take_flow(*peer);
+        let flow = self.kernel.take_flow(*end);
         // Without it small writes wait for an acknowledgement, up to 40 ms.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY"); // only a connection that is gone already

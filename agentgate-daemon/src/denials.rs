@@ -147,6 +147,8 @@ fn record_of(event: &KernelEvent, unseen: u64, sessions: &Sessions) -> Record {
         gid: event.task.gid,
         comm: comm(&event.task.comm),
         cgroup: event.task.cgroup,
+        session: event.task.session,
+        netns: 0,
         connected_ns: event.at_ns,
     };
     let now = Timestamp::now();
@@ -205,6 +207,9 @@ fn reason(denial: Denial) -> &'static str {
         Denial::Namespace => "the call came from a network namespace that is not the gate's",
         Denial::Device => "a socket bound to an interface would miss the gate",
         Denial::Egress => "a packet that no hook judged was about to leave",
+        Denial::DnsOverTls => "DNS over TLS would hide which names are asked for",
+        Denial::Foreign => "the socket was made outside the guard",
+        Denial::Family => "only IPv4, IPv6, UNIX and netlink sockets may be made",
     }
 }
 

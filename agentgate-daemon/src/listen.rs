@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::drain::told;
+use crate::{drain::told, kernel::AgentEnd};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -18,8 +18,8 @@ use tokio::{
 #[derive(Debug)]
 pub struct Accepted {
     pub stream: TcpStream,
-    /// The agent's end.
-    pub peer: SocketAddr,
+    /// The agent's end, and the door that it came to.
+    pub end: AgentEnd,
     /// Where a place among the connections that may be open is to be had.
     pub places: Arc<Semaphore>,
     /// Held while the connection waits for its place, and after.
@@ -105,7 +105,8 @@ impl Listeners {
         let mut tasks = tokio::task::JoinSet::new();
         for socket in self.sockets {
             let (places, waiting) = (self.places.clone(), self.waiting.clone());
-            tasks.spawn(accept(socket, places, waiting, drain.clone(), serve.clone()));
+            let door = self.port;
+            tasks.spawn(accept(socket, door, places, waiting, drain.clone(), serve.clone()));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -113,6 +114,7 @@ impl Listeners {
 
 async fn accept(
     socket: TcpListener,
+    door: u16,
     places: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     mut drain: watch::Receiver<bool>,
@@ -130,7 +132,10 @@ async fn accept(
         };
         let Ok(waiting) = waiting else { return };
         match accepted {
-            Ok((stream, peer)) => serve(Accepted { stream, peer, places: places.clone(), waiting }),
+            Ok((stream, peer)) => {
+                let end = AgentEnd { netns: None, peer, door };
+                serve(Accepted { stream, end, places: places.clone(), waiting });
+            }
             Err(error) => {
                 tracing::warn!(%error, "accept");
                 if matches!(

@@ -54,11 +54,14 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     let refused = Refused::at(destination);
     let settings = maps::settings().map_err(&refused)?;
     let socket = describe(ctx);
-    let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin(ctx))
-        .map_err(&refused)?;
+    let origin = origin(ctx);
+    let passage =
+        verdict::connect(settings, &destination, socket.kind, socket.protocol, origin).map_err(&refused)?;
     let target = match passage {
-        Passage::Direct => {
-            maps::forget(sk(ctx));
+        Passage::Direct | Passage::Own | Passage::Listed => {
+            if let Some(state) = maps::socket(sk(ctx)) {
+                state.passage = passage as u32;
+            }
             return Ok(passage);
         }
         Passage::Connected => destination,
@@ -69,6 +72,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
     state.flow.connected_ns = emit::boot_ns();
+    state.flow.netns = origin.netns;
     emit::current(&mut state.flow.task);
     state.flow.original = destination;
     match passage {
@@ -78,7 +82,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
             return Ok(passage);
         }
         Passage::Resolver => remember(state, destination),
-        Passage::Direct | Passage::Listener => {}
+        Passage::Direct | Passage::Own | Passage::Listed | Passage::Listener => {}
     }
     F::write(ctx, &target);
     Ok(passage)

@@ -15,7 +15,7 @@ use aya_log_ebpf::debug;
 
 use crate::{
     error::Refused,
-    maps::{EVENTS, count, count_lost},
+    maps::{self, EVENTS, count, count_lost},
 };
 
 /// What a hook knows of the socket.
@@ -41,6 +41,7 @@ pub(crate) fn current(task: &mut Task) {
     let (cgroup, pid_tgid, uid_gid) =
         unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
     task.cgroup = cgroup;
+    task.session = maps::session();
     task.pid = (pid_tgid >> 32) as u32;
     task.tid = pid_tgid as u32;
     task.uid = uid_gid as u32;

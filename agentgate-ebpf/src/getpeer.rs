@@ -2,12 +2,12 @@
 
 use agentgate_common::{
     flow::{Endpoint, FlowKey, INET, INET6},
-    verdict::{self, MPTCP, Passage},
+    verdict::{self, MPTCP, Passage, TCP},
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Family, Inet, Inet6, describe, sk},
+    connect::{Family, Inet, Inet6, describe, origin, sk},
     maps,
 };
 
@@ -75,5 +75,10 @@ fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     } else {
         (verdict::bytes(ip6), INET6)
     };
-    maps::peer(&FlowKey { local: Endpoint { addr, port: port as u16, family } })
+    maps::peer(&FlowKey {
+        netns: origin(ctx).netns,
+        local: Endpoint { addr, port: port as u16, family },
+        towards: settings.listener_port,
+        protocol: TCP as u16,
+    })
 }

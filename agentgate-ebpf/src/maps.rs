@@ -7,23 +7,42 @@ use agentgate_common::{
     event::Hook,
     flow::{Endpoint, FlowKey, KernelFlow, SocketState},
     names,
+    rules::{UdpKey, UdpPorts},
     settings::Settings,
+    tally::Tally,
     verdict::{self, Denial},
 };
 use aya_ebpf::{
-    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     btf_maps::SkStorage,
-    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get},
     macros::{btf_map, map},
-    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
-// Least recently used, so that connections nobody accepted cannot fill it for ever.
+// Not least recently used: a flow that is pushed out would be one that nobody recorded. The daemon takes
+// out those that never came to the listener, and while it is full connections are refused.
 #[map]
-static FLOWS: LruHashMap<FlowKey, KernelFlow> = LruHashMap::with_max_entries(names::FLOWS_CAPACITY, 0);
+static FLOWS: HashMap<FlowKey, KernelFlow> = HashMap::with_max_entries(names::FLOWS_CAPACITY, 0);
+
+// A question that is pushed out is refused by the daemon, and asked again by its resolver.
+#[map]
+static ASKERS: LruHashMap<FlowKey, KernelFlow> = LruHashMap::with_max_entries(names::ASKERS_CAPACITY, 0);
+
+#[map]
+static HOST: HashMap<[u8; 16], u32> = HashMap::with_max_entries(names::HOST_CAPACITY, 0);
+
+#[map]
+static UDP: LpmTrie<UdpKey, UdpPorts> = LpmTrie::with_max_entries(names::UDP_CAPACITY, BPF_F_NO_PREALLOC);
+
+#[map]
+static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(names::NAMESPACES_CAPACITY, 0);
+
+#[map]
+static TALLIES: HashMap<Tally, u64> = HashMap::with_max_entries(names::TALLIES_CAPACITY, 0);
 
 #[map]
 static PEERS: LruHashMap<FlowKey, Endpoint> = LruHashMap::with_max_entries(names::PEERS_CAPACITY, 0);
@@ -44,6 +63,17 @@ static SOCKETS: SkStorage<SocketState> = SkStorage::new();
 #[inline(always)]
 pub(crate) fn settings() -> Result<&'static Settings, Denial> {
     SETTINGS.get(0).ok_or(Denial::NoListener)
+}
+
+/// The session of the calling task: its ancestor one level below the guarded cgroup, 0 for a task in
+/// that one itself.
+#[inline(always)]
+pub(crate) fn session() -> u64 {
+    match SETTINGS.get(0) {
+        // SAFETY: no pointers; a level below the task's own gives 0.
+        Some(settings) => unsafe { bpf_get_current_ancestor_cgroup_id(settings.depth as i32 + 1) },
+        None => 0,
+    }
 }
 
 #[inline(always)]
@@ -76,16 +106,6 @@ pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState
     let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
     // SAFETY: as in `socket`.
     unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
-}
-
-/// Forgets a socket.
-#[inline(always)]
-pub(crate) fn forget(sk: *mut bpf_sock) {
-    if !sk.is_null() {
-        // SAFETY: `sk` came from a context. A socket without state is what is wanted, so the
-        // result says nothing.
-        let _absent = unsafe { bpf_sk_storage_delete(sockets(), sk.cast()) };
-    }
 }
 
 /// Ties a flow to the agent's end of it, replacing what an earlier connection left there.

@@ -52,7 +52,13 @@ fn try_tie(ctx: &SockOpsContext) -> Result<Option<Passage>, (KernelFlow, Refused
         return Ok(None);
     }
     let flow = state.flow;
-    maps::tie(&FlowKey { local: local(ctx) }, &flow)
+    let key = FlowKey {
+        netns: flow.netns,
+        local: local(ctx),
+        towards: maps::settings().map_or(0, |settings| settings.listener_port),
+        protocol: TCP as u16,
+    };
+    maps::tie(&key, &flow)
         .map(|()| Some(Passage::Listener))
         .map_err(|denial: Denial| (flow, Refused { destination: flow.original, denial }))
 }

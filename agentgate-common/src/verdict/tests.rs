@@ -10,14 +10,7 @@ use crate::event::Hook;
 const NETNS: u64 = 77;
 
 fn settings() -> Settings {
-    let mut settings = Settings {
-        dns4: [10, 0, 0, 53],
-        dns6: "fd00::53".parse::<Ipv6Addr>().unwrap().octets(),
-        dns_port: 53,
-        listener_port: 7879,
-        netns: NETNS,
-        ..Settings::default()
-    };
+    let mut settings = Settings { dns_port: 53, listener_port: 7879, netns: NETNS, ..Settings::default() };
     settings.gate_ports[0] = 7878;
     settings.loopback_ports[0] = 5432;
     settings.loopback_ports[31] = 6379;

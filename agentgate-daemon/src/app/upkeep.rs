@@ -1,11 +1,7 @@
 //! What goes on beside the connections: the kernel follows the policy, SIGHUP reloads it, idle
 //! connections are closed.
 
-use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use agentgate_common::settings::Settings;
 use tokio::{
@@ -22,30 +18,19 @@ const SWEEP: Duration = Duration::from_secs(15);
 
 /// What the kernel's settings are made of, besides the policy.
 pub(super) struct Wanted {
-    pub(super) resolvers: Vec<SocketAddr>,
+    /// The DNS server's.
+    pub(super) dns_port: u16,
     /// The gate's own ports; the listener's first.
     pub(super) own_ports: Vec<u16>,
 }
 
 impl Wanted {
     pub(super) fn settings(&self, policy: &Policy) -> Settings {
-        let mut settings =
-            Settings { listener_port: self.own_ports.first().copied().unwrap_or(0), ..Settings::default() };
-        // One port serves both families in the kernel: the first resolver's.
-        let port = self.resolvers.first().map(SocketAddr::port);
-        for resolver in self.resolvers.iter().filter(|resolver| Some(resolver.port()) == port) {
-            match resolver.ip() {
-                IpAddr::V4(ip) if settings.dns4 == [0; 4] => {
-                    settings.dns4 = ip.octets();
-                    settings.dns_port = resolver.port();
-                }
-                IpAddr::V6(ip) if settings.dns6 == Ipv6Addr::UNSPECIFIED.octets() => {
-                    settings.dns6 = ip.octets();
-                    settings.dns_port = resolver.port();
-                }
-                IpAddr::V4(_) | IpAddr::V6(_) => {}
-            }
-        }
+        let mut settings = Settings {
+            listener_port: self.own_ports.first().copied().unwrap_or(0),
+            dns_port: self.dns_port,
+            ..Settings::default()
+        };
         for (slot, port) in settings.gate_ports.iter_mut().zip(&self.own_ports) {
             *slot = *port;
         }

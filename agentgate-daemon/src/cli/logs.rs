@@ -52,6 +52,8 @@ fn kind(text: &str) -> Result<Kind, String> {
         "flow" => Ok(Kind::Flow),
         "exchange" => Ok(Kind::Exchange),
         "kernel" => Ok(Kind::Kernel),
+        "dns" => Ok(Kind::Dns),
+        "guard" => Ok(Kind::Guard),
         "control" => Ok(Kind::Control),
         _ => Err("flow, exchange, kernel or control".to_owned()),
     }
@@ -162,7 +164,7 @@ fn row(record: &Record) -> [String; 9] {
     };
     let bytes = match record.kind {
         Kind::Flow | Kind::Exchange => format!("{}/{}", size(up), size(down)),
-        Kind::Kernel | Kind::Control => "-".to_owned(),
+        Kind::Kernel | Kind::Dns | Kind::Guard | Kind::Control => "-".to_owned(),
     };
     let process = record.subject.as_ref().map_or_else(
         || "-".to_owned(),

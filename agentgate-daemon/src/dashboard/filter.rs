@@ -81,6 +81,8 @@ impl Params {
                 Some("flow") => Some(Kind::Flow),
                 Some("exchange") => Some(Kind::Exchange),
                 Some("kernel") => Some(Kind::Kernel),
+                Some("dns") => Some(Kind::Dns),
+                Some("guard") => Some(Kind::Guard),
                 Some("control") => Some(Kind::Control),
                 Some(_) => return Err(fail("kind", "flow, exchange, kernel or control")),
             },

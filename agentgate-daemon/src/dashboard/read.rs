@@ -117,7 +117,7 @@ fn gather(store: &Store, id: RecordId) -> Result<Option<Whole>, StoreError> {
     };
     let (children, more_children) = match record.kind {
         Kind::Flow => children(store, &record)?,
-        Kind::Exchange | Kind::Kernel | Kind::Control => (Vec::new(), false),
+        Kind::Exchange | Kind::Kernel | Kind::Dns | Kind::Guard | Kind::Control => (Vec::new(), false),
     };
     Ok(Some(Whole { record: shown(record), children, more_children }))
 }

@@ -127,7 +127,7 @@ pub(super) fn traffic(record: &Record) -> Option<(u64, u64)> {
             record.response.as_ref().map_or(0, |r| r.body.total),
         )),
         Kind::Flow => Some((record.bytes_up, record.bytes_down)),
-        Kind::Kernel | Kind::Control => None,
+        Kind::Kernel | Kind::Dns | Kind::Guard | Kind::Control => None,
     }
 }
 

@@ -79,7 +79,7 @@ impl Shared {
         let lists = match (&whole.record.authority, whole.record.kind) {
             // The kernel refuses before any list is looked at.
             (None, _) | (Some(_), Kind::Kernel) => Vec::new(),
-            (Some(authority), Kind::Flow | Kind::Exchange | Kind::Control) => {
+            (Some(authority), Kind::Flow | Kind::Exchange | Kind::Dns | Kind::Guard | Kind::Control) => {
                 change::standings(&self.policy.current(), authority)
             }
         };

@@ -3,27 +3,32 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use agentgate_common::{
     event::{Hook, KernelEvent},
-    flow::{Endpoint, FlowKey, INET, INET6, KernelFlow},
+    flow::{Endpoint, FlowKey, INET, INET6, KernelFlow, SocketState},
     names,
+    rules::{UdpKey, UdpPorts},
     settings::Settings,
-    verdict::{self, Denial, Passage},
+    tally::Tally,
+    verdict::{self, Denial, Passage, TCP, UDP},
 };
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{
+        Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use tokio::sync::mpsc;
 
 use super::{
-    Counter, Kernel, KernelError,
+    AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange,
     attach::attach,
     cgroup::Guarded,
     events::{self, Source},
@@ -46,9 +51,7 @@ pub struct Options {
 /// The programs, attached. Dropping this detaches nothing: the pinned links go on refusing and
 /// redirecting, and without a listener there is no egress. [`detach`] takes them away.
 pub struct Attached {
-    settings: Mutex<Array<MapData, Settings>>,
-    flows: Mutex<HashMap<MapData, FlowKey, KernelFlow>>,
-    counters: PerCpuArray<MapData, u64>,
+    maps: Mutex<Maps>,
     netns: u64,
     source: Mutex<Option<Source>>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
@@ -162,11 +165,38 @@ pub fn attached_programs(options: &Options) -> Result<Vec<u32>, KernelError> {
     Ok(ids)
 }
 
-/// Everything but the cgroup and the pins.
-struct Parts {
+/// The maps that the daemon reads and writes.
+struct Maps {
     settings: Array<MapData, Settings>,
     flows: HashMap<MapData, FlowKey, KernelFlow>,
+    askers: HashMap<MapData, FlowKey, KernelFlow>,
     counters: PerCpuArray<MapData, u64>,
+    tallies: HashMap<MapData, Tally, u64>,
+    sockets: SkStorage<MapData, SocketState>,
+    host: HashMap<MapData, [u8; 16], u32>,
+    udp: LpmTrie<MapData, UdpKey, UdpPorts>,
+    namespaces: HashMap<MapData, u64, u32>,
+}
+
+impl Maps {
+    fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            settings: opened(ebpf, names::SETTINGS)?,
+            flows: opened(ebpf, names::FLOWS)?,
+            askers: opened(ebpf, names::ASKERS)?,
+            counters: opened(ebpf, names::COUNTERS)?,
+            tallies: opened(ebpf, names::TALLIES)?,
+            sockets: opened(ebpf, names::SOCKETS)?,
+            host: opened(ebpf, names::HOST)?,
+            udp: opened(ebpf, names::UDP)?,
+            namespaces: opened(ebpf, names::NAMESPACES)?,
+        })
+    }
+}
+
+/// Everything but the cgroup and the pins.
+struct Parts {
+    maps: Maps,
     netns: u64,
     source: Source,
     receiver: mpsc::Receiver<KernelEvent>,
@@ -178,21 +208,17 @@ impl Parts {
     fn new(guarded: &Guarded, pins: &PinDirectory) -> Result<Self, KernelError> {
         let netns = netns_cookie()?;
         let mut ebpf = load(pins)?;
-        let settings = opened::<Array<MapData, Settings>>(&mut ebpf, names::SETTINGS)?;
-        let flows = opened::<HashMap<MapData, FlowKey, KernelFlow>>(&mut ebpf, names::FLOWS)?;
-        let counters = opened::<PerCpuArray<MapData, u64>>(&mut ebpf, names::COUNTERS)?;
+        let maps = Maps::open(&mut ebpf)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let source = Source::new(&mut ebpf, ring, sender)?;
         let links = attach(&ebpf, guarded, pins)?;
-        Ok(Self { settings, flows, counters, netns, source, receiver, links })
+        Ok(Self { maps, netns, source, receiver, links })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
         Attached {
-            settings: Mutex::new(self.settings),
-            flows: Mutex::new(self.flows),
-            counters: self.counters,
+            maps: Mutex::new(self.maps),
             netns: self.netns,
             source: Mutex::new(Some(self.source)),
             receiver: Mutex::new(Some(self.receiver)),
@@ -235,20 +261,33 @@ fn netns_cookie() -> Result<u64, KernelError> {
     if result != 0 { Err(step(what)(io::Error::last_os_error())) } else { Ok(cookie) }
 }
 
-/// The key under which the programs tied a connection, from its address as accept(2) shows it.
-fn key(peer: SocketAddr) -> FlowKey {
-    let (ip, port) = (peer.ip().to_canonical(), peer.port());
-    let (addr, family) = match ip {
-        IpAddr::V4(ip) => (verdict::map_v4(ip.octets()), INET),
-        IpAddr::V6(ip) => (ip.octets(), INET6),
-    };
-    FlowKey { local: Endpoint { addr, port, family } }
+impl Attached {
+    /// The key under which the programs tied what came from there.
+    fn key(&self, end: AgentEnd, protocol: u32) -> FlowKey {
+        let (ip, port) = (end.peer.ip().to_canonical(), end.peer.port());
+        let family = if ip.is_ipv4() { INET } else { INET6 };
+        let local = Endpoint { addr: octets(ip), port, family };
+        FlowKey {
+            netns: end.netns.unwrap_or(self.netns),
+            local,
+            towards: end.door,
+            protocol: protocol as u16,
+        }
+    }
+}
+
+/// The sixteen bytes of an address, IPv4 mapped.
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => verdict::map_v4(ip.octets()),
+        IpAddr::V6(ip) => ip.octets(),
+    }
 }
 
 impl Kernel for Attached {
-    fn take_flow(&self, peer: SocketAddr) -> Result<Option<Flow>, KernelError> {
-        let key = key(peer);
-        let mut flows = held(&self.flows);
+    fn take_flow(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
+        let key = self.key(end, TCP);
+        let flows = &mut held(&self.maps).flows;
         let flow = match flows.get(&key, 0) {
             Ok(flow) => flow,
             Err(MapError::KeyNotFound) => return Ok(None),
@@ -260,9 +299,102 @@ impl Kernel for Attached {
         }
     }
 
+    fn asker(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
+        match held(&self.maps).askers.get(&self.key(end, UDP), 0) {
+            Ok(flow) => Ok(Some(Flow::from(&flow))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(step("reading an asker")(error)),
+        }
+    }
+
+    fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError> {
+        let flows = &mut held(&self.maps).flows;
+        let entries: Result<Vec<_>, _> = flows.iter().collect();
+        let mut found = Vec::new();
+        for (key, flow) in entries.map_err(step("reading the flows"))? {
+            if flow.connected_ns < before_ns {
+                match flows.remove(&key) {
+                    Ok(()) => found.push(Flow::from(&flow)),
+                    // The listener was quicker.
+                    Err(MapError::KeyNotFound) => {}
+                    Err(error) => return Err(step("removing a flow")(error)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
-        let settings = Settings { netns: self.netns, ..*settings };
-        held(&self.settings).set(0, settings, 0).map_err(step("writing the settings"))
+        let settings =
+            Settings { netns: self.netns, guarded: self.guarded.id, depth: self.guarded.depth, ..*settings };
+        held(&self.maps).settings.set(0, settings, 0).map_err(step("writing the settings"))
+    }
+
+    fn set_host_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {
+        let what = "writing the host's addresses";
+        let host = &mut held(&self.maps).host;
+        let wanted: Vec<[u8; 16]> = addresses.iter().map(|ip| octets(ip.to_canonical())).collect();
+        for address in &wanted {
+            host.insert(address, 1, 0).map_err(step(what))?;
+        }
+        let there: Result<Vec<_>, _> = host.keys().collect();
+        for address in there.map_err(step(what))? {
+            if !wanted.contains(&address) {
+                host.remove(&address).map_err(step(what))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_udp(&self, ranges: &[UdpRange]) -> Result<(), KernelError> {
+        let what = "writing the ranges of UDP";
+        let udp = &mut held(&self.maps).udp;
+        let mut wanted = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let prefix = match range.net {
+                ipnet::IpNet::V4(net) => u32::from(net.prefix_len()) + 96,
+                ipnet::IpNet::V6(net) => u32::from(net.prefix_len()),
+            };
+            let mut ports = UdpPorts::default();
+            for (slot, (first, last)) in ports.ranges.iter_mut().zip(&range.ports) {
+                *slot = [*first, *last];
+            }
+            wanted.push((prefix, octets(range.net.network()), ports));
+        }
+        // What is no longer wanted goes first: for a moment less passes, never more.
+        let there: Result<Vec<_>, _> = udp.keys().collect();
+        for key in there.map_err(step(what))? {
+            let kept =
+                wanted.iter().any(|(prefix, data, _)| *prefix == key.prefix_len() && *data == key.data());
+            if !kept {
+                udp.remove(&key).map_err(step(what))?;
+            }
+        }
+        // Holes before the ranges that are around them.
+        wanted.sort_by_key(|(prefix, ..)| std::cmp::Reverse(*prefix));
+        for (prefix, data, ports) in wanted {
+            udp.insert(&Key::new(prefix, data), ports, 0).map_err(step(what))?;
+        }
+        Ok(())
+    }
+
+    fn admit_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        held(&self.maps).namespaces.insert(netns, 1, 0).map_err(step("admitting a network namespace"))
+    }
+
+    fn expel_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        match held(&self.maps).namespaces.remove(&netns) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(step("expelling a network namespace")(error)),
+        }
+    }
+
+    fn is_guarded(&self, socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
+        match held(&self.maps).sockets.get(&socket.as_raw_fd(), 0) {
+            Ok(state) => Ok(state.guarded == 1),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(step("asking for a socket's origin")(error)),
+        }
     }
 
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
@@ -270,25 +402,15 @@ impl Kernel for Attached {
     }
 
     fn lost_events(&self) -> Result<u64, KernelError> {
-        count(&self.counters, verdict::LOST)
+        count(&held(&self.maps).counters, verdict::LOST)
     }
 
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
-        let passages = [
-            (Passage::Direct, "direct"),
-            (Passage::Connected, "connected"),
-            (Passage::Listener, "listener"),
-            (Passage::Resolver, "resolver"),
-        ];
-        let outcomes: Vec<(u8, &'static str)> = passages
-            .into_iter()
-            .map(|(passage, name)| (passage as u8, name))
-            .chain(Denial::ALL.into_iter().map(|denial| (denial as u8, denial.code())))
-            .collect();
+        let counters = &held(&self.maps).counters;
         let mut found = Vec::new();
         for hook in Hook::ALL {
-            for (number, outcome) in &outcomes {
-                let count = count(&self.counters, verdict::counter(hook, *number))?;
+            for (number, outcome) in outcomes() {
+                let count = count(counters, verdict::counter(hook, number))?;
                 if count > 0 {
                     found.push(Counter { hook: hook.code(), outcome, count });
                 }
@@ -296,25 +418,28 @@ impl Kernel for Attached {
         }
         Ok(found)
     }
+
+    fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).tallies.iter().collect();
+        let mut found = Vec::new();
+        for (Tally { session, hook, outcome }, count) in entries.map_err(step("reading the tallies"))? {
+            let hook = u8::try_from(hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
+            let outcome = outcomes()
+                .find(|(number, _)| u32::from(*number) == outcome)
+                .map_or("unknown", |(_, name)| name);
+            found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
+        }
+        Ok(found)
+    }
+}
+
+/// Numbers and names of everything that a hook can come to.
+fn outcomes() -> impl Iterator<Item = (u8, &'static str)> {
+    let passages = Passage::ALL.into_iter().map(|passage| (passage as u8, passage.code()));
+    passages.chain(Denial::ALL.into_iter().map(|denial| (denial as u8, denial.code())))
 }
 
 fn count(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, KernelError> {
     let values = counters.get(&index, 0).map_err(step("reading the counters"))?;
     Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_have_one_form_for_ipv4() {
-        let plain = key("127.0.0.1:4000".parse().unwrap());
-        let mapped = key("[::ffff:127.0.0.1]:4000".parse().unwrap());
-        assert_eq!(plain, mapped);
-        assert_eq!(plain.local.family, INET);
-        let native = key("[::1]:4000".parse().unwrap());
-        assert_eq!(native.local.family, INET6);
-        assert_ne!(plain, native);
-    }
 }

@@ -213,6 +213,8 @@ pub(super) struct Guarded {
     pub(super) directory: OwnedFd,
     /// Inode number, which is the cgroup's id.
     pub(super) id: u64,
+    /// Steps from the root of the hierarchy, which has 0.
+    pub(super) depth: u32,
     /// Made by this call; undone when the start fails.
     pub(super) created: bool,
 }
@@ -239,7 +241,11 @@ impl Guarded {
             rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(step(&shown))?;
         let id = fs::metadata(path).map_err(step(&shown))?.ino();
-        Ok(Self { path: path.to_owned(), directory, id, created })
+        let inner = path.strip_prefix(&mount.point).unwrap_or(path);
+        let depth = [mount.root.as_path(), inner].into_iter().flat_map(Path::components);
+        let depth = depth.filter(|part| matches!(part, Component::Normal(_))).count();
+        let depth = u32::try_from(depth).map_err(step(&shown))?;
+        Ok(Self { path: path.to_owned(), directory, id, depth, created })
     }
 
     /// Removes the cgroup if this start made it.

@@ -2,21 +2,25 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
     sync::{Mutex, PoisonError},
 };
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
 
-use super::{Counter, Kernel, KernelError};
+use super::{AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
 #[derive(Debug)]
 pub struct FakeKernel {
     flows: Mutex<HashMap<SocketAddr, Flow>>,
+    askers: Mutex<HashMap<SocketAddr, Flow>>,
     settings: Mutex<Settings>,
+    host: Mutex<Vec<IpAddr>>,
+    udp: Mutex<Vec<UdpRange>>,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -26,7 +30,10 @@ impl Default for FakeKernel {
         let (sender, receiver) = mpsc::channel(64);
         Self {
             flows: Mutex::default(),
+            askers: Mutex::default(),
             settings: Mutex::default(),
+            host: Mutex::default(),
+            udp: Mutex::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -43,6 +50,23 @@ impl FakeKernel {
         locked(&self.flows).insert(local, flow);
     }
 
+    /// Declares that datagrams coming from `local` are those of `flow`.
+    pub fn declare_asker(&self, local: SocketAddr, flow: Flow) {
+        locked(&self.askers).insert(local, flow);
+    }
+
+    /// The host's addresses installed last.
+    #[must_use]
+    pub fn host_addresses(&self) -> Vec<IpAddr> {
+        locked(&self.host).clone()
+    }
+
+    /// The UDP installed last.
+    #[must_use]
+    pub fn udp(&self) -> Vec<UdpRange> {
+        locked(&self.udp).clone()
+    }
+
     /// The settings installed last.
     #[must_use]
     pub fn settings(&self) -> Settings {
@@ -57,12 +81,38 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn take_flow(&self, peer: SocketAddr) -> Result<Option<Flow>, KernelError> {
-        Ok(locked(&self.flows).remove(&peer))
+    fn take_flow(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
+        Ok(locked(&self.flows).remove(&end.peer))
+    }
+    fn asker(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
+        Ok(locked(&self.askers).get(&end.peer).cloned())
+    }
+    fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError> {
+        let mut flows = locked(&self.flows);
+        let old: Vec<SocketAddr> =
+            flows.iter().filter(|(_, flow)| flow.connected_ns < before_ns).map(|(peer, _)| *peer).collect();
+        Ok(old.iter().filter_map(|peer| flows.remove(peer)).collect())
     }
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
         *locked(&self.settings) = *settings;
         Ok(())
+    }
+    fn set_host_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError> {
+        *locked(&self.host) = addresses.to_vec();
+        Ok(())
+    }
+    fn set_udp(&self, ranges: &[UdpRange]) -> Result<(), KernelError> {
+        *locked(&self.udp) = ranges.to_vec();
+        Ok(())
+    }
+    fn admit_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+        Ok(())
+    }
+    fn expel_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+        Ok(())
+    }
+    fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
+        Ok(true)
     }
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
         locked(&self.receiver).take()
@@ -71,6 +121,9 @@ impl Kernel for FakeKernel {
         Ok(0)
     }
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
+        Ok(Vec::new())
+    }
+    fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         Ok(Vec::new())
     }
 }

@@ -6,7 +6,9 @@ use agentgate_common::{
     event::KernelEvent,
     flow::{Endpoint, FlowKey, KernelFlow, SocketState},
     names,
+    rules::{UdpKey, UdpPorts},
     settings::Settings,
+    tally::Tally,
     verdict,
 };
 use aya::{
@@ -133,8 +135,19 @@ fn layouts() -> [Layout; names::PINNED_MAPS.len()] {
     let key = size_of::<FlowKey>();
     [
         layout(names::SETTINGS, MapType::Array, 4, size_of::<Settings>(), 1),
-        layout(names::FLOWS, MapType::LruHash, key, size_of::<KernelFlow>(), names::FLOWS_CAPACITY),
+        layout(names::FLOWS, MapType::Hash, key, size_of::<KernelFlow>(), names::FLOWS_CAPACITY),
         layout(names::PEERS, MapType::LruHash, key, size_of::<Endpoint>(), names::PEERS_CAPACITY),
+        layout(names::ASKERS, MapType::LruHash, key, size_of::<KernelFlow>(), names::ASKERS_CAPACITY),
+        layout(names::HOST, MapType::Hash, 16, 4, names::HOST_CAPACITY),
+        layout(
+            names::UDP,
+            MapType::LpmTrie,
+            4 + size_of::<UdpKey>(),
+            size_of::<UdpPorts>(),
+            names::UDP_CAPACITY,
+        ),
+        layout(names::NAMESPACES, MapType::Hash, 8, 4, names::NAMESPACES_CAPACITY),
+        layout(names::TALLIES, MapType::Hash, size_of::<Tally>(), 8, names::TALLIES_CAPACITY),
         layout(names::EVENTS, MapType::RingBuf, 0, 0, names::EVENTS_BYTES),
         layout(names::COUNTERS, MapType::PerCpuArray, 4, 8, verdict::COUNTERS),
         layout(names::SOCKETS, MapType::SkStorage, 4, size_of::<SocketState>(), 0),

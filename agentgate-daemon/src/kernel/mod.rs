@@ -3,7 +3,10 @@
 //! `Kernel` has two implementations: `Attached` with the real programs, and `fake::FakeKernel` for
 //! tests without root. Nothing outside this module knows of maps, links or programs.
 
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
+};
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
@@ -49,27 +52,98 @@ fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl F
 /// How often a hook came to an outcome, since the programs were attached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Counter {
-    /// [`Hook::code`].
+    /// [`agentgate_common::event::Hook::code`].
     pub hook: &'static str,
-    /// [`Denial::code`], or `direct`, `connected`, `listener`, `resolver` for what passed.
+    /// The code of a [`agentgate_common::verdict::Denial`] or [`agentgate_common::verdict::Passage`].
     pub outcome: &'static str,
     pub count: u64,
 }
 
+/// The same for one session: the kernel's side of the balance of the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionCounter {
+    /// Id of the session's cgroup, 0 for the guarded cgroup itself.
+    pub session: u64,
+    pub counter: Counter,
+}
+
+/// The agent's end of something that came to a door of the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AgentEnd {
+    /// Cookie of the network namespace that the door is in; `None`: the daemon's own.
+    pub netns: Option<u64>,
+    /// What accept(2) or recvfrom(2) gave.
+    pub peer: SocketAddr,
+    /// The door's port.
+    pub door: u16,
+}
+
+/// One range of UDP that policy lets pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdpRange {
+    pub net: ipnet::IpNet,
+    /// First and last port of each range; none: the range is a hole in a wider one.
+    pub ports: Vec<(u16, u16)>,
+}
+
 /// What the daemon asks of the kernel. Calls are short map operations and never block on a peer.
 pub trait Kernel: Send + Sync + 'static {
-    /// The flow behind an accepted connection, looked up by the agent's end of it (the peer address
-    /// that accept(2) gave) and removed. `None`: unknown, so refuse.
+    /// The flow behind an accepted connection, looked up and removed. `None`: unknown, so refuse.
     ///
     /// # Errors
     /// When the map cannot be read: refuse.
-    fn take_flow(&self, peer: SocketAddr) -> Result<Option<Flow>, KernelError>;
+    fn take_flow(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError>;
+
+    /// Who sent the last datagram from there to the gate's DNS server, with the destination that it was
+    /// meant for. Stays: one socket asks more than once.
+    ///
+    /// # Errors
+    /// When the map cannot be read: refuse.
+    fn asker(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError>;
+
+    /// Removes and gives the flows that connect(2) made before `before_ns` (nanoseconds since boot) and
+    /// that nobody took: connections that never came to the listener.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError>;
 
     /// Installs settings; they hold for the next call of any agent.
     ///
     /// # Errors
     /// When the map cannot be written.
     fn configure(&self, settings: &Settings) -> Result<(), KernelError>;
+
+    /// Installs the host's own addresses, besides loopback: what is there is judged as loopback is.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn set_host_addresses(&self, addresses: &[IpAddr]) -> Result<(), KernelError>;
+
+    /// Installs the UDP that policy lets pass.
+    ///
+    /// # Errors
+    /// When the map cannot be written, or has no room.
+    fn set_udp(&self, ranges: &[UdpRange]) -> Result<(), KernelError>;
+
+    /// Opens the doors of the gate to guarded sockets of a network namespace: called once doors stand
+    /// there.
+    ///
+    /// # Errors
+    /// When the map cannot be written, or has no room.
+    fn admit_namespace(&self, netns: u64) -> Result<(), KernelError>;
+
+    /// The reverse, before the doors go.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn expel_namespace(&self, netns: u64) -> Result<(), KernelError>;
+
+    /// Whether a socket (of any process, duplicated into this one) was made under guard.
+    ///
+    /// # Errors
+    /// When the kernel cannot say.
+    fn is_guarded(&self, socket: BorrowedFd<'_>) -> Result<bool, KernelError>;
 
     /// Kernel events since start, once: the receiver is taken by the first caller. The channel is
     /// bounded; while it is full the ring buffer fills, and what the ring buffer loses is counted.
@@ -87,4 +161,10 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When they cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, KernelError>;
+
+    /// The same by session.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError>;
 }

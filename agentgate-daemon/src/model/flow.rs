@@ -28,6 +28,12 @@ pub struct Flow {
     pub comm: String,
     /// Id of its cgroup (the inode number of the cgroup's directory).
     pub cgroup: u64,
+    /// Id of its session's cgroup; 0 for the guarded cgroup itself.
+    #[serde(default)]
+    pub session: u64,
+    /// Cookie of the socket's network namespace.
+    #[serde(default)]
+    pub netns: u64,
     /// When connect(2) was called, nanoseconds since boot.
     pub connected_ns: u64,
 }
@@ -55,6 +61,8 @@ impl From<&KernelFlow> for Flow {
             gid: flow.task.gid,
             comm: comm(&flow.task.comm),
             cgroup: flow.task.cgroup,
+            session: flow.task.session,
+            netns: flow.netns,
             connected_ns: flow.connected_ns,
         }
     }

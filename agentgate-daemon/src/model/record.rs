@@ -1,6 +1,6 @@
 //! What the audit log keeps.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,10 @@ pub enum Kind {
     Exchange,
     /// A call that the kernel refused before there was a connection.
     Kernel,
+    /// One question to the gate's DNS server and its answer, or a number of the same.
+    Dns,
+    /// A process that did not stay under guard, or a socket that came from outside it.
+    Guard,
     /// A change of policy, mode or lists, and who made it; a start or stop of the gate.
     Control,
 }
@@ -46,6 +50,8 @@ impl Kind {
             Self::Flow => "flow",
             Self::Exchange => "exchange",
             Self::Kernel => "kernel",
+            Self::Dns => "dns",
+            Self::Guard => "guard",
             Self::Control => "control",
         }
     }
@@ -90,6 +96,25 @@ pub struct Failure {
     pub code: String,
     /// One line for a person, without secrets.
     pub detail: String,
+}
+
+/// A question to the gate's DNS server, and what the agent was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// As asked, in lower case, without the trailing dot; escaped as in zone files (RFC 4343).
+    pub name: String,
+    /// Type in the words of RFC 1035 and the IANA registry: `A`, `AAAA`, `HTTPS`, `TYPE999`.
+    pub kind: String,
+    /// `udp` or `tcp`.
+    pub transport: String,
+    /// Response code: `NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`, …
+    pub code: String,
+    /// Addresses that the agent was given: connections to them are connections to this name.
+    pub addresses: Vec<IpAddr>,
+    /// Other answers, as in a zone file, cut; and addresses that were left out, with why.
+    pub answers: Vec<String>,
+    /// Microseconds from question to answer.
+    pub took_us: u64,
 }
 
 /// A request's head. Header values are masked before they get here.
@@ -144,8 +169,18 @@ pub struct Record {
     /// Bytes to the agent, of a flow.
     pub bytes_down: u64,
     pub failure: Option<Failure>,
+    /// Of a question.
+    #[serde(default)]
+    pub question: Option<Question>,
+    /// How many events this record stands for: floods are told by their number.
+    #[serde(default = "once")]
+    pub times: u64,
     /// For `Kind::Control` and `Kind::Kernel`: what happened, in one line.
     pub note: Option<String>,
+}
+
+fn once() -> u64 {
+    1
 }
 
 impl Record {
@@ -170,6 +205,8 @@ impl Record {
             bytes_up: 0,
             bytes_down: 0,
             failure: None,
+            question: None,
+            times: 1,
             note: None,
         }
     }

@@ -12,6 +12,8 @@ fn flow(pid: u32, cgroup: u64, connected_ns: u64) -> Flow {
         gid: 1000,
         comm: "agent".to_owned(),
         cgroup,
+        session: 0,
+        netns: 0,
         connected_ns,
     }
 }

@@ -74,6 +74,8 @@ pub(super) fn kind_bit(kind: Kind) -> u32 {
         Kind::Exchange => 1 << 1,
         Kind::Kernel => 1 << 2,
         Kind::Control => 1 << 3,
+        Kind::Dns => 1 << 4,
+        Kind::Guard => 1 << 5,
     }
 }
 

@@ -183,6 +183,8 @@ fn flow(mut record: Record) -> Record {
         gid: 0,
         comm: "curl".into(),
         cgroup: 1,
+        session: 0,
+        netns: 0,
         connected_ns: 1,
     });
     record

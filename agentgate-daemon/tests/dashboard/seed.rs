@@ -64,6 +64,8 @@ pub(crate) fn flow(at: Timestamp, subject: &Subject, host: &str, original: &str)
             gid: subject.uid,
             comm: subject.comm.clone(),
             cgroup: 48_213,
+            session: 0,
+            netns: 0,
             connected_ns: 1,
         }),
         authority: Some(authority(host, 443)),

@@ -136,6 +136,8 @@ impl World {
             gid: 0,
             comm: "test".into(),
             cgroup: 1,
+            session: 0,
+            netns: 0,
             connected_ns: u64::MAX,
         }
     }

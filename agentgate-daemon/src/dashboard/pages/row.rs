@@ -45,7 +45,7 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
             td.c-what colspan=[room(record, hostless)] {
                 a href=(format!("/records/{}", record.id)) title=[reason(record)] { (what(record)) }
             }
-            @if !hostless || record.kind != Kind::Control { (outcome(record)) }
+            @if !hostless || !matches!(record.kind, Kind::Guard | Kind::Control) { (outcome(record)) }
         }
     }
 }
@@ -53,10 +53,10 @@ pub(in crate::dashboard) fn row(record: &Record, today: Timestamp) -> Markup {
 /// Columns that the text takes, where it is more than its own.
 fn room(record: &Record, hostless: bool) -> Option<u8> {
     match (record.kind, hostless) {
-        (Kind::Control, true) => Some(8),
+        (Kind::Guard | Kind::Control, true) => Some(8),
         (Kind::Kernel, _) => Some(4 + u8::from(hostless)),
-        (Kind::Flow | Kind::Exchange, true) => Some(2),
-        (Kind::Control | Kind::Flow | Kind::Exchange, false) => None,
+        (Kind::Flow | Kind::Exchange | Kind::Dns, true) => Some(2),
+        (Kind::Control | Kind::Guard | Kind::Dns | Kind::Flow | Kind::Exchange, false) => None,
     }
 }
 
