@@ -12,9 +12,7 @@ use crate::{
 mod address;
 mod outcome;
 
-pub use address::{
-    LOOPBACK4, LOOPBACK6, bytes, is_group, is_loopback, map_v4, mapped, settled, words,
-};
+pub use address::{LOOPBACK4, LOOPBACK6, bytes, is_group, is_loopback, map_v4, mapped, settled, words};
 pub use outcome::{
     COUNTERS, Denial, LOST, OUTCOMES, Passage, REPLACED, REPLACED_CODE, UNTALLIED, counter, outcomes,
 };
@@ -375,9 +373,12 @@ pub fn packet(settings: &Settings, packet: &Packet, facts: &impl Facts) -> Resul
     if packet.interface != LOOPBACK_INDEX {
         return leaving(settings, packet, facts);
     }
-    if is_resolver(settings, destination) {
-        // Only by way of the port of DNS.
-        return if packet.asked { Ok(Passage::Resolver) } else { Err(Denial::GatePort) };
+    // Only by way of the port of DNS.
+    if packet.asked && is_resolver(settings, destination) {
+        return Ok(Passage::Resolver);
+    }
+    if is_gate_port(settings, destination.port) {
+        return Err(Denial::GatePort);
     }
     if !is_local(&destination.addr, facts) {
         return Err(Denial::Udp);

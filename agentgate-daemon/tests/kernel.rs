@@ -107,11 +107,7 @@ fn what_cannot_be_judged_is_refused() {
             ),
             ("dot", "connect(('203.0.113.7', 853))", (Hook::Connect4, Denial::DnsOverTls, "203.0.113.7:853")),
             ("dot ::1", "connect6(('::1', 853))", (Hook::Connect6, Denial::DnsOverTls, "[::1]:853")),
-            (
-                "doq",
-                "sendto(('203.0.113.7', 853))",
-                (Hook::SendMsg4, Denial::Udp, "203.0.113.7:853"),
-            ),
+            ("doq", "sendto(('203.0.113.7', 853))", (Hook::SendMsg4, Denial::Udp, "203.0.113.7:853")),
             (
                 "udp multicast",
                 "sendto(('224.0.0.251', 5353))",

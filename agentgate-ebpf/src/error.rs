@@ -1,6 +1,9 @@
 //! Why a program refused.
 
-use agentgate_common::{flow::Endpoint, verdict::{Denial, Passage}};
+use agentgate_common::{
+    flow::Endpoint,
+    verdict::{Denial, Passage},
+};
 
 /// A refused call: what the ring buffer tells the daemon beside the caller.
 #[derive(Clone, Copy)]

@@ -47,8 +47,7 @@ fn original(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
         return multipath(ctx, peer);
     }
     let state = maps::socket(sk(ctx))?;
-    let redirected =
-        state.passage == Passage::Listener as u32 || state.passage == Passage::Resolver as u32;
+    let redirected = state.passage == Passage::Listener as u32 || state.passage == Passage::Resolver as u32;
     redirected.then_some(state.flow.original)
 }
 

@@ -25,7 +25,6 @@ use aya_ebpf::{
 
 use crate::emit;
 
-
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 

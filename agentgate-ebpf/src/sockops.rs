@@ -42,9 +42,7 @@ pub(crate) fn gate_sockops(ctx: SockOpsContext) -> u32 {
         return 1;
     };
     let flow = &state.flow;
-    let result = try_tie(&ctx, flow, state.inner == 1)
-        .map(|()| passage)
-        .map_err(Refused::at(flow.original));
+    let result = try_tie(&ctx, flow, state.inner == 1).map(|()| passage).map_err(Refused::at(flow.original));
     maps::count(Hook::SockOps, outcome(&result), flow.task.session);
     if let Err(refused) = result {
         let socket = Socket { cookie: flow.cookie, family: ctx.family(), kind: STREAM, protocol: TCP };

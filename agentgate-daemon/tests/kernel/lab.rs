@@ -109,11 +109,7 @@ impl Lab {
 
     /// The daemon's settings in this lab.
     pub(crate) fn settings(&self) -> Settings {
-        let mut settings = Settings {
-            dns_port: RESOLVER,
-            listener_port: LISTENER,
-            ..Settings::default()
-        };
+        let mut settings = Settings { dns_port: RESOLVER, listener_port: LISTENER, ..Settings::default() };
         settings.gate_ports[0] = DASHBOARD;
         settings.loopback_ports[0] = OPENED;
         settings
