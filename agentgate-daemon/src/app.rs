@@ -30,7 +30,7 @@ use crate::{
     conn::Stages,
     control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
     dashboard::{self, DashboardContext, LoginCodes, Token},
-    denials,
+    denials, dns,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
@@ -90,6 +90,8 @@ pub struct App {
     guard: Guard,
     stages: Arc<Stages>,
     listeners: Listeners,
+    dns: Arc<dns::Server>,
+    dns_sockets: dns::Sockets,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
     wanted: Wanted,
@@ -156,8 +158,11 @@ impl App {
             (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
         ];
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
-        let own_ports: Vec<u16> =
-            std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
+        let dns_sockets = dns::Sockets::bind(config.dns.listen_port).await?;
+        let own_ports: Vec<u16> = [listeners.port(), dns_sockets.port()]
+            .into_iter()
+            .chain(window.as_ref().map(|window| window.at.port()))
+            .collect();
 
         let limits = &config.limits;
         let idle = limits.idle_timeout();
@@ -168,7 +173,12 @@ impl App {
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
-            forwarder: Forwarder::new(resolver, origin_tls, deadlines, forward::OwnPorts(own_ports.clone())),
+            forwarder: Forwarder::new(
+                resolver.clone(),
+                origin_tls,
+                deadlines,
+                forward::OwnPorts(own_ports.clone()),
+            ),
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
@@ -178,9 +188,20 @@ impl App {
             shares: Shares::new(EXCHANGES),
         };
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
+        let sessions = Arc::new(Sessions::new(guard.cgroup.clone()));
+        let dns = dns::Server::new(dns::Parts {
+            kernel: kernel.clone(),
+            sessions: sessions.clone(),
+            policy: policy.clone(),
+            resolver,
+            audit: audit.clone(),
+            answers: Arc::new(dns::Answers::default()),
+            drain: drain.watch(),
+            since_ns,
+        });
         let stages = Stages {
             kernel: kernel.clone(),
-            sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
+            sessions,
             agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
@@ -196,7 +217,7 @@ impl App {
             since_ns,
             strangers: Few::new(STRANGERS),
         };
-        let wanted = Wanted { dns_port: 0, own_ports };
+        let wanted = Wanted { dns_port: dns_sockets.port(), own_ports };
         let handles = Handles { policy, audit, store };
         let app = Self {
             handles,
@@ -204,6 +225,8 @@ impl App {
             guard,
             stages: Arc::new(stages),
             listeners,
+            dns,
+            dns_sockets,
             doors,
             window,
             wanted,
@@ -221,6 +244,12 @@ impl App {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.listeners.port()
+    }
+
+    /// The DNS server's port.
+    #[must_use]
+    pub fn dns_port(&self) -> u16 {
+        self.dns_sockets.port()
     }
 
     /// The authority's certificate, PEM.
@@ -245,6 +274,8 @@ impl App {
             guard,
             stages,
             listeners,
+            dns,
+            dns_sockets,
             doors,
             window,
             wanted,
@@ -306,6 +337,14 @@ impl App {
             };
             services.spawn(dashboard::serve(listener, context, drain.watch()));
         }
+
+        for socket in dns_sockets.udp {
+            services.spawn(dns.clone().serve_udp(socket, None));
+        }
+        for listener in dns_sockets.tcp {
+            services.spawn(dns.clone().serve_tcp(listener, None));
+        }
+        services.spawn(dns.settle());
 
         let accepting = {
             let connections = connections.clone();
