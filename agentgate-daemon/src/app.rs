@@ -189,13 +189,17 @@ impl App {
         };
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let sessions = Arc::new(Sessions::new(guard.cgroup.clone()));
+        let answers = Arc::new(dns::Answers::default());
+        if let Err(error) = dns::refill(&answers, &store, boot(since_ns)) {
+            tracing::error!(%error, "what running agents were told is not known; they have to ask again");
+        }
         let dns = dns::Server::new(dns::Parts {
             kernel: kernel.clone(),
             sessions: sessions.clone(),
             policy: policy.clone(),
             resolver,
             audit: audit.clone(),
-            answers: Arc::new(dns::Answers::default()),
+            answers,
             drain: drain.watch(),
             since_ns,
         });
@@ -405,6 +409,12 @@ fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
+/// When the host was booted, `since_ns` ago.
+fn boot(since_ns: u64) -> Timestamp {
+    let micros = i64::try_from(since_ns / 1000).unwrap_or(i64::MAX);
+    Timestamp(Timestamp::now().0.saturating_sub(micros))
 }
 
 async fn control_note(audit: &Audit, what: &str) {

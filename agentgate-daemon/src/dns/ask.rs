@@ -28,8 +28,8 @@ use super::{
 use crate::{
     audit::AuditError,
     model::{
-        Action, Failure, Flag, Flow, Kind, Question as Recorded, Record, RecordId, Refusal, State, Subject,
-        Timestamp, Verdict,
+        Action, Failure, Flag, Flow, Kind, Mode, Question as Recorded, Record, RecordId, Refusal, Severity,
+        State, Subject, Timestamp, Verdict,
     },
     policy::{NameVerdict, Policy},
 };
@@ -82,6 +82,18 @@ impl Server {
                 return Ok(reply);
             }
         };
+        if !self.tunnels.has_room(asker.flow.session) {
+            // All of a session are counted together: no name, no type.
+            let reply = Reply::code(ResponseCode::Refused);
+            draft.refused("gate:too_many_questions", "the session asks more than any client would");
+            draft.record.flags.push(Flag::new(
+                "too_many_questions",
+                Severity::Medium,
+                "more than a hundred questions a second",
+            ));
+            self.note(draft, reply.code, &Given::default()).await?;
+            return Ok(question.write(&reply, question.udp_limit()));
+        }
         let limit = if asker.transport == "tcp" { TCP_LIMIT } else { question.udp_limit() };
         let text = name::text(&question.name);
         draft.asks(&text, &kind_word(question.kind));
@@ -97,6 +109,8 @@ impl Server {
         }
         let asked = Asked::of(&text);
         let policy = self.policy.current();
+        let suspicion = self.tunnels.look(asker.flow.session, &question.name, question.kind);
+        draft.record.flags.extend(suspicion.flags);
         match policy.judge_question(asked.queried()) {
             NameVerdict::Refuse(refusal) => {
                 let reply = Reply::extended(ResponseCode::NXDomain, ede::BLOCKED, "refused by policy");
@@ -109,6 +123,17 @@ impl Server {
             NameVerdict::Allow { verdict, flags } => {
                 draft.record.verdict = Some(verdict);
                 draft.record.flags.extend(flags);
+                if let Some(reason) = suspicion.refused {
+                    if policy.mode() != Mode::Audit {
+                        let reply =
+                            Reply::extended(ResponseCode::Refused, ede::BLOCKED, "too many new names");
+                        draft.refused("gate:dns_tunnel", &reason);
+                        self.note(draft, reply.code, &Given::default()).await?;
+                        return Ok(question.write(&reply, limit));
+                    }
+                    let evidence = format!("gate:dns_tunnel: {reason}");
+                    draft.record.flags.push(Flag::new("would_block", Severity::Medium, evidence));
+                }
                 let outcome = self.look_up(draft, &question, &asked, &policy).await?;
                 // Before the answer leaves: the agent connects as soon as it has it.
                 if let Some(host) = asked.host()

@@ -16,8 +16,10 @@ mod given;
 mod local;
 mod message;
 mod name;
+mod refill;
 mod serve;
 mod sockets;
+mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,9 +29,10 @@ use tokio::{
 };
 
 pub use answers::Answers;
+pub use refill::refill;
 pub use sockets::{BindError, Sockets};
 
-use self::{asker::Askers, counted::Counted};
+use self::{asker::Askers, counted::Counted, tunnel::Tunnels};
 use crate::{
     audit::{Audit, AuditError},
     drain::told,
@@ -83,6 +86,7 @@ pub struct Server {
     since_ns: u64,
     askers: Askers,
     counted: Counted,
+    tunnels: Tunnels,
     questions: Arc<Semaphore>,
     shares: Shares,
     connections: Arc<Semaphore>,
@@ -112,6 +116,7 @@ impl Server {
             since_ns,
             askers: Askers::new(sessions),
             counted: Counted::default(),
+            tunnels: Tunnels::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS)),
             shares: Shares::new(QUESTIONS_OF_SESSION),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
