@@ -31,6 +31,7 @@ use crate::{
     control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
     dashboard::{self, DashboardContext, LoginCodes, Token},
     denials,
+    dns::Answers,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
@@ -73,6 +74,8 @@ pub struct Handles {
     pub policy: PolicyHandle,
     pub audit: Audit,
     pub store: Arc<Store>,
+    /// What the DNS server told each session.
+    pub answers: Arc<Answers>,
 }
 
 /// The dashboard's door.
@@ -177,10 +180,12 @@ impl App {
             budget: Budget::new(CAPTURE_MEMORY),
             shares: Shares::new(EXCHANGES),
         };
+        let answers = Arc::new(Answers::default());
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let stages = Stages {
             kernel: kernel.clone(),
             sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
+            answers: answers.clone(),
             agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
@@ -197,7 +202,7 @@ impl App {
             strangers: Few::new(STRANGERS),
         };
         let wanted = Wanted { dns_port: 0, own_ports };
-        let handles = Handles { policy, audit, store };
+        let handles = Handles { policy, audit, store, answers };
         let app = Self {
             handles,
             kernel,
@@ -213,7 +218,9 @@ impl App {
             started: Timestamp::now(),
             config,
         };
-        app.kernel.configure(&app.wanted.settings(&app.handles.policy.current()))?;
+        let current = app.handles.policy.current();
+        app.kernel.configure(&app.wanted.settings(&current))?;
+        app.kernel.set_udp(&upkeep::udp(&current))?;
         Ok(app)
     }
 
