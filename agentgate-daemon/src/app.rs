@@ -35,6 +35,7 @@ use crate::{
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
+    host,
     http::{gauge::Budget, serve},
     kernel::{GuardedCgroup, Kernel},
     launch,
@@ -95,6 +96,7 @@ pub struct App {
     listeners: Listeners,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
+    host: host::Follower,
     wanted: Wanted,
     ca: Arc<str>,
     audit_thread: AuditThread,
@@ -166,6 +168,9 @@ impl App {
         let idle = limits.idle_timeout();
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
+        let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
+            .await
+            .context("the host's own addresses")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
         let exchanger = Exchanger {
@@ -211,6 +216,7 @@ impl App {
             listeners,
             doors,
             window,
+            host,
             wanted,
             ca: pem,
             audit_thread,
@@ -254,6 +260,7 @@ impl App {
             listeners,
             doors,
             window,
+            host,
             wanted,
             ca,
             audit_thread,
@@ -270,6 +277,7 @@ impl App {
             services.spawn(denials::record(events, stages.sessions.clone(), handles.audit.clone()));
         }
         services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
+        services.spawn(host.run(drain.watch()));
         let watching = handles.policy.clone().watch(drain.watch());
         services.spawn(async move {
             if let Err(error) = watching.await {
