@@ -106,6 +106,11 @@ impl Record {
         words.join(" ")
     }
 
+    /// Whether it is of a connection that nobody redirected.
+    pub(crate) fn is_of_stranger(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| verdict.rule == "invariant:unknown_flow")
+    }
+
     /// Whom it was for, or which name was asked for.
     fn host(&self) -> Option<&str> {
         let authority = self.authority.as_ref().map(|authority| authority.host.as_str());
