@@ -240,9 +240,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Cookie of this process's network namespace, the one that `bpf_get_netns_cookie` gives.
+/// Cookie of this thread's network namespace, the one that `bpf_get_netns_cookie` gives.
+///
+/// # Errors
+/// Where no socket can be bound to 127.0.0.1.
 #[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
-fn netns_cookie() -> Result<u64, KernelError> {
+pub fn netns_cookie() -> Result<u64, KernelError> {
     use std::os::fd::AsRawFd;
     let what = "asking for the network namespace (SO_NETNS_COOKIE)";
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(step(what))?;
