@@ -30,7 +30,7 @@ use crate::{
     conn::Stages,
     control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
     dashboard::{self, DashboardContext, LoginCodes, Token},
-    denials,
+    denials, dns,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
@@ -90,6 +90,8 @@ pub struct App {
     guard: Guard,
     stages: Arc<Stages>,
     listeners: Listeners,
+    dns: Arc<dns::Server>,
+    dns_sockets: dns::Sockets,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
     wanted: Wanted,
@@ -156,8 +158,11 @@ impl App {
             (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
         ];
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
-        let own_ports: Vec<u16> =
-            std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
+        let dns_sockets = dns::Sockets::bind(config.dns.listen_port).await?;
+        let own_ports: Vec<u16> = [listeners.port(), dns_sockets.port()]
+            .into_iter()
+            .chain(window.as_ref().map(|window| window.at.port()))
+            .collect();
 
         let limits = &config.limits;
         let idle = limits.idle_timeout();
@@ -168,7 +173,12 @@ impl App {
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
-            forwarder: Forwarder::new(resolver, origin_tls, deadlines, forward::OwnPorts(own_ports.clone())),
+            forwarder: Forwarder::new(
+                resolver.clone(),
+                origin_tls,
+                deadlines,
+                forward::OwnPorts(own_ports.clone()),
+            ),
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
@@ -178,9 +188,24 @@ impl App {
             shares: Shares::new(EXCHANGES),
         };
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
+        let sessions = Arc::new(Sessions::new(guard.cgroup.clone()));
+        let answers = Arc::new(dns::Answers::default());
+        if let Err(error) = dns::refill(&answers, &store, boot(since_ns)) {
+            tracing::error!(%error, "what running agents were told is not known; they have to ask again");
+        }
+        let dns = dns::Server::new(dns::Parts {
+            kernel: kernel.clone(),
+            sessions: sessions.clone(),
+            policy: policy.clone(),
+            resolver,
+            audit: audit.clone(),
+            answers,
+            drain: drain.watch(),
+            since_ns,
+        });
         let stages = Stages {
             kernel: kernel.clone(),
-            sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
+            sessions,
             agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
@@ -196,7 +221,7 @@ impl App {
             since_ns,
             strangers: Few::new(STRANGERS),
         };
-        let wanted = Wanted { dns_port: 0, own_ports };
+        let wanted = Wanted { dns_port: dns_sockets.port(), own_ports };
         let handles = Handles { policy, audit, store };
         let app = Self {
             handles,
@@ -204,6 +229,8 @@ impl App {
             guard,
             stages: Arc::new(stages),
             listeners,
+            dns,
+            dns_sockets,
             doors,
             window,
             wanted,
@@ -221,6 +248,12 @@ impl App {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.listeners.port()
+    }
+
+    /// The DNS server's port.
+    #[must_use]
+    pub fn dns_port(&self) -> u16 {
+        self.dns_sockets.port()
     }
 
     /// The authority's certificate, PEM.
@@ -245,6 +278,8 @@ impl App {
             guard,
             stages,
             listeners,
+            dns,
+            dns_sockets,
             doors,
             window,
             wanted,
@@ -307,6 +342,14 @@ impl App {
             services.spawn(dashboard::serve(listener, context, drain.watch()));
         }
 
+        for socket in dns_sockets.udp {
+            services.spawn(dns.clone().serve_udp(socket, None));
+        }
+        for listener in dns_sockets.tcp {
+            services.spawn(dns.clone().serve_tcp(listener, None));
+        }
+        services.spawn(dns.settle());
+
         let accepting = {
             let connections = connections.clone();
             listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
@@ -366,6 +409,12 @@ fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
+/// When the host was booted, `since_ns` ago.
+fn boot(since_ns: u64) -> Timestamp {
+    let micros = i64::try_from(since_ns / 1000).unwrap_or(i64::MAX);
+    Timestamp(Timestamp::now().0.saturating_sub(micros))
 }
 
 async fn control_note(audit: &Audit, what: &str) {
