@@ -33,7 +33,7 @@ impl Need {
     const fn parts(self) -> &'static [Part] {
         match self {
             Self::Build => &[Part::EbpfCompiler, Part::BpfLinker],
-            Self::Lab => &[Part::Root, Part::Ip, Part::Setpriv, Part::Curl, Part::Python],
+            Self::Lab => &[Part::Root, Part::Ip, Part::Setpriv, Part::Curl, Part::Python, Part::Slirp],
             Self::Deny => &[Part::CargoDeny],
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
             Self::Vm => &[Part::Qemu, Part::Mmdebstrap, Part::Cpio, Part::Depmod, Part::Strip, Part::Setpriv],
@@ -58,6 +58,8 @@ enum Part {
     Curl,
     /// The agents of the lab.
     Python,
+    /// The network of a sandbox without privileges.
+    Slirp,
     /// A browser without a screen.
     Chromium,
     /// What steers it.
@@ -86,6 +88,7 @@ impl Part {
             Self::Setpriv => "setpriv",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Slirp => "slirp4netns",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
             Self::Qemu => "qemu",
@@ -109,6 +112,7 @@ impl Part {
             Self::Ip => shown(ebpf::program("ip")),
             Self::Curl => shown(ebpf::program("curl")),
             Self::Python => shown(ebpf::program("python3")),
+            Self::Slirp => shown(ebpf::program("slirp4netns")),
             Self::Chromium => shown(ebpf::program("chromium")),
             Self::Chromedriver => shown(ebpf::program("chromedriver")),
             Self::Qemu => shown(ebpf::program(QEMU)),
@@ -135,6 +139,7 @@ impl Part {
             Self::Ip => vec![Remedy::Apt(&["iproute2"])],
             Self::Curl => vec![Remedy::Apt(&["curl"])],
             Self::Python => vec![Remedy::Apt(&["python3"])],
+            Self::Slirp => vec![Remedy::Apt(&["slirp4netns"])],
             Self::Chromium => vec![Remedy::Apt(&["chromium"])],
             Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
             Self::Qemu => vec![Remedy::Apt(&["qemu-system-x86"]), Remedy::Qemu],
@@ -159,6 +164,7 @@ impl Part {
             Self::Setpriv => "util-linux",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Slirp => "slirp4netns",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver (chromium-driver)",
             Self::Qemu => "qemu-system-x86_64 (qemu-system-x86)",

@@ -1,7 +1,7 @@
 """An agent that outlives the daemon: one command a line on a unix socket, one line of JSON back.
 
-fetch URL: status, or the name of the error. hammer URL: connects again and again until stop, which
-gives how often each came about.
+fetch URL [HOST]: status, or the name of the error. hammer URL [HOST]: the same again and again until stop,
+which gives how often each came about. With HOST the request is for that one, whatever the URL says.
 """
 
 import collections
@@ -13,9 +13,10 @@ import urllib.error
 import urllib.request
 
 
-def fetch(url):
+def fetch(url, host=None):
+    request = urllib.request.Request(url, headers={"host": host} if host else {})
     try:
-        with urllib.request.urlopen(url, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=20) as response:
             response.read()
             return str(response.status)
     except urllib.error.HTTPError as error:
@@ -27,15 +28,15 @@ def fetch(url):
 
 
 class Hammer:
-    def __init__(self, url):
+    def __init__(self, *what):
         self.came = collections.Counter()
         self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self.run, args=(url,))
+        self.thread = threading.Thread(target=self.run, args=what)
         self.thread.start()
 
-    def run(self, url):
+    def run(self, *what):
         while not self.stopped.is_set():
-            self.came[fetch(url)] += 1
+            self.came[fetch(*what)] += 1
 
     def stop(self):
         self.stopped.set()
@@ -48,11 +49,11 @@ hammers = []
 
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
-        command, _, url = self.rfile.readline().decode().strip().partition(" ")
+        command, *what = self.rfile.readline().decode().split()
         if command == "fetch":
-            answer = fetch(url)
+            answer = fetch(*what)
         elif command == "hammer":
-            hammers.append(Hammer(url))
+            hammers.append(Hammer(*what))
             answer = "started"
         else:
             answer = hammers.pop().stop()

@@ -72,7 +72,7 @@ caught() {
 
 forbidden() {
     local before; before=$(ask arrived denied.example)
-    same "a denied host" 403 "$(guarded curl -sS --max-time 40 -o /dev/null -w '%{http_code}' https://denied.example/)"
+    same "a denied host" 403 "$(guarded curl -sS --max-time 40 -o /dev/null -w '%{http_code}' --resolve denied.example:443:198.51.100.30 https://denied.example/)"
     same "connections at its origin" "$before" "$(ask arrived denied.example)"
 }
 
@@ -162,7 +162,7 @@ handed_over() {
 
 no_gap() {
     local before; before=$(ask arrived denied.example)
-    agent hammer https://denied.example/
+    agent hammer http://198.51.100.30/ denied.example
     systemctl restart $UNIT
     systemctl kill --signal=KILL $UNIT
     systemctl start $UNIT
