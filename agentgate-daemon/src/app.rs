@@ -4,6 +4,7 @@
 //! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
 //! opens the gate: the programs stay attached, and without a listener every connection is refused.
 
+mod elsewhere;
 mod process;
 mod upkeep;
 
@@ -40,6 +41,7 @@ use crate::{
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
+    namespaces::{self, Doors},
     reload::PolicyHandle,
     session::Sessions,
     share::{Few, Shares},
@@ -302,7 +304,7 @@ impl App {
         } = self;
         let connections = Tasks::default();
         let services = Tasks::default();
-        let port = listeners.port();
+        let (port, dns_port) = (listeners.port(), dns_sockets.port());
         let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
 
@@ -361,7 +363,22 @@ impl App {
         for listener in dns_sockets.tcp {
             services.spawn(dns.clone().serve_tcp(listener, None));
         }
-        services.spawn(dns.settle());
+        services.spawn(dns.clone().settle());
+        let elsewhere = Doors {
+            kernel: kernel.clone(),
+            guarded: guard.cgroup.clone(),
+            sessions: stages.sessions.clone(),
+            audit: handles.audit.clone(),
+            ports: namespaces::Ports { listener: port, dns: dns_port },
+            serve: elsewhere::serve(
+                stages.clone(),
+                dns,
+                connections.clone(),
+                listeners.places(),
+                drain.watch(),
+            ),
+        };
+        services.spawn(elsewhere.run(drain.watch()));
 
         let accepting = {
             let connections = connections.clone();

@@ -23,6 +23,7 @@ pub mod kernel;
 pub mod launch;
 pub mod listen;
 pub mod model;
+pub mod namespaces;
 pub mod policy;
 pub mod reload;
 pub mod session;

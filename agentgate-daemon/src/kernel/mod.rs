@@ -22,7 +22,7 @@ mod link;
 mod load;
 mod pin;
 
-pub use attached::{Attached, Options, attached_programs, detach};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
 
 /// What can go wrong at the seam.

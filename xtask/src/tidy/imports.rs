@@ -61,6 +61,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("dashboard", &["policy", "reload", "store", "audit"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
+    ("namespaces", &["kernel", "session", "audit"]),
     ("cli", &["control::wire", "control::client", "policy", "config", "launch", "reload", "store::Side"]),
     ("metrics", &[]),
     ("signal", &["reload"]),
