@@ -75,8 +75,9 @@ pub struct SocketState {
     /// 1 for a socket that was made under guard: set at socket(2), so that a socket from elsewhere is
     /// known by lacking it.
     pub guarded: u32,
-    /// Keeps `owner` aligned without padding.
-    pub reserved: u32,
+    /// 1 for a socket that was made elsewhere and that a guarded task has written to: nothing of it
+    /// leaves any more, whoever sends it.
+    pub tainted: u32,
     /// [`Task::session`] of who made it.
     pub owner: u64,
 }

@@ -25,11 +25,13 @@ use crate::{
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn gate_connect4(ctx: SockAddrContext) -> i32 {
+    maps::vouch(sk(&ctx));
     answer(&ctx, Hook::Connect4, try_connect::<Inet>(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
+    maps::vouch(sk(&ctx));
     answer(&ctx, Hook::Connect6, try_connect::<Inet6>(&ctx))
 }
 

@@ -14,10 +14,13 @@ mod egress;
 mod emit;
 mod error;
 mod getpeer;
+mod layout;
+mod lsm;
 mod maps;
 mod option;
 mod socket;
 mod sockops;
+mod watch;
 
 /// Unreachable: the verifier would refuse a program that could come here. `core` wants it declared.
 #[panic_handler]

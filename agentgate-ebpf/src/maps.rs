@@ -13,8 +13,10 @@ use agentgate_common::{
     verdict::{self, Denial},
 };
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
-    btf_maps::SkStorage,
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+        bpf_sock,
+    },
     helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get},
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -54,7 +56,7 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(names::EVENTS_BYTES,
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::COUNTERS, 0);
 
 #[btf_map]
-static SOCKETS: SkStorage<SocketState> = SkStorage::new();
+static SOCKETS: Sockets = Sockets::new();
 
 /// The settings in force.
 ///
@@ -73,6 +75,32 @@ pub(crate) fn session() -> u64 {
         // SAFETY: no pointers; a level below the task's own gives 0.
         Some(settings) => unsafe { bpf_get_current_ancestor_cgroup_id(settings.depth as i32 + 1) },
         None => 0,
+    }
+}
+
+/// The declaration of socket storage that a socket hands on: one that accept(2) gives was made by the
+/// kernel and passed no hook, so it has what its listener had. aya's own type cannot say so.
+#[repr(C)]
+struct Sockets {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const SocketState,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the fields speak to the loader through their types; nothing reads them.
+unsafe impl Sync for Sockets {}
+
+impl Sockets {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
     }
 }
 
@@ -106,6 +134,18 @@ pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState
     let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
     // SAFETY: as in `socket`.
     unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
+}
+
+/// Marks a socket as made under guard: programs of the guarded cgroup see no others. Its subflows are
+/// those of a guarded MPTCP socket too, which the kernel makes past socket(2).
+#[inline(always)]
+pub(crate) fn vouch(sk: *mut bpf_sock) {
+    if let Ok(state) = socket_or_new(sk)
+        && state.guarded == 0
+    {
+        state.owner = session();
+        state.guarded = 1;
+    }
 }
 
 /// Ties a flow to the agent's end of it, replacing what an earlier connection left there.

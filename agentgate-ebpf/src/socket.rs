@@ -18,6 +18,7 @@ pub(crate) fn gate_create(ctx: SockContext) -> i32 {
     let socket = describe(&ctx);
     match try_create(socket) {
         Ok(passage) => {
+            maps::vouch(ctx.sock);
             maps::count(Hook::SockCreate, passage as u8);
             1
         }
