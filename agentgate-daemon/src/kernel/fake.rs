@@ -10,7 +10,7 @@ use std::{
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
 
-use super::{AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange};
+use super::{AgentEnd, Counter, Kernel, KernelError, Layers, SessionCounter, UdpRange};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
@@ -113,6 +113,9 @@ impl Kernel for FakeKernel {
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
         Ok(true)
+    }
+    fn layers(&self) -> Layers {
+        Layers::absent("this is not a real kernel")
     }
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
         locked(&self.receiver).take()
