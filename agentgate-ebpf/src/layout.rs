@@ -34,11 +34,12 @@ impl KernelSocket {
         Self(socket.cast())
     }
 
-    /// Its `struct sock`.
+    /// Its `struct sock`, which a socket lacks before it is made and after it is closed.
     #[inline(always)]
-    pub(crate) fn sock(self) -> KernelSock {
+    pub(crate) fn sock(self) -> Option<KernelSock> {
         // SAFETY: a pointer that the verifier tracks; a fault reads as zero.
-        KernelSock(unsafe { at::<*const u8>(self.0, &SOCKET_SK) })
+        let sock = unsafe { at::<*const u8>(self.0, &SOCKET_SK) };
+        (!sock.is_null()).then_some(KernelSock(sock))
     }
 
     /// Whether a process has, or had, a descriptor of it.

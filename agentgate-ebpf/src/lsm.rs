@@ -54,7 +54,9 @@ pub(crate) fn lsm_receive(ctx: LsmContext) -> i32 {
     if socket.is_null() {
         return 1;
     }
-    let sock = KernelSocket::new(socket).sock();
+    let Some(sock) = KernelSocket::new(socket).sock() else {
+        return 1;
+    };
     let family = sock.family();
     if is_harmless(family) || is_known(sock) {
         return 1;
@@ -71,7 +73,9 @@ pub(crate) fn lsm_send(ctx: LsmContext) -> i32 {
     }
     let socket: *const u8 = ctx.arg(0);
     let socket = KernelSocket::new(socket);
-    let sock = socket.sock();
+    let Some(sock) = socket.sock() else {
+        return 1;
+    };
     let family = sock.family();
     if is_harmless(family) || !socket.has_file() || sock.is_kernels() || is_known(sock) {
         return 1;

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
@@ -21,6 +24,7 @@ pub struct FakeKernel {
     settings: Mutex<Settings>,
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
+    unguarded: AtomicBool,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -34,6 +38,7 @@ impl Default for FakeKernel {
             settings: Mutex::default(),
             host: Mutex::default(),
             udp: Mutex::default(),
+            unguarded: AtomicBool::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -53,6 +58,11 @@ impl FakeKernel {
     /// Declares that datagrams coming from `local` are those of `flow`.
     pub fn declare_asker(&self, local: SocketAddr, flow: Flow) {
         locked(&self.askers).insert(local, flow);
+    }
+
+    /// From here on every socket was made elsewhere.
+    pub fn guard_nothing(&self) {
+        self.unguarded.store(true, Ordering::Relaxed);
     }
 
     /// The host's addresses installed last.
@@ -112,7 +122,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
-        Ok(true)
+        Ok(!self.unguarded.load(Ordering::Relaxed))
     }
     fn layers(&self) -> Layers {
         Layers::absent("this is not a real kernel")

@@ -17,6 +17,7 @@ mod attach;
 mod attached;
 mod btf;
 mod cgroup;
+mod descriptors;
 mod events;
 pub mod fake;
 mod layers;
@@ -26,6 +27,7 @@ mod pin;
 
 pub use attached::{Attached, Options, attached_programs, detach};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
+pub use descriptors::{Descriptors, ForeignSocket, foreign_sockets};
 pub use layers::{LayerState, Layers, watched};
 
 /// What can go wrong at the seam.

@@ -47,6 +47,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("dashboard", &["policy", "reload", "store", "audit"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
+    ("sentry", &["kernel", "session", "audit", "control"]),
     ("cli", &["control::wire", "control::client", "policy", "config", "launch", "reload", "store::Side"]),
     ("metrics", &[]),
     ("signal", &["reload"]),
