@@ -16,7 +16,7 @@ use agentgate_common::{
     rules::{UdpKey, UdpPorts},
     settings::Settings,
     tally::Tally,
-    verdict::{self, Denial, Passage, TCP, UDP},
+    verdict::{self, TCP, UDP},
 };
 use aya::{
     Ebpf,
@@ -409,7 +409,7 @@ impl Kernel for Attached {
         let counters = &held(&self.maps).counters;
         let mut found = Vec::new();
         for hook in Hook::ALL {
-            for (number, outcome) in outcomes() {
+            for (number, outcome) in verdict::outcomes() {
                 let count = count(counters, verdict::counter(hook, number))?;
                 if count > 0 {
                     found.push(Counter { hook: hook.code(), outcome, count });
@@ -419,24 +419,22 @@ impl Kernel for Attached {
         Ok(found)
     }
 
+    fn untallied(&self) -> Result<u64, KernelError> {
+        count(&held(&self.maps).counters, verdict::UNTALLIED)
+    }
+
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         let entries: Result<Vec<_>, _> = held(&self.maps).tallies.iter().collect();
         let mut found = Vec::new();
         for (Tally { session, hook, outcome }, count) in entries.map_err(step("reading the tallies"))? {
             let hook = u8::try_from(hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
-            let outcome = outcomes()
+            let outcome = verdict::outcomes()
                 .find(|(number, _)| u32::from(*number) == outcome)
                 .map_or("unknown", |(_, name)| name);
             found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
         }
         Ok(found)
     }
-}
-
-/// Numbers and names of everything that a hook can come to.
-fn outcomes() -> impl Iterator<Item = (u8, &'static str)> {
-    let passages = Passage::ALL.into_iter().map(|passage| (passage as u8, passage.code()));
-    passages.chain(Denial::ALL.into_iter().map(|denial| (denial as u8, denial.code())))
 }
 
 fn count(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, KernelError> {

@@ -123,6 +123,9 @@ impl Kernel for FakeKernel {
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(Vec::new())
     }
+    fn untallied(&self) -> Result<u64, KernelError> {
+        Ok(0)
+    }
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         Ok(Vec::new())
     }
