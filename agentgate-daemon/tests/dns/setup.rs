@@ -106,6 +106,12 @@ impl World {
         self.internet.journal().read(|seen| seen.queries_for(name).count())
     }
 
+    /// How many questions of agents reached the name server; the gate asks for the NAT64 prefix itself
+    /// (RFC 7050).
+    pub(crate) fn heard(&self) -> usize {
+        self.internet.journal().read(|seen| seen.queries.iter().filter(|q| q.name != "ipv4only.arpa").count())
+    }
+
     /// Every record of a question, oldest first, once `times` of them add up to `count`.
     pub(crate) async fn questions(&self, count: u64) -> Vec<Record> {
         let mut live = self.handles().audit.live();
