@@ -21,8 +21,11 @@ use std::{
 
 use agentgate::{
     audit::{Audit, AuditOptions, AuditThread},
-    config::Paths,
-    control::{ControlContext, Door, EnrolError, Enroller, Process, server, socket, wire::GateReport},
+    config::{Paths, Run},
+    control::{
+        ControlContext, Door, EnrolError, Enroller, Process, server, socket,
+        wire::{GateReport, Hidden},
+    },
     kernel::GuardedCgroup,
     launch::OwnCgroups,
     model::{Kind, Record, State, Timestamp},
@@ -139,6 +142,10 @@ impl Daemon {
             }),
             ca_pem: "".into(),
             bundle: at("ca-bundle.pem"),
+            hidden: Hidden {
+                places: Run::default().hide,
+                sockets: vec![paths.control_socket.clone(), paths.enrol_socket.clone()],
+            },
             guarded: cgroup.guarded.clone(),
             dashboard: None,
         };
