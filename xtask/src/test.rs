@@ -151,6 +151,7 @@ fn deny() -> anyhow::Result<()> {
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     command.args(["test", "--package", "agentgate-daemon", "--test", "kernel", "--test", "run"]);
+    command.args(["--test", "privileges"]);
     if !privilege::is_root() {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }

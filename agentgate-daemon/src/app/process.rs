@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     drain::told,
     kernel::{self, Attached, GuardedCgroup, KernelError},
-    launch,
+    launch, privileges,
     reload::PolicyHandle,
     tls,
 };
@@ -29,17 +29,20 @@ const VERIFY: Duration = Duration::from_secs(1);
 /// Whatever keeps it from starting, or from guarding, in one line with its causes. It is then to be
 /// started again, and guards what is there.
 pub fn run(config: Config) -> Result<()> {
+    // Both before the runtime: its threads begin with the capabilities of the one that starts them.
+    privileges::limit().context("giving up capabilities")?;
+    let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
+    let pin_dir = config.gate.pin_dir.clone();
+    let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir };
+    let attached = Arc::new(Attached::start(&options)?);
+    privileges::attached().context("giving up capabilities")?;
+    let guard = Guard {
+        enroller: launch::cgroup::enroller(cgroup.clone()),
+        programs: PROGRAMS.iter().map(ToString::to_string).collect(),
+        cgroup,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
-        let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
-        let pin_dir = config.gate.pin_dir.clone();
-        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir };
-        let attached = Arc::new(Attached::start(&options)?);
-        let guard = Guard {
-            enroller: launch::cgroup::enroller(cgroup.clone()),
-            programs: PROGRAMS.iter().map(ToString::to_string).collect(),
-            cgroup,
-        };
         let app = App::start(config, attached.clone(), guard).await?;
         let mut drain = app.drain.watch();
         let reader = attached.clone();
