@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "run/doctor.rs"]
+mod doctor;
 #[path = "run/hidden.rs"]
 mod hidden;
 

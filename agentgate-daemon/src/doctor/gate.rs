@@ -51,8 +51,9 @@ fn no_status(error: ClientError, knock: impl Fn() -> Result<(), ClientError>) ->
                 .advise("ask with sudo, or as a member of the group agentgate"),
             Err(error) => Check::fail(name, error.to_string()).advise(RESTART),
         },
-        ClientError::NotRunning { .. } => {
-            Check::fail(name, error.to_string()).advise("systemctl start agentgated")
+        ClientError::NotRunning { path, source } => {
+            Check::fail(name, format!("does not run: {}: {source}", path.display()))
+                .advise("systemctl start agentgated")
         }
         ClientError::Refused(reply) if reply.code == ErrorCode::Guarded => {
             Check::unseen(name, "runs, and does not answer to guarded processes").advise("ask from outside")
