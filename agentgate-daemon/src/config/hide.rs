@@ -41,7 +41,7 @@ const fn place(name: &'static str, paths: &'static [&'static str]) -> Place {
 
 /// Every place with a name, all hidden by default. Directories where a service has one: a socket that is
 /// made anew in it stays hidden.
-pub const PLACES: [Place; 21] = [
+pub const PLACES: [Place; 22] = [
     // Start containers, with any network and any part of the host's files.
     Place {
         variables: &["DOCKER_HOST"],
@@ -135,9 +135,15 @@ pub const PLACES: [Place; 21] = [
                 "/run/user/{uid}/emacs",
                 "/run/user/{uid}/kakoune",
                 "/run/user/{uid}/wezterm",
+                "/tmp/vscode-*",
+                "/tmp/nvim.*",
+                "/tmp/emacs{uid}",
+                "/tmp/kitty-*",
             ],
         )
     },
+    // Open an address in the browser outside: where chromium's process singleton has its socket.
+    place("browser", &["/tmp/.com.google.Chrome.*", "/tmp/.org.chromium.Chromium.*", "/tmp/org.chromium.*"]),
     // Load modules that make network connections.
     place("audio", &["/run/user/{uid}/pulse", "/run/user/{uid}/pipewire-*"]),
     // Ask shops and printers on the network.

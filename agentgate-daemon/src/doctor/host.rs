@@ -87,12 +87,12 @@ fn btf() -> Check {
 fn bpffs(mounts: &str, pins: &Path) -> Check {
     let name = "bpffs";
     // `device point type options …`, with spaces of the point escaped; no bpffs is mounted at such.
-    let points = mounts.lines().filter_map(|line| {
+    let mut points = mounts.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
         let point = fields.next()?;
         (fields.next()? == "bpf").then_some(point)
     });
-    match points.filter(|point| pins.starts_with(point)).last() {
+    match points.rfind(|point| pins.starts_with(point)) {
         Some(point) => Check::ok(name, point),
         None => Check::fail(name, format!("{} is not on one", pins.display()))
             .advise("agentgated mounts it at /sys/fs/bpf; elsewhere: mount -t bpf bpf DIRECTORY"),
