@@ -150,7 +150,11 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
 /// # Errors
 /// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
-pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a mut SocketState, Denial> {
+pub(crate) fn socket_or_new<'a>(
+    sk: *mut bpf_sock,
+    session: u64,
+    netns: u64,
+) -> Result<&'a mut SocketState, Denial> {
     if sk.is_null() {
         return Err(Denial::NoFlow);
     }
@@ -163,6 +167,7 @@ pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a m
         state.guarded = 1;
         state.inner = 1;
         state.owner = session;
+        state.flow.netns = netns;
     }
     Ok(state)
 }

@@ -21,6 +21,7 @@ pub mod fake;
 mod link;
 mod load;
 mod pin;
+mod take;
 
 pub use attached::{Attached, Options, attached_programs, detach};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
