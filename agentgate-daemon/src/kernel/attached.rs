@@ -206,6 +206,17 @@ impl Maps {
         // SAFETY: loading has checked the sizes of this map's keys and values.
         unsafe { take(self.flow_entries.fd().as_fd(), key) }
     }
+
+    /// Doors in other network namespaces went with the daemon that held them. Nobody else takes these
+    /// entries out, and there is room for few.
+    fn forget_namespaces(&mut self) -> Result<(), KernelError> {
+        let what = "forgetting the network namespaces of before";
+        let there: Result<Vec<u64>, _> = self.namespaces.keys().collect();
+        for netns in there.map_err(step(what))? {
+            self.namespaces.remove(&netns).map_err(step(what))?;
+        }
+        Ok(())
+    }
 }
 
 /// Everything but the cgroup and the pins.
@@ -222,7 +233,8 @@ impl Parts {
     fn new(guarded: &Guarded, pins: &PinDirectory) -> Result<Self, KernelError> {
         let netns = netns_cookie()?;
         let mut ebpf = load(pins)?;
-        let maps = Maps::open(&mut ebpf, pins)?;
+        let mut maps = Maps::open(&mut ebpf, pins)?;
+        maps.forget_namespaces()?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let source = Source::new(&mut ebpf, ring, sender)?;
@@ -254,9 +266,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Cookie of this process's network namespace, the one that `bpf_get_netns_cookie` gives.
+/// Cookie of this thread's network namespace, the one that `bpf_get_netns_cookie` gives.
+///
+/// # Errors
+/// Where no socket can be bound to 127.0.0.1.
 #[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
-fn netns_cookie() -> Result<u64, KernelError> {
+pub fn netns_cookie() -> Result<u64, KernelError> {
     use std::os::fd::AsRawFd;
     let what = "asking for the network namespace (SO_NETNS_COOKIE)";
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(step(what))?;

@@ -23,7 +23,7 @@ mod load;
 mod pin;
 mod take;
 
-pub use attached::{Attached, Options, attached_programs, detach};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
 
 /// What can go wrong at the seam.
