@@ -35,7 +35,7 @@ use crate::{
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     http::{gauge::Budget, serve},
-    kernel::{GuardedCgroup, Kernel},
+    kernel::{GuardedCgroup, Kernel, since_boot_ns},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
@@ -359,13 +359,6 @@ fn gate_report(
         dashboard,
         draining: *drain.borrow(),
     })
-}
-
-/// `CLOCK_BOOTTIME` in nanoseconds, as the programs stamp flows.
-fn since_boot_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let part = |n: i64| u64::try_from(n).unwrap_or(0);
-    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 async fn control_note(audit: &Audit, what: &str) {

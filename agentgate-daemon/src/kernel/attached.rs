@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use agentgate_common::{
@@ -21,7 +24,7 @@ use agentgate_common::{
 use aya::{
     Ebpf,
     maps::{
-        Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage,
+        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf, SkStorage,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -53,6 +56,8 @@ pub struct Options {
 pub struct Attached {
     maps: Mutex<Maps>,
     netns: u64,
+    epoch: String,
+    heard: Arc<AtomicU64>,
     source: Mutex<Option<Source>>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
     guarded: Guarded,
@@ -198,6 +203,8 @@ impl Maps {
 struct Parts {
     maps: Maps,
     netns: u64,
+    epoch: String,
+    heard: Arc<AtomicU64>,
     source: Source,
     receiver: mpsc::Receiver<KernelEvent>,
     links: Vec<CgroupLink>,
@@ -211,15 +218,19 @@ impl Parts {
         let maps = Maps::open(&mut ebpf)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
-        let source = Source::new(&mut ebpf, ring, sender)?;
+        let epoch = epoch(pins)?;
+        let heard = Arc::new(AtomicU64::new(0));
+        let source = Source::new(&mut ebpf, ring, sender, heard.clone())?;
         let links = attach(&ebpf, guarded, pins)?;
-        Ok(Self { maps, netns, source, receiver, links })
+        Ok(Self { maps, netns, epoch, heard, source, receiver, links })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
         Attached {
             maps: Mutex::new(self.maps),
             netns: self.netns,
+            epoch: self.epoch,
+            heard: self.heard,
             source: Mutex::new(Some(self.source)),
             receiver: Mutex::new(Some(self.receiver)),
             guarded,
@@ -227,6 +238,14 @@ impl Parts {
             _pins: pins,
         }
     }
+}
+
+/// Names the life of the counters. Ids of maps rise and are not given out again while the host is up.
+fn epoch(pins: &PinDirectory) -> Result<String, KernelError> {
+    let what = "asking which map of counters this is";
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(step(what))?;
+    let info = MapInfo::from_pin(pins.pin(names::TALLIES)).map_err(step(what))?;
+    Ok(format!("{}/{}", boot.trim(), info.id()))
 }
 
 fn opened<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
@@ -322,6 +341,11 @@ impl Kernel for Attached {
             }
         }
         Ok(found)
+    }
+
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).flows.iter().collect();
+        Ok(entries.map_err(step("reading the flows"))?.iter().map(|(_, flow)| Flow::from(flow)).collect())
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
@@ -422,15 +446,50 @@ impl Kernel for Attached {
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         let entries: Result<Vec<_>, _> = held(&self.maps).tallies.iter().collect();
         let mut found = Vec::new();
-        for (Tally { session, hook, outcome }, count) in entries.map_err(step("reading the tallies"))? {
-            let hook = u8::try_from(hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
-            let outcome = outcomes()
-                .find(|(number, _)| u32::from(*number) == outcome)
-                .map_or("unknown", |(_, name)| name);
-            found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
+        for (tally, count) in entries.map_err(step("reading the tallies"))? {
+            let (hook, outcome) = words(&tally);
+            let counter = Counter { hook, outcome, count };
+            found.push(SessionCounter { session: tally.session, window: tally.window, counter });
         }
         Ok(found)
     }
+
+    fn forget_counters(&self, counters: &[SessionCounter]) -> Result<(), KernelError> {
+        let what = "removing tallies";
+        let tallies = &mut held(&self.maps).tallies;
+        let keys: Result<Vec<Tally>, _> = tallies.keys().collect();
+        for key in keys.map_err(step(what))? {
+            let (hook, outcome) = words(&key);
+            let there = counters.iter().any(|SessionCounter { session, window, counter }| {
+                (*session, *window) == (key.session, key.window)
+                    && (counter.hook, counter.outcome) == (hook, outcome)
+            });
+            if there {
+                match tallies.remove(&key) {
+                    Ok(()) | Err(MapError::KeyNotFound) => {}
+                    Err(error) => return Err(step(what)(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn heard_until(&self) -> u64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    fn epoch(&self) -> String {
+        self.epoch.clone()
+    }
+}
+
+/// What a tally counts: hook and outcome.
+fn words(tally: &Tally) -> (&'static str, &'static str) {
+    let hook = u8::try_from(tally.hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
+    let outcome = outcomes()
+        .find(|(number, _)| u16::from(*number) == tally.outcome)
+        .map_or("unknown", |(_, name)| name);
+    (hook, outcome)
 }
 
 /// Numbers and names of everything that a hook can come to.

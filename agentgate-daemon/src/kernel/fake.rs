@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
@@ -21,6 +24,9 @@ pub struct FakeKernel {
     settings: Mutex<Settings>,
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
+    counters: Mutex<Vec<SessionCounter>>,
+    lost: AtomicU64,
+    heard_until: AtomicU64,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -34,6 +40,9 @@ impl Default for FakeKernel {
             settings: Mutex::default(),
             host: Mutex::default(),
             udp: Mutex::default(),
+            counters: Mutex::default(),
+            lost: AtomicU64::new(0),
+            heard_until: AtomicU64::new(u64::MAX),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -73,6 +82,22 @@ impl FakeKernel {
         *locked(&self.settings)
     }
 
+    /// Counts as the programs would.
+    pub fn count(&self, session: u64, window: u32, hook: &'static str, outcome: &'static str, count: u64) {
+        let counter = Counter { hook, outcome, count };
+        locked(&self.counters).push(SessionCounter { session, window, counter });
+    }
+
+    /// Sets how many events found the ring buffer full.
+    pub fn lose(&self, events: u64) {
+        self.lost.store(events, Ordering::SeqCst);
+    }
+
+    /// Sets until when all events were handed over; from the beginning all are, always.
+    pub fn hear_until(&self, ns: u64) {
+        self.heard_until.store(ns, Ordering::SeqCst);
+    }
+
     /// Emits an event as the programs would.
     pub async fn emit(&self, event: KernelEvent) {
         // The receiver may be gone at the end of a test.
@@ -92,6 +117,9 @@ impl Kernel for FakeKernel {
         let old: Vec<SocketAddr> =
             flows.iter().filter(|(_, flow)| flow.connected_ns < before_ns).map(|(peer, _)| *peer).collect();
         Ok(old.iter().filter_map(|peer| flows.remove(peer)).collect())
+    }
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError> {
+        Ok(locked(&self.flows).values().cloned().collect())
     }
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
         *locked(&self.settings) = *settings;
@@ -118,12 +146,22 @@ impl Kernel for FakeKernel {
         locked(&self.receiver).take()
     }
     fn lost_events(&self) -> Result<u64, KernelError> {
-        Ok(0)
+        Ok(self.lost.load(Ordering::SeqCst))
     }
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(Vec::new())
     }
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
-        Ok(Vec::new())
+        Ok(locked(&self.counters).clone())
+    }
+    fn forget_counters(&self, counters: &[SessionCounter]) -> Result<(), KernelError> {
+        locked(&self.counters).retain(|counter| !counters.contains(counter));
+        Ok(())
+    }
+    fn heard_until(&self) -> u64 {
+        self.heard_until.load(Ordering::SeqCst)
+    }
+    fn epoch(&self) -> String {
+        "fake".to_owned()
     }
 }

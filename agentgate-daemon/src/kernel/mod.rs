@@ -49,6 +49,14 @@ fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl F
     move |source| KernelError::Step { step: step.to_owned(), source: source.into() }
 }
 
+/// `CLOCK_BOOTTIME` in nanoseconds, as the programs stamp flows and events.
+#[must_use]
+pub fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
 /// How often a hook came to an outcome, since the programs were attached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Counter {
@@ -64,6 +72,8 @@ pub struct Counter {
 pub struct SessionCounter {
     /// Id of the session's cgroup, 0 for the guarded cgroup itself.
     pub session: u64,
+    /// [`agentgate_common::tally::Tally::window`].
+    pub window: u32,
     pub counter: Counter,
 }
 
@@ -107,6 +117,12 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When the map cannot be read.
     fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError>;
+
+    /// The flows that wait to be taken.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError>;
 
     /// Installs settings; they hold for the next call of any agent.
     ///
@@ -167,4 +183,19 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When they cannot be read.
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError>;
+
+    /// Takes counts away that have been put on record elsewhere. What was counted since they were read
+    /// goes with them, so only windows that are over may be given.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn forget_counters(&self, counters: &[SessionCounter]) -> Result<(), KernelError>;
+
+    /// Every event that the programs reported before this moment (nanoseconds since boot) has been handed
+    /// to the receiver of [`Kernel::events`], or was lost.
+    fn heard_until(&self) -> u64;
+
+    /// What the counters are those of: a name that changes when they begin anew, which is with the boot
+    /// and with the making of the pinned map, whose id the kernel does not give out again.
+    fn epoch(&self) -> String;
 }
