@@ -260,7 +260,12 @@ impl App {
         control_note(&handles.audit, "the gate started").await;
 
         if let Some(events) = kernel.events() {
-            services.spawn(denials::record(events, stages.sessions.clone(), handles.audit.clone()));
+            services.spawn(denials::record(
+                kernel.clone(),
+                events,
+                stages.sessions.clone(),
+                handles.audit.clone(),
+            ));
         }
         services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
         let watching = handles.policy.clone().watch(drain.watch());

@@ -23,6 +23,7 @@ pub mod launch;
 pub mod listen;
 pub mod model;
 pub mod policy;
+pub mod reconcile;
 pub mod reload;
 pub mod session;
 pub mod share;

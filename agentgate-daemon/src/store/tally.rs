@@ -5,20 +5,24 @@
 //! and a column. A record is counted in the transaction that first holds it, and never again, so that a
 //! batch that is done twice counts once. Windows that are over are summed up under [`CLOSED`].
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use agentgate_common::{tally::window, verdict::Denial};
-use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
-use super::{Store, StoreError};
-use crate::model::{Kind, Record};
+use super::{
+    Store, StoreError, record,
+    tables::{LAST_ID, META, RECORDS},
+    unacknowledged,
+};
+use crate::model::{Kind, Miscount, Record, RecordId};
 
 /// (epoch, window, session, class, column).
 type Key = (u32, u32, u64, u8, u8);
 
 const TALLIES: TableDefinition<'_, Key, u64> = TableDefinition::new("tallies");
-/// Numbers of epochs by their names.
-const EPOCHS: TableDefinition<'_, &str, u32> = TableDefinition::new("epochs");
+/// Numbers of epochs, and the first id in them, by their names.
+const EPOCHS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("epochs");
 /// Names of sessions, by epoch and number.
 const SESSIONS: TableDefinition<'_, (u32, u64), &str> = TableDefinition::new("sessions");
 
@@ -97,6 +101,17 @@ pub enum Column {
 }
 
 impl Column {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Recorded => "recorded",
+            Self::Abandoned => "abandoned",
+            Self::Declared => "declared",
+        }
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Kernel => 0,
@@ -228,12 +243,13 @@ impl Store {
             let known = epochs.get(name)?.map(|value| value.value());
             let mut last = 0;
             for row in epochs.iter()? {
-                last = last.max(row?.1.value());
+                last = last.max(row?.1.value().0);
             }
-            let number = known.unwrap_or(last + 1);
-            epochs.insert(name, number)?;
+            let next = transaction.open_table(META)?.get(LAST_ID)?.map_or(1, |value| value.value() + 1);
+            let (number, next) = known.unwrap_or((last + 1, next));
+            epochs.insert(name, (number, next))?;
             let first = last.max(number).saturating_sub(EPOCHS_KEPT - 1);
-            epochs.retain(|_, number| number >= first)?;
+            epochs.retain(|_, (number, _)| number >= first)?;
             transaction.open_table(TALLIES)?.retain(|(epoch, ..), _| epoch >= first)?;
             transaction.open_table(SESSIONS)?.retain(|(epoch, _), _| epoch >= first)?;
             number
@@ -252,28 +268,7 @@ impl Store {
     }
 
     fn tallies_of(&self, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
-        let transaction = self.read()?;
-        let table = match transaction.open_table(TALLIES) {
-            Ok(table) => table,
-            // No epoch was entered in this file so far.
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut found = Vec::new();
-        for row in table.range((epoch, 0, 0, 0, 0)..=(epoch, u32::MAX, u64::MAX, u8::MAX, u8::MAX))? {
-            let (key, count) = row?;
-            let (_, window, session, class, column) = key.value();
-            // A column of a later version is not of this balance.
-            let Some(column) = Column::from_number(column) else { continue };
-            found.push(TallyRow {
-                window,
-                session,
-                class: Class::from_number(class),
-                column,
-                count: count.value(),
-            });
-        }
-        Ok(found)
+        tallies(&self.read()?, epoch)
     }
 
     /// The numbers of the epochs before, oldest first.
@@ -291,11 +286,51 @@ impl Store {
         let mut known = Vec::new();
         for row in table.iter()? {
             let (name, number) = row?;
-            known.push((number.value(), name.value().to_owned()));
+            known.push((number.value().0, name.value().to_owned()));
         }
         known.sort_unstable();
         let before = known.into_iter().filter(|(number, _)| *number != current);
         before.map(|(number, name)| Ok(EpochTallies { name, rows: self.tallies_of(number)? })).collect()
+    }
+
+    /// Counts the records of the epoch again, every one, and says where the sums kept of them do not agree.
+    /// Reads as much of the log as was written in this epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file or a record cannot be read.
+    pub fn recount(&self) -> Result<Vec<Miscount>, StoreError> {
+        let transaction = self.read()?;
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let mut first = None;
+        for row in transaction.open_table(EPOCHS)?.iter()? {
+            let (number, id) = row?.1.value();
+            first = first.or((number == epoch).then_some(id));
+        }
+        let mut sums: BTreeMap<(u64, Class, Column), (u64, u64)> = BTreeMap::new();
+        for row in tallies(&transaction, epoch)? {
+            if row.column != Column::Kernel && row.class != Class::Ring {
+                sums.entry((row.session, row.class, row.column)).or_default().0 += row.count;
+            }
+        }
+        let refused = unacknowledged();
+        for row in transaction.open_table(RECORDS)?.range(first.unwrap_or(u64::MAX)..)? {
+            let (id, value) = row?;
+            let record = record::decode(RecordId(id.value()), value.value())?;
+            let counts = record.failure.as_ref() != Some(&refused);
+            if let Some((_, session, class, column, count)) = stands_for(&record).filter(|_| counts) {
+                sums.entry((session, class, column)).or_default().1 += count;
+            }
+        }
+        let differ = sums.into_iter().filter(|(_, (summed, counted))| summed != counted);
+        Ok(differ
+            .map(|((session, class, column), (summed, counted))| Miscount {
+                session,
+                what: class.code().to_owned(),
+                column: column.as_str().to_owned(),
+                summed,
+                counted,
+            })
+            .collect())
     }
 
     /// The name under which records know a session of this epoch.
@@ -356,6 +391,30 @@ impl Store {
         transaction.commit()?;
         Ok(())
     }
+}
+
+fn tallies(transaction: &ReadTransaction, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
+    let table = match transaction.open_table(TALLIES) {
+        Ok(table) => table,
+        // No epoch was entered in this file so far.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for row in table.range((epoch, 0, 0, 0, 0)..=(epoch, u32::MAX, u64::MAX, u8::MAX, u8::MAX))? {
+        let (key, count) = row?;
+        let (_, window, session, class, column) = key.value();
+        // A column of a later version is not of this balance.
+        let Some(column) = Column::from_number(column) else { continue };
+        found.push(TallyRow {
+            window,
+            session,
+            class: Class::from_number(class),
+            column,
+            count: count.value(),
+        });
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
