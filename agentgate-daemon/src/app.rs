@@ -28,17 +28,21 @@ use crate::{
     audit::{Audit, AuditOptions, AuditThread},
     config::Config,
     conn::Stages,
-    control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
+    control::{
+        self, ControlContext, DashboardAccess, Door, Enroller, socket,
+        wire::{GateReport, HookCount},
+    },
     dashboard::{self, DashboardContext, LoginCodes, Token},
     denials,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     http::{gauge::Budget, serve},
-    kernel::{GuardedCgroup, Kernel, since_boot_ns},
+    kernel::{Counter, GuardedCgroup, Kernel, since_boot_ns},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
+    reconcile::{self, Reconciler},
     reload::PolicyHandle,
     session::Sessions,
     share::{Few, Shares},
@@ -90,6 +94,7 @@ pub struct App {
     guard: Guard,
     stages: Arc<Stages>,
     listeners: Listeners,
+    books: Arc<Reconciler>,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
     wanted: Wanted,
@@ -177,10 +182,13 @@ impl App {
             budget: Budget::new(CAPTURE_MEMORY),
             shares: Shares::new(EXCHANGES),
         };
+        let sessions = Arc::new(Sessions::new(guard.cgroup.clone()));
+        let books = Reconciler::begin(kernel.clone(), store.clone(), audit.clone(), sessions.clone())
+            .context("the balance of the audit log")?;
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let stages = Stages {
             kernel: kernel.clone(),
-            sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
+            sessions,
             agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
@@ -204,6 +212,7 @@ impl App {
             guard,
             stages: Arc::new(stages),
             listeners,
+            books,
             doors,
             window,
             wanted,
@@ -245,6 +254,7 @@ impl App {
             guard,
             stages,
             listeners,
+            books,
             doors,
             window,
             wanted,
@@ -258,6 +268,11 @@ impl App {
         let port = listeners.port();
         let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
+        let unheard = reconcile::Why::NoListener { before_ns: stages.since_ns };
+        if let Err(error) = books.record_abandoned(unheard).await {
+            tracing::error!(%error, "connections made while no daemon listened are not recorded");
+        }
+        services.spawn(books.clone().keep(drain.watch()));
 
         if let Some(events) = kernel.events() {
             services.spawn(denials::record(
@@ -290,6 +305,7 @@ impl App {
             store: handles.store.clone(),
             enroller: guard.enroller.clone(),
             gate: gate.clone(),
+            books: Some(books.clone()),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
             guarded: guard.cgroup.clone(),
@@ -331,6 +347,10 @@ impl App {
         }
         control_note(&handles.audit, "the gate stopped; the programs stay attached").await;
         services.finish(Duration::from_secs(2)).await;
+        if let Err(error) = books.close().await {
+            tracing::error!(%error, "the balance of the audit log is left to the next start");
+        }
+        drop(books);
         drop(handles);
         let drained = audit_thread.drain(LAST_WRITES).await;
         if drained.unwritten > 0 {
@@ -360,6 +380,20 @@ fn gate_report(
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
             u64::MAX
         }),
+        counters: kernel.counters().map_or_else(
+            |error| {
+                tracing::warn!(%error, "the kernel's counters cannot be read");
+                Vec::new()
+            },
+            |all| {
+                let count = |c: &Counter| HookCount {
+                    hook: c.hook.to_owned(),
+                    outcome: c.outcome.to_owned(),
+                    count: c.count,
+                };
+                all.iter().map(count).collect()
+            },
+        ),
         connections: connections.len() as u64,
         dashboard,
         draining: *drain.borrow(),

@@ -22,6 +22,9 @@ pub enum Failure {
     /// `status --check`; the answer itself has said why.
     #[error("the gate is not as it should be")]
     Unhealthy,
+    /// `audit reconcile`; the answer itself has said where.
+    #[error("the audit log does not balance with the kernel's counters")]
+    Unbalanced,
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -38,7 +41,7 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
             | Self::Invalid(Some(_))
@@ -60,6 +63,7 @@ impl Failure {
             Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
             | Self::Unexpected
             | Self::Unhealthy
+            | Self::Unbalanced
             | Self::Output(_) => 1,
             Self::Invalid(_) => 2,
             Self::Daemon(

@@ -4,6 +4,7 @@
 //! Text that an agent had a hand in is escaped before a terminal sees it (`terminal`).
 
 mod allow;
+mod audit;
 mod ca;
 mod dashboard;
 mod failure;
@@ -35,7 +36,8 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed; `status --check`: not all is well
+  1        the daemon refused or failed; `status --check`: not all is well;
+           `audit reconcile`: the books do not balance
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
@@ -83,6 +85,9 @@ enum Command {
     /// The certificate of the gate's authority
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Whether the audit log holds what the kernel saw
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
 }
@@ -100,6 +105,7 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
+            | Self::Audit(_)
             | Self::Dashboard => paths.control_socket,
         }
     }
@@ -140,6 +146,7 @@ pub fn main() -> ExitCode {
         Command::Deny(args) => allow::run(&mut session, List::Deny, args),
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
+        Command::Audit(command) => audit::run(&mut session, &command),
         Command::Dashboard => dashboard::run(&mut session),
     };
     match done.and_then(|()| session.output.flush()) {

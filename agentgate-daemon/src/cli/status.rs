@@ -134,6 +134,7 @@ mod tests {
                 listen: vec!["127.0.0.1:7879".parse().unwrap()],
                 programs: vec!["connect4".into()],
                 lost_events: 0,
+                counters: Vec::new(),
                 connections: 2,
                 dashboard: None,
                 draining: false,

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    model::{Action, Kind, Mode, Record, RecordId, Timestamp},
+    model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::Side,
 };
@@ -67,6 +67,11 @@ pub enum Request {
     CaExport,
     /// An address that logs in at the dashboard once. Recorded.
     Dashboard,
+    /// Whether the audit log holds what the kernel counted. With `recount` every record is read.
+    Reconcile {
+        #[serde(default)]
+        recount: bool,
+    },
 }
 
 /// Which records. Every field that is set must hold.
@@ -141,6 +146,7 @@ pub enum Payload {
         listen: SocketAddr,
         url: String,
     },
+    Balance(Box<Balance>),
 }
 
 /// Parts of streamed answers.
@@ -197,11 +203,24 @@ pub struct GateReport {
     pub programs: Vec<String>,
     /// Kernel events that could not be handed over.
     pub lost_events: u64,
+    /// How often each hook came to each outcome since the programs were attached first.
+    #[serde(default)]
+    pub counters: Vec<HookCount>,
     /// Connections open at this moment.
     pub connections: u64,
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
+}
+
+/// One counter of the kernel programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCount {
+    /// The kernel's name of the hook.
+    pub hook: String,
+    /// Code of a passage or a denial.
+    pub outcome: String,
+    pub count: u64,
 }
 
 /// The audit log's health.

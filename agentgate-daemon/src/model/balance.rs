@@ -69,7 +69,10 @@ pub struct Balance {
     pub at: Timestamp,
     /// Which life of the kernel's counters: the boot, and the id of their map.
     pub epoch: String,
+    /// Those with a difference first, then those with something pending, then the largest.
     pub rows: Vec<BalanceRow>,
+    /// Rows that are not shown, because they are too many. They are in the total.
+    pub left_out: u64,
     /// By class, over all sessions.
     pub total: Vec<BalanceRow>,
     /// Events that the ring buffer had no room for.

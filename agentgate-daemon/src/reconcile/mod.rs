@@ -12,6 +12,7 @@ mod abandoned;
 mod balance;
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -43,6 +44,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long an answer may wait for what is on its way: a window and its margin, and the longest that a
 /// connection is looked at before it is recorded.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Rows that one answer shows: a line of the control socket has to hold them.
+const SHOWN: usize = 1500;
 /// A loss whose cause is that a daemon ended without having recorded what it knew of.
 const RESTART: &str = "restart";
 /// A loss whose cause is that the log could not be written, or that the gate stopped.
@@ -126,7 +129,7 @@ impl Reconciler {
     async fn look(self: &Arc<Self>, arrivals_are_late: bool) -> Result<(), ReconcileError> {
         self.declare_unrecorded().await?;
         if arrivals_are_late {
-            self.record_abandoned(abandoned::Why::NeverArrived).await?;
+            self.record_abandoned(Why::NeverArrived).await?;
         }
         self.settle(since_boot_ns()).await
     }
@@ -251,16 +254,20 @@ impl Reconciler {
     fn balance_at(&self, now: u64) -> Result<Balance, ReconcileError> {
         let (numbers, lost) = self.numbers()?;
         let mut rows = balance::rows(&numbers, now, self.audit.books().told_until());
+        let total = balance::total(&rows);
+        let balanced = rows.iter().all(|row| row.difference == 0);
+        rows.sort_by_key(|row| (row.difference == 0, row.pending == 0, Reverse(row.kernel)));
+        let left_out = rows.len().saturating_sub(SHOWN);
+        rows.truncate(SHOWN);
         for row in &mut rows {
             row.name = self.store.session_name(row.session)?;
         }
-        let total = balance::total(&rows);
-        let balanced = rows.iter().all(|row| row.difference == 0);
         let epoch = self.kernel.epoch();
         Ok(Balance {
             at: Timestamp::now(),
             epoch,
             rows,
+            left_out: u64::try_from(left_out).unwrap_or(u64::MAX),
             total,
             lost_events: lost,
             miscounts: None,
