@@ -37,8 +37,9 @@ use crate::{
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
+    handover::Sockets,
     http::{gauge::Budget, serve},
-    kernel::{Counter, GuardedCgroup, Kernel, since_boot_ns},
+    kernel::{Counter, GuardedCgroup, Kernel},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
@@ -135,6 +136,19 @@ impl App {
     /// # Errors
     /// The first thing that is not as it must be.
     pub async fn start(config: Config, kernel: Arc<dyn Kernel>, guard: Guard) -> Result<Self> {
+        Self::take_over(config, kernel, guard, Sockets::none()).await
+    }
+
+    /// The same, with the sockets of the daemon before.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be.
+    pub async fn take_over(
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+        guard: Guard,
+        mut sockets: Sockets,
+    ) -> Result<Self> {
         let paths = &config.paths;
         private_dir(&paths.var)?;
         shared_dir(&paths.run)?;
@@ -154,8 +168,9 @@ impl App {
         launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
             .context("the agents' environment")?;
 
-        let since_ns = since_boot_ns();
-        let listeners = Listeners::bind(config.gate.listen_port, config.limits.connections).await?;
+        let listeners =
+            Listeners::bind(config.gate.listen_port, config.limits.connections, &mut sockets).await?;
+        let since_ns = listeners.since_ns();
         let doors = [
             (Door::Steering, socket::bind_control(&paths.control_socket, &config.control.group)?),
             (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
@@ -204,6 +219,7 @@ impl App {
             since_ns,
             strangers: Few::new(STRANGERS),
         };
+        sockets.close_rest();
         let wanted = Wanted { dns_port: 0, own_ports };
         let handles = Handles { policy, audit, store };
         let app = Self {

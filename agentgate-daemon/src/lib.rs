@@ -17,6 +17,7 @@ pub mod dns;
 pub mod drain;
 pub mod exchange;
 pub mod forward;
+pub mod handover;
 pub mod http;
 pub mod kernel;
 pub mod launch;

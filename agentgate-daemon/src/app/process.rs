@@ -14,6 +14,7 @@ use super::{App, Guard, policy_paths};
 use crate::{
     config::Config,
     drain::told,
+    handover::Sockets,
     kernel::{self, Attached, GuardedCgroup, KernelError},
     launch,
     reload::PolicyHandle,
@@ -29,6 +30,7 @@ const VERIFY: Duration = Duration::from_secs(1);
 /// Whatever keeps it from starting, or from guarding, in one line with its causes. It is then to be
 /// started again, and guards what is there.
 pub fn run(config: Config) -> Result<()> {
+    let sockets = Sockets::received();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
         let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
@@ -40,7 +42,7 @@ pub fn run(config: Config) -> Result<()> {
             programs: PROGRAMS.iter().map(ToString::to_string).collect(),
             cgroup,
         };
-        let app = App::start(config, attached.clone(), guard).await?;
+        let app = App::take_over(config, attached.clone(), guard, sockets).await?;
         let mut drain = app.drain.watch();
         let reader = attached.clone();
         let mut events =
