@@ -13,6 +13,7 @@ pub mod conn;
 pub mod control;
 pub mod dashboard;
 pub mod denials;
+pub mod detach;
 pub mod dns;
 pub mod drain;
 pub mod exchange;

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     control::{client::ClientError, wire::ErrorCode},
+    detach::DetachError,
     launch::command::LaunchError,
 };
 
@@ -25,6 +26,9 @@ pub enum Failure {
     /// `audit reconcile`; the answer itself has said where.
     #[error("the audit log does not balance with the kernel's counters")]
     Unbalanced,
+    /// `detach`.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -44,6 +48,7 @@ impl Failure {
             Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Detach(_)
             | Self::Invalid(Some(_))
             | Self::Launch(_)
             | Self::Output(_) => Some(self.to_string()),
@@ -64,6 +69,7 @@ impl Failure {
             | Self::Unexpected
             | Self::Unhealthy
             | Self::Unbalanced
+            | Self::Detach(_)
             | Self::Output(_) => 1,
             Self::Invalid(_) => 2,
             Self::Daemon(
