@@ -6,14 +6,24 @@
 pub struct Tally {
     /// [`crate::subject::Task::session`].
     pub session: u64,
-    /// [`window`] of what the audit log is to hold: of [`crate::event::KernelEvent::at_ns`] for a
-    /// refusal, of [`crate::flow::KernelFlow::connected_ns`] for a connection that was tied to the
-    /// listener. 0 for counts that nothing is balanced against.
-    pub window: u32,
     /// [`crate::event::Hook`] as a number.
-    pub hook: u16,
+    pub hook: u32,
     /// A [`crate::verdict::Denial`] or [`crate::verdict::Passage`] as a number.
-    pub outcome: u16,
+    pub outcome: u32,
+}
+
+/// Key of a count that the audit log is balanced against: of a connection that was tied to the listener,
+/// or of a refusal that was reported, and of nothing else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Booked {
+    /// [`crate::subject::Task::session`] of the flow or event.
+    pub session: u64,
+    /// [`window`] of [`crate::flow::KernelFlow::connected_ns`] or [`crate::event::KernelEvent::at_ns`].
+    pub window: u32,
+    /// [`crate::verdict::Passage::Listener`], [`crate::verdict::REPLACED`] or a
+    /// [`crate::verdict::Denial`] as a number.
+    pub outcome: u32,
 }
 
 /// The window of time that a moment (nanoseconds since boot) is in: 4.3 s each. A window that is over is

@@ -33,13 +33,13 @@ use crate::{
         wire::{GateReport, HookCount},
     },
     dashboard::{self, DashboardContext, LoginCodes, Token},
-    denials,
+    denials, dns,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     handover::Sockets,
     http::{gauge::Budget, serve},
-    kernel::{Counter, GuardedCgroup, Kernel},
+    kernel::{Counter, GuardedCgroup, Kernel, since_boot_ns},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
@@ -96,6 +96,8 @@ pub struct App {
     stages: Arc<Stages>,
     listeners: Listeners,
     books: Arc<Reconciler>,
+    dns: Arc<dns::Server>,
+    dns_sockets: dns::Sockets,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
     wanted: Wanted,
@@ -176,8 +178,11 @@ impl App {
             (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
         ];
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
-        let own_ports: Vec<u16> =
-            std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
+        let dns_sockets = dns::Sockets::bind(config.dns.listen_port, &mut sockets).await?;
+        let own_ports: Vec<u16> = [listeners.port(), dns_sockets.port()]
+            .into_iter()
+            .chain(window.as_ref().map(|window| window.at.port()))
+            .collect();
 
         let limits = &config.limits;
         let idle = limits.idle_timeout();
@@ -188,7 +193,12 @@ impl App {
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
-            forwarder: Forwarder::new(resolver, origin_tls, deadlines, forward::OwnPorts(own_ports.clone())),
+            forwarder: Forwarder::new(
+                resolver.clone(),
+                origin_tls,
+                deadlines,
+                forward::OwnPorts(own_ports.clone()),
+            ),
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
@@ -201,6 +211,20 @@ impl App {
         let books = Reconciler::begin(kernel.clone(), store.clone(), audit.clone(), sessions.clone())
             .context("the balance of the audit log")?;
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
+        let answers = Arc::new(dns::Answers::default());
+        if let Err(error) = dns::refill(&answers, &store, boot(since_boot_ns())) {
+            tracing::error!(%error, "what running agents were told is not known; they have to ask again");
+        }
+        let dns = dns::Server::new(dns::Parts {
+            kernel: kernel.clone(),
+            sessions: sessions.clone(),
+            policy: policy.clone(),
+            resolver,
+            audit: audit.clone(),
+            answers,
+            drain: drain.watch(),
+            since_ns: dns_sockets.since_ns(),
+        });
         let stages = Stages {
             kernel: kernel.clone(),
             sessions,
@@ -220,7 +244,7 @@ impl App {
             strangers: Few::new(STRANGERS),
         };
         sockets.close_rest();
-        let wanted = Wanted { dns_port: 0, own_ports };
+        let wanted = Wanted { dns_port: dns_sockets.port(), own_ports };
         let handles = Handles { policy, audit, store };
         let app = Self {
             handles,
@@ -229,6 +253,8 @@ impl App {
             stages: Arc::new(stages),
             listeners,
             books,
+            dns,
+            dns_sockets,
             doors,
             window,
             wanted,
@@ -246,6 +272,12 @@ impl App {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.listeners.port()
+    }
+
+    /// The DNS server's port.
+    #[must_use]
+    pub fn dns_port(&self) -> u16 {
+        self.dns_sockets.port()
     }
 
     /// The authority's certificate, PEM.
@@ -271,6 +303,8 @@ impl App {
             stages,
             listeners,
             books,
+            dns,
+            dns_sockets,
             doors,
             window,
             wanted,
@@ -344,6 +378,14 @@ impl App {
             services.spawn(dashboard::serve(listener, context, drain.watch()));
         }
 
+        for socket in dns_sockets.udp {
+            services.spawn(dns.clone().serve_udp(socket, None));
+        }
+        for listener in dns_sockets.tcp {
+            services.spawn(dns.clone().serve_tcp(listener, None));
+        }
+        services.spawn(dns.settle());
+
         let accepting = {
             let connections = connections.clone();
             listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
@@ -414,6 +456,12 @@ fn gate_report(
         dashboard,
         draining: *drain.borrow(),
     })
+}
+
+/// When the host was booted, `since_ns` before now.
+fn boot(since_ns: u64) -> Timestamp {
+    let micros = i64::try_from(since_ns / 1000).unwrap_or(i64::MAX);
+    Timestamp(Timestamp::now().0.saturating_sub(micros))
 }
 
 async fn control_note(audit: &Audit, what: &str) {

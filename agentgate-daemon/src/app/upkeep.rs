@@ -29,6 +29,7 @@ impl Wanted {
         let mut settings = Settings {
             listener_port: self.own_ports.first().copied().unwrap_or(0),
             dns_port: self.dns_port,
+            loopback_own: 1,
             ..Settings::default()
         };
         for (slot, port) in settings.gate_ports.iter_mut().zip(&self.own_ports) {

@@ -18,8 +18,8 @@ use agentgate_common::{
     names,
     rules::{UdpKey, UdpPorts},
     settings::Settings,
-    tally::Tally,
-    verdict::{self, Denial, Passage, TCP, UDP},
+    tally::{Booked, Tally},
+    verdict::{self, TCP, UDP},
 };
 use aya::{
     Ebpf,
@@ -177,6 +177,7 @@ struct Maps {
     askers: HashMap<MapData, FlowKey, KernelFlow>,
     counters: PerCpuArray<MapData, u64>,
     tallies: HashMap<MapData, Tally, u64>,
+    books: HashMap<MapData, Booked, u64>,
     sockets: SkStorage<MapData, SocketState>,
     host: HashMap<MapData, [u8; 16], u32>,
     udp: LpmTrie<MapData, UdpKey, UdpPorts>,
@@ -191,6 +192,7 @@ impl Maps {
             askers: opened(ebpf, names::ASKERS)?,
             counters: opened(ebpf, names::COUNTERS)?,
             tallies: opened(ebpf, names::TALLIES)?,
+            books: opened(ebpf, names::BOOKS)?,
             sockets: opened(ebpf, names::SOCKETS)?,
             host: opened(ebpf, names::HOST)?,
             udp: opened(ebpf, names::UDP)?,
@@ -240,11 +242,11 @@ impl Parts {
     }
 }
 
-/// Names the life of the counters. Ids of maps rise and are not given out again while the host is up.
+/// Names the life of the books. Ids of maps rise and are not given out again while the host is up.
 fn epoch(pins: &PinDirectory) -> Result<String, KernelError> {
-    let what = "asking which map of counters this is";
+    let what = "asking which map of books this is";
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(step(what))?;
-    let info = MapInfo::from_pin(pins.pin(names::TALLIES)).map_err(step(what))?;
+    let info = MapInfo::from_pin(pins.pin(names::BOOKS)).map_err(step(what))?;
     Ok(format!("{}/{}", boot.trim(), info.id()))
 }
 
@@ -433,7 +435,7 @@ impl Kernel for Attached {
         let counters = &held(&self.maps).counters;
         let mut found = Vec::new();
         for hook in Hook::ALL {
-            for (number, outcome) in outcomes() {
+            for (number, outcome) in verdict::outcomes() {
                 let count = count(counters, verdict::counter(hook, number))?;
                 if count > 0 {
                     found.push(Counter { hook: hook.code(), outcome, count });
@@ -443,32 +445,34 @@ impl Kernel for Attached {
         Ok(found)
     }
 
+    fn untallied(&self) -> Result<u64, KernelError> {
+        count(&held(&self.maps).counters, verdict::UNTALLIED)
+    }
+
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         let entries: Result<Vec<_>, _> = held(&self.maps).tallies.iter().collect();
         let mut found = Vec::new();
-        for (tally, count) in entries.map_err(step("reading the tallies"))? {
-            let (hook, outcome) = words(&tally);
-            let counter = Counter { hook, outcome, count };
-            found.push(SessionCounter { session: tally.session, window: tally.window, counter });
+        for (Tally { session, hook, outcome }, count) in entries.map_err(step("reading the tallies"))? {
+            let hook = u8::try_from(hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
+            let outcome = verdict::outcomes()
+                .find(|(number, _)| u32::from(*number) == outcome)
+                .map_or("unknown", |(_, name)| name);
+            found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
         }
         Ok(found)
     }
 
-    fn forget_counters(&self, counters: &[SessionCounter]) -> Result<(), KernelError> {
-        let what = "removing tallies";
-        let tallies = &mut held(&self.maps).tallies;
-        let keys: Result<Vec<Tally>, _> = tallies.keys().collect();
-        for key in keys.map_err(step(what))? {
-            let (hook, outcome) = words(&key);
-            let there = counters.iter().any(|SessionCounter { session, window, counter }| {
-                (*session, *window) == (key.session, key.window)
-                    && (counter.hook, counter.outcome) == (hook, outcome)
-            });
-            if there {
-                match tallies.remove(&key) {
-                    Ok(()) | Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(step(what)(error)),
-                }
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).books.iter().collect();
+        entries.map_err(step("reading the books"))
+    }
+
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
+        let books = &mut held(&self.maps).books;
+        for key in keys {
+            match books.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(step("taking numbers out of the books")(error)),
             }
         }
         Ok(())
@@ -481,21 +485,6 @@ impl Kernel for Attached {
     fn epoch(&self) -> String {
         self.epoch.clone()
     }
-}
-
-/// What a tally counts: hook and outcome.
-fn words(tally: &Tally) -> (&'static str, &'static str) {
-    let hook = u8::try_from(tally.hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
-    let outcome = outcomes()
-        .find(|(number, _)| u16::from(*number) == tally.outcome)
-        .map_or("unknown", |(_, name)| name);
-    (hook, outcome)
-}
-
-/// Numbers and names of everything that a hook can come to.
-fn outcomes() -> impl Iterator<Item = (u8, &'static str)> {
-    let passages = Passage::ALL.into_iter().map(|passage| (passage as u8, passage.code()));
-    passages.chain(Denial::ALL.into_iter().map(|denial| (denial as u8, denial.code())))
 }
 
 fn count(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, KernelError> {

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use agentgate_common::{event::KernelEvent, settings::Settings};
+use agentgate_common::{event::KernelEvent, settings::Settings, tally::Booked};
 use tokio::sync::mpsc;
 
 use super::{AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange};
@@ -24,7 +24,7 @@ pub struct FakeKernel {
     settings: Mutex<Settings>,
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
-    counters: Mutex<Vec<SessionCounter>>,
+    booked: Mutex<HashMap<Booked, u64>>,
     lost: AtomicU64,
     heard_until: AtomicU64,
     sender: mpsc::Sender<KernelEvent>,
@@ -40,7 +40,7 @@ impl Default for FakeKernel {
             settings: Mutex::default(),
             host: Mutex::default(),
             udp: Mutex::default(),
-            counters: Mutex::default(),
+            booked: Mutex::default(),
             lost: AtomicU64::new(0),
             heard_until: AtomicU64::new(u64::MAX),
             sender,
@@ -83,9 +83,9 @@ impl FakeKernel {
     }
 
     /// Counts as the programs would.
-    pub fn count(&self, session: u64, window: u32, hook: &'static str, outcome: &'static str, count: u64) {
-        let counter = Counter { hook, outcome, count };
-        locked(&self.counters).push(SessionCounter { session, window, counter });
+    pub fn book(&self, session: u64, window: u32, outcome: u8, count: u64) {
+        let key = Booked { session, window, outcome: u32::from(outcome) };
+        *locked(&self.booked).entry(key).or_insert(0) += count;
     }
 
     /// Sets how many events found the ring buffer full.
@@ -151,11 +151,17 @@ impl Kernel for FakeKernel {
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(Vec::new())
     }
-    fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
-        Ok(locked(&self.counters).clone())
+    fn untallied(&self) -> Result<u64, KernelError> {
+        Ok(0)
     }
-    fn forget_counters(&self, counters: &[SessionCounter]) -> Result<(), KernelError> {
-        locked(&self.counters).retain(|counter| !counters.contains(counter));
+    fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
+        Ok(Vec::new())
+    }
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
+        Ok(locked(&self.booked).iter().map(|(key, count)| (*key, *count)).collect())
+    }
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
+        locked(&self.booked).retain(|key, _| !keys.contains(key));
         Ok(())
     }
     fn heard_until(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use agentgate_common::{event::KernelEvent, settings::Settings};
+use agentgate_common::{event::KernelEvent, settings::Settings, tally::Booked};
 use tokio::sync::mpsc;
 
 use crate::model::Flow;
@@ -62,7 +62,7 @@ pub fn since_boot_ns() -> u64 {
 pub struct Counter {
     /// [`agentgate_common::event::Hook::code`].
     pub hook: &'static str,
-    /// The code of a [`agentgate_common::verdict::Denial`] or [`agentgate_common::verdict::Passage`].
+    /// A name of [`agentgate_common::verdict::outcomes`].
     pub outcome: &'static str,
     pub count: u64,
 }
@@ -72,8 +72,6 @@ pub struct Counter {
 pub struct SessionCounter {
     /// Id of the session's cgroup, 0 for the guarded cgroup itself.
     pub session: u64,
-    /// [`agentgate_common::tally::Tally::window`].
-    pub window: u32,
     pub counter: Counter,
 }
 
@@ -178,24 +176,37 @@ pub trait Kernel: Send + Sync + 'static {
     /// When they cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, KernelError>;
 
-    /// The same by session.
+    /// Outcomes that found no room among the counters by session.
+    ///
+    /// # Errors
+    /// When the counter cannot be read.
+    fn untallied(&self) -> Result<u64, KernelError>;
+
+    /// The same as [`Kernel::counters`] by session. All of them and [`Kernel::untallied`] together are
+    /// the sum of the counters.
     ///
     /// # Errors
     /// When they cannot be read.
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError>;
 
-    /// Takes counts away that have been put on record elsewhere. What was counted since they were read
-    /// goes with them, so only windows that are over may be given.
+    /// What the audit log is balanced against: connections tied to the listener and refusals reported, by
+    /// session and window of time.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError>;
+
+    /// Takes numbers of windows that are over out of [`Kernel::booked`], once they are kept elsewhere.
     ///
     /// # Errors
     /// When the map cannot be written.
-    fn forget_counters(&self, counters: &[SessionCounter]) -> Result<(), KernelError>;
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError>;
 
     /// Every event that the programs reported before this moment (nanoseconds since boot) has been handed
     /// to the receiver of [`Kernel::events`], or was lost.
     fn heard_until(&self) -> u64;
 
-    /// What the counters are those of: a name that changes when they begin anew, which is with the boot
+    /// What [`Kernel::booked`] is part of: a name that changes when it begins anew, which is with the boot
     /// and with the making of the pinned map, whose id the kernel does not give out again.
     fn epoch(&self) -> String;
 }

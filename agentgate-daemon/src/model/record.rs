@@ -126,7 +126,7 @@ pub struct Loss {
     pub window: u32,
     /// `flows`, or the code of a kernel's denial.
     pub what: String,
-    /// `ring_full`, `restart` or `unrecorded`.
+    /// `ring_full`, `replaced`, `restart` or `unrecorded`.
     pub cause: String,
 }
 

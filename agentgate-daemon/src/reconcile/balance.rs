@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use agentgate_common::{
-    event::Hook,
-    tally::{window, window_end},
-    verdict::{DNS_PORT, Passage},
+    tally::{Booked, window, window_end},
+    verdict::{DNS_PORT, Denial, Passage, REPLACED},
 };
 
 use crate::{
-    kernel::SessionCounter,
     model::{BalanceRow, Flow},
     store::tally::{CLOSED, Class, Column, TallyRow},
 };
@@ -17,6 +15,9 @@ use crate::{
 /// How long after the end of a window its numbers may still change: a program that has taken the time and
 /// not counted yet, because it was interrupted in between.
 const MARGIN_NS: u64 = 1_000_000_000;
+
+/// As the kernel numbers a connection that was tied to the listener.
+const LISTENER: u8 = Passage::Listener as u8;
 
 /// Window, session and class.
 pub(super) type Key = (u32, u64, Class);
@@ -41,16 +42,23 @@ impl Numbers {
 }
 
 /// What the kernel counted that the log is to hold.
-pub(super) fn kernel_counts(counters: &[SessionCounter]) -> Vec<(u32, u64, Class, u64)> {
+pub(super) fn kernel_counts(booked: &[(Booked, u64)]) -> Vec<(u32, u64, Class, u64)> {
     let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
-    for SessionCounter { session, window, counter } in counters {
-        let tied = counter.hook == Hook::SockOps.code() && counter.outcome == Passage::Listener.code();
-        let class = if tied { Some(Class::Flows) } else { Class::from_code(counter.outcome) };
-        if let Some(class) = class {
-            *sums.entry((*window, *session, class)).or_insert(0) += counter.count;
-        }
+    for (Booked { session, window, outcome }, count) in booked {
+        let class = match u8::try_from(*outcome) {
+            Ok(LISTENER) => Class::Flows,
+            Ok(denial) if Denial::from_u8(denial).is_some() => Class::Refused(denial),
+            Ok(_) | Err(_) => continue,
+        };
+        *sums.entry((*window, *session, class)).or_insert(0) += count;
     }
     sums.into_iter().map(|((window, session, class), count)| (window, session, class, count)).collect()
+}
+
+/// Connections whose place another took, by window and session.
+pub(super) fn replaced(booked: &[(Booked, u64)]) -> HashMap<(u32, u64), u64> {
+    let theirs = booked.iter().filter(|(key, _)| key.outcome == u32::from(REPLACED));
+    theirs.map(|(key, count)| ((key.window, key.session), *count)).collect()
 }
 
 /// Everything that is known, by key.

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use agentgate_common::tally::window;
+use agentgate_common::tally::{Booked, window};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -50,6 +50,8 @@ const SHOWN: usize = 1500;
 const RESTART: &str = "restart";
 /// A loss whose cause is that the log could not be written, or that the gate stopped.
 const UNRECORDED: &str = "unrecorded";
+/// A loss whose cause is that connections ended before they were accepted, and others had their ports.
+const REPLACED: &str = "replaced";
 
 /// Why the books cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,15 @@ pub struct Reconciler {
     /// together from four places one after the other.
     seen: Mutex<HashMap<Key, i64>>,
     looked: watch::Sender<()>,
+}
+
+/// What one look found.
+struct Look {
+    numbers: HashMap<Key, Numbers>,
+    /// Events that found the ring buffer full.
+    lost: u64,
+    /// Connections whose place another took, by window and session.
+    replaced: HashMap<(u32, u64), u64>,
 }
 
 impl std::fmt::Debug for Reconciler {
@@ -143,7 +154,7 @@ impl Reconciler {
         self.declare_unrecorded().await?;
         let this = self.clone();
         spawn_blocking(move || {
-            let counts = balance::kernel_counts(&this.kernel.session_counters()?);
+            let counts = balance::kernel_counts(&this.kernel.booked()?);
             Ok(this.store.keep_kernel(&counts)?)
         })
         .await?
@@ -166,7 +177,7 @@ impl Reconciler {
     /// Declares what is missing from windows that are over, and closes those that balance.
     async fn settle(self: &Arc<Self>, now: u64) -> Result<(), ReconcileError> {
         let this = self.clone();
-        let (numbers, lost) = spawn_blocking(move || this.numbers()).await??;
+        let Look { numbers, lost, replaced } = spawn_blocking(move || this.numbers()).await??;
         let findings = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             balance::find(&numbers, now, self.audit.books().told_until(), &mut seen)
@@ -175,13 +186,19 @@ impl Reconciler {
         let mut budget = lost.saturating_sub(declared);
         let mut close = findings.balanced;
         for Finding { key, missing } in findings.missing {
-            let (window, _, class) = key;
-            let by_ring = if class == Class::Flows { 0 } else { missing.min(budget) };
-            if by_ring > 0 {
-                self.declare(key, by_ring, RING_FULL).await?;
-                budget -= by_ring;
+            let (window, session, class) = key;
+            let (known, cause) = match class {
+                Class::Flows => (replaced.get(&(window, session)).copied().unwrap_or(0), REPLACED),
+                Class::Refused(_) | Class::Ring => (budget, RING_FULL),
+            };
+            let explained = missing.min(known);
+            if explained > 0 {
+                self.declare(key, explained, cause).await?;
             }
-            let rest = missing - by_ring;
+            if cause == RING_FULL {
+                budget -= explained;
+            }
+            let rest = missing - explained;
             if rest > 0 && window <= self.began {
                 self.declare(key, rest, RESTART).await?;
             } else if rest > 0 {
@@ -213,23 +230,25 @@ impl Reconciler {
     /// Keeps the kernel's numbers of windows that are over, takes them out of the kernel, and sums up. A
     /// daemon that dies in between finds the rest to be done by what is left.
     fn put_away(&self, windows: &[u32]) -> Result<(), ReconcileError> {
-        let mut counters = self.kernel.session_counters()?;
-        counters.retain(|counter| windows.contains(&counter.window));
-        self.store.keep_kernel(&balance::kernel_counts(&counters))?;
-        self.kernel.forget_counters(&counters)?;
+        let mut booked = self.kernel.booked()?;
+        booked.retain(|(key, _)| windows.contains(&key.window));
+        self.store.keep_kernel(&balance::kernel_counts(&booked))?;
+        let keys: Vec<Booked> = booked.iter().map(|(key, _)| *key).collect();
+        self.kernel.forget_booked(&keys)?;
         Ok(self.store.close_windows(windows)?)
     }
 
-    /// The numbers of every window, and how many events the ring buffer lost.
-    fn numbers(&self) -> Result<(HashMap<Key, Numbers>, u64), ReconcileError> {
+    /// The numbers of every window, and what the kernel says of its losses.
+    fn numbers(&self) -> Result<Look, ReconcileError> {
         // The kernel first: what it counts after that only makes the log seem to hold too much, which the
         // next look mends.
-        let counters = balance::kernel_counts(&self.kernel.session_counters()?);
+        let booked = self.kernel.booked()?;
         let lost = self.kernel.lost_events()?;
         let waiting = self.kernel.pending_flows()?;
         let carried = self.audit.books().carried();
         let rows = self.store.tallies()?;
-        Ok((balance::gather(&counters, &waiting, &carried, &rows), lost))
+        let numbers = balance::gather(&balance::kernel_counts(&booked), &waiting, &carried, &rows);
+        Ok(Look { numbers, lost, replaced: balance::replaced(&booked) })
     }
 
     /// The balance as soon as nothing is on its way, or at the deadline with what is; with `recount`
@@ -252,7 +271,7 @@ impl Reconciler {
     }
 
     fn balance_at(&self, now: u64) -> Result<Balance, ReconcileError> {
-        let (numbers, lost) = self.numbers()?;
+        let Look { numbers, lost, .. } = self.numbers()?;
         let mut rows = balance::rows(&numbers, now, self.audit.books().told_until());
         let total = balance::total(&rows);
         let balanced = rows.iter().all(|row| row.difference == 0);
@@ -304,6 +323,7 @@ impl Reconciler {
         };
         let why = match cause {
             RING_FULL => "the kernel's buffer of events was full",
+            REPLACED => "they ended before they were accepted, and others came from the same ports",
             RESTART => "the gate ended before it had recorded them, or none ran",
             _ => "they were refused while the audit log could not take a record, or the gate stopped",
         };

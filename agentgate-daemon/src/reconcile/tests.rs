@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use agentgate_common::verdict::{Denial, Passage};
+
 use super::*;
 use crate::{
     audit::{AuditOptions, AuditThread},
@@ -10,6 +12,8 @@ use crate::{
     store::{Query, Write},
 };
 
+const LISTENER: u8 = Passage::Listener as u8;
+const UDP: u8 = Denial::Udp as u8;
 const SECOND: u64 = 1_000_000_000;
 /// Long after every window that is used here.
 const LATER: u64 = 100 * SECOND;
@@ -90,17 +94,15 @@ impl Scene {
 #[tokio::test]
 async fn what_is_recorded_balances_and_is_put_away() {
     let scene = Scene::new();
-    scene.kernel.count(9, 2, "sock_ops", "listener", 1);
-    scene.kernel.count(9, 2, "sendmsg4", "udp", 20);
-    scene.kernel.count(9, 2, "connect4", "udp", 3);
-    scene.kernel.count(9, 0, "connect4", "listener", 7);
+    scene.kernel.book(9, 2, LISTENER, 1);
+    scene.kernel.book(9, 2, UDP, 23);
     scene.audit.note(flow_record(9, 9 * SECOND)).await.unwrap();
     assert_eq!(scene.difference(), 23);
     scene.audit.note(refusal(9, 10 * SECOND, 23)).await.unwrap();
     assert_eq!(scene.difference(), 0);
     scene.settle().await;
     assert!(scene.store.tallies().unwrap().iter().all(|row| row.window == CLOSED));
-    assert_eq!(scene.kernel.session_counters().unwrap().len(), 1, "what is not balanced stays");
+    assert!(scene.kernel.booked().unwrap().is_empty());
     assert_eq!(scene.difference(), 0);
     assert!(scene.causes().is_empty());
 }
@@ -108,12 +110,12 @@ async fn what_is_recorded_balances_and_is_put_away() {
 #[tokio::test]
 async fn what_an_earlier_daemon_lost_is_declared_and_what_this_one_lost_is_a_failure() {
     let scene = Scene::new();
-    scene.kernel.count(9, 1, "sock_ops", "listener", 5);
+    scene.kernel.book(9, 1, LISTENER, 5);
     scene.audit.note(flow_record(9, 5 * SECOND)).await.unwrap();
     scene.settle().await;
     assert_eq!(scene.causes(), [("restart".to_owned(), 4)]);
     assert_eq!(scene.difference(), 0);
-    scene.kernel.count(9, 2, "sock_ops", "listener", 3);
+    scene.kernel.book(9, 2, LISTENER, 3);
     scene.settle().await;
     assert_eq!(scene.causes().len(), 1, "nothing explains it, so nothing is declared");
     assert_eq!(scene.difference(), 3);
@@ -125,14 +127,14 @@ async fn what_an_earlier_daemon_lost_is_declared_and_what_this_one_lost_is_a_fai
 #[tokio::test]
 async fn events_that_found_the_buffer_full_are_declared_up_to_their_number() {
     let scene = Scene::new();
-    scene.kernel.count(9, 2, "sendmsg4", "udp", 100);
+    scene.kernel.book(9, 2, UDP, 100);
     scene.audit.note(refusal(9, 10 * SECOND, 60)).await.unwrap();
     scene.kernel.lose(30);
     scene.settle().await;
     assert_eq!(scene.causes(), [("ring_full".to_owned(), 30)]);
     assert_eq!(scene.difference(), 10, "the buffer lost thirty and no more");
     scene.kernel.lose(40);
-    scene.kernel.count(9, 3, "sendmsg4", "udp", 10);
+    scene.kernel.book(9, 3, UDP, 10);
     scene.settle().await;
     assert_eq!(scene.causes(), [("ring_full".to_owned(), 10), ("ring_full".to_owned(), 30)]);
 }
@@ -149,13 +151,13 @@ async fn a_record_too_many_is_a_failure_too() {
 #[tokio::test]
 async fn what_is_on_its_way_is_pending() {
     let scene = Scene::new();
-    scene.kernel.count(9, 2, "sock_ops", "listener", 2);
-    scene.kernel.count(9, 2, "sendmsg4", "udp", 4);
+    scene.kernel.book(9, 2, LISTENER, 2);
+    scene.kernel.book(9, 2, UDP, 4);
     let peer: SocketAddr = "127.0.0.1:5000".parse().unwrap();
     scene.kernel.declare(peer, flow(9, 9 * SECOND));
     let taken = scene.audit.books().take(&flow(9, 9 * SECOND + 1));
     let row = |what: &str, told_until| {
-        let (numbers, _) = scene.books.numbers().unwrap();
+        let Look { numbers, .. } = scene.books.numbers().unwrap();
         balance::rows(&numbers, LATER, told_until).into_iter().find(|row| row.what == what).unwrap()
     };
     assert_eq!((row("flows", 0).pending, row("flows", 0).difference), (2, 0));
@@ -179,8 +181,8 @@ async fn abandoned_connections_are_recorded_by_their_number() {
     question.original = OriginalDestination("192.0.2.1:53".parse().unwrap());
     scene.kernel.declare("127.0.0.1:6000".parse().unwrap(), question);
     scene.kernel.declare("127.0.0.1:6001".parse().unwrap(), flow(9, LATER));
-    scene.kernel.count(9, 2, "sock_ops", "listener", 30);
-    scene.kernel.count(9, 23, "sock_ops", "listener", 1);
+    scene.kernel.book(9, 2, LISTENER, 30);
+    scene.kernel.book(9, 23, LISTENER, 1);
     scene.books.record_abandoned(Why::NoListener { before_ns: LATER }).await.unwrap();
     let rows = scene.books.balance_at(LATER).unwrap().rows;
     assert_eq!(rows.iter().map(|row| (row.abandoned, row.difference)).collect::<Vec<_>>(), [(30, 0)]);
@@ -193,7 +195,7 @@ async fn abandoned_connections_are_recorded_by_their_number() {
 #[tokio::test]
 async fn a_log_that_was_tampered_with_does_not_balance() {
     let scene = Scene::new();
-    scene.kernel.count(9, 2, "sendmsg4", "udp", 20);
+    scene.kernel.book(9, 2, UDP, 20);
     let id = scene.audit.note(refusal(9, 9 * SECOND, 20)).await.unwrap();
     let balance = scene.books.balance(true).await.unwrap();
     assert!(balance.balanced, "{balance:?}");
@@ -204,4 +206,16 @@ async fn a_log_that_was_tampered_with_does_not_balance() {
     assert!(!balance.balanced);
     let miscount = &balance.miscounts.unwrap()[0];
     assert_eq!((miscount.summed, miscount.counted, miscount.what.as_str()), (20, 1, "udp"));
+}
+
+#[tokio::test]
+async fn connections_whose_place_another_took_are_declared_as_that() {
+    let scene = Scene::new();
+    scene.kernel.book(9, 2, LISTENER, 5);
+    scene.kernel.book(9, 2, agentgate_common::verdict::REPLACED, 2);
+    scene.audit.note(flow_record(9, 9 * SECOND)).await.unwrap();
+    scene.audit.note(flow_record(9, 9 * SECOND)).await.unwrap();
+    scene.settle().await;
+    assert_eq!(scene.causes(), [("replaced".to_owned(), 2)]);
+    assert_eq!(scene.difference(), 1, "and nothing explains the third");
 }

@@ -82,7 +82,7 @@ impl World {
         let roots = root.path().join("roots.pem");
         std::fs::write(&roots, internet.root_pem()).unwrap();
         let text = format!(
-            "[gate]\nlisten_port = 0\n[dns]\nresolvers = [\"{}\"]\n[tls]\nextra_roots = {:?}\n[dashboard]\nenabled = false\n{more}",
+            "[gate]\nlisten_port = 0\n[dns]\nlisten_port = 0\nresolvers = [\"{}\"]\n[tls]\nextra_roots = {:?}\n[dashboard]\nenabled = false\n{more}",
             internet.name_server(),
             roots,
         );

@@ -17,7 +17,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
-    ("dns", &["policy"]),
+    // A spine of its own: it asks the kernel who asks, judges, asks upstream, records.
+    ("dns", &["policy", "kernel", "handover", "session", "reload", "forward::Resolver", "audit", "store"]),
     // The permit, and what it is made of.
     (
         "forward",
