@@ -38,6 +38,7 @@ use crate::{
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     handover::Sockets,
+    host,
     http::{gauge::Budget, serve},
     kernel::{Counter, GuardedCgroup, Kernel, since_boot_ns},
     launch,
@@ -78,6 +79,8 @@ pub struct Handles {
     pub policy: PolicyHandle,
     pub audit: Audit,
     pub store: Arc<Store>,
+    /// What the DNS server told each session.
+    pub answers: Arc<dns::Answers>,
 }
 
 /// The dashboard's door.
@@ -100,6 +103,7 @@ pub struct App {
     dns_sockets: dns::Sockets,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
+    host: host::Follower,
     wanted: Wanted,
     ca: Arc<str>,
     audit_thread: AuditThread,
@@ -188,6 +192,9 @@ impl App {
         let idle = limits.idle_timeout();
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
+        let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
+            .await
+            .context("the host's own addresses")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
         let exchanger = Exchanger {
@@ -221,13 +228,14 @@ impl App {
             policy: policy.clone(),
             resolver,
             audit: audit.clone(),
-            answers,
+            answers: answers.clone(),
             drain: drain.watch(),
             since_ns: dns_sockets.since_ns(),
         });
         let stages = Stages {
             kernel: kernel.clone(),
             sessions,
+            answers: answers.clone(),
             agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
@@ -245,7 +253,7 @@ impl App {
         };
         sockets.close_rest();
         let wanted = Wanted { dns_port: dns_sockets.port(), own_ports };
-        let handles = Handles { policy, audit, store };
+        let handles = Handles { policy, audit, store, answers };
         let app = Self {
             handles,
             kernel,
@@ -257,6 +265,7 @@ impl App {
             dns_sockets,
             doors,
             window,
+            host,
             wanted,
             ca: pem,
             audit_thread,
@@ -264,7 +273,9 @@ impl App {
             started: Timestamp::now(),
             config,
         };
-        app.kernel.configure(&app.wanted.settings(&app.handles.policy.current()))?;
+        let current = app.handles.policy.current();
+        app.kernel.configure(&app.wanted.settings(&current))?;
+        app.kernel.set_udp(&upkeep::udp(&current))?;
         Ok(app)
     }
 
@@ -307,6 +318,7 @@ impl App {
             dns_sockets,
             doors,
             window,
+            host,
             wanted,
             ca,
             audit_thread,
@@ -333,6 +345,7 @@ impl App {
             ));
         }
         services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
+        services.spawn(host.run(drain.watch()));
         let watching = handles.policy.clone().watch(drain.watch());
         services.spawn(async move {
             if let Err(error) = watching.await {

@@ -135,6 +135,7 @@ fn recorded(
         exe: None,
         cmdline: Vec::new(),
         ancestors: Vec::new(),
+        privileges: Vec::new(),
         cgroup: caller.cgroup.clone(),
     });
     store.apply(&[Write::Open(&record)]).map_err(DetachError::Unrecorded)?;

@@ -19,6 +19,7 @@ pub mod drain;
 pub mod exchange;
 pub mod forward;
 pub mod handover;
+pub mod host;
 pub mod http;
 pub mod kernel;
 pub mod launch;

@@ -25,6 +25,7 @@ pub(crate) mod hygiene;
 pub(crate) mod inside;
 pub(crate) mod leftovers;
 pub(crate) mod log;
+pub(crate) mod manager;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod outside;
