@@ -151,7 +151,7 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
     let tried: u64 = attempts.split(' ').filter_map(|n| n.parse::<u64>().ok()).next().unwrap_or(0);
     row.expect(tried > RESTARTS as u64 * 10, || format!("the hammer was no hammer: {attempts}"));
     balanced(lab, &mut row).await?;
-    row.details = format!("{}; {}", row.agent, row.details);
+    row.details = format!("{}\n{}", row.agent, row.details);
     back(lab).await?;
     Ok(row)
 }
@@ -161,12 +161,21 @@ async fn waits(lab: &mut Lab) -> anyhow::Result<Row> {
     let mut client = Client::start(lab, ALLOWED)?;
     client.line().await?;
     let began = Instant::now();
+    let mut restarting = Duration::ZERO;
     for _ in 0..QUIET_RESTARTS {
+        // In the middle of something, each time.
+        client.line().await?;
+        let began = Instant::now();
         lab.restart_daemon(Signal::TERM).await?;
+        restarting += began.elapsed();
     }
-    let took = began.elapsed() / QUIET_RESTARTS as u32;
     let counted = client.end().await?;
-    row.saw(&format!("a restart takes {} ms; fetched, failed, slowest: {counted}", took.as_millis()));
+    let took = restarting / u32::try_from(QUIET_RESTARTS)?;
+    row.saw(&format!(
+        "{} s, a restart {} ms; fetched, failed, slowest: {counted}",
+        began.elapsed().as_secs(),
+        took.as_millis()
+    ));
     row.details = row.agent.clone();
     let numbers: Vec<&str> = counted.split(' ').collect();
     row.expect(numbers.get(1) == Some(&"0"), || format!("some fetches failed: {counted}"));
@@ -253,7 +262,12 @@ impl Client {
 
     async fn end(mut self) -> anyhow::Result<String> {
         drop(self.child.stdin.take());
-        let said = self.line().await?;
+        let mut said = String::new();
+        while let Some(line) =
+            timeout(PATIENCE, self.lines.next_line()).await.context("the client hangs")??
+        {
+            said = line;
+        }
         let status = timeout(PATIENCE, self.child.wait()).await.context("the client hangs")??;
         anyhow::ensure!(status.success(), "the client ended with {status}");
         Ok(said)
@@ -350,6 +364,7 @@ def work():
             with urllib.request.urlopen('https://open.example/', timeout=20) as response:
                 response.read()
             fetched += 1
+            print('fetched')
         except Exception as error:
             failed += 1
             print(repr(error), file=sys.stderr)
