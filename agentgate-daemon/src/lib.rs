@@ -24,6 +24,7 @@ pub mod listen;
 pub mod model;
 pub mod policy;
 pub mod reload;
+pub mod selftest;
 pub mod session;
 pub mod share;
 pub mod sniff;

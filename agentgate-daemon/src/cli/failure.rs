@@ -5,6 +5,7 @@ use std::io;
 use crate::{
     control::{client::ClientError, wire::ErrorCode},
     launch::command::LaunchError,
+    selftest::SelftestError,
 };
 
 /// Why a subcommand did not do what it was asked.
@@ -25,6 +26,12 @@ pub enum Failure {
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// `selftest` could not be run, or was told to run what there is not.
+    #[error(transparent)]
+    Selftest(#[from] SelftestError),
+    /// `selftest`: so many attempts got through.
+    #[error("{0} of the attempts got through")]
+    Leaked(usize),
     /// Standard output cannot be written.
     #[error("standard output: {0}")]
     Output(#[source] io::Error),
@@ -43,6 +50,8 @@ impl Failure {
             | Self::Unexpected
             | Self::Invalid(Some(_))
             | Self::Launch(_)
+            | Self::Selftest(_)
+            | Self::Leaked(_)
             | Self::Output(_) => Some(self.to_string()),
         }
     }
@@ -60,8 +69,10 @@ impl Failure {
             Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
             | Self::Unexpected
             | Self::Unhealthy
+            | Self::Leaked(_)
             | Self::Output(_) => 1,
-            Self::Invalid(_) => 2,
+            Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
+            Self::Selftest(_) => 4,
             Self::Daemon(
                 ClientError::NotRunning { .. }
                 | ClientError::Permission { .. }

@@ -12,6 +12,7 @@ mod mode;
 mod output;
 mod policy;
 mod run;
+mod selftest;
 mod show;
 mod status;
 mod terminal;
@@ -35,9 +36,10 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed; `status --check`: not all is well
+  1        the daemon refused or failed; `status --check`: not all is well; `selftest`: a leak
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
+  4        `selftest` could not be run
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
            otherwise `run` exits as the command does";
 
@@ -85,6 +87,14 @@ enum Command {
     Ca(ca::Command),
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
+    /// Try every known way round the gate, on this kernel
+    Selftest(selftest::Args),
+    /// The part of `selftest` in namespaces of its own
+    #[command(hide = true)]
+    SelftestInside(selftest::Told),
+    /// One attempt of `selftest`
+    #[command(hide = true)]
+    SelftestAttempt(selftest::Told),
 }
 
 impl Command {
@@ -100,7 +110,10 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
-            | Self::Dashboard => paths.control_socket,
+            | Self::Dashboard
+            | Self::Selftest(_)
+            | Self::SelftestInside(_)
+            | Self::SelftestAttempt(_) => paths.control_socket,
         }
     }
 }
@@ -141,6 +154,9 @@ pub fn main() -> ExitCode {
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
         Command::Dashboard => dashboard::run(&mut session),
+        Command::Selftest(args) => selftest::run(&mut session, args),
+        Command::SelftestInside(told) => selftest::inside(&told),
+        Command::SelftestAttempt(told) => selftest::attempt(&told),
     };
     match done.and_then(|()| session.output.flush()) {
         Ok(()) => ExitCode::SUCCESS,
