@@ -23,7 +23,7 @@ use crate::{
         client::{Client, ClientError},
         wire::{Item, LogFilter, Request},
     },
-    model::{Record, RecordId},
+    model::Record,
 };
 
 /// From start to READY=1: loading programs and opening a store take well under a second; a debug build on
@@ -122,7 +122,7 @@ impl Drop for Daemon {
 fn settings(cgroup: &Path, directory: &Path) -> String {
     format!(
         "[gate]\ncgroup = \"{}\"\nlisten_port = {LISTENER_PORT}\npin_dir = \"{}\"\n\n\
-         [dns]\nresolvers = [\"{RESOLVER_V4}:53\", \"[{RESOLVER_V6}]:53\"]\n\n\
+         [dns]\nlisten_port = {DNS_PORT}\nresolvers = [\"{RESOLVER_V4}:53\", \"[{RESOLVER_V6}]:53\"]\n\n\
          [tls]\nextra_roots = \"{}\"\n\n\
          [dashboard]\nlisten = \"127.0.0.1:{DASHBOARD_PORT}\"\n\n\
          [control]\ngroup = \"root\"\n",
@@ -169,12 +169,6 @@ impl Records {
             None => all.push(record),
         }
         self.0.1.notify_all();
-    }
-
-    /// The last record's number.
-    pub(super) fn last(&self) -> RecordId {
-        let all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().map(|record| record.id).max().unwrap_or_default()
     }
 
     /// Waits until there is a record of this run, but not for long: many attempts leave none.

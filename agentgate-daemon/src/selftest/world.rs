@@ -1,6 +1,6 @@
 //! The world: a network namespace with every address that is not the host's, on a thread of its own.
 //!
-//! With the thread goes the namespace, and with the namespace the wire.
+//! With the process goes the namespace, and with the namespace the wire.
 
 use std::{
     io::{self, Write as _},
@@ -101,6 +101,8 @@ fn start(
          addr add {WORLD_V4}/24 dev world0\n\
          addr add {WORLD_V6}/64 dev world0 nodad\n"
     );
+    // IPv6 wants an address, and not only a route, to bind to.
+    batch.push_str(&format!("addr add {RESOLVER_V6}/128 dev lo nodad\n"));
     for net in HERE {
         let family = if net.contains(':') { "-6 " } else { "" };
         batch.push_str(&format!("{family}route add local {net} dev lo\n"));
