@@ -21,6 +21,7 @@ pub struct FakeKernel {
     settings: Mutex<Settings>,
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
+    namespaces: Mutex<Vec<u64>>,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -34,6 +35,7 @@ impl Default for FakeKernel {
             settings: Mutex::default(),
             host: Mutex::default(),
             udp: Mutex::default(),
+            namespaces: Mutex::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -65,6 +67,12 @@ impl FakeKernel {
     #[must_use]
     pub fn udp(&self) -> Vec<UdpRange> {
         locked(&self.udp).clone()
+    }
+
+    /// The namespaces that are admitted.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<u64> {
+        locked(&self.namespaces).clone()
     }
 
     /// The settings installed last.
@@ -105,10 +113,12 @@ impl Kernel for FakeKernel {
         *locked(&self.udp) = ranges.to_vec();
         Ok(())
     }
-    fn admit_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn admit_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).push(netns);
         Ok(())
     }
-    fn expel_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn expel_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).retain(|admitted| *admitted != netns);
         Ok(())
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
@@ -122,6 +132,9 @@ impl Kernel for FakeKernel {
     }
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(Vec::new())
+    }
+    fn untallied(&self) -> Result<u64, KernelError> {
+        Ok(0)
     }
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         Ok(Vec::new())
