@@ -60,6 +60,9 @@ pub enum SelftestError {
     /// The inner process ended without a word.
     #[error("the selftest was cut short: {0}")]
     CutShort(String),
+    /// What the inner process said when it gave up.
+    #[error("{0}")]
+    Inner(String),
     /// Nothing can be believed: a detector is blind or the gate lets nothing through at all.
     #[error("the selftest cannot be trusted here: {0}")]
     Blind(String),

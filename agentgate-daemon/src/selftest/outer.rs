@@ -113,7 +113,7 @@ async fn attend(task: &Task, mut each: impl FnMut(&Event)) -> Result<Summary, Se
         each(&event);
         match event {
             Event::Done(summary) => return Ok(summary),
-            Event::Failed { message } => return Err(SelftestError::Blind(message)),
+            Event::Failed { message } => return Err(SelftestError::Inner(message)),
             Event::Ready { .. } | Event::Begun { .. } | Event::Row(_) => {}
         }
     }

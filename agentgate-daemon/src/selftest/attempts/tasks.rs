@@ -45,16 +45,17 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     }),
     Attempt::new(
         Tasks,
-        "user-network-namespace",
+        "user-namespace-raw",
         "makes a user and a network namespace and opens a raw socket in it",
-        "a socket in another network namespace is refused; nothing is routed there",
-        |t| {
-            in_fork(t, |t| {
-                process::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET).at("unshare")?;
-                t.saw("in a network namespace without routes");
-                Ok(())
-            })
-        },
+        "sock_create refuses raw sockets in every namespace",
+        |t| in_own_network(t, libc::AF_INET, libc::IPPROTO_ICMP),
+    ),
+    Attempt::new(
+        Tasks,
+        "user-namespace-packet",
+        "makes a user and a network namespace and opens a packet(7) socket in it",
+        "seccomp of agentctl run; LSM socket_create (kernels with BPF LSM)",
+        |t| in_own_network(t, libc::AF_PACKET, 0),
     ),
     Attempt::new(Tasks, "cgroup-namespace", "probes from a cgroup namespace of its own", INHERITED, |t| {
         in_fork(t, |_| process::unshare(libc::CLONE_NEWCGROUP).at("unshare(CLONE_NEWCGROUP)"))
@@ -90,6 +91,15 @@ fn in_fork(tried: &mut Try, prepare: impl FnOnce(&mut Try) -> Attempted) -> Atte
         }
         Err(error) => Err(Stop::Absent(format!("the child ended without a word: {error}"))),
     }
+}
+
+/// Opens a raw socket as root of namespaces of its own: what it can be used for depends on who wires
+/// them, so having it is what counts.
+fn in_own_network(tried: &mut Try, domain: i32, protocol: i32) -> Attempted {
+    process::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET).at("unshare")?;
+    let _socket = sys::socket(domain, libc::SOCK_RAW, protocol).at("socket(SOCK_RAW)")?;
+    tried.report.reached = Some(format!("a raw socket of family {domain} was made"));
+    Ok(())
 }
 
 fn thread(tried: &mut Try) -> Attempted {

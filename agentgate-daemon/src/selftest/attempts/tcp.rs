@@ -71,11 +71,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "tcp4-transparent",
         "uses a foreign source address (IP_TRANSPARENT)",
         REDIRECTED,
-        |t| foreign_source(t, libc::IP_TRANSPARENT),
+        foreign_source,
     ).root(),
-    Attempt::new(Tcp, "tcp4-freebind", "uses a foreign source address (IP_FREEBIND)", REDIRECTED, |t| {
-        foreign_source(t, libc::IP_FREEBIND)
-    }),
     Attempt::new(Tcp, "tcp4-mark", "marks its packets for other routes (SO_MARK)", REDIRECTED, mark).root(),
     Attempt::new(
         Tcp,
@@ -217,9 +214,9 @@ fn unicast_interface(tried: &mut Try) -> Attempted {
     tried.tcp_on(&socket, tried.v4(80))
 }
 
-fn foreign_source(tried: &mut Try, option: i32) -> Attempted {
+fn foreign_source(tried: &mut Try) -> Attempted {
     let socket = stream(libc::AF_INET)?;
-    sys::set_int(&socket, libc::IPPROTO_IP, option, 1).at("setsockopt")?;
+    sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1).at("setsockopt")?;
     let source = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 66), 0));
     sys::bind(&socket, &sys::sockaddr(source)).at("bind to a foreign address")?;
     tried.tcp_on(&socket, tried.v4(80))
@@ -249,8 +246,8 @@ fn source_route(tried: &mut Try) -> Attempted {
 
 fn routing_header(tried: &mut Try) -> Attempted {
     let socket = stream(libc::AF_INET6)?;
-    // Type 2 (RFC 6275 6.4), one segment: the only one that Linux lets an ordinary user set.
-    let mut header = vec![0, 2, 2, 1, 0, 0, 0, 0];
+    // Type 4 (RFC 8754), one segment, which is the destination itself.
+    let mut header = vec![0, 2, 4, 0, 0, 0, 0, 0];
     header.extend(tried.orders.v6.octets());
     sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header).at("IPV6_RTHDR")?;
     tried.tcp_on(&socket, tried.v6(80))
