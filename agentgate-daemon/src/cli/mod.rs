@@ -6,6 +6,7 @@
 mod allow;
 mod ca;
 mod dashboard;
+mod doctor;
 mod failure;
 mod logs;
 mod mode;
@@ -37,6 +38,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0        done
   1        the daemon refused or failed; `status --check`: not all is well; `selftest`: a leak
+  1        the daemon refused or failed; `status --check`, `doctor`: not all is
+           well
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
   4        `selftest` could not be run
@@ -85,6 +88,8 @@ enum Command {
     /// The certificate of the gate's authority
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Whether this host can guard and does, and what to do where not
+    Doctor,
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
     /// Try every known way round the gate, on this kernel
@@ -114,6 +119,8 @@ impl Command {
             | Self::Selftest(_)
             | Self::SelftestInside(_)
             | Self::SelftestAttempt(_) => paths.control_socket,
+            | Self::Doctor
+            | Self::Dashboard => paths.control_socket,
         }
     }
 }
@@ -153,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Deny(args) => allow::run(&mut session, List::Deny, args),
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
+        Command::Doctor => doctor::run(&mut session),
         Command::Dashboard => dashboard::run(&mut session),
         Command::Selftest(args) => selftest::run(&mut session, args),
         Command::SelftestInside(told) => selftest::inside(&told),
