@@ -37,9 +37,8 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed; `status --check`: not all is well; `selftest`: a leak
   1        the daemon refused or failed; `status --check`, `doctor`: not all is
-           well
+           well; `selftest`: something leaked
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
   4        `selftest` could not be run
@@ -115,12 +114,11 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
+            | Self::Doctor
             | Self::Dashboard
             | Self::Selftest(_)
             | Self::SelftestInside(_)
             | Self::SelftestAttempt(_) => paths.control_socket,
-            | Self::Doctor
-            | Self::Dashboard => paths.control_socket,
         }
     }
 }

@@ -13,13 +13,14 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
     SelftestError, step,
-    sys::{self, message},
+    orders::HOST_V4,
+    sys::{self, message, process},
 };
 
 /// How long an asker may take.
@@ -42,10 +43,12 @@ pub(super) enum Wanted {
     Packet,
     /// A raw socket of ICMP.
     Raw,
+    /// No socket: somebody in the world who connects to the port at the host's address, and listens.
+    Visitor,
 }
 
 impl Wanted {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Tcp,
         Self::TcpConnected,
         Self::Udp,
@@ -53,6 +56,7 @@ impl Wanted {
         Self::Listening,
         Self::Packet,
         Self::Raw,
+        Self::Visitor,
     ];
 
     fn code(self) -> u8 {
@@ -64,12 +68,14 @@ impl Wanted {
             Self::Listening => 5,
             Self::Packet => 6,
             Self::Raw => 7,
+            Self::Visitor => 8,
         }
     }
 }
 
-/// Serves on a unix socket, on a thread of its own.
-pub(super) fn serve(at: &Path) -> Result<(), SelftestError> {
+/// Serves on a unix socket, on a thread of its own; visitors come from the network namespace `world`.
+pub(super) fn serve(at: &Path, world: &Path) -> Result<(), SelftestError> {
+    let world = world.to_owned();
     let listener = UnixListener::bind(at).map_err(step("the accomplice's socket"))?;
     std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o666))
         .map_err(step("the accomplice's socket"))?;
@@ -78,7 +84,7 @@ pub(super) fn serve(at: &Path) -> Result<(), SelftestError> {
         .spawn(move || {
             for stream in listener.incoming().flatten() {
                 // Who breaks off gets nothing; the next is served all the same.
-                let _ended = attend(stream);
+                let _ended = attend(stream, &world);
             }
         })
         .map_err(step("start the accomplice"))?;
@@ -86,7 +92,7 @@ pub(super) fn serve(at: &Path) -> Result<(), SelftestError> {
 }
 
 /// Hands over the socket and its number, and keeps it open until the asker is done.
-fn attend(mut stream: UnixStream) -> io::Result<()> {
+fn attend(mut stream: UnixStream, world: &Path) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut asked = [0; 7];
     stream.read_exact(&mut asked)?;
@@ -94,6 +100,10 @@ fn attend(mut stream: UnixStream) -> io::Result<()> {
     let wanted = Wanted::ALL.into_iter().find(|wanted| wanted.code() == code);
     let wanted = wanted.ok_or_else(|| io::Error::other("asked for nothing known"))?;
     let to = SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])));
+    if wanted == Wanted::Visitor {
+        visit(world.to_owned(), to.port())?;
+        return stream.write_all(&0_i32.to_be_bytes());
+    }
     let made = make(wanted, to)?;
     stream.write_all(&made.as_raw_fd().to_be_bytes())?;
     message::give(&stream, made.as_raw_fd())?;
@@ -126,7 +136,25 @@ fn make(wanted: Wanted, to: SocketAddr) -> io::Result<OwnedFd> {
             Ok(made)
         }
         Wanted::Raw => sys::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+        Wanted::Visitor => Err(io::Error::other("a visitor is no socket")),
     }
+}
+
+/// Comes from the world to a port of the host, by TCP and by UDP, and hears what is said there: the wire
+/// sees whatever answers.
+fn visit(world: PathBuf, port: u16) -> io::Result<()> {
+    std::thread::Builder::new().name("visitor".to_owned()).spawn(move || -> io::Result<()> {
+        process::enter_network(&std::fs::File::open(world)?)?;
+        let host = SocketAddr::from((HOST_V4, port));
+        let datagram = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        datagram.send_to(b"hello", host)?;
+        let mut stream = std::net::TcpStream::connect_timeout(&host, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"hello")?;
+        let mut said = [0; 512];
+        stream.read(&mut said).map(drop)
+    })?;
+    Ok(())
 }
 
 /// Connects to a port of the host and passes on to `to` whatever is said there.
@@ -166,7 +194,7 @@ mod tests {
     fn a_socket_is_handed_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("accomplice.sock");
-        serve(&path).unwrap();
+        serve(&path, Path::new("/proc/self/ns/net")).unwrap();
         let sink = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sink.local_addr().unwrap().port());
         let (stream, number) = ask(&path, Wanted::UdpConnected, to).unwrap();

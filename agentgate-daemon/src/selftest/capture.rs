@@ -93,6 +93,12 @@ fn classify(ethertype: u16, packet: &[u8]) -> Class {
         let number = header.payload.get(8..16).and_then(|bytes| bytes.try_into().ok());
         return Class::Fence(number.map_or(0, u64::from_be_bytes));
     }
+    if let Some(joined) = joined(&header) {
+        return match joined.first() {
+            Some(group) => seen(format!("report of membership in {group}"), Some(*group), false),
+            None => Class::Excused,
+        };
+    }
     let own = [IpAddr::V4(HOST_V4), WORLD_V4.into(), HOST_V6.into(), WORLD_V6.into()].contains(&header.to);
     let resolver = [IpAddr::V4(RESOLVER_V4), RESOLVER_V6.into()].contains(&header.to);
     let origin = [IpAddr::V4(ALLOWED_V4), ALLOWED_V6.into()].contains(&header.to);
@@ -107,7 +113,7 @@ fn classify(ethertype: u16, packet: &[u8]) -> Class {
             return Class::Excused;
         }
     }
-    if !marked && is_links_own(&header, own) {
+    if !marked && is_links_own(&header, own || resolver) {
         return Class::Excused;
     }
     let name = protocol_name(header.protocol);
@@ -119,10 +125,10 @@ fn classify(ethertype: u16, packet: &[u8]) -> Class {
     seen(what, Some(header.to), false)
 }
 
-/// Neighbour discovery, router solicitation and the listener reports for a host's own addresses, which a
-/// kernel sends by itself; errors and resets in answer to the world's own packets.
+/// Neighbour discovery and router solicitation, which a kernel sends by itself; errors in answer to the
+/// world's own packets.
 fn is_links_own(header: &Header<'_>, own: bool) -> bool {
-    let IpAddr::V6(to) = header.to else {
+    let IpAddr::V6(_) = header.to else {
         return own && matches!(header.protocol, 1) && header.payload.first() == Some(&3);
     };
     let Some(kind) = (header.protocol == 58).then(|| header.payload.first()).flatten() else {
@@ -130,34 +136,62 @@ fn is_links_own(header: &Header<'_>, own: bool) -> bool {
     };
     match kind {
         133..=137 => true,
-        // MLDv2 to all routers, with solicited-node groups alone in it.
-        143 => to == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16) && only_solicited(header.payload),
-        131 | 132 => false,
         1 => own,
         _ => false,
     }
 }
 
-/// Whether every group of an MLDv2 report (RFC 3810 5.2) is a solicited-node one (RFC 4291 2.7.1).
-fn only_solicited(report: &[u8]) -> bool {
-    let mut rest = report.get(8..).unwrap_or_default();
-    while let Some((record, after)) = rest.split_at_checked(20) {
-        let solicited = record.get(4..17).is_some_and(|group| {
-            group == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff]
-        });
-        // ff02::6a: all snoopers, which IPv6 forwarding joins.
-        let snoopers = record.get(4..20) == Some(&[0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x6a]);
-        let routers = record.get(4..20).is_some_and(|group| {
-            matches!(group, [0xff, 1 | 2 | 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2])
-        });
-        if !solicited && !snoopers && !routers {
-            return false;
+/// The groups that a membership report is about, but for those that a host's own addresses and its part
+/// as a router bring with them; `None` where it is no such report (IGMP: RFC 3376 4.2 and RFC 2236; MLD:
+/// RFC 3810 5.2 and RFC 2710).
+fn joined(header: &Header<'_>) -> Option<Vec<IpAddr>> {
+    let report = header.payload;
+    let groups: Vec<IpAddr> = match (header.protocol, *report.first()?) {
+        (2, 0x22) => records(report, 4)
+            .into_iter()
+            .filter_map(|group| <[u8; 4]>::try_from(group).ok())
+            .map(|group| Ipv4Addr::from(group).into())
+            .collect(),
+        (2, 0x12 | 0x16 | 0x17) => {
+            let group: [u8; 4] = report.get(4..8)?.try_into().ok()?;
+            vec![Ipv4Addr::from(group).into()]
         }
+        (58, 143) => records(report, 16)
+            .into_iter()
+            .filter_map(|group| <[u8; 16]>::try_from(group).ok())
+            .map(|group| Ipv6Addr::from(group).into())
+            .collect(),
+        (58, 131 | 132) => {
+            let group: [u8; 16] = report.get(8..24)?.try_into().ok()?;
+            vec![Ipv6Addr::from(group).into()]
+        }
+        _ => return None,
+    };
+    Some(groups.into_iter().filter(|group| !is_hosts_own_group(*group)).collect())
+}
+
+/// The addresses of group records, each of `size` bytes.
+fn records(report: &[u8], size: usize) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    let mut rest = report.get(8..).unwrap_or_default();
+    while let Some((record, after)) = rest.split_at_checked(4 + size) {
+        found.push(record.get(4..).unwrap_or_default());
         let sources = record.get(2..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes);
         let words = usize::from(record.get(1).copied().unwrap_or_default());
-        rest = after.get(usize::from(sources) * 16 + words * 4..).unwrap_or_default();
+        rest = after.get(usize::from(sources) * size + words * 4..).unwrap_or_default();
     }
-    true
+    found
+}
+
+/// Solicited-node groups (RFC 4291 2.7.1), all routers, and all snoopers, which forwarding brings with it.
+fn is_hosts_own_group(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(v4) => v4.octets() == [224, 0, 0, 2],
+        IpAddr::V6(v6) => {
+            matches!(v6.segments(), [0xff02, 0, 0, 0, 0, 1, high, _] if high >> 8 == 0xff)
+                || matches!(v6.segments(), [0xff01 | 0xff02 | 0xff05, 0, 0, 0, 0, 0, 0, 2 | 0x6a])
+        }
+    }
 }
 
 fn ipv4(packet: &[u8]) -> Option<Header<'_>> {
@@ -254,7 +288,6 @@ mod tests {
             (classify(0x0800, &v4(ALLOWED_V4, 6, &ports(22, b""))), false),
             // A source route, though its next hop is the resolver.
             (classify(0x0800, &[&[0x46], &v4(RESOLVER_V4, 17, &question)[1..]].concat()), false),
-            (classify(0x0800, &v4(Ipv4Addr::new(224, 0, 0, 22), 2, &[0x22])), false),
             (classify(0x86dd, &v6("ff02::1:ff00:2".parse().unwrap(), 58, &[135, 0])), true),
             (classify(0x86dd, &v6("ff02::1".parse().unwrap(), 58, &[128, 0])), false),
             (classify(0x86dd, &v6(RESOLVER_V6, 17, &question)), true),
@@ -273,7 +306,14 @@ mod tests {
             v6("ff02::16".parse().unwrap(), 0, &payload)
         };
         assert_eq!(classify(0x86dd, &report("ff02::1:ff00:1".parse().unwrap())), Class::Excused);
-        assert_ne!(classify(0x86dd, &report("ff15::dead:beef".parse().unwrap())), Class::Excused);
+        let group: Ipv6Addr = "ff15::dead:beef".parse().unwrap();
+        let class = classify(0x86dd, &report(group));
+        assert!(matches!(class, Class::Seen { to: Some(to), .. } if to == group), "{class:?}");
+        let old = v4(Ipv4Addr::new(239, 1, 2, 3), 2, &[0x16, 0, 0, 0, 239, 1, 2, 3]);
+        assert_ne!(classify(0x0800, &old), Class::Excused);
+        let new = [&[0x22_u8, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0][..], &[239, 1, 2, 3]].concat();
+        let class = classify(0x0800, &v4(Ipv4Addr::new(224, 0, 0, 22), 2, &new));
+        assert!(matches!(class, Class::Seen { to: Some(to), .. } if to == Ipv4Addr::new(239, 1, 2, 3)));
     }
 
     #[test]

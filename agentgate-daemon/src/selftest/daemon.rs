@@ -121,12 +121,13 @@ impl Drop for Daemon {
 
 fn settings(cgroup: &Path, directory: &Path) -> String {
     format!(
-        "[gate]\ncgroup = \"{}\"\nlisten_port = {LISTENER_PORT}\npin_dir = \"{}\"\n\n\
+        "[gate]\ncgroup = \"{}\"\nwatch = \"{}\"\nlisten_port = {LISTENER_PORT}\npin_dir = \"{}\"\n\n\
          [dns]\nlisten_port = {DNS_PORT}\nresolvers = [\"{RESOLVER_V4}:53\", \"[{RESOLVER_V6}]:53\"]\n\n\
          [tls]\nextra_roots = \"{}\"\n\n\
          [dashboard]\nlisten = \"127.0.0.1:{DASHBOARD_PORT}\"\n\n\
          [control]\ngroup = \"root\"\n",
         place::agents(cgroup).display(),
+        cgroup.display(),
         directory.join("bpf/agentgate").display(),
         directory.join("root.pem").display(),
     )

@@ -155,7 +155,7 @@ fn dress(task: &Task) -> io::Result<Programs> {
 impl Inner {
     async fn work(mut self) -> Result<Summary, SelftestError> {
         world::serve_host(&self.evidence).await.map_err(step("the host's sinks"))?;
-        accomplice::serve(&self.task.directory.join("accomplice.sock"))?;
+        accomplice::serve(&self.task.directory.join("accomplice.sock"), &self.world.namespace)?;
         // Any group may use ping sockets here, as on most hosts; the namespace's own setting.
         fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").map_err(step("ping_group_range"))?;
         self.look()?;
@@ -330,6 +330,7 @@ impl Inner {
             identity,
             guarded,
             join,
+            run: number,
             v4: forbidden_v4(number),
             v6: forbidden_v6(number),
             accomplice: self.task.directory.join("accomplice.sock"),

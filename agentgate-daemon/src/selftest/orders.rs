@@ -59,15 +59,32 @@ pub(super) fn forbidden_v6(number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, number)
 }
 
-/// The run that a forbidden address belongs to.
+/// Second byte of the groups that runs join.
+const GROUP: u8 = 77;
+/// The like of the groups of IPv6.
+const GROUP6: u16 = 0x77;
+
+/// The IPv4 group of one run: what an agent would put data into.
+pub(super) fn group_v4(number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(239, GROUP, high, low)
+}
+
+/// The IPv6 group of one run.
+pub(super) fn group_v6(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, GROUP6, number)
+}
+
+/// The run that a forbidden address or a group belongs to.
 pub(super) fn run_of(address: IpAddr) -> Option<u16> {
     match address.to_canonical() {
         IpAddr::V4(v4) => match v4.octets() {
             [203, 0, high, low] if high >= 112 => Some(u16::from_be_bytes([high - 112, low])),
+            [239, GROUP, high, low] => Some(u16::from_be_bytes([high, low])),
             _ => None,
         },
         IpAddr::V6(v6) => match v6.segments() {
-            [0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, number] => Some(number),
+            [0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, number] | [0xff15, 0, 0, 0, 0, 0, GROUP6, number] => Some(number),
             _ => None,
         },
     }
@@ -85,6 +102,8 @@ pub(super) struct Orders {
     pub(super) guarded: bool,
     /// The guarded cgroup's directory to enter without `agentctl run`.
     pub(super) join: Option<PathBuf>,
+    /// Number of the run.
+    pub(super) run: u16,
     /// Forbidden addresses of this run alone.
     pub(super) v4: Ipv4Addr,
     pub(super) v6: Ipv6Addr,
@@ -138,6 +157,8 @@ mod tests {
             assert_eq!(run_of(forbidden_v4(number).into()), Some(number));
             assert_eq!(run_of(forbidden_v4(number).to_ipv6_mapped().into()), Some(number));
             assert_eq!(run_of(forbidden_v6(number).into()), Some(number));
+            assert_eq!(run_of(group_v4(number).into()), Some(number));
+            assert_eq!(run_of(group_v6(number).into()), Some(number));
         }
         for other in [IpAddr::V4(ALLOWED_V4), IpAddr::V6(ALLOWED_V6), IpAddr::V4(HOST_V4)] {
             assert_eq!(run_of(other), None);

@@ -7,7 +7,7 @@ use std::{
 
 use super::tls;
 use crate::selftest::{
-    orders::{FORBIDDEN, RESOLVER_V4, Stop, TUNNEL},
+    orders::{FORBIDDEN, RESOLVER_V4, RESOLVER_V6, Stop, TUNNEL},
     report::Family::Dns,
     suite::Attempt,
     sys,
@@ -96,12 +96,34 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "dns-tunnel-allowed-txt",
         "puts data into TXT questions below a name that policy allows",
         "nothing: policy allows it; the record is flagged",
-        |t| {
-            let question = marked(t, TUNNEL, TXT);
-            send(t, SocketAddr::from((RESOLVER_V4, 53)), &question)
-        },
+        tunnel_allowed,
     )
     .flagged(),
+    Attempt::new(
+        Dns,
+        "dns6-foreign-source",
+        "asks from a foreign source address (IPV6_FREEBIND), so that the gate itself answers to it",
+        "egress refuses foreign sources; else the gate's answer would carry the name out",
+        |t| {
+            let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).at("socket")?;
+            sys::set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1).at("IPV6_FREEBIND")?;
+            sys::bind(&socket, &sys::sockaddr(t.v6(4444))).at("bind to a foreign address")?;
+            ask_on(t, &socket, SocketAddr::from((RESOLVER_V6, 53)), AAAA)
+        },
+    ),
+    Attempt::new(
+        Dns,
+        "dns4-foreign-source",
+        "the same over IPv4 (IP_TRANSPARENT)",
+        "the kernel: loopback does not answer to other addresses; egress",
+        |t| {
+            let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).at("socket")?;
+            sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1).at("IP_TRANSPARENT")?;
+            sys::bind(&socket, &sys::sockaddr(t.v4(4444))).at("bind to a foreign address")?;
+            ask_on(t, &socket, SocketAddr::from((RESOLVER_V4, 53)), A)
+        },
+    )
+    .root(),
     Attempt::new(
         Dns,
         "dns-over-tls",
@@ -213,6 +235,17 @@ fn hear(tried: &mut Try, socket: &OwnedFd) -> Attempted {
     let length = sys::receive(socket, &mut buffer).at("recv")?;
     let code = buffer.get(3).map_or(0, |flags| flags & 15);
     tried.saw(format!("an answer of {length} bytes, code {code}"));
+    Ok(())
+}
+
+/// As a tunnel does: name after name, each as full as a name can be.
+fn tunnel_allowed(tried: &mut Try) -> Attempted {
+    let filler = "q7xk2mzt9wbf4hjc6rpd3vny8sgl5a0e1iou".repeat(2);
+    let filler: String = filler.chars().take(60).collect();
+    for number in 0..4 {
+        let name = format!("{}.{filler}{number}.{filler}{number}.{TUNNEL}", tried.orders.token);
+        send(tried, SocketAddr::from((RESOLVER_V4, 53)), &zone::question(number, &name, TXT))?;
+    }
     Ok(())
 }
 

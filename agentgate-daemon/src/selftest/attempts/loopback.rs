@@ -70,16 +70,6 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         t.note(done);
         if t.orders.guarded { Ok(()) } else { t.tcp(at(HOST_V4.into())) }
     }),
-    Attempt::new(Loopback, "relay-own-port-shared", "listens on the relay's port itself, by SO_REUSEPORT", CLOSED, |t| {
-        let own = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0).at("socket")?;
-        sys::set_int(&own, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).at("SO_REUSEADDR")?;
-        sys::set_int(&own, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).at("SO_REUSEPORT")?;
-        // Its own listener on one loopback address must not open the relay's on another.
-        let near = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 77), RELAY_PORT));
-        let bound = sys::bind(&own, &sys::sockaddr(near)).and_then(|()| sys::listen(&own)).at("bind");
-        t.note(bound);
-        t.tcp(at(V4))
-    }),
     Attempt::new(Loopback, "relay-udp4", "sends a datagram to a server on loopback", "sendmsg4 refuses it", |t| {
         t.udp(at(V4))
     }),

@@ -117,6 +117,20 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     .inherits(Inherits::Input),
     Attempt::new(
         Sockets,
+        "inbound-tcp",
+        "listens on the host's address, and speaks to a stranger who connects from outside",
+        "egress drops answers to strangers, the SYN-ACK first",
+        |t| inbound(t, libc::SOCK_STREAM),
+    ),
+    Attempt::new(
+        Sockets,
+        "inbound-udp",
+        "waits for a stranger's datagram and answers it",
+        "sendmsg4 refuses the answer",
+        |t| inbound(t, libc::SOCK_DGRAM),
+    ),
+    Attempt::new(
+        Sockets,
         "handed-out-and-back",
         "hands its own socket to somebody outside, who hands it back: the mark stays",
         "the socket keeps its mark and its cgroup",
@@ -181,4 +195,28 @@ fn own_back(tried: &mut Try) -> Attempted {
     let to: SocketAddr = tried.v4(9999);
     sys::connect(&back, &sys::sockaddr(to)).at("connect")?;
     sys::send(&back, &tried.payload(), 0).at("send").map(drop)
+}
+
+/// A server that a stranger in the world is sent to.
+fn inbound(tried: &mut Try, kind: i32) -> Attempted {
+    let server = sys::socket(libc::AF_INET, kind, 0).at("socket")?;
+    let any = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
+    sys::bind(&server, &sys::sockaddr(any)).at("bind")?;
+    let port = sys::local_port(&server).at("getsockname")?;
+    if kind == libc::SOCK_STREAM {
+        sys::listen(&server).at("listen")?;
+    }
+    accomplice::ask(&tried.orders.accomplice, Wanted::Visitor, target(tried, port)).at("ask for a visitor")?;
+    if !sys::readable(&server, 1500).at("poll")? {
+        tried.saw("nobody comes through");
+        return Ok(());
+    }
+    let payload = tried.payload();
+    if kind == libc::SOCK_STREAM {
+        let peer = sys::accept(&server).at("accept")?;
+        return sys::send(&peer, &payload, 0).at("send").map(drop);
+    }
+    let mut hello = [0; 64];
+    let from = sys::receive_from(&server, &mut hello).at("recvfrom")?;
+    sys::send_to(&server, &payload, 0, &from).at("sendto").map(drop)
 }

@@ -73,6 +73,18 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         REDIRECTED,
         foreign_source,
     ).root(),
+    Attempt::new(
+        Tcp,
+        "tcp6-foreign-source",
+        "uses a foreign source address (IPV6_FREEBIND), so that the gate's SYN-ACK goes there",
+        "egress refuses foreign sources",
+        |t| {
+            let socket = stream(libc::AF_INET6)?;
+            sys::set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1).at("IPV6_FREEBIND")?;
+            sys::bind(&socket, &sys::sockaddr(t.v6(4444))).at("bind to a foreign address")?;
+            t.tcp_on(&socket, SocketAddr::from((crate::selftest::orders::WORLD_V6, 80)))
+        },
+    ),
     Attempt::new(Tcp, "tcp4-mark", "marks its packets for other routes (SO_MARK)", REDIRECTED, mark).root(),
     Attempt::new(
         Tcp,

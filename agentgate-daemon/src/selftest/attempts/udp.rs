@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::selftest::{
-    orders::Stop,
+    orders::{Stop, group_v4, group_v6},
     report::Family::Udp,
     suite::Attempt,
     sys::{
@@ -127,14 +127,14 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         Udp,
         "igmp-join",
         "joins an IPv4 group whose address is data: the kernel reports it to the network",
-        "nothing yet on every kernel: the report is the kernel's own packet, not the agent's",
+        "the setsockopt program refuses to join groups; the report itself is the kernel's packet",
         igmp_join,
     ),
     Attempt::new(
         Udp,
         "mld-join",
         "joins an IPv6 group whose address is data",
-        "nothing yet on every kernel: the report is the kernel's own packet, not the agent's",
+        "the setsockopt program refuses to join groups; the report itself is the kernel's packet",
         mld_join,
     ),
     Attempt::new(
@@ -220,8 +220,7 @@ fn multicast6(tried: &mut Try, connect: bool) -> Attempted {
 /// The group's address names the run, as data would: 28 bits of it are free.
 fn igmp_join(tried: &mut Try) -> Attempted {
     let socket = datagram(libc::AF_INET)?;
-    let [_, _, high, low] = tried.orders.v4.octets();
-    let mut request = vec![239, 77, high, low];
+    let mut request = group_v4(tried.orders.run).octets().to_vec();
     request.extend([0; 4]);
     request.extend(sys::interface(c"gate0").at("if_nametoindex")?.to_ne_bytes());
     sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request).at("IP_ADD_MEMBERSHIP")?;
@@ -230,8 +229,7 @@ fn igmp_join(tried: &mut Try) -> Attempted {
 
 fn mld_join(tried: &mut Try) -> Attempted {
     let socket = datagram(libc::AF_INET6)?;
-    let [.., low] = tried.orders.v6.segments();
-    let mut request = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x77, low).octets().to_vec();
+    let mut request = group_v6(tried.orders.run).octets().to_vec();
     request.extend(sys::interface(c"gate0").at("if_nametoindex")?.to_ne_bytes());
     sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &request).at("IPV6_ADD_MEMBERSHIP")?;
     wait_for_report(tried, socket)

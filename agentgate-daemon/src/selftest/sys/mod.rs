@@ -127,6 +127,25 @@ pub(super) fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
     length(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
 }
 
+/// recvfrom(2): the address that a datagram came from.
+pub(super) fn receive_from(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<Vec<u8>> {
+    let mut address = vec![0_u8; 28];
+    let mut size: libc::socklen_t = 28;
+    // SAFETY: the kernel writes at most the lengths given.
+    length(unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            0,
+            address.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    })?;
+    address.truncate(usize::try_from(size).unwrap_or_default());
+    Ok(address)
+}
+
 /// setsockopt(2).
 pub(super) fn set_option(fd: &OwnedFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     let size = size(value)?;
