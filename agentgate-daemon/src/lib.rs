@@ -31,6 +31,7 @@ pub mod policy;
 pub mod privileges;
 pub mod reconcile;
 pub mod reload;
+pub mod selftest;
 pub mod sentry;
 pub mod session;
 pub mod share;

@@ -6,6 +6,7 @@ use crate::{
     control::{client::ClientError, wire::ErrorCode},
     detach::DetachError,
     launch::command::LaunchError,
+    selftest::SelftestError,
 };
 
 /// Why a subcommand did not do what it was asked.
@@ -32,6 +33,12 @@ pub enum Failure {
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// `selftest` could not be run, or was told to run what there is not.
+    #[error(transparent)]
+    Selftest(#[from] SelftestError),
+    /// `selftest`: so many attempts got through.
+    #[error("{0} of the attempts got through")]
+    Leaked(usize),
     /// Standard output cannot be written.
     #[error("standard output: {0}")]
     Output(#[source] io::Error),
@@ -51,6 +58,8 @@ impl Failure {
             | Self::Detach(_)
             | Self::Invalid(Some(_))
             | Self::Launch(_)
+            | Self::Selftest(_)
+            | Self::Leaked(_)
             | Self::Output(_) => Some(self.to_string()),
         }
     }
@@ -70,8 +79,10 @@ impl Failure {
             | Self::Unhealthy
             | Self::Unbalanced
             | Self::Detach(_)
+            | Self::Leaked(_)
             | Self::Output(_) => 1,
-            Self::Invalid(_) => 2,
+            Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
+            Self::Selftest(_) => 4,
             Self::Daemon(
                 ClientError::NotRunning { .. }
                 | ClientError::Permission { .. }

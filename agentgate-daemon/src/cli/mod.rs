@@ -15,6 +15,7 @@ mod mode;
 mod output;
 mod policy;
 mod run;
+mod selftest;
 mod show;
 mod status;
 mod terminal;
@@ -39,9 +40,11 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0        done
   1        the daemon refused or failed; `status --check`, `doctor`: not all is
-           well; `audit reconcile`: the books do not balance; `detach`: not detached
+           well; `audit reconcile`: the books do not balance; `detach`: not detached;
+           `selftest`: something leaked
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
+  4        `selftest` could not be run
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
            otherwise `run` exits as the command does";
 
@@ -99,6 +102,14 @@ enum Command {
     Detach(detach::Args),
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
+    /// Try every known way round the gate, on this kernel
+    Selftest(selftest::Args),
+    /// The part of `selftest` in namespaces of its own
+    #[command(hide = true)]
+    SelftestInside(selftest::Told),
+    /// One attempt of `selftest`
+    #[command(hide = true)]
+    SelftestAttempt(selftest::Told),
 }
 
 impl Command {
@@ -118,7 +129,10 @@ impl Command {
             | Self::Audit(_)
             // Speaks to nobody.
             | Self::Detach(_)
-            | Self::Dashboard => paths.control_socket,
+            | Self::Dashboard
+            | Self::Selftest(_)
+            | Self::SelftestInside(_)
+            | Self::SelftestAttempt(_) => paths.control_socket,
         }
     }
 }
@@ -162,6 +176,9 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&mut session, &command),
         Command::Detach(args) => detach::run(&mut session, &args),
         Command::Dashboard => dashboard::run(&mut session),
+        Command::Selftest(args) => selftest::run(&mut session, args),
+        Command::SelftestInside(told) => selftest::inside(&told),
+        Command::SelftestAttempt(told) => selftest::attempt(&told),
     };
     match done.and_then(|()| session.output.flush()) {
         Ok(()) => ExitCode::SUCCESS,
