@@ -316,6 +316,35 @@ fn classes_on_a_host() {
     }
 }
 
+/// No address behind a translator of the host's network is judged more kindly than the address itself,
+/// whatever stands in the octet that is skipped and after the address.
+#[test]
+fn translators_are_never_kinder() {
+    let prefix = 0x2001_0db8_0122_0344_u128 << 64;
+    for length in [32, 40, 48, 56, 64, 96] {
+        let net = Ipv6Net::new(Ipv6Addr::from(prefix), length).unwrap().trunc();
+        let facts = HostFacts { addresses: vec!["203.0.113.200".parse().unwrap()], nat64: vec![net] };
+        let rules = AddressRules { host: Facts::of(&facts), ..AddressRules::default() };
+        // Where the four octets go, by RFC 6052 2.2.
+        let places: Vec<usize> =
+            (usize::from(length) / 8..16).filter(|at| *at != 8 || length == 96).take(4).collect();
+        for plain in ["10.1.2.3", "127.0.0.1", "169.254.169.254", "0.0.0.0", "198.18.0.1", "203.0.113.200"] {
+            let v4: Ipv4Addr = plain.parse().unwrap();
+            for fill in [0, 0xff] {
+                let mut octets = net.network().octets();
+                octets[usize::from(length) / 8..].fill(fill);
+                for (at, octet) in places.iter().zip(v4.octets()) {
+                    octets[*at] = octet;
+                }
+                let ip = IpAddr::V6(Ipv6Addr::from(octets));
+                let class = classify_on(&rules.host, ip);
+                assert!(class >= classify_on(&rules.host, IpAddr::V4(v4)), "{ip} of {plain} below {net}");
+                assert!(rules.admits(ip, 443).is_err(), "{ip} of {plain} below {net}");
+            }
+        }
+    }
+}
+
 /// An own address is opened by an entry for that address alone: a wider one was not written with it in
 /// mind.
 #[test]
