@@ -86,7 +86,7 @@ enum Command {
     #[command(subcommand)]
     Ca(ca::Command),
     /// Whether this host can guard and does, and what to do where not
-    Doctor,
+    Doctor(doctor::Args),
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
 }
@@ -104,7 +104,7 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
-            | Self::Doctor
+            | Self::Doctor(_)
             | Self::Dashboard => paths.control_socket,
         }
     }
@@ -145,7 +145,7 @@ pub fn main() -> ExitCode {
         Command::Deny(args) => allow::run(&mut session, List::Deny, args),
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
-        Command::Doctor => doctor::run(&mut session),
+        Command::Doctor(args) => doctor::run(&mut session, &args),
         Command::Dashboard => dashboard::run(&mut session),
     };
     match done.and_then(|()| session.output.flush()) {
