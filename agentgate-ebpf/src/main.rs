@@ -5,6 +5,7 @@
 //! never wait, and refuse what they cannot read or store.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "contexts are raw pointers and helpers are foreign functions")]
 
 mod bind;
@@ -13,11 +14,15 @@ mod datagram;
 mod egress;
 mod emit;
 mod error;
+mod facts;
 mod getpeer;
+mod layout;
+mod lsm;
 mod maps;
 mod option;
 mod socket;
 mod sockops;
+mod watch;
 
 /// Unreachable: the verifier would refuse a program that could come here. `core` wants it declared.
 #[panic_handler]

@@ -212,6 +212,7 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         cmdline: Vec::new(),
         ancestors: Vec::new(),
         cgroup: cgroup.clone(),
+        privileges: Vec::new(),
     });
     record
 }
@@ -273,6 +274,7 @@ fn not_enrolled(error: EnrolError) -> ErrorReply {
             ErrorCode::StrangerEnrolled
         }
         EnrolError::ProcessGone { .. }
+        | EnrolError::ForeignSockets { .. }
         | EnrolError::Step { .. }
         | EnrolError::Systemd { .. }
         | EnrolError::NotInside { .. } => ErrorCode::EnrolFailed,

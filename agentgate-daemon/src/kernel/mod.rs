@@ -15,15 +15,20 @@ use crate::model::Flow;
 
 mod attach;
 mod attached;
+mod btf;
 mod cgroup;
+mod descriptors;
 mod events;
 pub mod fake;
+mod layers;
 mod link;
 mod load;
 mod pin;
 
-pub use attached::{Attached, Options, attached_programs, detach};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
+pub use descriptors::{Descriptors, ForeignSocket, foreign_sockets};
+pub use layers::{LayerState, Layers, watched};
 
 /// What can go wrong at the seam.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +59,7 @@ fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl F
 pub struct Counter {
     /// [`agentgate_common::event::Hook::code`].
     pub hook: &'static str,
-    /// The code of a [`agentgate_common::verdict::Denial`] or [`agentgate_common::verdict::Passage`].
+    /// A name of [`agentgate_common::verdict::outcomes`].
     pub outcome: &'static str,
     pub count: u64,
 }
@@ -145,6 +150,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// When the kernel cannot say.
     fn is_guarded(&self, socket: BorrowedFd<'_>) -> Result<bool, KernelError>;
 
+    /// Which of the layers that not every kernel has are in force.
+    fn layers(&self) -> Layers;
+
     /// Kernel events since start, once: the receiver is taken by the first caller. The channel is
     /// bounded; while it is full the ring buffer fills, and what the ring buffer loses is counted.
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>>;
@@ -162,7 +170,14 @@ pub trait Kernel: Send + Sync + 'static {
     /// When they cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, KernelError>;
 
-    /// The same by session.
+    /// Outcomes that found no room among the counters by session.
+    ///
+    /// # Errors
+    /// When the counter cannot be read.
+    fn untallied(&self) -> Result<u64, KernelError>;
+
+    /// The same as [`Kernel::counters`] by session. All of them and [`Kernel::untallied`] together are
+    /// the sum of the counters.
     ///
     /// # Errors
     /// When they cannot be read.

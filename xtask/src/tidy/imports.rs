@@ -17,7 +17,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
-    ("dns", &["policy"]),
+    // A spine of its own: it asks the kernel who asks, judges, asks upstream, records.
+    ("dns", &["policy", "kernel", "session", "reload", "forward::Resolver", "audit", "store"]),
     // The permit, and what it is made of.
     (
         "forward",
@@ -32,6 +33,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    // Tells policy and kernel; asks for NAT64 prefixes as the gate resolves everything.
+    ("host", &["kernel", "policy", "reload", "forward::Resolver", "forward::ForwardError"]),
     ("gate", &["parse", "policy"]),
     ("audit", &["store"]),
     ("reload", &["policy"]),
@@ -39,14 +42,27 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "conn",
         &[
-            "listen", "session", "sniff", "tls", "http", "policy", "forward", "audit", "exchange", "kernel",
-            "reload", "config",
+            "listen",
+            "session",
+            "sniff",
+            "tls",
+            "http",
+            "policy",
+            "forward",
+            "audit",
+            "exchange",
+            "kernel",
+            "reload",
+            "config",
+            "dns::Answers",
         ],
     ),
     ("control", &["kernel", "policy", "reload", "store", "audit"]),
     ("dashboard", &["policy", "reload", "store", "audit"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
+    ("namespaces", &["kernel", "session", "audit"]),
+    ("sentry", &["kernel", "session", "audit", "control"]),
     ("doctor", &["control::wire", "control::client", "config", "kernel", "launch", "reload"]),
     ("privileges", &[]),
     (
