@@ -22,8 +22,8 @@ pub const RUNNING: CapabilitySet = CapabilitySet::from_bits_retain(
         | CapabilitySet::SYS_ADMIN.bits()
         // Read /proc/PID/exe, /proc/PID/ns and descriptors of other users' processes (pidfd_getfd(2)).
         | CapabilitySet::SYS_PTRACE.bits()
-        // List /proc/PID/fd of other users' processes, which is readable for their owner alone: enrolment
-        // and the sentry look for sockets there.
+        // List /proc/PID/fd of other users' processes, which is closed to everybody else (0500): that is
+        // where sockets are found that a process brings with it.
         | CapabilitySet::DAC_READ_SEARCH.bits()
         // Leave host lists with their owner when they are edited, and give the control socket to its group.
         | CapabilitySet::CHOWN.bits(),

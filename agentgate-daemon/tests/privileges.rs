@@ -28,7 +28,7 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("agentgate.toml");
         let text = format!(
-            "[gate]\ncgroup = \"{name}\"\nlisten_port = 0\npin_dir = \"{}\"\n[dns]\nresolvers = [\"127.0.0.1:9\"]\n\
+            "[gate]\ncgroup = \"{name}\"\nlisten_port = 0\npin_dir = \"{}\"\n[dns]\nlisten_port = 0\nresolvers = [\"127.0.0.1:9\"]\n\
              [dashboard]\nenabled = false\n[control]\ngroup = \"root\"\n",
             pins.display()
         );
@@ -69,6 +69,9 @@ impl Drop for Daemon {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
         let _none = fs::remove_dir_all(&self.pins);
+        for scope in fs::read_dir(&self.cgroup).into_iter().flatten().flatten() {
+            let _file = fs::remove_dir(scope.path());
+        }
         let _none = fs::remove_dir(&self.cgroup);
         assert!(self.dir.path().exists());
     }
@@ -89,6 +92,23 @@ fn every_thread_of_the_daemon_has_what_it_needs_and_no_more() {
     let all = RUNNING | agentgate::privileges::ATTACHING;
     assert!(bounding.iter().all(|set| set & !all.bits() == 0), "{bounding:x?}");
     assert!(daemon.each_thread("NoNewPrivs:").iter().all(|set| *set == 1));
+}
+
+/// What it keeps is enough to put another user's process under guard and to look at what it holds.
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn a_daemon_with_so_little_guards_the_processes_of_other_users() {
+    let daemon = Daemon::start();
+    fs::set_permissions(daemon.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let agentctl = daemon.dir.path().join("agentctl");
+    fs::copy(env!("CARGO_BIN_EXE_agentctl"), &agentctl).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1234", "--regid=1234", "--clear-groups", "--"]).arg(&agentctl);
+    command.arg("--root").arg(daemon.dir.path()).args(["run", "--quiet", "--", "cat", "/proc/self/cgroup"]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let inside = daemon.cgroup.file_name().unwrap().to_str().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(inside), "{output:?}");
 }
 
 /// Settings and policy can be checked before there is a daemon, by whoever wrote them.

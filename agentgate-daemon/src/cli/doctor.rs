@@ -1,13 +1,22 @@
 //! `agentctl doctor`.
 
+use std::path::PathBuf;
+
 use super::{
     Failure, Session,
     terminal::{Colour, escape},
 };
 use crate::doctor::{self, Report, State};
 
-pub(super) fn run(session: &mut Session) -> Result<(), Failure> {
-    let report = doctor::examine(&session.root, &session.socket);
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The daemon's settings, where it was started with others than those below --root
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
+    let report = doctor::examine(&session.root, args.config.as_deref(), &session.socket);
     if session.output.json {
         session.output.json(&report)?;
     } else {

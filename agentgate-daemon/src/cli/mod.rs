@@ -91,7 +91,7 @@ enum Command {
     #[command(subcommand)]
     Ca(ca::Command),
     /// Whether this host can guard and does, and what to do where not
-    Doctor,
+    Doctor(doctor::Args),
     /// Whether the audit log holds what the kernel saw
     #[command(subcommand)]
     Audit(audit::Command),
@@ -125,7 +125,7 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
-            | Self::Doctor
+            | Self::Doctor(_)
             | Self::Audit(_)
             // Speaks to nobody.
             | Self::Detach(_)
@@ -172,7 +172,7 @@ pub fn main() -> ExitCode {
         Command::Deny(args) => allow::run(&mut session, List::Deny, args),
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
-        Command::Doctor => doctor::run(&mut session),
+        Command::Doctor(args) => doctor::run(&mut session, &args),
         Command::Audit(command) => audit::run(&mut session, &command),
         Command::Detach(args) => detach::run(&mut session, &args),
         Command::Dashboard => dashboard::run(&mut session),

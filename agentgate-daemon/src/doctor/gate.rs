@@ -139,7 +139,10 @@ fn questions(socket: &Path) -> Result<(usize, usize), ClientError> {
         LogFilter { kind: Some(Kind::Dns), since: Some(since), limit: QUESTIONS, ..LogFilter::default() };
     let (mut all, mut failed) = (0, 0);
     Client::connect(socket)?.stream(Request::Logs { filter, follow: false }, false, |item| {
-        if let Item::Record(record) = item {
+        // What policy refused, the resolvers were not asked.
+        if let Item::Record(record) = item
+            && matches!(record.state, Ending::Done | Ending::Failed)
+        {
             all += 1;
             failed += usize::from(record.state == Ending::Failed);
         }
@@ -153,8 +156,10 @@ fn names(questions: Result<(usize, usize), ClientError>) -> Check {
     let name = "resolvers";
     match questions {
         Err(error) => Check::unseen(name, error.to_string()),
-        Ok((0, _)) => Check::unseen(name, "no agent has asked for a name within the hour"),
-        Ok((all, 0)) => Check::ok(name, format!("the last {all} questions within the hour were answered")),
+        Ok((0, _)) => Check::unseen(name, "no name that an agent asked for went to them within the hour"),
+        Ok((all, 0)) => {
+            Check::ok(name, format!("the last {all} questions to them within the hour were answered"))
+        }
         Ok((all, failed)) => {
             let state = if failed * 2 > all { State::Fail } else { State::Warn };
             Check::new(name, state, format!("of the last {all} questions within the hour {failed} failed"))

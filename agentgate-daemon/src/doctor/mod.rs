@@ -81,11 +81,12 @@ pub struct Report {
     pub checks: Vec<Check>,
 }
 
-/// Looks at this host, whose gate has its files below `root` and answers at `socket`.
+/// Looks at this host, whose gate has its files below `root`, its settings in `file` or at their place
+/// there, and answers at `socket`.
 #[must_use]
-pub fn examine(root: &Path, socket: &Path) -> Report {
+pub fn examine(root: &Path, file: Option<&Path>, socket: &Path) -> Report {
     let paths = Paths::below(root);
-    let (config, settings) = settings(root, &paths);
+    let (config, settings) = settings(root, file, &paths);
     let mut checks = host::checks(&config);
     checks.push(settings);
     checks.extend(gate::checks(&paths, socket));
@@ -93,14 +94,14 @@ pub fn examine(root: &Path, socket: &Path) -> Report {
 }
 
 /// The settings, or their defaults where they cannot be read.
-fn settings(root: &Path, paths: &Paths) -> (Config, Check) {
+fn settings(root: &Path, file: Option<&Path>, paths: &Paths) -> (Config, Check) {
     let name = "settings";
-    if let Err(error) = std::fs::metadata(paths.config())
+    if let Err(error) = std::fs::File::open(file.unwrap_or(&paths.config()))
         && error.kind() == std::io::ErrorKind::PermissionDenied
     {
         return (Config::default(), Check::unseen(name, "cannot be read by this user; defaults are taken"));
     }
-    match Config::load(None, root) {
+    match Config::load(file, root) {
         Ok(config) => (config, Check::ok(name, "in order")),
         Err(errors) => {
             let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn a_host_without_a_gate_is_told_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let report = examine(dir.path(), &Paths::below(dir.path()).control_socket);
+        let report = examine(dir.path(), None, &Paths::below(dir.path()).control_socket);
         assert!(!report.ok);
         let find = |name: &str| report.checks.iter().find(|check| check.name == name).unwrap();
         assert_eq!(find("daemon").state, State::Fail);
@@ -137,7 +138,7 @@ mod tests {
         std::fs::create_dir_all(&paths.etc).unwrap();
         std::fs::write(paths.config(), "[run]\nhide = [\"dockr\"]\n[dns]\nresolvers = [\"127.0.0.1\"]\n")
             .unwrap();
-        let (_, check) = settings(dir.path(), &paths);
+        let (_, check) = settings(dir.path(), None, &paths);
         assert!(check.state == State::Fail && check.found.contains("dockr"), "{check:?}");
     }
 }

@@ -208,7 +208,7 @@ exit 7
     let killed = on_a_host(&daemon, USER, &[], &["sh", "-c", "kill -9 $$"]).await;
     assert_eq!(killed.status.code(), Some(128 + 9));
     // ssh looks at who owns its settings, and a tmux of the agent's own finds its place.
-    let script = "ls -n /etc/ssh/ssh_config.d/; stat -c '%u %a' /tmp/tmux-1234; touch /tmp/tmux-1234/x";
+    let script = "test $(grep -c /tmp/tmux /proc/self/mountinfo) = 1 || exit 1; ls -n /etc/ssh/ssh_config.d/; stat -c '%u %a' /tmp/tmux-1234; touch /tmp/tmux-1234/x";
     let owners = on_a_host(&daemon, USER, &["--quiet"], &["sh", "-c", script]).await;
     let said = text(&owners.stdout);
     assert!(owners.status.success() && said.contains("1234 755"), "{owners:?}");

@@ -219,10 +219,12 @@ fn roots(sockets: &[PathBuf]) -> Vec<PathBuf> {
 fn located(patterns: &[Pattern]) -> Vec<Pattern> {
     let mut all = Vec::new();
     for pattern in patterns {
-        let mut places = vec![pattern.clone()];
+        // Made already: the same path asked for in both ways is one.
+        let mut places = vec![Pattern { made: false, ..pattern.clone() }];
         // Two directories where /var/run is no link to /run.
         if let Ok(rest) = pattern.directory.strip_prefix("/run") {
-            places.push(Pattern { directory: Path::new("/var/run").join(rest), ..pattern.clone() });
+            let directory = Path::new("/var/run").join(rest);
+            places.push(Pattern { directory, last: pattern.last.clone(), made: false });
         }
         if pattern.is_plain() {
             places.extend(fs::canonicalize(pattern.path()).ok().as_deref().and_then(Pattern::new));
