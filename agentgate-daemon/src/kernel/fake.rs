@@ -4,13 +4,16 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
 
-use super::{AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange};
+use super::{AgentEnd, Counter, Kernel, KernelError, Layers, SessionCounter, UdpRange};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
@@ -21,6 +24,8 @@ pub struct FakeKernel {
     settings: Mutex<Settings>,
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
+    namespaces: Mutex<Vec<u64>>,
+    unguarded: AtomicBool,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -34,6 +39,8 @@ impl Default for FakeKernel {
             settings: Mutex::default(),
             host: Mutex::default(),
             udp: Mutex::default(),
+            namespaces: Mutex::default(),
+            unguarded: AtomicBool::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -55,6 +62,11 @@ impl FakeKernel {
         locked(&self.askers).insert(local, flow);
     }
 
+    /// From here on every socket was made elsewhere.
+    pub fn guard_nothing(&self) {
+        self.unguarded.store(true, Ordering::Relaxed);
+    }
+
     /// The host's addresses installed last.
     #[must_use]
     pub fn host_addresses(&self) -> Vec<IpAddr> {
@@ -65,6 +77,12 @@ impl FakeKernel {
     #[must_use]
     pub fn udp(&self) -> Vec<UdpRange> {
         locked(&self.udp).clone()
+    }
+
+    /// The namespaces that are admitted.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<u64> {
+        locked(&self.namespaces).clone()
     }
 
     /// The settings installed last.
@@ -105,14 +123,19 @@ impl Kernel for FakeKernel {
         *locked(&self.udp) = ranges.to_vec();
         Ok(())
     }
-    fn admit_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn admit_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).push(netns);
         Ok(())
     }
-    fn expel_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn expel_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).retain(|admitted| *admitted != netns);
         Ok(())
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
-        Ok(true)
+        Ok(!self.unguarded.load(Ordering::Relaxed))
+    }
+    fn layers(&self) -> Layers {
+        Layers::absent("this is not a real kernel")
     }
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
         locked(&self.receiver).take()
