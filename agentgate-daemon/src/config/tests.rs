@@ -66,6 +66,14 @@ fn faults_have_places() {
         &[&at("2:10: `dashboard.listen` is not a loopback address; write 127.0.0.1 and use ssh -L")],
     );
     check(
+        "dns.listen_port = 7879",
+        &[&at("1:19: `dns.listen_port` is the port of `gate.listen_port`; write another port")],
+    );
+    check(
+        "dns.listen_port = 7878",
+        &[&at("1:19: `dns.listen_port` is the port of `dashboard.listen`; write another port")],
+    );
+    check(
         "dashboard.listen = \"127.0.0.1:7879\"",
         &[&at("1:20: `dashboard.listen` has the port of `gate.listen_port`; write another port")],
     );

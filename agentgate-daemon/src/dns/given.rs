@@ -62,17 +62,22 @@ pub(super) fn give(answers: &[Record], kind: RecordType, rule: &dyn Admits) -> G
         }
         let mut record = record.clone();
         record.ttl = record.ttl.min(TTL);
-        match &mut record.data {
-            RData::A(a) if !given.address(IpAddr::V4(a.0), rule, &mut left_out) => continue,
-            RData::AAAA(a) if !given.address(IpAddr::V6(a.0), rule, &mut left_out) => continue,
-            RData::HTTPS(HTTPS(service)) | RData::SVCB(service) => {
-                if !given.service(service, rule, &mut left_out) {
-                    continue;
-                }
+        let kept = if let RData::A(a) = &record.data {
+            given.address(IpAddr::V4(a.0), rule, &mut left_out)
+        } else if let RData::AAAA(a) = &record.data {
+            given.address(IpAddr::V6(a.0), rule, &mut left_out)
+        } else if let RData::HTTPS(HTTPS(service)) | RData::SVCB(service) = &mut record.data {
+            let kept = given.service(service, rule, &mut left_out);
+            if kept {
                 given.tell(&record);
             }
-            RData::A(_) | RData::AAAA(_) => {}
-            _ => given.tell(&record),
+            kept
+        } else {
+            given.tell(&record);
+            true
+        };
+        if !kept {
+            continue;
         }
         given.records.push(record);
     }
@@ -145,12 +150,10 @@ impl Given {
             self.say(format!("left out the parameter {key}"));
         }
         // A client must ignore a record whose mandatory parameters are not there (RFC 9460 8).
-        service.svc_params.retain_mut(|(_, value)| match value {
-            SvcParamValue::Mandatory(Mandatory(keys)) => {
-                keys.retain(|key| !removed.contains(key));
-                !keys.is_empty()
-            }
-            _ => true,
+        service.svc_params.retain_mut(|(_, value)| {
+            let SvcParamValue::Mandatory(Mandatory(keys)) = value else { return true };
+            keys.retain(|key| !removed.contains(key));
+            !keys.is_empty()
         });
         // Without a protocol there is no service (RFC 9460 7.1.2): not even the name's own.
         default_protocol || protocols.is_some_and(|left| left > 0)

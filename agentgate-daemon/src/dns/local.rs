@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hickory_proto::{
     op::ResponseCode,
     rr::{
-        Name, RData, Record, RecordType,
+        Name, RData, Record,
         rdata::{A, AAAA, HINFO},
     },
 };
@@ -16,6 +16,8 @@ use crate::policy::{AddressClass, classify};
 
 /// Seconds that answers from here may be kept.
 const TTL: u32 = 60;
+/// The type that asks for all types.
+const ANY: u16 = 255;
 
 /// An answer from here, and why.
 #[derive(Debug)]
@@ -35,21 +37,23 @@ pub(super) fn answer(question: &Question, text: &str) -> Option<Local> {
 
 fn refused_kind(question: &Question) -> Option<Local> {
     let refuse = |reply, rule, reason| Some(Local { reply, rule, reason, refused: true });
-    match question.kind {
-        RecordType::ANY => {
+    // The registry of RFC 6895 3.1, by number: some of these have no name in any library.
+    match u16::from(question.kind) {
+        ANY => {
             // RFC 8482 4.2: an answer that says it is none, so that nobody asks again.
             let rdata = RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
             let mut reply = Reply::code(ResponseCode::NoError);
             reply.answers.push(Record::from_rdata(question.name.clone(), TTL, rdata));
             refuse(reply, "gate:any_query", "questions for all types are not answered (RFC 8482)")
         }
-        RecordType::AXFR | RecordType::IXFR | RecordType::Unknown(253 | 254) => refuse(
+        // IXFR, AXFR, and the two for mailboxes, which are as old and ask for as much.
+        251..=254 => refuse(
             Reply::extended(ResponseCode::Refused, ede::NOT_SUPPORTED, "zone transfers are not answered"),
             "gate:zone_transfer",
             "a zone transfer is no question that an agent asks",
         ),
-        // Types that exist in messages only (RFC 6895 3.1): OPT, TKEY, TSIG, SIG(0) and the rest.
-        RecordType::OPT | RecordType::TSIG | RecordType::ZERO | RecordType::Unknown(128..=251) => refuse(
+        // Types that exist in messages only: OPT, TKEY, TSIG and the range that they are from.
+        0 | 41 | 128..=250 => refuse(
             Reply::extended(ResponseCode::Refused, ede::NOT_SUPPORTED, "not a type of data"),
             "gate:meta_type",
             "the type exists in messages only",
@@ -60,11 +64,8 @@ fn refused_kind(question: &Question) -> Option<Local> {
 
 fn own_name(question: &Question, text: &str) -> Option<Local> {
     if within(text, "localhost") {
-        let rdata = match question.kind {
-            RecordType::A => Some(RData::A(A(Ipv4Addr::LOCALHOST))),
-            RecordType::AAAA => Some(RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))),
-            _ => None,
-        };
+        let addresses = [RData::A(A(Ipv4Addr::LOCALHOST)), RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))];
+        let rdata = addresses.into_iter().filter(|rdata| rdata.record_type() == question.kind);
         let mut reply = Reply::code(ResponseCode::NoError);
         reply.answers.extend(rdata.map(|rdata| Record::from_rdata(question.name.clone(), TTL, rdata)));
         let reason = "localhost is never asked for elsewhere (RFC 6761 6.3)";

@@ -190,22 +190,92 @@ impl Question {
 
 /// A response code as people know it.
 pub(super) fn code_word(code: ResponseCode) -> String {
-    match code {
-        ResponseCode::NoError => "NOERROR".to_owned(),
-        ResponseCode::FormErr => "FORMERR".to_owned(),
-        ResponseCode::ServFail => "SERVFAIL".to_owned(),
-        ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-        ResponseCode::NotImp => "NOTIMP".to_owned(),
-        ResponseCode::Refused => "REFUSED".to_owned(),
-        ResponseCode::BADVERS => "BADVERS".to_owned(),
-        other => format!("RCODE{}", u16::from(other)),
-    }
+    let word = match u16::from(code) {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        16 => "BADVERS",
+        other => return format!("RCODE{other}"),
+    };
+    word.to_owned()
 }
 
 /// A type as people know it; `TYPE999` where it has no name (RFC 3597 5).
 pub(super) fn kind_word(kind: RecordType) -> String {
-    match kind {
-        RecordType::Unknown(number) => format!("TYPE{number}"),
-        named => named.to_string(),
+    if let RecordType::Unknown(number) = kind { format!("TYPE{number}") } else { kind.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use hickory_proto::rr::RData;
+
+    use super::*;
+
+    fn question() -> Vec<u8> {
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_ascii("A.b.example.").unwrap(), RecordType::A));
+        message.set_edns(Edns::new());
+        message.to_vec().unwrap()
+    }
+
+    #[test]
+    fn whatever_is_read_is_a_question_or_an_error_no_larger() {
+        let good = question();
+        let check = |bytes: &[u8]| match read(bytes) {
+            Received::Question(question) => {
+                let reply = question.write(&Reply::code(ResponseCode::NXDomain), 512).unwrap();
+                assert_eq!(Message::from_vec(&reply).unwrap().metadata.id.to_be_bytes(), bytes[..2]);
+                true
+            }
+            Received::Unusable { reply, .. } => {
+                assert!(reply.is_none_or(|reply| reply.len() <= bytes.len() && reply[2] & 0x80 != 0));
+                false
+            }
+        };
+        assert!(check(&good));
+        for length in 0..good.len() {
+            assert!(!check(&good[..length]), "{length} bytes");
+        }
+        let mut questions = 0;
+        for at in 0..good.len() {
+            for byte in 0..=255 {
+                let mut other = good.clone();
+                other[at] = byte;
+                questions += usize::from(check(&other));
+            }
+        }
+        assert!((good.len()..256 * good.len()).contains(&questions), "{questions}");
+    }
+
+    #[test]
+    fn an_answer_fits_or_says_that_it_does_not() {
+        let Received::Question(question) = read(&question()) else { panic!("a question") };
+        assert_eq!(question.name.to_ascii(), "a.b.example.");
+        let mut reply = Reply::extended(ResponseCode::NoError, ede::BLOCKED, "why");
+        for n in 0..100_u8 {
+            let data = RData::A(Ipv4Addr::new(203, 0, 113, n).into());
+            reply.answers.push(Record::from_rdata(question.name.clone(), 1, data));
+        }
+        for limit in [512, 1232, 65_535] {
+            let bytes = question.write(&reply, limit).unwrap();
+            let answer = Message::from_vec(&bytes).unwrap();
+            assert!(bytes.len() <= limit);
+            assert_eq!(answer.metadata.truncation, limit < 1600);
+            assert_eq!(answer.answers.len(), if limit < 1600 { 0 } else { 100 });
+            assert_eq!(answer.queries[0].name().to_ascii(), "A.b.example.", "letters as sent");
+        }
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!(code_word(ResponseCode::from(0, 11)), "RCODE11");
+        assert_eq!(code_word(ResponseCode::NXDomain), "NXDOMAIN");
+        assert_eq!(kind_word(RecordType::HTTPS), "HTTPS");
+        assert_eq!(kind_word(RecordType::from(999)), "TYPE999");
     }
 }

@@ -93,6 +93,7 @@ pub struct Server {
     connection_shares: Shares,
     strangers: Few,
     crowds: Few,
+    troubles: Few,
 }
 
 impl std::fmt::Debug for Server {
@@ -123,6 +124,7 @@ impl Server {
             connection_shares: Shares::new(CONNECTIONS_OF_SESSION),
             strangers: Few::new(STRANGERS),
             crowds: Few::new(STRANGERS),
+            troubles: Few::new(1),
         })
     }
 

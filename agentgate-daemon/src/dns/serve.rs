@@ -93,7 +93,11 @@ impl Server {
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a question is not answered: it cannot be recorded"),
+            Err(error) => {
+                if let Some(more) = self.troubles.admit() {
+                    tracing::error!(%error, more, "a question is not answered: it cannot be recorded");
+                }
+            }
         }
     }
 

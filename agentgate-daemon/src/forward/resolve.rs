@@ -58,6 +58,8 @@ impl Resolver {
         options.timeout = Duration::from_secs(3);
         options.attempts = 2;
         options.cache_size = 4096;
+        // Of one TCP connection to a resolver; beyond it a question fails, and agents ask many at once.
+        options.max_active_requests = 256;
         // A name that comes to exist (or moves) is noticed within minutes, whatever its zone says.
         options.positive_max_ttl = Some(Duration::from_secs(300));
         options.negative_max_ttl = Some(Duration::from_secs(10));

@@ -25,6 +25,9 @@ pub(super) struct Hit {
     pub(super) written: Written,
 }
 
+/// A port, or every port, and where it was written.
+type Listing = (Option<u16>, Written);
+
 /// The ports for which one name pattern is listed.
 #[derive(Clone, Debug, Default)]
 struct Ports {
@@ -33,18 +36,18 @@ struct Ports {
 }
 
 impl Ports {
-    fn find(&self, port: u16) -> Option<(Option<u16>, Written)> {
+    fn find(&self, port: u16) -> Option<Listing> {
         match self.only.get(&port) {
             Some(written) => Some((Some(port), *written)),
             None => self.every.map(|written| (None, written)),
         }
     }
 
-    fn all(&self) -> Option<(Option<u16>, Written)> {
+    fn all(&self) -> Option<Listing> {
         self.every.map(|written| (None, written))
     }
 
-    fn some(&self) -> Option<(Option<u16>, Written)> {
+    fn some(&self) -> Option<Listing> {
         self.all().or_else(|| self.only.first_key_value().map(|(port, written)| (Some(*port), *written)))
     }
 }
@@ -118,7 +121,7 @@ impl HostSet {
         self.covers(name, Ports::some)
     }
 
-    fn covers(&self, name: Queried<'_>, pick: fn(&Ports) -> Option<(Option<u16>, Written)>) -> Option<Hit> {
+    fn covers(&self, name: Queried<'_>, pick: fn(&Ports) -> Option<Listing>) -> Option<Hit> {
         let (exact, itself, host) = match name {
             Queried::Host(host) => (self.exact.get(host).and_then(pick), None, Some(host)),
             Queried::Below(host) => (None, Some(host.as_str()), Some(host)),

@@ -21,7 +21,7 @@ use agentgate::{
 use fake_internet::FakeInternet;
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query as DnsQuery, ResponseCode},
-    rr::{Name, RecordType},
+    rr::{Name, RecordType, rdata::opt::EdnsOption},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -279,11 +279,10 @@ pub(crate) async fn exchange(stream: &mut TcpStream, message: &Message) -> Messa
 
 /// The code, and the extended error where there is one.
 pub(crate) fn code(answer: &Message) -> (ResponseCode, Option<u16>) {
-    let extended = answer.edns.as_ref().and_then(|edns| match edns.option(15.into()) {
-        Some(hickory_proto::rr::rdata::opt::EdnsOption::Unknown(15, bytes)) => {
-            Some(u16::from_be_bytes(*bytes.first_chunk().unwrap()))
-        }
-        _ => None,
+    let option = answer.edns.as_ref().and_then(|edns| edns.option(15.into()));
+    let extended = option.and_then(|option| {
+        let EdnsOption::Unknown(15, bytes) = option else { return None };
+        Some(u16::from_be_bytes(*bytes.first_chunk().unwrap()))
     });
     (answer.metadata.response_code, extended)
 }

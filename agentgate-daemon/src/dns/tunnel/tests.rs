@@ -1,3 +1,5 @@
+//! Names of hosts that are to pass, and names of tunnels that are not.
+
 use super::*;
 
 fn name(text: &str) -> Name {

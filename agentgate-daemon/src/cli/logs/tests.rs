@@ -1,0 +1,116 @@
+//! What a row says.
+
+use super::*;
+use crate::model::{Authority, Host, RecordId, RequestHead, ResponseHead, SessionId, Subject, Verdict};
+
+#[test]
+fn reads_spans_and_times() {
+    let now: jiff::Timestamp = "2026-11-20T08:00:00Z".parse().unwrap();
+    let at = |text: &str| since(text, now).map(|time| time.to_string());
+    let rows = [
+        ("2h", Some("2026-11-20T06:00:00.000Z")),
+        ("90m", Some("2026-11-20T06:30:00.000Z")),
+        ("1d", Some("2026-11-19T08:00:00.000Z")),
+        ("-1h", Some("2026-11-20T07:00:00.000Z")),
+        ("2026-11-20T08:00:00+01:00", Some("2026-11-20T07:00:00.000Z")),
+        ("yesterday", None),
+        ("2", None),
+        ("", None),
+        ("1y", None),
+    ];
+    for (text, expect) in rows {
+        assert_eq!(at(text).ok().as_deref(), expect, "{text}");
+    }
+}
+
+#[test]
+fn limits_and_words() {
+    assert_eq!(limit("1000"), Ok(1000));
+    assert!(limit("0").is_err() && limit("1001").is_err() && limit("x").is_err());
+    assert_eq!(verdict("deny"), Ok(Action::Deny));
+    assert!(verdict("DENY").is_err() && kind("flows").is_err());
+    assert_eq!(kind("control"), Ok(Kind::Control));
+}
+
+fn exchange() -> Record {
+    let mut record = Record::new(Kind::Exchange, Timestamp(1_763_625_600_000_000));
+    record.id = RecordId(12);
+    record.state = State::Done;
+    record.finished = Some(Timestamp(record.started.0 + 42_500));
+    record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
+    record.verdict = Some(Verdict { action: Action::Allow, rule: "allow:*".into(), reason: "listed".into() });
+    record.request = Some(RequestHead {
+        method: "GET".into(),
+        target: "/\u{1b}[2J\u{202e}".into(),
+        ..RequestHead::default()
+    });
+    let mut response = ResponseHead { status: 200, ..ResponseHead::default() };
+    response.body.total = 12_345;
+    record.response = Some(response);
+    record.subject = Some(Subject {
+        session: SessionId("run-1-0.scope@5".into()),
+        pid: 99,
+        uid: 1000,
+        start: None,
+        comm: "curl".into(),
+        exe: None,
+        cmdline: Vec::new(),
+        ancestors: Vec::new(),
+        cgroup: "/agent.slice/run-1-0.scope".into(),
+        privileges: Vec::new(),
+    });
+    record
+}
+
+#[test]
+fn a_row_says_all_and_obeys_nothing() {
+    let row = row(&exchange());
+    let expect = [
+        "12",
+        "2025-11-20T08:00:00.000Z",
+        "allow",
+        "api.example.com:443",
+        r"GET /\u{1b}[2J\u{202e}",
+        "200",
+        "0/12k",
+        "42ms",
+        "99 curl",
+    ];
+    assert_eq!(row, expect.map(str::to_owned));
+    assert_eq!(colour(&exchange()), Some(Colour::Green));
+}
+
+#[test]
+fn records_without_a_request_show_what_they_have() {
+    let mut record = Record::new(Kind::Control, Timestamp(0));
+    record.note = Some("mode audit".into());
+    assert_eq!(row(&record)[3..7], ["-", "mode audit", "open", "-"].map(str::to_owned));
+    record.state = State::Refused;
+    assert_eq!(colour(&record), Some(Colour::Red));
+}
+
+#[test]
+fn a_question_shows_its_name_and_what_was_given() {
+    let mut record = Record::new(Kind::Dns, Timestamp(0));
+    record.state = State::Done;
+    record.times = 3;
+    record.question = Some(Question {
+        name: "a.example".into(),
+        kind: "A".into(),
+        code: "NOERROR".into(),
+        addresses: vec!["203.0.113.7".parse().unwrap()],
+        ..Question::default()
+    });
+    let expect = ["a.example", "A 203.0.113.7 (3 times)", "NOERROR", "-"];
+    assert_eq!(row(&record)[3..7], expect.map(str::to_owned));
+}
+
+#[test]
+fn sizes_and_times() {
+    for (bytes, expect) in
+        [(0, "0"), (9_999, "9999"), (10_000, "10k"), (10_000_000, "10M"), (u64::MAX, "18446744073G")]
+    {
+        assert_eq!(size(bytes), expect);
+    }
+    assert_eq!((took(999), took(1_500), took(61_000_000)), ("0ms".into(), "1ms".into(), "61s".into()));
+}
