@@ -155,14 +155,7 @@ pub(crate) fn socket_or_new<'a>(
     session: u64,
     netns: u64,
 ) -> Result<&'a mut SocketState, Denial> {
-    if sk.is_null() {
-        return Err(Denial::NoFlow);
-    }
-    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-    // SAFETY: as in `socket`.
-    let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
-    // SAFETY: as in `socket`.
-    let state = unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)?;
+    let state = any_socket_or_new(sk)?;
     if state.guarded == 0 {
         state.guarded = 1;
         state.inner = 1;
@@ -170,6 +163,22 @@ pub(crate) fn socket_or_new<'a>(
         state.flow.netns = netns;
     }
     Ok(state)
+}
+
+/// The state of any socket, which says nothing of where it was made.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the kernel gives no memory for it.
+#[inline(always)]
+pub(crate) fn any_socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
+    if sk.is_null() {
+        return Err(Denial::NoFlow);
+    }
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as in `socket`.
+    let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
+    // SAFETY: as in `socket`.
+    unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
 }
 
 /// Marks a socket at its making.
