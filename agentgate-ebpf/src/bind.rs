@@ -7,32 +7,29 @@
 
 use agentgate_common::{
     event::Hook,
-    verdict::{self, Passage},
+    verdict::{self, Denial, Passage},
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
     connect::{Family, Inet, Inet6, judged, origin, sk},
-    error::Refused,
     maps,
 };
 
 #[cgroup_sock_addr(bind4)]
 pub(crate) fn gate_bind4(ctx: SockAddrContext) -> i32 {
-    judged(&ctx, Hook::Bind4, try_bind::<Inet>)
+    judged::<Inet>(&ctx, Hook::Bind4, try_bind::<Inet>)
 }
 
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn gate_bind6(ctx: SockAddrContext) -> i32 {
-    judged(&ctx, Hook::Bind6, try_bind::<Inet6>)
+    judged::<Inet6>(&ctx, Hook::Bind6, try_bind::<Inet6>)
 }
 
 #[inline(always)]
-fn try_bind<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Refused> {
-    let local = F::read(ctx);
-    let refused = Refused::at(local);
-    let settings = maps::settings().map_err(&refused)?;
-    let passage = verdict::bind(settings, local.port).map_err(&refused)?;
-    maps::socket_or_new(sk(ctx), session, origin(ctx).netns).map_err(&refused)?;
+fn try_bind<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+    let settings = maps::settings()?;
+    let passage = verdict::bind(settings, F::read(ctx).port)?;
+    maps::socket_or_new(sk(ctx), session, origin(ctx).netns)?;
     Ok(passage)
 }

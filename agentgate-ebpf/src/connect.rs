@@ -7,7 +7,7 @@
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, INET, INET6},
-    verdict::{self, Origin, Passage},
+    verdict::{self, Denial, Origin, Passage},
 };
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -19,35 +19,41 @@ use aya_ebpf::{
 use crate::{
     datagram::remember,
     emit::{self, Socket},
-    error::{Refused, outcome},
+    error::Refused,
     facts::OfCall,
     maps,
 };
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn gate_connect4(ctx: SockAddrContext) -> i32 {
-    judged(&ctx, Hook::Connect4, try_connect::<Inet>)
+    judged::<Inet>(&ctx, Hook::Connect4, try_connect::<Inet>)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
-    judged(&ctx, Hook::Connect6, try_connect::<Inet6>)
+    judged::<Inet6>(&ctx, Hook::Connect6, try_connect::<Inet6>)
 }
 
 /// Judges a call of the current session and tells the kernel: 1 goes on with the address as it stands,
 /// 0 is EPERM.
 #[inline(always)]
-pub(crate) fn judged(
+pub(crate) fn judged<F: Family>(
     ctx: &SockAddrContext,
     hook: Hook,
-    judge: impl FnOnce(&SockAddrContext, u64) -> Result<Passage, Refused>,
+    judge: impl FnOnce(&SockAddrContext, u64) -> Result<Passage, Denial>,
 ) -> i32 {
     let session = maps::session();
     let result = judge(ctx, session);
-    maps::count(hook, outcome(&result), session);
+    let outcome = match result {
+        Ok(passage) => passage as u8,
+        Err(denial) => denial as u8,
+    };
+    maps::count(hook, outcome, session);
     match result {
         Ok(_) => 1,
-        Err(refused) => {
+        Err(denial) => {
+            // Read once more: the stack has no room to keep it. What is refused is not rewritten.
+            let refused = Refused { destination: F::read(ctx), denial };
             emit::refuse(ctx, hook, session, describe(ctx), &refused);
             0
         }
@@ -55,17 +61,15 @@ pub(crate) fn judged(
 }
 
 #[inline(always)]
-fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Refused> {
-    let named = F::read(ctx);
-    let refused = Refused::at(named);
-    let destination = Endpoint { addr: verdict::settled(named.addr), ..named };
-    let settings = maps::settings().map_err(&refused)?;
+fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+    let mut destination = F::read(ctx);
+    let unspecified = settle(&mut destination);
+    let settings = maps::settings()?;
     let socket = describe(ctx);
     let origin = origin(ctx);
     let facts = OfCall::new(ctx, socket.protocol, session);
-    let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)
-        .map_err(&refused)?;
-    let state = maps::socket_or_new(sk(ctx), session, origin.netns).map_err(&refused)?;
+    let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
+    let state = maps::socket_or_new(sk(ctx), session, origin.netns)?;
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
     state.flow.connected_ns = emit::boot_ns();
@@ -76,18 +80,30 @@ fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage
     match passage {
         // An unspecified address goes where it was judged to go.
         Passage::Own | Passage::Listed | Passage::Connected | Passage::Direct => {
-            if verdict::words(&destination.addr) != verdict::words(&named.addr) {
+            if unspecified {
                 F::write(ctx, &destination);
             }
         }
         Passage::Listener => F::write(ctx, &verdict::listener(settings, &destination)),
         Passage::Resolver => {
-            remember(state, named);
-            state.flow.original = named;
-            F::write(ctx, &verdict::resolver(settings, &destination).map_err(&refused)?);
+            // As it was named, for who asks for the peer.
+            state.flow.original = F::read(ctx);
+            remember(state, state.flow.original);
+            F::write(ctx, &verdict::resolver(settings, &destination)?);
         }
     }
     Ok(passage)
+}
+
+/// Replaces an unspecified address by the one that it comes to, and says whether it was one.
+#[inline(always)]
+pub(crate) fn settle(destination: &mut Endpoint) -> bool {
+    let settled = verdict::settled(destination.addr);
+    let unspecified = verdict::words(&settled) != verdict::words(&destination.addr);
+    if unspecified {
+        destination.addr = settled;
+    }
+    unspecified
 }
 
 /// The socket behind a call.

@@ -8,26 +8,25 @@ use agentgate_common::{
     event::Hook,
     flow::{Endpoint, INET6, SocketState},
     settings::Settings,
-    verdict::{self, Passage},
+    verdict::{self, Denial, Passage},
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Family, Inet, Inet6, describe, judged, origin, sk},
+    connect::{Family, Inet, Inet6, describe, judged, origin, settle, sk},
     emit,
-    error::Refused,
     facts::OfCall,
     maps,
 };
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn gate_sendmsg4(ctx: SockAddrContext) -> i32 {
-    judged(&ctx, Hook::SendMsg4, try_send::<Inet>)
+    judged::<Inet>(&ctx, Hook::SendMsg4, try_send::<Inet>)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn gate_sendmsg6(ctx: SockAddrContext) -> i32 {
-    judged(&ctx, Hook::SendMsg6, try_send::<Inet6>)
+    judged::<Inet6>(&ctx, Hook::SendMsg6, try_send::<Inet6>)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -41,32 +40,31 @@ pub(crate) fn gate_recvmsg6(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Refused> {
-    let named = F::read(ctx);
-    let refused = Refused::at(named);
-    let destination = Endpoint { addr: verdict::settled(named.addr), ..named };
-    let settings = maps::settings().map_err(&refused)?;
+fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+    let mut destination = F::read(ctx);
+    let settings = maps::settings()?;
     let socket = describe(ctx);
-    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &named) {
+    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &destination) {
         return Ok(passage);
     }
+    let unspecified = settle(&mut destination);
     let origin = origin(ctx);
     let facts = OfCall::new(ctx, socket.protocol, session);
-    let passage = verdict::send(settings, &destination, socket.kind, socket.protocol, origin, &facts)
-        .map_err(&refused)?;
+    let passage = verdict::send(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
     match passage {
         Passage::Resolver => {
-            let target = verdict::resolver(settings, &destination).map_err(&refused)?;
-            let state = maps::socket_or_new(sk(ctx), session, origin.netns).map_err(&refused)?;
-            remember(state, named);
+            let target = verdict::resolver(settings, &destination)?;
+            let state = maps::socket_or_new(sk(ctx), session, origin.netns)?;
+            // As it was named: an answer seems to come from there.
+            remember(state, F::read(ctx));
             state.flow.cookie = socket.cookie;
             emit::current(&mut state.flow.task, session);
             F::write(ctx, &target);
         }
         // Each packet is judged once more; an unspecified address goes where it was judged to go.
         Passage::Own | Passage::Listed | Passage::Connected | Passage::Direct | Passage::Listener => {
-            maps::socket_or_new(sk(ctx), session, origin.netns).map_err(&refused)?;
-            if verdict::words(&destination.addr) != verdict::words(&named.addr) {
+            maps::socket_or_new(sk(ctx), session, origin.netns)?;
+            if unspecified {
                 F::write(ctx, &destination);
             }
         }
