@@ -43,6 +43,7 @@ use crate::{
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
     reload::PolicyHandle,
+    sentry::{self, CarefulEnroller, Enrolled},
     session::Sessions,
     share::{Few, Shares},
     sniff,
@@ -321,6 +322,15 @@ impl App {
         });
         services.spawn(sweep(stages.clone(), drain.watch()));
         services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
+        let enrolled = Enrolled::default();
+        services.spawn(sentry::run(
+            kernel.clone(),
+            guard.cgroup.clone(),
+            enrolled.clone(),
+            stages.sessions.clone(),
+            handles.audit.clone(),
+            drain.watch(),
+        ));
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
@@ -333,7 +343,7 @@ impl App {
             policy: handles.policy.clone(),
             audit: handles.audit.clone(),
             store: handles.store.clone(),
-            enroller: guard.enroller.clone(),
+            enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
             gate: gate.clone(),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
@@ -424,6 +434,7 @@ fn gate_report(
         guarded: guarded.clone(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))],
         programs: programs.clone(),
+        layers: Some(kernel.layers()),
         lost_events: kernel.lost_events().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
             u64::MAX

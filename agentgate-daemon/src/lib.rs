@@ -26,6 +26,7 @@ pub mod model;
 pub mod namespaces;
 pub mod policy;
 pub mod reload;
+pub mod sentry;
 pub mod session;
 pub mod share;
 pub mod sniff;

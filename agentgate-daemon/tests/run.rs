@@ -132,6 +132,7 @@ impl Daemon {
                 guarded: guarded.clone(),
                 listen: Vec::new(),
                 programs: Vec::new(),
+                layers: None,
                 lost_events: 0,
                 connections: 0,
                 dashboard: None,

@@ -14,7 +14,7 @@ use super::{App, Guard, policy_paths};
 use crate::{
     config::Config,
     drain::told,
-    kernel::{self, Attached, GuardedCgroup, KernelError},
+    kernel::{self, Attached, GuardedCgroup, Kernel as _, KernelError, LayerState},
     launch,
     reload::PolicyHandle,
     tls,
@@ -33,8 +33,15 @@ pub fn run(config: Config) -> Result<()> {
     runtime.block_on(async {
         let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
         let pin_dir = config.gate.pin_dir.clone();
-        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir };
+        let watch = kernel::watched(&cgroup, &config.gate.watch)?;
+        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir, watch };
         let attached = Arc::new(Attached::start(&options)?);
+        for (name, state) in attached.layers().each() {
+            match state {
+                LayerState::On => tracing::info!(layer = name, "in force"),
+                LayerState::Absent(why) => tracing::warn!(layer = name, %why, "absent"),
+            }
+        }
         let guard = Guard {
             enroller: launch::cgroup::enroller(cgroup.clone()),
             programs: PROGRAMS.iter().map(ToString::to_string).collect(),

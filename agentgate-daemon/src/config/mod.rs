@@ -55,6 +55,9 @@ pub struct Gate {
     pub cgroup: String,
     /// Port of the listener on 127.0.0.1 and ::1; 0: any that is free.
     pub listen_port: u16,
+    /// A cgroup above the guarded one whose programs refuse sockets made elsewhere to guarded processes:
+    /// `/` for the root of cgroup v2, so that there is no elsewhere; empty for none.
+    pub watch: String,
     /// Directory on a bpffs for pinned links and maps.
     pub pin_dir: PathBuf,
 }
@@ -64,6 +67,7 @@ impl Default for Gate {
         Self {
             cgroup: "agent.slice".to_owned(),
             listen_port: 7879,
+            watch: "/".to_owned(),
             pin_dir: PathBuf::from("/sys/fs/bpf/agentgate"),
         }
     }

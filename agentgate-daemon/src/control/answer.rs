@@ -271,6 +271,7 @@ fn not_enrolled(error: EnrolError) -> ErrorReply {
             ErrorCode::StrangerEnrolled
         }
         EnrolError::ProcessGone { .. }
+        | EnrolError::ForeignSockets { .. }
         | EnrolError::Step { .. }
         | EnrolError::Systemd { .. }
         | EnrolError::NotInside { .. } => ErrorCode::EnrolFailed,

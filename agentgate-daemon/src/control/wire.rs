@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use crate::kernel::{LayerState, Layers};
 use crate::{
     model::{Action, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
@@ -195,6 +196,9 @@ pub struct GateReport {
     pub listen: Vec<SocketAddr>,
     /// Programs attached to the guarded cgroup.
     pub programs: Vec<String>,
+    /// Layers that not every kernel has; none from a daemon that does not tell.
+    #[serde(default)]
+    pub layers: Option<Layers>,
     /// Kernel events that could not be handed over.
     pub lost_events: u64,
     /// Connections open at this moment.

@@ -30,8 +30,10 @@ use tokio::sync::mpsc;
 use super::{
     AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange,
     attach::attach,
+    btf,
     cgroup::Guarded,
     events::{self, Source},
+    layers::{self, Anchored, Layers},
     link::{self, CgroupLink},
     load::{HOOKS, load},
     pin::{self, PinDirectory},
@@ -46,6 +48,9 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// Directory on a bpffs, such as `/sys/fs/bpf/agentgate`.
     pub pin_dir: PathBuf,
+    /// Directory of a cgroup above it whose programs watch for sockets made elsewhere, as
+    /// [`super::watched`] gives it.
+    pub watch: Option<PathBuf>,
 }
 
 /// The programs, attached. Dropping this detaches nothing: the pinned links go on refusing and
@@ -57,6 +62,8 @@ pub struct Attached {
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
     guarded: Guarded,
     links: Vec<CgroupLink>,
+    layers: Layers,
+    anchored: Vec<Anchored>,
     // Last: the lock goes when everything else is gone.
     _pins: PinDirectory,
 }
@@ -66,6 +73,7 @@ impl std::fmt::Debug for Attached {
         f.debug_struct("Attached")
             .field("guarded", &self.guarded)
             .field("links", &self.links)
+            .field("layers", &self.layers)
             .field("netns", &self.netns)
             .finish_non_exhaustive()
     }
@@ -95,7 +103,7 @@ impl Attached {
             return Err(KernelError::AlreadyGuarded { cgroup: guarded.path.display().to_string() });
         };
         let before = pins.maps();
-        match Parts::new(guarded, &pins) {
+        match Parts::new(options, guarded, &pins) {
             Ok(parts) => Ok((parts, pins)),
             Err(error) => {
                 pins.undo(&before);
@@ -135,6 +143,11 @@ impl Attached {
             let info = link.info().map_err(step("asking a link"))?;
             if info.cgroup != self.guarded.id {
                 return Err(step(&shown)(io::Error::other("a link is no longer on this cgroup")));
+            }
+        }
+        for (link, cgroup) in &self.anchored {
+            if link.info().map_err(step("asking a link"))?.cgroup != *cgroup {
+                return Err(step("asking a link")(io::Error::other("the watched cgroup is gone")));
             }
         }
         Ok(())
@@ -192,6 +205,14 @@ impl Maps {
             namespaces: opened(ebpf, names::NAMESPACES)?,
         })
     }
+
+    /// Before the first settings come: the watch and sessions go by it.
+    fn say_what_is_guarded(&mut self, guarded: &Guarded) -> Result<(), KernelError> {
+        let what = "writing the settings";
+        let before = self.settings.get(&0, 0).map_err(step(what))?;
+        let settings = Settings { guarded: guarded.id, depth: guarded.depth, ..before };
+        self.settings.set(0, settings, 0).map_err(step(what))
+    }
 }
 
 impl Maps {
@@ -214,20 +235,26 @@ struct Parts {
     source: Source,
     receiver: mpsc::Receiver<KernelEvent>,
     links: Vec<CgroupLink>,
+    layers: Layers,
+    anchored: Vec<Anchored>,
 }
 
 impl Parts {
     /// Loads, opens the maps, and attaches last, when nothing else can fail any more.
-    fn new(guarded: &Guarded, pins: &PinDirectory) -> Result<Self, KernelError> {
+    fn new(options: &Options, guarded: &Guarded, pins: &PinDirectory) -> Result<Self, KernelError> {
         let netns = netns_cookie()?;
-        let mut ebpf = load(pins)?;
+        let layout = btf::socket_layout();
+        let mut ebpf = load(pins, &layout.as_ref().copied().unwrap_or_default())?;
         let mut maps = Maps::open(&mut ebpf)?;
         maps.forget_namespaces()?;
+        maps.say_what_is_guarded(guarded)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let source = Source::new(&mut ebpf, ring, sender)?;
         let links = attach(&ebpf, guarded, pins)?;
-        Ok(Self { maps, netns, source, receiver, links })
+        let layout = layout.map(drop).map_err(|error| error.to_string());
+        let (layers, anchored) = layers::place(&mut ebpf, layout, guarded, options.watch.as_deref(), pins)?;
+        Ok(Self { maps, netns, source, receiver, links, layers, anchored })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
@@ -238,6 +265,8 @@ impl Parts {
             receiver: Mutex::new(Some(self.receiver)),
             guarded,
             links: self.links,
+            layers: self.layers,
+            anchored: self.anchored,
             _pins: pins,
         }
     }
@@ -412,6 +441,10 @@ impl Kernel for Attached {
             Err(MapError::KeyNotFound) => Ok(false),
             Err(error) => Err(step("asking for a socket's origin")(error)),
         }
+    }
+
+    fn layers(&self) -> Layers {
+        self.layers.clone()
     }
 
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {

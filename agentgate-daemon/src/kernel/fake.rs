@@ -4,13 +4,16 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tokio::sync::mpsc;
 
-use super::{AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange};
+use super::{AgentEnd, Counter, Kernel, KernelError, Layers, SessionCounter, UdpRange};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
@@ -22,6 +25,7 @@ pub struct FakeKernel {
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
     namespaces: Mutex<Vec<u64>>,
+    unguarded: AtomicBool,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -36,6 +40,7 @@ impl Default for FakeKernel {
             host: Mutex::default(),
             udp: Mutex::default(),
             namespaces: Mutex::default(),
+            unguarded: AtomicBool::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -55,6 +60,11 @@ impl FakeKernel {
     /// Declares that datagrams coming from `local` are those of `flow`.
     pub fn declare_asker(&self, local: SocketAddr, flow: Flow) {
         locked(&self.askers).insert(local, flow);
+    }
+
+    /// From here on every socket was made elsewhere.
+    pub fn guard_nothing(&self) {
+        self.unguarded.store(true, Ordering::Relaxed);
     }
 
     /// The host's addresses installed last.
@@ -122,7 +132,10 @@ impl Kernel for FakeKernel {
         Ok(())
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
-        Ok(true)
+        Ok(!self.unguarded.load(Ordering::Relaxed))
+    }
+    fn layers(&self) -> Layers {
+        Layers::absent("this is not a real kernel")
     }
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
         locked(&self.receiver).take()

@@ -104,7 +104,7 @@ impl Lab {
         run("ip", &["link", "set", "lo", "up"]);
         let name = format!("agentgate-test-{}", directory.path().file_name().unwrap().to_str().unwrap());
         let cgroup = cgroup2_mount().unwrap().join(name.replace('.', ""));
-        Self { directory, options: Options { cgroup, pin_dir: bpf.join("agentgate") } }
+        Self { directory, options: Options { cgroup, pin_dir: bpf.join("agentgate"), watch: None } }
     }
 
     /// The daemon's settings in this lab.

@@ -62,6 +62,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
     ("namespaces", &["kernel", "session", "audit"]),
+    ("sentry", &["kernel", "session", "audit", "control"]),
     ("cli", &["control::wire", "control::client", "policy", "config", "launch", "reload", "store::Side"]),
     ("metrics", &[]),
     ("signal", &["reload"]),

@@ -92,6 +92,7 @@ impl Gate {
             guarded: ELSEWHERE.into(),
             listen: Vec::new(),
             programs: Vec::new(),
+            layers: None,
             lost_events: 0,
             connections: 0,
             dashboard: None,

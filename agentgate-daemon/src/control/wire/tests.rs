@@ -70,6 +70,7 @@ fn replies_survive() {
         guarded: "/agent.slice".into(),
         listen: vec!["127.0.0.1:7879".parse().unwrap()],
         programs: vec!["connect4".into()],
+        layers: None,
         lost_events: 0,
         connections: 4,
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
