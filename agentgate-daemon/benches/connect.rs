@@ -278,8 +278,11 @@ impl Ground {
         for below in ["bare", "watched/plain", "watched/agent"] {
             fs::create_dir_all(base.join(below))?;
         }
-        let options =
-            Options { cgroup: base.join("watched/agent"), pin_dir: directory.path().join("agentgate") };
+        let options = Options {
+            cgroup: base.join("watched/agent"),
+            pin_dir: directory.path().join("agentgate"),
+            watch: Some(base.join("watched")),
+        };
         ip(&["link set lo up"])?;
         Ok(Self { base, options, directory })
     }
