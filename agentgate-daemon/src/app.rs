@@ -347,6 +347,10 @@ impl App {
             gate: gate.clone(),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
+            hidden: control::wire::Hidden {
+                places: config.run.hide.clone(),
+                sockets: vec![config.paths.control_socket.clone(), config.paths.enrol_socket.clone()],
+            },
             guarded: guard.cgroup.clone(),
             dashboard: access,
         };

@@ -150,12 +150,17 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
 /// # Errors
 /// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
-pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a mut SocketState, Denial> {
+pub(crate) fn socket_or_new<'a>(
+    sk: *mut bpf_sock,
+    session: u64,
+    netns: u64,
+) -> Result<&'a mut SocketState, Denial> {
     let state = any_socket_or_new(sk)?;
     if state.guarded == 0 {
         state.guarded = 1;
         state.inner = 1;
         state.owner = session;
+        state.flow.netns = netns;
     }
     Ok(state)
 }

@@ -6,6 +6,7 @@
 mod allow;
 mod ca;
 mod dashboard;
+mod doctor;
 mod failure;
 mod logs;
 mod mode;
@@ -35,7 +36,8 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed; `status --check`: not all is well
+  1        the daemon refused or failed; `status --check`, `doctor`: not all is
+           well
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
@@ -83,6 +85,8 @@ enum Command {
     /// The certificate of the gate's authority
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Whether this host can guard and does, and what to do where not
+    Doctor,
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
 }
@@ -100,6 +104,7 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
+            | Self::Doctor
             | Self::Dashboard => paths.control_socket,
         }
     }
@@ -140,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Deny(args) => allow::run(&mut session, List::Deny, args),
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
+        Command::Doctor => doctor::run(&mut session),
         Command::Dashboard => dashboard::run(&mut session),
     };
     match done.and_then(|()| session.output.flush()) {

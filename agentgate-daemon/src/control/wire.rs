@@ -174,6 +174,17 @@ pub struct Enrolled {
     pub guarded: String,
     /// System roots and the gate's own, PEM, readable by everyone.
     pub bundle: PathBuf,
+    /// What to hide from the command.
+    pub hidden: Hidden,
+}
+
+/// What is hidden from a command under guard. Sent, since its user may not be able to read the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// `hide` of `[run]`: names and paths.
+    pub places: Vec<String>,
+    /// The gate's own sockets.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// How the gate is.

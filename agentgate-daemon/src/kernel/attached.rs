@@ -38,8 +38,12 @@ use super::{
     load::{HOOKS, load},
     pin::{self, PinDirectory},
     step,
+    take::take,
 };
 use crate::model::Flow;
+
+/// `BPF_NOEXIST`: only where there is no such entry.
+const NO_EXIST: u64 = 1;
 
 /// What to guard, and where the pins are.
 #[derive(Clone, Debug)]
@@ -181,6 +185,8 @@ pub fn attached_programs(options: &Options) -> Result<Vec<u32>, KernelError> {
 /// The maps that the daemon reads and writes.
 struct Maps {
     settings: Array<MapData, Settings>,
+    /// The same map as `flows`.
+    flow_entries: MapData,
     flows: HashMap<MapData, FlowKey, KernelFlow>,
     askers: HashMap<MapData, FlowKey, KernelFlow>,
     counters: PerCpuArray<MapData, u64>,
@@ -192,9 +198,10 @@ struct Maps {
 }
 
 impl Maps {
-    fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    fn open(ebpf: &mut Ebpf, pins: &PinDirectory) -> Result<Self, KernelError> {
         Ok(Self {
             settings: opened(ebpf, names::SETTINGS)?,
+            flow_entries: MapData::from_pin(pins.pin(names::FLOWS)).map_err(step(names::FLOWS))?,
             flows: opened(ebpf, names::FLOWS)?,
             askers: opened(ebpf, names::ASKERS)?,
             counters: opened(ebpf, names::COUNTERS)?,
@@ -213,9 +220,14 @@ impl Maps {
         let settings = Settings { guarded: guarded.id, depth: guarded.depth, ..before };
         self.settings.set(0, settings, 0).map_err(step(what))
     }
-}
 
-impl Maps {
+    /// Takes a flow, of which there is one a connection.
+    #[expect(unsafe_code, reason = "the types of a map are known by its name alone")]
+    fn take(&self, key: &FlowKey) -> io::Result<Option<KernelFlow>> {
+        // SAFETY: loading has checked the sizes of this map's keys and values.
+        unsafe { take(self.flow_entries.fd().as_fd(), key) }
+    }
+
     /// Doors in other network namespaces went with the daemon that held them. Nobody else takes these
     /// entries out, and there is room for few.
     fn forget_namespaces(&mut self) -> Result<(), KernelError> {
@@ -245,7 +257,7 @@ impl Parts {
         let netns = netns_cookie()?;
         let layout = btf::socket_layout();
         let mut ebpf = load(pins, &layout.as_ref().copied().unwrap_or_default())?;
-        let mut maps = Maps::open(&mut ebpf)?;
+        let mut maps = Maps::open(&mut ebpf, pins)?;
         maps.forget_namespaces()?;
         maps.say_what_is_guarded(guarded)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
@@ -332,17 +344,8 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 
 impl Kernel for Attached {
     fn take_flow(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
-        let key = self.key(end, TCP);
-        let flows = &mut held(&self.maps).flows;
-        let flow = match flows.get(&key, 0) {
-            Ok(flow) => flow,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(error) => return Err(step("reading a flow")(error)),
-        };
-        match flows.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(Some(Flow::from(&flow))),
-            Err(error) => Err(step("removing a flow")(error)),
-        }
+        let flow = held(&self.maps).take(&self.key(end, TCP)).map_err(step("taking a flow"))?;
+        Ok(flow.as_ref().map(Flow::from))
     }
 
     fn asker(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
@@ -354,18 +357,22 @@ impl Kernel for Attached {
     }
 
     fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError> {
-        let flows = &mut held(&self.maps).flows;
-        let entries: Result<Vec<_>, _> = flows.iter().collect();
+        let what = "reading the flows";
+        let maps = &mut held(&self.maps);
+        let entries: Result<Vec<_>, _> = maps.flows.iter().collect();
         let mut found = Vec::new();
-        for (key, flow) in entries.map_err(step("reading the flows"))? {
-            if flow.connected_ns < before_ns {
-                match flows.remove(&key) {
-                    Ok(()) => found.push(Flow::from(&flow)),
-                    // The listener was quicker.
-                    Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(step("removing a flow")(error)),
-                }
+        for (key, old) in entries.map_err(step(what))? {
+            if old.connected_ns >= before_ns {
+                continue;
             }
+            // Nothing where the listener was quicker.
+            let Some(flow) = maps.take(&key).map_err(step(what))? else { continue };
+            if flow.connected_ns >= before_ns {
+                // Another connection from the same port has taken its place since it was read.
+                maps.flows.insert(key, flow, NO_EXIST).map_err(step("putting a flow back"))?;
+                continue;
+            }
+            found.push(Flow::from(&flow));
         }
         Ok(found)
     }

@@ -24,6 +24,7 @@ mod layers;
 mod link;
 mod load;
 mod pin;
+mod take;
 
 pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};

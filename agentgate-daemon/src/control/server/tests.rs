@@ -17,7 +17,7 @@ use crate::{
         enrol::{EnrolError, Enroller},
         peer::{Process, unified_path},
         socket::bind_control,
-        wire::{GateReport, Item, LogFilter, Payload, Request, from_hex},
+        wire::{GateReport, Hidden, Item, LogFilter, Payload, Request, from_hex},
     },
     kernel::GuardedCgroup,
     model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, Severity, State, Subject, Timestamp},
@@ -106,6 +106,7 @@ impl Gate {
             gate: Arc::new(report),
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
+            hidden: Hidden::default(),
             guarded,
             dashboard: Some(DashboardAccess {
                 listen: "127.0.0.1:7878".parse().unwrap(),

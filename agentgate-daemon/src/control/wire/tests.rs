@@ -83,6 +83,7 @@ fn replies_survive() {
             cgroup: "/a/b".into(),
             guarded: "/a".into(),
             bundle: "/run/b.pem".into(),
+            hidden: Hidden { places: vec!["docker".into()], sockets: vec!["/run/c.sock".into()] },
         }),
         Payload::Record(Box::new(record())),
         Payload::Policy(policy()),
