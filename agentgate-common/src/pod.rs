@@ -11,7 +11,7 @@ mod user {
         flow::{Endpoint, FlowKey, KernelFlow, SocketState},
         rules::UdpPorts,
         settings::Settings,
-        tally::Tally,
+        tally::{Booked, Tally},
     };
 
     // SAFETY: repr(C), integers and byte arrays only, no padding (tested below), any bytes are valid.
@@ -29,6 +29,8 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Tally {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for Booked {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for UdpPorts {}
 }
 
@@ -42,7 +44,7 @@ mod tests {
         rules::UdpPorts,
         settings::Settings,
         subject::Task,
-        tally::Tally,
+        tally::{Booked, Tally},
     };
 
     #[test]
@@ -58,6 +60,7 @@ mod tests {
         );
         assert_eq!(size_of::<Settings>(), 8 + 8 + 4 + 2 * 3 + 2 * 8 + 2 * 32 + 2 * 3);
         assert_eq!(size_of::<Tally>(), 16);
+        assert_eq!(size_of::<Booked>(), 16);
         assert_eq!(size_of::<UdpPorts>(), 64);
     }
 

@@ -142,10 +142,12 @@ impl Daemon {
                 programs: Vec::new(),
                 layers: None,
                 lost_events: 0,
+                counters: Vec::new(),
                 connections: 0,
                 dashboard: None,
                 draining: false,
             }),
+            books: None,
             ca_pem: "".into(),
             bundle: at("ca-bundle.pem"),
             hidden: Hidden {

@@ -232,7 +232,8 @@ fn tell(
     // SAFETY: the context is valid while the program runs.
     let (cookie, cgroup) = unsafe { (bpf_get_socket_cookie(raw.cast()), bpf_skb_cgroup_id(raw)) };
     let socket = Socket { cookie, family: sender.family, kind: sender.kind, protocol };
-    emit::report(Hook::Egress, socket, refused, |task| {
+    let known = state.flow.task.session;
+    emit::report(Hook::Egress, known, socket, refused, |task| {
         *task = state.flow.task;
         task.cgroup = cgroup;
     });

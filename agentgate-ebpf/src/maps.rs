@@ -10,7 +10,7 @@ use agentgate_common::{
     rules::{UdpKey, UdpPorts},
     settings::Settings,
     subject::NOBODY,
-    tally::Tally,
+    tally::{Booked, Tally, window},
     verdict::{self, Denial},
 };
 use aya_ebpf::{
@@ -45,6 +45,9 @@ static UDP: LpmTrie<UdpKey, UdpPorts> = LpmTrie::with_max_entries(names::UDP_CAP
 
 #[map]
 static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(names::NAMESPACES_CAPACITY, 0);
+
+#[map]
+static BOOKS: HashMap<Booked, u64> = HashMap::with_max_entries(names::BOOKS_CAPACITY, 0);
 
 #[map]
 static TALLIES: HashMap<Tally, u64> = HashMap::with_max_entries(names::TALLIES_CAPACITY, 0);
@@ -210,10 +213,16 @@ pub(crate) fn tie(key: &FlowKey, flow: &KernelFlow) -> Result<(), Denial> {
         return Ok(());
     }
     // SAFETY: a live map value; the daemon may take it meanwhile, then nothing is replaced below.
-    let before = FLOWS.get_ptr(key).map(|flow| unsafe { (*flow).task.session });
-    if let Some(session) = before {
+    let before = FLOWS
+        .get_ptr(key)
+        .map(|flow| unsafe { ((*flow).task.session, (*flow).connected_ns, (*flow).original.port) });
+    if let Some((session, connected_ns, port)) = before {
         if FLOWS.insert(key, flow, u64::from(BPF_EXIST)).is_ok() {
             count(Hook::SockOps, verdict::REPLACED, session);
+            // Questions over TCP are in the same map and in no book.
+            if port != verdict::DNS_PORT {
+                book(session, connected_ns, verdict::REPLACED);
+            }
             return Ok(());
         }
     }
@@ -282,6 +291,20 @@ pub(crate) fn peer(key: &FlowKey) -> Option<Endpoint> {
         // getpeername(2) shows.
         unsafe { *peer }
     })
+}
+
+/// Counts what the audit log is to hold: a connection tied to the listener, or a refusal as it is reported.
+/// Session and time are those of the flow or event, by which the daemon finds the same window.
+#[inline(always)]
+pub(crate) fn book(session: u64, ns: u64, outcome: u8) {
+    let key = Booked { session, window: window(ns), outcome: u32::from(outcome) };
+    if BOOKS.get_ptr_mut(key).map(increment).is_none() {
+        // Another CPU may be quicker: then the entry is there all the same.
+        let _there = BOOKS.insert(key, 0, u64::from(BPF_NOEXIST));
+        if BOOKS.get_ptr_mut(key).map(increment).is_none() {
+            add(verdict::UNBOOKED);
+        }
+    }
 }
 
 /// Counts an outcome, a denial or a passage as a number, of a hook, in all and for the session.

@@ -226,7 +226,7 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
     let refused = Refused { destination: peer(sk, family), denial: Denial::Foreign };
     // SAFETY: the context is valid while the program runs.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    emit::report(Hook::Watch, Socket { cookie, family, kind, protocol }, &refused, |task| {
+    emit::report(Hook::Watch, session, Socket { cookie, family, kind, protocol }, &refused, |task| {
         caller(task, session)
     });
 }

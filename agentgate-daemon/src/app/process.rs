@@ -14,6 +14,7 @@ use super::{App, Guard, policy_paths};
 use crate::{
     config::Config,
     drain::told,
+    handover::Sockets,
     kernel::{self, Attached, GuardedCgroup, Kernel as _, KernelError, LayerState},
     launch, privileges,
     reload::PolicyHandle,
@@ -29,7 +30,9 @@ const VERIFY: Duration = Duration::from_secs(1);
 /// Whatever keeps it from starting, or from guarding, in one line with its causes. It is then to be
 /// started again, and guards what is there.
 pub fn run(config: Config) -> Result<()> {
-    // Both before the runtime: its threads begin with the capabilities of the one that starts them.
+    // All before the runtime: its threads begin with the capabilities of the one that starts them, and
+    // none of them may see descriptors that are not yet known.
+    let sockets = Sockets::received();
     privileges::limit().context("giving up capabilities")?;
     let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
     let pin_dir = config.gate.pin_dir.clone();
@@ -50,7 +53,7 @@ pub fn run(config: Config) -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
-        let app = App::start(config, attached.clone(), guard).await?;
+        let app = App::take_over(config, attached.clone(), guard, sockets).await?;
         let mut drain = app.drain.watch();
         let reader = attached.clone();
         let mut events =

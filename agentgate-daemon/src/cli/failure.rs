@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     control::{client::ClientError, wire::ErrorCode},
+    detach::DetachError,
     launch::command::LaunchError,
 };
 
@@ -22,6 +23,12 @@ pub enum Failure {
     /// `status --check`; the answer itself has said why.
     #[error("the gate is not as it should be")]
     Unhealthy,
+    /// `audit reconcile`; the answer itself has said where.
+    #[error("the audit log does not balance with the kernel's counters")]
+    Unbalanced,
+    /// `detach`.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
@@ -38,9 +45,10 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Detach(_)
             | Self::Invalid(Some(_))
             | Self::Launch(_)
             | Self::Output(_) => Some(self.to_string()),
@@ -60,6 +68,8 @@ impl Failure {
             Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
             | Self::Unexpected
             | Self::Unhealthy
+            | Self::Unbalanced
+            | Self::Detach(_)
             | Self::Output(_) => 1,
             Self::Invalid(_) => 2,
             Self::Daemon(

@@ -4,8 +4,10 @@
 //! Text that an agent had a hand in is escaped before a terminal sees it (`terminal`).
 
 mod allow;
+mod audit;
 mod ca;
 mod dashboard;
+mod detach;
 mod doctor;
 mod failure;
 mod logs;
@@ -37,7 +39,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0        done
   1        the daemon refused or failed; `status --check`, `doctor`: not all is
-           well
+           well; `audit reconcile`: the books do not balance; `detach`: not detached
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
@@ -87,6 +89,14 @@ enum Command {
     Ca(ca::Command),
     /// Whether this host can guard and does, and what to do where not
     Doctor,
+    /// Whether the audit log holds what the kernel saw
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Take the programs off the guarded cgroup: whatever runs in it goes free
+    ///
+    /// The only thing that opens it. Needs root, and the gate stopped; recorded before it is done. The next
+    /// start of the gate attaches again.
+    Detach(detach::Args),
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
 }
@@ -105,6 +115,9 @@ impl Command {
             | Self::Deny(_)
             | Self::Passthrough(_)
             | Self::Doctor
+            | Self::Audit(_)
+            // Speaks to nobody.
+            | Self::Detach(_)
             | Self::Dashboard => paths.control_socket,
         }
     }
@@ -146,6 +159,8 @@ pub fn main() -> ExitCode {
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
         Command::Doctor => doctor::run(&mut session),
+        Command::Audit(command) => audit::run(&mut session, &command),
+        Command::Detach(args) => detach::run(&mut session, &args),
         Command::Dashboard => dashboard::run(&mut session),
     };
     match done.and_then(|()| session.output.flush()) {

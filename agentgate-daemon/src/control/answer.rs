@@ -31,6 +31,7 @@ use crate::{
     audit::{Audit, redact},
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
+    reconcile::Reconciler,
     reload::PolicyHandle,
     store::{Side, Store},
 };
@@ -44,6 +45,8 @@ pub struct ControlContext {
     pub enroller: Arc<dyn Enroller>,
     /// The part of the status that is not policy's or the audit log's. Must not block.
     pub gate: Arc<dyn Fn() -> GateReport + Send + Sync>,
+    /// The balance of the log with the kernel's counters; `None` where nobody keeps it.
+    pub books: Option<Arc<Reconciler>>,
     /// Certificate of the gate's authority, PEM.
     pub ca_pem: Arc<str>,
     /// The trust bundle that an enrolled agent is pointed at.
@@ -104,6 +107,7 @@ pub(super) async fn answer(
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
+        Request::Reconcile { recount } => reconcile(context, recount).await,
         Request::CaExport => Ok(Payload::Ca { pem: context.ca_pem.to_string() }),
         Request::ModeGet => Ok(Payload::Mode { mode: context.policy.current().mode() }),
         Request::Enrol => recorded(context, asker, "enrol".to_owned(), enrol(context, asker)).await,
@@ -254,6 +258,13 @@ fn status(context: &ControlContext) -> Payload {
             written: health.written,
         },
     }))
+}
+
+async fn reconcile(context: &ControlContext, recount: bool) -> Result<Payload, ErrorReply> {
+    let books = context.books.as_ref().ok_or_else(|| {
+        ErrorReply::new(ErrorCode::Unavailable, "this daemon keeps no balance of its audit log")
+    })?;
+    Ok(Payload::Balance(Box::new(books.balance(recount).await.map_err(internal)?)))
 }
 
 async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {

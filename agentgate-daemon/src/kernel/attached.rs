@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use agentgate_common::{
@@ -15,13 +18,13 @@ use agentgate_common::{
     names,
     rules::{UdpKey, UdpPorts},
     settings::Settings,
-    tally::Tally,
+    tally::{Booked, Tally},
     verdict::{self, TCP, UDP},
 };
 use aya::{
     Ebpf,
     maps::{
-        Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage,
+        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf, SkStorage,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -62,6 +65,8 @@ pub struct Options {
 pub struct Attached {
     maps: Mutex<Maps>,
     netns: u64,
+    epoch: String,
+    heard: Arc<AtomicU64>,
     source: Mutex<Option<Source>>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
     guarded: Guarded,
@@ -191,6 +196,7 @@ struct Maps {
     askers: HashMap<MapData, FlowKey, KernelFlow>,
     counters: PerCpuArray<MapData, u64>,
     tallies: HashMap<MapData, Tally, u64>,
+    books: HashMap<MapData, Booked, u64>,
     sockets: SkStorage<MapData, SocketState>,
     host: HashMap<MapData, [u8; 16], u32>,
     udp: LpmTrie<MapData, UdpKey, UdpPorts>,
@@ -206,6 +212,7 @@ impl Maps {
             askers: opened(ebpf, names::ASKERS)?,
             counters: opened(ebpf, names::COUNTERS)?,
             tallies: opened(ebpf, names::TALLIES)?,
+            books: opened(ebpf, names::BOOKS)?,
             sockets: opened(ebpf, names::SOCKETS)?,
             host: opened(ebpf, names::HOST)?,
             udp: opened(ebpf, names::UDP)?,
@@ -244,6 +251,8 @@ impl Maps {
 struct Parts {
     maps: Maps,
     netns: u64,
+    epoch: String,
+    heard: Arc<AtomicU64>,
     source: Source,
     receiver: mpsc::Receiver<KernelEvent>,
     links: Vec<CgroupLink>,
@@ -262,17 +271,21 @@ impl Parts {
         maps.say_what_is_guarded(guarded)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
-        let source = Source::new(&mut ebpf, ring, sender)?;
+        let epoch = epoch(pins)?;
+        let heard = Arc::new(AtomicU64::new(0));
+        let source = Source::new(&mut ebpf, ring, sender, heard.clone())?;
         let links = attach(&ebpf, guarded, pins)?;
         let layout = layout.map(drop).map_err(|error| error.to_string());
         let (layers, anchored) = layers::place(&mut ebpf, layout, guarded, options.watch.as_deref(), pins)?;
-        Ok(Self { maps, netns, source, receiver, links, layers, anchored })
+        Ok(Self { maps, netns, epoch, heard, source, receiver, links, layers, anchored })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
         Attached {
             maps: Mutex::new(self.maps),
             netns: self.netns,
+            epoch: self.epoch,
+            heard: self.heard,
             source: Mutex::new(Some(self.source)),
             receiver: Mutex::new(Some(self.receiver)),
             guarded,
@@ -282,6 +295,14 @@ impl Parts {
             _pins: pins,
         }
     }
+}
+
+/// Names the life of the books. Ids of maps rise and are not given out again while the host is up.
+fn epoch(pins: &PinDirectory) -> Result<String, KernelError> {
+    let what = "asking which map of books this is";
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(step(what))?;
+    let info = MapInfo::from_pin(pins.pin(names::BOOKS)).map_err(step(what))?;
+    Ok(format!("{}/{}", boot.trim(), info.id()))
 }
 
 fn opened<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
@@ -375,6 +396,11 @@ impl Kernel for Attached {
             found.push(Flow::from(&flow));
         }
         Ok(found)
+    }
+
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).flows.iter().collect();
+        Ok(entries.map_err(step("reading the flows"))?.iter().map(|(_, flow)| Flow::from(flow)).collect())
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
@@ -491,6 +517,30 @@ impl Kernel for Attached {
             found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
         }
         Ok(found)
+    }
+
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).books.iter().collect();
+        entries.map_err(step("reading the books"))
+    }
+
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
+        let books = &mut held(&self.maps).books;
+        for key in keys {
+            match books.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(step("taking numbers out of the books")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn heard_until(&self) -> u64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    fn epoch(&self) -> String {
+        self.epoch.clone()
     }
 }
 

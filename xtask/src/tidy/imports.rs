@@ -7,7 +7,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("inspect", &[]),
     ("policy", &[]),
     ("kernel", &[]),
-    ("listen", &["kernel"]),
+    ("listen", &["kernel", "handover"]),
     ("session", &["kernel"]),
     ("sniff", &[]),
     ("tls", &[]),
@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("drain", &[]),
     ("share", &[]),
     // A spine of its own: it asks the kernel who asks, judges, asks upstream, records.
-    ("dns", &["policy", "kernel", "session", "reload", "forward::Resolver", "audit", "store"]),
+    ("dns", &["policy", "kernel", "handover", "session", "reload", "forward::Resolver", "audit", "store"]),
     // The permit, and what it is made of.
     (
         "forward",
@@ -57,7 +57,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["kernel", "policy", "reload", "store", "audit"]),
+    ("control", &["kernel", "policy", "reload", "store", "audit", "reconcile"]),
     ("dashboard", &["policy", "reload", "store", "audit"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
@@ -65,6 +65,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("sentry", &["kernel", "session", "audit", "control"]),
     ("doctor", &["control::wire", "control::client", "config", "kernel", "launch", "reload"]),
     ("privileges", &[]),
+    ("reconcile", &["kernel", "session", "audit", "store"]),
+    ("handover", &[]),
+    ("detach", &["kernel", "store", "config"]),
     (
         "cli",
         &[
@@ -73,6 +76,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "policy",
             "config",
             "doctor",
+            "detach",
             "launch",
             "reload",
             "store::Side",
