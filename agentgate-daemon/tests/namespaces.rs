@@ -116,7 +116,7 @@ struct Gate {
 impl Gate {
     fn start(guarded: &Guarded) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&directory.path().join("audit.redb")).unwrap());
+        let store = Arc::new(Store::open(directory.path().join("audit.redb")).unwrap());
         let (audit, thread) = Audit::start(store.clone(), AuditOptions::default());
         let kernel = Arc::new(FakeKernel::default());
         let doors = Doors {

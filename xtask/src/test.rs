@@ -166,7 +166,7 @@ fn deny() -> anyhow::Result<()> {
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     let mut arguments = vec!["test", "--package", "agentgate-daemon"];
-    for test in ["host", "kernel", "foreign", "privileges", "run"] {
+    for test in ["host", "kernel", "foreign", "namespaces", "privileges", "run"] {
         arguments.extend(["--test", test]);
     }
     command.args(arguments);

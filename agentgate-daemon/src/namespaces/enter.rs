@@ -68,10 +68,10 @@ pub(super) enum EnterError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "; somebody in it has taken the gate's port",
-        _ => "",
+    if error.kind() == io::ErrorKind::AddrInUse {
+        return "; somebody in it has taken the gate's port";
     }
+    ""
 }
 
 /// Binds doors in the namespace `id` that `link` shows. Without `ipv4_alone` the doors of IPv6 have to
@@ -82,10 +82,9 @@ pub(super) fn open(
     ports: Ports,
     ipv4_alone: bool,
 ) -> Result<Opened, EnterError> {
-    let namespace = File::open(link).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => EnterError::Gone,
-        _ => EnterError::Open(error),
-    })?;
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let namespace = File::open(link)
+        .map_err(|error| if gone(&error) { EnterError::Gone } else { EnterError::Open(error) })?;
     // The number may be another thread's by now.
     let now = namespace.metadata().map_err(EnterError::Open)?;
     if NamespaceId::of(&now) != id {

@@ -14,7 +14,7 @@ use super::{archive::Archive, kernel::Kernel, programs::Programs};
 
 /// What the base holds besides Debian's essential packages: a host that agentgate is installed on, and
 /// the clients of the lab.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 12] = [
     "bash",
     "ca-certificates",
     "curl",
@@ -26,11 +26,13 @@ const PACKAGES: [&str; 13] = [
     "slirp4netns",
     "systemd",
     "systemd-sysv",
-    "udev",
     "util-linux",
 ];
 /// Files of packages that nobody reads in there; each costs memory.
-const WITHOUT: &str = "--dpkgopt=path-exclude=/usr/share/{doc,man,locale,info}/*";
+const WITHOUT: [&str; 4] = ["doc", "man", "locale", "info"];
+/// Makes the archive. The lists and files of apt are still there when it runs.
+const PACK: &str = "cd \"$1\" && find . -xdev \\( -path ./var/lib/apt/lists -o -path ./var/cache/apt \\) \
+     -prune -o -print0 | cpio --null --create --format=newc --quiet >&3";
 /// Modules that are taken along: every address family, so that what could be loaded on a host is loaded
 /// here when an agent asks for it.
 const MODULES: [&str; 4] = ["kernel/net", "kernel/crypto", "kernel/lib", "kernel/arch/x86/crypto"];
@@ -57,7 +59,7 @@ const MASKED: [&str; 8] = [
 pub(super) fn base(work: &Path) -> anyhow::Result<PathBuf> {
     let (suite, sources) = (suite()?, sources()?);
     let mut hasher = DefaultHasher::new();
-    (&PACKAGES, WITHOUT, &suite).hash(&mut hasher);
+    (&PACKAGES, WITHOUT, PACK, &suite).hash(&mut hasher);
     let path = work.join(format!("base-{:016x}.cpio", hasher.finish()));
     if path.exists() {
         return Ok(path);
@@ -66,13 +68,13 @@ pub(super) fn base(work: &Path) -> anyhow::Result<PathBuf> {
     let half = work.join("base.half");
     // In the hook it is root, at least of a namespace of its own, so that owners come out right; there it
     // may not open files of whoever started it, so it gets one that is open.
-    let pack = "cd \"$1\" && find . -xdev -print0 | cpio --null --create --format=newc --quiet >&3";
     let status = Command::new("sh")
         .args(["-c", "exec 3>\"$0\"; exec mmdebstrap \"$@\""])
         .arg(&half)
-        .args(["--variant=minbase", "--format=null", WITHOUT])
+        .args(["--variant=minbase", "--format=null"])
+        .args(WITHOUT.map(|part| format!("--dpkgopt=path-exclude=/usr/share/{part}/*")))
         .arg(format!("--include={}", PACKAGES.join(",")))
-        .arg(format!("--customize-hook={pack}"))
+        .arg(format!("--customize-hook={PACK}"))
         .args([suite.as_str(), "/dev/null"])
         .arg(sources)
         .status()

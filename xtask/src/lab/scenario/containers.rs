@@ -61,7 +61,7 @@ const ALONE: &str = concat!("ip link set lo up\n", fetches!());
 /// A sandbox without privileges: its network is a process of the same session, which makes sockets
 /// outside for the packets that it is handed. Packets that no socket of the sandbox was judged for come to
 /// it by its own device, and are then that process's to send.
-const STACK: &str = concat!(
+const STACK: &str =
     "unshare --user --map-root-user --net sh -c 'echo in; exec sleep 100' >/tmp/stack.$$ & box=$!
      until grep -q in /tmp/stack.$$; do sleep 0.05; done; rm /tmp/stack.$$
      mkfifo /tmp/stack.$$; exec 7<>/tmp/stack.$$; rm /tmp/stack.$$
@@ -69,8 +69,7 @@ const STACK: &str = concat!(
      head -c 1 <&7 >/dev/null
      nsenter --target $box --user --net --preserve-credentials sh -c \"$0\"
      kill $stack $box
-     "
-);
+     ";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -65,8 +65,7 @@ shows() { agentctl doctor; }
 
 caught() {
     local after; after=$(last)
-    guarded curl -sS --max-time 40 -w '%{http_code}\n' https://open.example/ | tee /tmp/page
-    grep -q 'This is open.example.' /tmp/page
+    same "an allowed host" 200 "$(guarded curl -sS --max-time 40 -o /dev/null -w '%{http_code}' https://open.example/)"
     recorded "$after" 'r["kind"] == "exchange" and r["authority"]["host"] == "open.example" and r["response"]["status"] == 200 and r["subject"]["exe"] == "/usr/bin/curl" and r["subject"]["session"].startswith("run-")'
 }
 
@@ -94,7 +93,7 @@ by_a_user() {
     useradd --create-home alice
     cd /home/alice
     HOME=/home/alice setpriv --reuid alice --regid alice --init-groups --reset-env \
-        agentctl run -- sh -c 'cat /proc/self/cgroup; curl -sS --max-time 40 https://open.example/' | tee /tmp/page
+        agentctl run -- sh -c 'cat /proc/self/cgroup; curl -sS --max-time 40 https://open.example/' | cut -c1-120 | tee /tmp/page
     grep -q '^0::/agent.slice/run-.*\.scope$' /tmp/page
     grep -q 'This is open.example.' /tmp/page
     recorded "$after" 'r["kind"] == "exchange" and r["response"]["status"] == 200 and r["subject"]["uid"] != 0 and ".scope@" in r["subject"]["session"]'
@@ -105,11 +104,11 @@ namespace() {
     guarded unshare --net sh -c '
         ip link set lo up
         for i in $(seq 200); do
-            curl -sS --max-time 40 --resolve open.example:443:198.51.100.10 https://open.example/ && exit 0
+            curl -sS --max-time 40 -o /dev/null -w "page: %{http_code}\n" https://open.example/ && exit 0
             sleep 0.1
         done
-        exit 1' | tee /tmp/page | tail -5
-    grep -q 'This is open.example.' /tmp/page
+        exit 1' | tee /tmp/page
+    grep -q 'page: 200' /tmp/page
     recorded "$after" 'r["kind"] == "exchange" and r["response"]["status"] == 200 and r["subject"]["exe"] == "/usr/bin/curl"'
 }
 
@@ -190,12 +189,12 @@ balanced() { agentctl audit reconcile; }
 
 detached() {
     systemctl stop long-agent.service $UNIT
-    agentctl detach
+    agentctl detach --yes
 }
 
 lab() { $LAB/xtask lab suite; }
 
-root_tests() { $LAB/test-kernel --ignored --test-threads=1; }
+root_test() { "$1" --ignored --test-threads=1; }
 
 # Whether agentctl has a subcommand.
 knows() { agentctl "$@" --help >/dev/null 2>&1; }
@@ -227,6 +226,8 @@ else
 fi
 journalctl --no-pager --unit $UNIT | tail -n 60 | sed 's/^/journal: /'
 check "stopped and detached" detached
+for test in $LAB/test-*; do
+    check "the tests that need root: ${test##*/test-}" root_test "$test"
+done
 check "the lab suite" lab
-check "the tests of the kernel programs" root_tests
 echo "@@ end"
