@@ -46,10 +46,12 @@ pub(super) enum Wanted {
     Raw,
     /// No socket: somebody in the world who connects to the port at the host's address, and listens.
     Visitor,
+    /// No socket: somebody in the world who sends a datagram to the port at the host's address.
+    Caller,
 }
 
 impl Wanted {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Tcp,
         Self::TcpConnected,
         Self::Udp,
@@ -58,6 +60,7 @@ impl Wanted {
         Self::Packet,
         Self::Raw,
         Self::Visitor,
+        Self::Caller,
     ];
 
     fn code(self) -> u8 {
@@ -70,6 +73,7 @@ impl Wanted {
             Self::Packet => 6,
             Self::Raw => 7,
             Self::Visitor => 8,
+            Self::Caller => 9,
         }
     }
 }
@@ -101,8 +105,8 @@ fn attend(mut stream: UnixStream, world: &Path) -> io::Result<()> {
     let wanted = Wanted::ALL.into_iter().find(|wanted| wanted.code() == code);
     let wanted = wanted.ok_or_else(|| io::Error::other("asked for nothing known"))?;
     let to = SocketAddr::from((Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])));
-    if wanted == Wanted::Visitor {
-        visit(world.to_owned(), to.port())?;
+    if matches!(wanted, Wanted::Visitor | Wanted::Caller) {
+        visit(world.to_owned(), to.port(), wanted == Wanted::Visitor)?;
         return stream.write_all(&0_i32.to_be_bytes());
     }
     let made = make(wanted, to)?;
@@ -137,18 +141,21 @@ fn make(wanted: Wanted, to: SocketAddr) -> io::Result<OwnedFd> {
             Ok(made)
         }
         Wanted::Raw => sys::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
-        Wanted::Visitor => Err(io::Error::other("a visitor is no socket")),
+        Wanted::Visitor | Wanted::Caller => Err(io::Error::other("a visitor is no socket")),
     }
 }
 
-/// Comes from the world to a port of the host, by TCP and by UDP, and hears what is said there: the wire
-/// sees whatever answers.
-fn visit(world: PathBuf, port: u16) -> io::Result<()> {
+/// Comes from the world to a port of the host, by TCP or by UDP: the wire sees whatever answers.
+fn visit(world: PathBuf, port: u16, stream: bool) -> io::Result<()> {
     std::thread::Builder::new().name("visitor".to_owned()).spawn(move || -> io::Result<()> {
         process::enter_network(&std::fs::File::open(world)?)?;
         let host = SocketAddr::from((HOST_V4, port));
-        let datagram = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        datagram.send_to(b"hello", host)?;
+        if !stream {
+            let datagram = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            datagram.send_to(b"hello", host)?;
+            datagram.set_read_timeout(Some(PATIENCE))?;
+            return datagram.recv(&mut [0; 512]).map(drop);
+        }
         let mut stream = std::net::TcpStream::connect_timeout(&host, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(b"hello")?;

@@ -72,7 +72,7 @@ impl Evidence {
     pub(super) fn wait(&self, number: u64, patience: Duration) -> bool {
         let seen = self.lock();
         let waited = self.0.fence.wait_timeout_while(seen, patience, |seen| seen.fence < number);
-        waited.map_or_else(PoisonError::into_inner, |waited| waited).0.fence >= number
+        waited.unwrap_or_else(PoisonError::into_inner).0.fence >= number
     }
 
     /// What one run did: by its token, else by its address, else by the time.

@@ -70,6 +70,8 @@ struct Inner {
     evidence: Evidence,
     world: world::World,
     programs: Programs,
+    /// Whether this kernel runs BPF LSM programs.
+    lsm: bool,
     /// Number of the next run; every run has its own.
     next: u16,
     /// Number of the next fence.
@@ -119,7 +121,14 @@ fn prepare(task: &str) -> Result<Inner, SelftestError> {
     fs::write(task.directory.join("root.pem"), &world.root_pem).map_err(step("the origin's root"))?;
     let mut salt = [0; 8];
     aws_lc_rs::rand::fill(&mut salt).map_err(|error| step("random bytes")(io::Error::other(error)))?;
-    Ok(Inner { task, evidence, world, programs, next: 1, fence: 0, salt: u64::from_be_bytes(salt) })
+    Ok(Inner { task, evidence, world, programs, lsm: has_lsm(), next: 1, fence: 0, salt: u64::from_be_bytes(salt) })
+}
+
+/// Whether BPF is among the security modules in force. Where securityfs is not mounted the daemon has no
+/// such layer either.
+fn has_lsm() -> bool {
+    let list = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    list.trim().split(',').any(|module| module == "bpf")
 }
 
 /// Private mounts: a file system for this run's files, a bpffs, and the programs where every user can
@@ -258,8 +267,8 @@ impl Inner {
             records: records.of(half.number, &half.session),
         };
         let (control, guarded) = (seen(&tried.control), seen(&tried.guarded));
-        let launched = !self.task.bare && !self.task.unguarded;
-        let verdict = judge::verdict(&tried.attempt, &control, &guarded, launched);
+        let host = judge::Host { launched: !self.task.bare && !self.task.unguarded, lsm: self.lsm };
+        let verdict = judge::verdict(&tried.attempt, &control, &guarded, host);
         let saw = match &guarded.ended {
             Ended::Reported(report) => {
                 let stop = report.stop.as_ref().map(super::tried::describe);

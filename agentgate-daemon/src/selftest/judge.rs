@@ -37,8 +37,11 @@ impl Run {
     }
 
     /// What shows that it arrived; nothing where it did not.
-    fn arrival(&self, may_ask: bool) -> Option<String> {
-        let counted = |sighting: &&Sighting| !(may_ask && sighting.question);
+    fn arrival(&self, may_ask: bool, marked: bool) -> Option<String> {
+        let excused = |sighting: &Sighting| {
+            may_ask && sighting.question || marked && sighting.tokens.is_empty()
+        };
+        let counted = |sighting: &&Sighting| !excused(sighting);
         let wire = self.sightings.iter().find(counted).map(|sighting| sighting.what.clone());
         wire.or_else(|| self.report().and_then(|report| report.reached.clone()))
     }
@@ -55,17 +58,26 @@ impl Run {
     }
 }
 
+/// What was in force during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    /// The layers of `agentctl run`.
+    pub(super) launched: bool,
+    /// The kernel runs BPF LSM programs.
+    pub(super) lsm: bool,
+}
+
 /// Judges an attempt by its run outside, which shows what an arrival looks like, and the one inside.
-/// `launched` tells that the layers of `agentctl run` were in force.
-pub(super) fn verdict(attempt: &Attempt, control: &Run, guarded: &Run, launched: bool) -> Verdict {
+pub(super) fn verdict(attempt: &Attempt, control: &Run, guarded: &Run, host: Host) -> Verdict {
     if let Ended::Broken(how) = &guarded.ended
-        && guarded.arrival(false).is_none()
+        && guarded.arrival(false, attempt.marked).is_none()
         && !how.contains("SIGSYS")
     {
         return Verdict::Untestable { because: format!("the attempt itself failed: {how}") };
     }
-    if let Some(seen) = guarded.arrival(attempt.flagged) {
-        return match attempt.undefended {
+    if let Some(seen) = guarded.arrival(attempt.flagged, attempt.marked) {
+        let without_lsm = attempt.needs_lsm.filter(|_| !host.lsm);
+        return match attempt.undefended.or(without_lsm) {
             Some(because) => {
                 let told = detection(&guarded.records);
                 Verdict::Undefended { seen, because: format!("{because}; {told}") }
@@ -76,14 +88,14 @@ pub(super) fn verdict(attempt: &Attempt, control: &Run, guarded: &Run, launched:
     if attempt.flagged && guarded.sightings.iter().any(|sighting| sighting.question) {
         return flagged(guarded);
     }
-    if control.arrival(false).is_none() {
+    if control.arrival(false, attempt.marked).is_none() {
         let why = control.last().unwrap_or_else(|| "nothing arrived".to_owned());
         return Verdict::Untestable { because: format!("outside the guarded cgroup it fails too: {why}") };
     }
     if let Some(by) = judged(guarded) {
         return Verdict::Captured { by };
     }
-    Verdict::Blocked { by: stopper(guarded, launched) }
+    Verdict::Blocked { by: stopper(guarded, host.launched) }
 }
 
 /// Data may leave in a name that policy allows, but not without a flag.
@@ -157,6 +169,8 @@ mod tests {
 
     const PLAIN: Attempt = Attempt::new(Family::Tcp, "plain", "what", "by", |_| Ok(()));
 
+    const HOST: Host = Host { launched: true, lsm: false };
+
     fn sighting(question: bool) -> Sighting {
         let what = "TCP packet to 203.0.113.7:443".to_owned();
         Sighting { what, to: None, tokens: Vec::new(), question, during: 1 }
@@ -175,35 +189,35 @@ mod tests {
     fn what_arrives_is_leaked_whatever_else_is_known() {
         let control = run(vec![sighting(false)], vec![]);
         let guarded = run(vec![sighting(false)], vec![record(Kind::Flow, "mode:enforce")]);
-        assert_eq!(verdict(&PLAIN, &control, &guarded, true).word(), "LEAKED");
+        assert_eq!(verdict(&PLAIN, &control, &guarded, HOST).word(), "LEAKED");
         // Also when the control run shows nothing, and when the attempt died of it.
         let nothing = run(vec![], vec![]);
-        assert_eq!(verdict(&PLAIN, &nothing, &guarded, true).word(), "LEAKED");
+        assert_eq!(verdict(&PLAIN, &nothing, &guarded, HOST).word(), "LEAKED");
         let broken = Run { ended: Ended::Broken("signal 9".into()), ..guarded };
-        assert_eq!(verdict(&PLAIN, &control, &broken, true).word(), "LEAKED");
+        assert_eq!(verdict(&PLAIN, &control, &broken, HOST).word(), "LEAKED");
         let mut reached = run(vec![], vec![]);
         reached.ended = Ended::Reported(Report { reached: Some("it".into()), ..Report::default() });
-        assert_eq!(verdict(&PLAIN, &control, &reached, true).word(), "LEAKED");
+        assert_eq!(verdict(&PLAIN, &control, &reached, HOST).word(), "LEAKED");
     }
 
     #[test]
     fn without_an_arrival_outside_nothing_is_said() {
         let nothing = run(vec![], vec![]);
         let guarded = run(vec![], vec![record(Kind::Kernel, "kernel:udp")]);
-        assert_eq!(verdict(&PLAIN, &nothing, &guarded, true).word(), "not testable here");
+        assert_eq!(verdict(&PLAIN, &nothing, &guarded, HOST).word(), "not testable here");
     }
 
     #[test]
     fn captured_and_blocked_by_their_records() {
         let control = run(vec![sighting(false)], vec![]);
-        let by = |records| verdict(&PLAIN, &control, &run(vec![], records), true);
+        let by = |records| verdict(&PLAIN, &control, &run(vec![], records), HOST);
         let captured = by(vec![record(Kind::Kernel, "kernel:udp"), record(Kind::Flow, "mode:enforce")]);
         assert_eq!(captured, Verdict::Captured { by: "the gate (mode:enforce)".into() });
         let blocked = by(vec![record(Kind::Kernel, "kernel:udp")]);
         assert_eq!(blocked, Verdict::Blocked { by: "the kernel (kernel:udp)".into() });
         let mut broken = run(vec![], vec![]);
         broken.ended = Ended::Broken("ended by signal 11".into());
-        assert_eq!(verdict(&PLAIN, &control, &broken, true).word(), "not testable here");
+        assert_eq!(verdict(&PLAIN, &control, &broken, HOST).word(), "not testable here");
     }
 
     #[test]
@@ -212,12 +226,31 @@ mod tests {
         let control = run(vec![sighting(false)], vec![]);
         let asked = |flags| {
             let record = Record { flags, ..record(Kind::Dns, "allow:*.tunnel.example") };
-            verdict(&attempt, &control, &run(vec![sighting(true)], vec![record]), true)
+            verdict(&attempt, &control, &run(vec![sighting(true)], vec![record]), HOST)
         };
         assert_eq!(asked(vec![]).word(), "LEAKED");
         assert_eq!(asked(vec![Flag::new("dns_tunnel", Severity::High, "")]).word(), "captured");
         // Elsewhere such a question is a leak.
-        assert_eq!(verdict(&PLAIN, &control, &run(vec![sighting(true)], vec![]), true).word(), "LEAKED");
+        assert_eq!(verdict(&PLAIN, &control, &run(vec![sighting(true)], vec![]), HOST).word(), "LEAKED");
+    }
+
+    #[test]
+    fn what_somebody_outside_sent_is_told_by_its_lack_of_a_token() {
+        let attempt = PLAIN.marked();
+        let token = || Sighting { tokens: vec!["agst".into()], ..sighting(false) };
+        let control = run(vec![token()], vec![]);
+        assert_eq!(verdict(&attempt, &control, &run(vec![sighting(false)], vec![]), HOST).word(), "blocked");
+        assert_eq!(verdict(&attempt, &control, &run(vec![token()], vec![]), HOST).word(), "LEAKED");
+    }
+
+    #[test]
+    fn the_lack_of_bpf_lsm_excuses_only_what_it_would_stop() {
+        let attempt = PLAIN.needs_lsm("no hook sees it");
+        let control = run(vec![sighting(false)], vec![]);
+        let word = |attempt: &Attempt, lsm| verdict(attempt, &control, &control, Host { lsm, ..HOST }).word();
+        assert_eq!(word(&attempt, false), "not defended");
+        assert_eq!(word(&attempt, true), "LEAKED");
+        assert_eq!(word(&PLAIN, false), "LEAKED");
     }
 
     #[test]
@@ -225,7 +258,7 @@ mod tests {
         let attempt = PLAIN.root().undefended("root can");
         let control = run(vec![sighting(false)], vec![]);
         let guarded = run(vec![sighting(false)], vec![]);
-        assert_eq!(verdict(&attempt, &control, &guarded, true).word(), "not defended");
-        assert_eq!(verdict(&attempt, &control, &run(vec![], vec![]), true).word(), "blocked");
+        assert_eq!(verdict(&attempt, &control, &guarded, HOST).word(), "not defended");
+        assert_eq!(verdict(&attempt, &control, &run(vec![], vec![]), HOST).word(), "blocked");
     }
 }

@@ -197,6 +197,9 @@ pub struct Listed {
     /// Why nothing stops it, where nothing does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub undefended: Option<String>,
+    /// Why nothing stops it on a kernel without BPF LSM, where that makes the difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs_lsm: Option<String>,
 }
 
 /// What the inner process tells the outer one, one JSON object a line.

@@ -56,6 +56,10 @@ pub(super) struct Attempt {
     pub(super) inherits: Inherits,
     /// Policy allows the name, so a question with the token may leave if its record is flagged.
     pub(super) flagged: bool,
+    /// Somebody outside sends to the run's address too, so that only the token tells whose a packet is.
+    pub(super) marked: bool,
+    /// Why nothing stops it where the kernel has no BPF LSM.
+    pub(super) needs_lsm: Option<&'static str>,
     /// Commands that undo in the host's namespace what the attempt may have done there.
     pub(super) undo: &'static [&'static str],
 }
@@ -79,6 +83,8 @@ impl Attempt {
             undefended: None,
             inherits: Inherits::Nothing,
             flagged: false,
+            marked: false,
+            needs_lsm: None,
             undo: &[],
         }
     }
@@ -101,6 +107,14 @@ impl Attempt {
 
     pub(super) const fn flagged(self) -> Self {
         Self { flagged: true, ..self }
+    }
+
+    pub(super) const fn marked(self) -> Self {
+        Self { marked: true, ..self }
+    }
+
+    pub(super) const fn needs_lsm(self, because: &'static str) -> Self {
+        Self { needs_lsm: Some(because), ..self }
     }
 
     pub(super) const fn undo(self, undo: &'static [&'static str]) -> Self {
@@ -134,6 +148,7 @@ pub fn list(filter: Option<&str>) -> Vec<Listed> {
             identities: attempt.identities(),
             stopped_by: attempt.stopped_by.to_owned(),
             undefended: attempt.undefended.map(str::to_owned),
+            needs_lsm: attempt.needs_lsm.map(str::to_owned),
         })
         .collect()
 }

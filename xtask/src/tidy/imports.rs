@@ -82,6 +82,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "store::Side",
         ],
     ),
+    // It starts a daemon of its own, and reads what that one records.
+    ("selftest", &["control::client", "control::wire", "kernel", "config"]),
     ("metrics", &[]),
     ("signal", &["reload"]),
     ("telemetry", &["config"]),

@@ -10,7 +10,10 @@ use crate::selftest::{
     orders::{FORBIDDEN, RESOLVER_V4, RESOLVER_V6, Stop, TUNNEL},
     report::Family::Dns,
     suite::Attempt,
-    sys,
+    sys::{
+        self,
+        message::{self, Ancillary},
+    },
     tried::{At as _, Attempted, Try},
     zone,
 };
@@ -109,6 +112,23 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
             sys::set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1).at("IPV6_FREEBIND")?;
             sys::bind(&socket, &sys::sockaddr(t.v6(4444))).at("bind to a foreign address")?;
             ask_on(t, &socket, SocketAddr::from((RESOLVER_V6, 53)), AAAA)
+        },
+    ),
+    Attempt::new(
+        Dns,
+        "dns6-foreign-source-once",
+        "the same for one datagram (IPV6_PKTINFO)",
+        "egress refuses foreign sources",
+        |t| {
+            let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).at("socket")?;
+            sys::set_int(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1).at("IPV6_FREEBIND")?;
+            let mut data = t.orders.v6.octets().to_vec();
+            data.extend([0; 4]);
+            let source = Ancillary { level: libc::IPPROTO_IPV6, kind: libc::IPV6_PKTINFO, data };
+            let question = marked(t, FORBIDDEN, AAAA);
+            let server = sys::sockaddr(SocketAddr::from((RESOLVER_V6, 53)));
+            message::send(&socket, &question, &server, &[source], 0).at("sendmsg")?;
+            hear(t, &socket)
         },
     ),
     Attempt::new(

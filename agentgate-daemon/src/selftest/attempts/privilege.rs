@@ -160,6 +160,11 @@ fn leave(tried: &mut Try, user: bool) -> Attempted {
     // Outside an ordinary user may not either, and is where it wanted to be.
     tried.saw(if user { "as a user" } else { "as root" });
     tried.probe();
+    if tried.orders.guarded && !user {
+        // The sentry looks every second: one that stays is found.
+        let (quiet, _kept) = io::pipe().at("pipe")?;
+        sys::readable(&quiet.into(), 2500).at("poll")?;
+    }
     Ok(())
 }
 

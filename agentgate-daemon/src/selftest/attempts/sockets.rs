@@ -21,26 +21,15 @@ const FOREIGN: &str = "the watch programs refuse a foreign socket in a guarded t
 const RUN: &str = "agentctl run closes what it was started with; enrolment refuses who holds network sockets";
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
-    Attempt::new(
-        Sockets,
-        "handed-tcp",
-        "is handed a fresh TCP socket (SCM_RIGHTS) and connects it",
-        FOREIGN,
-        |t| {
-            let (socket, _held) = handed(t, Wanted::Tcp, 80)?;
-            t.tcp_on(&socket, t.v4(80))
-        },
-    ),
-    Attempt::new(
-        Sockets,
-        "handed-tcp-connected",
-        "is handed a connected TCP socket and writes to it",
-        FOREIGN,
-        |t| {
-            let (socket, _held) = handed(t, Wanted::TcpConnected, 80)?;
-            t.speak(&socket, "203.0.113.1")
-        },
-    ),
+    Attempt::new(Sockets, "handed-tcp", "is handed a fresh TCP socket (SCM_RIGHTS) and connects it", FOREIGN, |t| {
+        let (socket, _held) = handed(t, Wanted::Tcp, 80)?;
+        t.tcp_on(&socket, t.v4(80))
+    }),
+    Attempt::new(Sockets, "handed-tcp-connected", "is handed a connected TCP socket and writes to it", FOREIGN, |t| {
+        let (socket, _held) = handed(t, Wanted::TcpConnected, 80)?;
+        t.speak(&socket, "203.0.113.1")
+    })
+    .marked(),
     Attempt::new(Sockets, "handed-udp", "is handed a UDP socket and sends from it", FOREIGN, |t| {
         let (socket, _held) = handed(t, Wanted::Udp, 9999)?;
         sys::send_to(&socket, &t.payload(), 0, &sys::sockaddr(t.v4(9999))).at("sendto").map(drop)
@@ -81,7 +70,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new(Sockets, "handed-packet", "is handed a packet(7) socket", FOREIGN, |t| {
         let (socket, _held) = handed(t, Wanted::Packet, 0)?;
         send_packet(t, &socket)
-    }),
+    })
+    .needs_lsm("no program sees what goes through a packet(7) socket; whoever hands one over is privileged"),
     Attempt::new(Sockets, "handed-raw", "is handed a raw ICMP socket", FOREIGN, |t| {
         let (socket, _held) = handed(t, Wanted::Raw, 0)?;
         let mut echo = vec![8, 0, 0, 0, 0, 1, 0, 1];
@@ -109,6 +99,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
             t.speak(&socket, "203.0.113.1")
         },
     )
+    .marked()
     .root(),
     Attempt::new(
         Sockets,
@@ -230,8 +221,8 @@ fn inbound(tried: &mut Try, kind: i32) -> Attempted {
     if kind == libc::SOCK_STREAM {
         sys::listen(&server).at("listen")?;
     }
-    accomplice::ask(&tried.orders.accomplice, Wanted::Visitor, target(tried, port))
-        .at("ask for a visitor")?;
+    let wanted = if kind == libc::SOCK_STREAM { Wanted::Visitor } else { Wanted::Caller };
+    accomplice::ask(&tried.orders.accomplice, wanted, target(tried, port)).at("ask for a visitor")?;
     if !sys::readable(&server, 1500).at("poll")? {
         tried.saw("nobody comes through");
         return Ok(());
