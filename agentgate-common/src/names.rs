@@ -53,6 +53,35 @@ pub const PEERS_CAPACITY: u32 = 65_536;
 /// Size of [`EVENTS`] in bytes: a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 256 * 1024;
 
+/// Programs on the guarded cgroup, or above it, that a kernel may lack the means for: each link is pinned
+/// under the same name.
+pub const LAYERS: [&str; 8] = [
+    "watch_connect4",
+    "watch_connect6",
+    "watch_sendmsg4",
+    "watch_sendmsg6",
+    "watch_egress",
+    "lsm_socket",
+    "lsm_receive",
+    "lsm_send",
+];
+
+/// Where the running kernel has what the programs of [`LAYERS`] read, each a global of type `u32` that the
+/// daemon fills in from the kernel's BTF, in bytes: `struct socket`'s `sk` and `file`.
+pub const SOCKET_SK: &str = "SOCKET_SK";
+/// See [`SOCKET_SK`].
+pub const SOCKET_FILE: &str = "SOCKET_FILE";
+/// `struct sock`'s `sk_family`.
+pub const SOCK_FAMILY: &str = "SOCK_FAMILY";
+/// `struct sock`'s `sk_lock.owned`.
+pub const SOCK_OWNED: &str = "SOCK_OWNED";
+/// `struct sock`'s `sk_allocation`.
+pub const SOCK_ALLOCATION: &str = "SOCK_ALLOCATION";
+/// The byte of `struct sock` that has `sk_kern_sock`.
+pub const SOCK_KERNEL: &str = "SOCK_KERNEL";
+/// The bit in that byte.
+pub const SOCK_KERNEL_BIT: &str = "SOCK_KERNEL_BIT";
+
 /// The programs, by their function names; each link is pinned under the same name.
 pub const PROGRAMS: [&str; 14] = [
     "gate_connect4",

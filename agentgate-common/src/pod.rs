@@ -53,10 +53,7 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 8 + size_of::<Endpoint>() + 2 + 2);
         assert_eq!(size_of::<Task>(), 8 + 8 + 4 * 4 + 16);
         assert_eq!(size_of::<KernelFlow>(), 8 * 3 + size_of::<Task>() + size_of::<Endpoint>() + 4);
-        assert_eq!(
-            size_of::<SocketState>(),
-            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 3 + 4 + 8
-        );
+        assert_eq!(size_of::<SocketState>(), size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 6 + 8);
         assert_eq!(
             size_of::<KernelEvent>(),
             8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 2 * 3 + 1 + 1 + 4

@@ -4,6 +4,7 @@
 //! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
 //! opens the gate: the programs stay attached, and without a listener every connection is refused.
 
+mod elsewhere;
 mod process;
 mod upkeep;
 
@@ -44,8 +45,10 @@ use crate::{
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
+    namespaces::{self, Doors},
     reconcile::{self, Reconciler},
     reload::PolicyHandle,
+    sentry::{self, CarefulEnroller, Enrolled},
     session::Sessions,
     share::{Few, Shares},
     sniff,
@@ -327,7 +330,7 @@ impl App {
         } = self;
         let connections = Tasks::default();
         let services = Tasks::default();
-        let port = listeners.port();
+        let (port, dns_port) = (listeners.port(), dns_sockets.port());
         let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
         let unheard = reconcile::Why::NoListener { before_ns: stages.since_ns };
@@ -354,6 +357,15 @@ impl App {
         });
         services.spawn(sweep(stages.clone(), drain.watch()));
         services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
+        let enrolled = Enrolled::default();
+        services.spawn(sentry::run(
+            kernel.clone(),
+            guard.cgroup.clone(),
+            enrolled.clone(),
+            stages.sessions.clone(),
+            handles.audit.clone(),
+            drain.watch(),
+        ));
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
@@ -366,11 +378,15 @@ impl App {
             policy: handles.policy.clone(),
             audit: handles.audit.clone(),
             store: handles.store.clone(),
-            enroller: guard.enroller.clone(),
+            enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
             gate: gate.clone(),
             books: Some(books.clone()),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
+            hidden: control::wire::Hidden {
+                places: config.run.hide.clone(),
+                sockets: vec![config.paths.control_socket.clone(), config.paths.enrol_socket.clone()],
+            },
             guarded: guard.cgroup.clone(),
             dashboard: access,
         };
@@ -397,7 +413,22 @@ impl App {
         for listener in dns_sockets.tcp {
             services.spawn(dns.clone().serve_tcp(listener, None));
         }
-        services.spawn(dns.settle());
+        services.spawn(dns.clone().settle());
+        let elsewhere = Doors {
+            kernel: kernel.clone(),
+            guarded: guard.cgroup.clone(),
+            sessions: stages.sessions.clone(),
+            audit: handles.audit.clone(),
+            ports: namespaces::Ports { listener: port, dns: dns_port },
+            serve: elsewhere::serve(
+                stages.clone(),
+                dns,
+                connections.clone(),
+                listeners.places(),
+                drain.watch(),
+            ),
+        };
+        services.spawn(elsewhere.run(drain.watch()));
 
         let accepting = {
             let connections = connections.clone();
@@ -447,6 +478,7 @@ fn gate_report(
         guarded: guarded.clone(),
         listen: vec![SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))],
         programs: programs.clone(),
+        layers: Some(kernel.layers()),
         lost_events: kernel.lost_events().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
             u64::MAX

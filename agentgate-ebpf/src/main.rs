@@ -16,10 +16,13 @@ mod emit;
 mod error;
 mod facts;
 mod getpeer;
+mod layout;
+mod lsm;
 mod maps;
 mod option;
 mod socket;
 mod sockops;
+mod watch;
 
 /// Unreachable: the verifier would refuse a program that could come here. `core` wants it declared.
 #[panic_handler]

@@ -153,7 +153,27 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
 /// # Errors
 /// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
-pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a mut SocketState, Denial> {
+pub(crate) fn socket_or_new<'a>(
+    sk: *mut bpf_sock,
+    session: u64,
+    netns: u64,
+) -> Result<&'a mut SocketState, Denial> {
+    let state = any_socket_or_new(sk)?;
+    if state.guarded == 0 {
+        state.guarded = 1;
+        state.inner = 1;
+        state.owner = session;
+        state.flow.netns = netns;
+    }
+    Ok(state)
+}
+
+/// The state of any socket, which says nothing of where it was made.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the kernel gives no memory for it.
+#[inline(always)]
+pub(crate) fn any_socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
     if sk.is_null() {
         return Err(Denial::NoFlow);
     }
@@ -161,13 +181,7 @@ pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a m
     // SAFETY: as in `socket`.
     let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
     // SAFETY: as in `socket`.
-    let state = unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)?;
-    if state.guarded == 0 {
-        state.guarded = 1;
-        state.inner = 1;
-        state.owner = session;
-    }
-    Ok(state)
+    unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
 }
 
 /// Marks a socket at its making.

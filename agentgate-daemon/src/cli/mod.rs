@@ -8,6 +8,7 @@ mod audit;
 mod ca;
 mod dashboard;
 mod detach;
+mod doctor;
 mod failure;
 mod logs;
 mod mode;
@@ -37,7 +38,7 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed; `status --check`: not all is well;
+  1        the daemon refused or failed; `status --check`, `doctor`: not all is well;
            `audit reconcile`: the books do not balance; `detach`: not detached
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
@@ -94,6 +95,8 @@ enum Command {
     /// The only thing that opens it. Needs root, and the gate stopped; recorded before it is done. The next
     /// start of the gate attaches again.
     Detach(detach::Args),
+    /// Whether this host can guard and does, and what to do where not
+    Doctor,
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
 }
@@ -114,6 +117,7 @@ impl Command {
             | Self::Audit(_)
             // Speaks to nobody.
             | Self::Detach(_)
+            | Self::Doctor
             | Self::Dashboard => paths.control_socket,
         }
     }
@@ -156,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
         Command::Audit(command) => audit::run(&mut session, &command),
         Command::Detach(args) => detach::run(&mut session, &args),
+        Command::Doctor => doctor::run(&mut session),
         Command::Dashboard => dashboard::run(&mut session),
     };
     match done.and_then(|()| session.output.flush()) {

@@ -5,7 +5,7 @@ use super::{
     terminal::{Colour, escape},
 };
 use crate::{
-    control::wire::{Payload, Request, StatusReport},
+    control::wire::{LayerState, Layers, Payload, Request, StatusReport},
     model::Timestamp,
 };
 
@@ -73,6 +73,7 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             ),
             false,
         ),
+        ("network", policy.summary.network(), false),
     ];
     if !policy.errors.is_empty() {
         let before = if policy.loaded_at.is_some() { "the one before stays" } else { "nothing passes" };
@@ -86,6 +87,14 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
         }
         None => ("audit", "cannot write, so nothing is let through".to_owned(), true),
     });
+    let layers = gate.layers.iter().flat_map(Layers::each);
+    rows.extend(layers.enumerate().map(|(n, (name, state))| {
+        let state = match state {
+            LayerState::On => "on".to_owned(),
+            LayerState::Absent(why) => format!("absent: {why}"),
+        };
+        (if n == 0 { "layers" } else { "" }, format!("{name} {state}"), false)
+    }));
     if gate.lost_events > 0 {
         rows.push(("kernel", format!("{} refusals could not be recorded singly", gate.lost_events), true));
     }
@@ -133,6 +142,7 @@ mod tests {
                 guarded: "/agent.slice".into(),
                 listen: vec!["127.0.0.1:7879".parse().unwrap()],
                 programs: vec!["connect4".into()],
+                layers: None,
                 lost_events: 0,
                 counters: Vec::new(),
                 connections: 2,

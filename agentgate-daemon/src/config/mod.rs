@@ -12,10 +12,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+pub mod hide;
 mod paths;
 mod resolvers;
 
 pub use crate::model::TextError as ConfigError;
+pub use hide::Run;
 pub use paths::Paths;
 
 /// Everything that can be set.
@@ -30,6 +32,7 @@ pub struct Config {
     pub limits: Limits,
     pub dashboard: Dashboard,
     pub control: ControlConfig,
+    pub run: Run,
     pub log: Log,
 }
 
@@ -44,6 +47,7 @@ struct Document {
     limits: Limits,
     dashboard: Dashboard,
     control: ControlConfig,
+    run: Run,
     log: Log,
 }
 
@@ -55,6 +59,9 @@ pub struct Gate {
     pub cgroup: String,
     /// Port of the listener on 127.0.0.1 and ::1; 0: any that is free.
     pub listen_port: u16,
+    /// A cgroup above the guarded one whose programs refuse sockets made elsewhere to guarded processes:
+    /// `/` for the root of cgroup v2, so that there is no elsewhere; empty for none.
+    pub watch: String,
     /// Directory on a bpffs for pinned links and maps.
     pub pin_dir: PathBuf,
 }
@@ -64,6 +71,7 @@ impl Default for Gate {
         Self {
             cgroup: "agent.slice".to_owned(),
             listen_port: 7879,
+            watch: "/".to_owned(),
             pin_dir: PathBuf::from("/sys/fs/bpf/agentgate"),
         }
     }
@@ -275,9 +283,9 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, capture, limits, dashboard, control, log } = document;
+        let Document { gate, dns, tls, capture, limits, dashboard, control, run, log } = document;
         let config =
-            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, log };
+            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, run, log };
         let errors = check::check(&config, file, text);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
     }

@@ -23,8 +23,8 @@ use super::{
     server::{Door, Line},
     steer,
     wire::{
-        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply, Request,
-        StatusReport, to_hex,
+        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Hidden, Item, Payload, Reply,
+        Request, StatusReport, to_hex,
     },
 };
 use crate::{
@@ -51,6 +51,8 @@ pub struct ControlContext {
     pub ca_pem: Arc<str>,
     /// The trust bundle that an enrolled agent is pointed at.
     pub bundle: PathBuf,
+    /// What an enrolled command is not to see.
+    pub hidden: Hidden,
     /// The guarded cgroup.
     pub guarded: GuardedCgroup,
     /// `None` where the dashboard is off.
@@ -272,6 +274,7 @@ async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, 
         cgroup,
         guarded: context.guarded.path().to_owned(),
         bundle: context.bundle.clone(),
+        hidden: context.hidden.clone(),
     }))
 }
 
@@ -282,6 +285,7 @@ fn not_enrolled(error: EnrolError) -> ErrorReply {
             ErrorCode::StrangerEnrolled
         }
         EnrolError::ProcessGone { .. }
+        | EnrolError::ForeignSockets { .. }
         | EnrolError::Step { .. }
         | EnrolError::Systemd { .. }
         | EnrolError::NotInside { .. } => ErrorCode::EnrolFailed,

@@ -42,6 +42,17 @@ pub enum EnrolError {
         /// Where it is.
         cgroup: String,
     },
+    /// It would bring sockets along that nothing judges.
+    #[error(
+        "process {pid} holds sockets made outside the guard: {sockets}; close them, or start the agent with \
+         agentctl run"
+    )]
+    ForeignSockets {
+        /// The process.
+        pid: u32,
+        /// The first of them, with their numbers and addresses.
+        sockets: String,
+    },
     /// A step on the cgroup file system.
     #[error("{step}: {source}")]
     Step {

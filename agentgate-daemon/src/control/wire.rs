@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use crate::kernel::{LayerState, Layers};
 use crate::{
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
@@ -179,6 +180,17 @@ pub struct Enrolled {
     pub guarded: String,
     /// System roots and the gate's own, PEM, readable by everyone.
     pub bundle: PathBuf,
+    /// What to hide from the command.
+    pub hidden: Hidden,
+}
+
+/// What is hidden from a command under guard. Sent, since its user may not be able to read the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// `hide` of `[run]`: names and paths.
+    pub places: Vec<String>,
+    /// The gate's own sockets.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// How the gate is.
@@ -201,6 +213,9 @@ pub struct GateReport {
     pub listen: Vec<SocketAddr>,
     /// Programs attached to the guarded cgroup.
     pub programs: Vec<String>,
+    /// Layers that not every kernel has; none from a daemon that does not tell.
+    #[serde(default)]
+    pub layers: Option<Layers>,
     /// Kernel events that could not be handed over.
     pub lost_events: u64,
     /// How often each hook came to each outcome since the programs were attached first.

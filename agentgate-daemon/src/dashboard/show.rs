@@ -1,8 +1,8 @@
 //! Values as people read them: sizes, durations, times, and text whose control characters are seen.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr};
 
-use crate::model::{Action, Kind, Record, Timestamp};
+use crate::model::{Action, Host, Kind, Question, Record, Timestamp};
 
 /// `text` with control and direction-changing characters as Rust writes them (`\n`, `\u{1b}`), so that a hostile name
 /// cannot hide, reorder or forge what is around it. Line ends and tabs count as control characters.
@@ -131,33 +131,66 @@ pub(super) fn traffic(record: &Record) -> Option<(u64, u64)> {
     }
 }
 
+/// The question of a record that has a name in it.
+#[must_use]
+pub(super) fn asked(record: &Record) -> Option<&Question> {
+    record.question.as_ref().filter(|question| !question.name.is_empty())
+}
+
 /// What a person would do to have a refused record's destination allowed; `None` where nothing can
 /// or nothing was refused. `in_document`: the pattern that denies it stands in `policy.toml`.
 #[must_use]
 pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
     let verdict = record.verdict.as_ref().filter(|v| v.action == Action::Deny)?;
     match verdict.rule.split_once(':')? {
-        ("mode", _) => record.authority.as_ref().map(|a| format!("agentctl allow {}", a.host)),
+        ("mode", _) => {
+            let host = record.authority.as_ref().map(|a| a.host.as_str());
+            let asked = asked(record).map(|q| q.name.as_str()).filter(|name| Host::parse(name).is_ok());
+            asked.or(host).map(|host| format!("agentctl allow {host}"))
+        }
         ("deny", pattern) if in_document => {
             Some(format!("take \"{pattern}\" out of `deny` under [hosts] in policy.toml"))
         }
         ("deny", pattern) => Some(format!("agentctl deny '{pattern}' --remove")),
         ("kernel", "loopback") => record.flow.as_ref().map(|flow| {
             let port = flow.original.0.port();
-            format!("under [network] in policy.toml: loopback = {{ default = \"deny\", ports = [{port}] }}")
+            format!("under [network] in policy.toml: loopback = {{ default = \"own\", ports = [{port}] }}")
         }),
+        ("kernel", "udp") => record.flow.as_ref().map(|flow| flow.original.0).and_then(udp_entry),
         ("invariant", "missing_sni") => Some("connect by name instead of by address".to_owned()),
         ("invariant", "opaque") => record.flow.as_ref().map(|flow| {
             let to = flow.original.0;
-            let bits = if to.is_ipv4() { 32 } else { 128 };
             format!(
-                "under [network] in policy.toml: cidrs = [{{ allow = \"{}/{bits}\", ports = [{}] }}]",
-                to.ip(),
+                "under [network] in policy.toml: cidrs = [{}]; by name: \
+                 opaque_tcp = [{{ host = \"NAME\", port = {} }}]",
+                entry(to),
                 to.port()
+            )
+        }),
+        ("invariant", "address_not_resolved") => record.flow.as_ref().map(|flow| {
+            let entry = entry(flow.original.0);
+            format!(
+                "have the name looked up through the system's resolver, which the gate answers; or, under \
+                 [network] in policy.toml: cidrs = [{entry}]"
             )
         }),
         _ => None,
     }
+}
+
+/// The entry of `cidrs` or `udp` for one address and port.
+fn entry(to: SocketAddr) -> String {
+    let (ip, port, bits) = (to.ip(), to.port(), if to.is_ipv4() { 32 } else { 128 });
+    format!("{{ allow = \"{ip}/{bits}\", ports = [{port}] }}")
+}
+
+/// What opens UDP to an address; `None` where nothing does.
+fn udp_entry(to: SocketAddr) -> Option<String> {
+    let ip = to.ip().to_canonical();
+    let never =
+        ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || [0, 53, 853].contains(&to.port());
+    let to = SocketAddr::new(ip, to.port());
+    (!never).then(|| format!("under [network] in policy.toml: udp = [{}]", entry(to)))
 }
 
 /// What helps against a refusal by the kernel that no policy lifts.
@@ -169,7 +202,7 @@ pub(super) fn advice(record: &Record) -> Option<&'static str> {
     }
     Some(match code {
         "gate_port" => "No policy opens these ports. Use agentctl and the dashboard from outside the gate.",
-        "udp" => "Nothing, where the client falls back to TCP, as QUIC clients do. No policy opens UDP.",
+        "udp" => "Nothing, where the client falls back to TCP, as QUIC clients do.",
         "no_resolver" => "Give the host a resolver of this address family, or ask over the other one.",
         "socket_type" => "Use TCP, or run the tool outside the gate: no policy opens other sockets.",
         "no_listener" => "Try again. If it lasts, see agentctl status: the daemon was starting or ending.",
@@ -183,10 +216,13 @@ pub(super) fn advice(record: &Record) -> Option<&'static str> {
     })
 }
 
-/// How many refusals like this one of the kernel's the record stands for besides: its note says so after
+/// How many like this one the record stands for besides. Of a refusal of the kernel's its note says so after
 /// the call, `connect4: …; 12 more like it …`.
 #[must_use]
 pub(super) fn alike(record: &Record) -> Option<u64> {
+    if record.times > 1 {
+        return Some(record.times - 1);
+    }
     if record.kind != Kind::Kernel {
         return None;
     }
@@ -217,7 +253,7 @@ pub(super) fn transport(record: &Record) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Authority, Host, Verdict};
+    use crate::model::{Authority, Verdict};
 
     #[test]
     fn hidden_characters_are_seen() {
@@ -295,6 +331,28 @@ mod tests {
         for (action, rule, expect) in rows {
             record.verdict = Some(Verdict { action, rule: rule.to_owned(), reason: String::new() });
             assert_eq!(remedy(&record, false).as_deref(), expect, "{rule}");
+        }
+    }
+
+    #[test]
+    fn udp_that_policy_could_open() {
+        for (to, expect) in [
+            ("203.0.113.7:5000", Some("udp = [{ allow = \"203.0.113.7/32\", ports = [5000] }]")),
+            ("[2001:db8::7]:5000", Some("udp = [{ allow = \"2001:db8::7/128\", ports = [5000] }]")),
+            ("[::ffff:203.0.113.7]:5000", Some("allow = \"203.0.113.7/32\"")),
+            ("203.0.113.7:53", None),
+            ("203.0.113.7:853", None),
+            ("127.0.0.1:5000", None),
+            ("[::]:5000", None),
+            ("224.0.0.251:5353", None),
+        ] {
+            let found = udp_entry(to.parse().unwrap());
+            match expect {
+                Some(part) => {
+                    assert!(found.as_ref().is_some_and(|text| text.contains(part)), "{to}: {found:?}")
+                }
+                None => assert_eq!(found, None, "{to}"),
+            }
         }
     }
 }

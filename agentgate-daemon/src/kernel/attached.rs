@@ -33,14 +33,20 @@ use tokio::sync::mpsc;
 use super::{
     AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange,
     attach::attach,
+    btf,
     cgroup::Guarded,
     events::{self, Source},
+    layers::{self, Anchored, Layers},
     link::{self, CgroupLink},
     load::{HOOKS, load},
     pin::{self, PinDirectory},
     step,
+    take::take,
 };
 use crate::model::Flow;
+
+/// `BPF_NOEXIST`: only where there is no such entry.
+const NO_EXIST: u64 = 1;
 
 /// What to guard, and where the pins are.
 #[derive(Clone, Debug)]
@@ -49,6 +55,9 @@ pub struct Options {
     pub cgroup: PathBuf,
     /// Directory on a bpffs, such as `/sys/fs/bpf/agentgate`.
     pub pin_dir: PathBuf,
+    /// Directory of a cgroup above it whose programs watch for sockets made elsewhere, as
+    /// [`super::watched`] gives it.
+    pub watch: Option<PathBuf>,
 }
 
 /// The programs, attached. Dropping this detaches nothing: the pinned links go on refusing and
@@ -62,6 +71,8 @@ pub struct Attached {
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
     guarded: Guarded,
     links: Vec<CgroupLink>,
+    layers: Layers,
+    anchored: Vec<Anchored>,
     // Last: the lock goes when everything else is gone.
     _pins: PinDirectory,
 }
@@ -71,6 +82,7 @@ impl std::fmt::Debug for Attached {
         f.debug_struct("Attached")
             .field("guarded", &self.guarded)
             .field("links", &self.links)
+            .field("layers", &self.layers)
             .field("netns", &self.netns)
             .finish_non_exhaustive()
     }
@@ -100,7 +112,7 @@ impl Attached {
             return Err(KernelError::AlreadyGuarded { cgroup: guarded.path.display().to_string() });
         };
         let before = pins.maps();
-        match Parts::new(guarded, &pins) {
+        match Parts::new(options, guarded, &pins) {
             Ok(parts) => Ok((parts, pins)),
             Err(error) => {
                 pins.undo(&before);
@@ -142,6 +154,11 @@ impl Attached {
                 return Err(step(&shown)(io::Error::other("a link is no longer on this cgroup")));
             }
         }
+        for (link, cgroup) in &self.anchored {
+            if link.info().map_err(step("asking a link"))?.cgroup != *cgroup {
+                return Err(step("asking a link")(io::Error::other("the watched cgroup is gone")));
+            }
+        }
         Ok(())
     }
 }
@@ -173,6 +190,8 @@ pub fn attached_programs(options: &Options) -> Result<Vec<u32>, KernelError> {
 /// The maps that the daemon reads and writes.
 struct Maps {
     settings: Array<MapData, Settings>,
+    /// The same map as `flows`.
+    flow_entries: MapData,
     flows: HashMap<MapData, FlowKey, KernelFlow>,
     askers: HashMap<MapData, FlowKey, KernelFlow>,
     counters: PerCpuArray<MapData, u64>,
@@ -185,9 +204,10 @@ struct Maps {
 }
 
 impl Maps {
-    fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    fn open(ebpf: &mut Ebpf, pins: &PinDirectory) -> Result<Self, KernelError> {
         Ok(Self {
             settings: opened(ebpf, names::SETTINGS)?,
+            flow_entries: MapData::from_pin(pins.pin(names::FLOWS)).map_err(step(names::FLOWS))?,
             flows: opened(ebpf, names::FLOWS)?,
             askers: opened(ebpf, names::ASKERS)?,
             counters: opened(ebpf, names::COUNTERS)?,
@@ -198,6 +218,32 @@ impl Maps {
             udp: opened(ebpf, names::UDP)?,
             namespaces: opened(ebpf, names::NAMESPACES)?,
         })
+    }
+
+    /// Before the first settings come: the watch and sessions go by it.
+    fn say_what_is_guarded(&mut self, guarded: &Guarded) -> Result<(), KernelError> {
+        let what = "writing the settings";
+        let before = self.settings.get(&0, 0).map_err(step(what))?;
+        let settings = Settings { guarded: guarded.id, depth: guarded.depth, ..before };
+        self.settings.set(0, settings, 0).map_err(step(what))
+    }
+
+    /// Takes a flow, of which there is one a connection.
+    #[expect(unsafe_code, reason = "the types of a map are known by its name alone")]
+    fn take(&self, key: &FlowKey) -> io::Result<Option<KernelFlow>> {
+        // SAFETY: loading has checked the sizes of this map's keys and values.
+        unsafe { take(self.flow_entries.fd().as_fd(), key) }
+    }
+
+    /// Doors in other network namespaces went with the daemon that held them. Nobody else takes these
+    /// entries out, and there is room for few.
+    fn forget_namespaces(&mut self) -> Result<(), KernelError> {
+        let what = "forgetting the network namespaces of before";
+        let there: Result<Vec<u64>, _> = self.namespaces.keys().collect();
+        for netns in there.map_err(step(what))? {
+            self.namespaces.remove(&netns).map_err(step(what))?;
+        }
+        Ok(())
     }
 }
 
@@ -210,21 +256,28 @@ struct Parts {
     source: Source,
     receiver: mpsc::Receiver<KernelEvent>,
     links: Vec<CgroupLink>,
+    layers: Layers,
+    anchored: Vec<Anchored>,
 }
 
 impl Parts {
     /// Loads, opens the maps, and attaches last, when nothing else can fail any more.
-    fn new(guarded: &Guarded, pins: &PinDirectory) -> Result<Self, KernelError> {
+    fn new(options: &Options, guarded: &Guarded, pins: &PinDirectory) -> Result<Self, KernelError> {
         let netns = netns_cookie()?;
-        let mut ebpf = load(pins)?;
-        let maps = Maps::open(&mut ebpf)?;
+        let layout = btf::socket_layout();
+        let mut ebpf = load(pins, &layout.as_ref().copied().unwrap_or_default())?;
+        let mut maps = Maps::open(&mut ebpf, pins)?;
+        maps.forget_namespaces()?;
+        maps.say_what_is_guarded(guarded)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let epoch = epoch(pins)?;
         let heard = Arc::new(AtomicU64::new(0));
         let source = Source::new(&mut ebpf, ring, sender, heard.clone())?;
         let links = attach(&ebpf, guarded, pins)?;
-        Ok(Self { maps, netns, epoch, heard, source, receiver, links })
+        let layout = layout.map(drop).map_err(|error| error.to_string());
+        let (layers, anchored) = layers::place(&mut ebpf, layout, guarded, options.watch.as_deref(), pins)?;
+        Ok(Self { maps, netns, epoch, heard, source, receiver, links, layers, anchored })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
@@ -237,6 +290,8 @@ impl Parts {
             receiver: Mutex::new(Some(self.receiver)),
             guarded,
             links: self.links,
+            layers: self.layers,
+            anchored: self.anchored,
             _pins: pins,
         }
     }
@@ -261,9 +316,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Cookie of this process's network namespace, the one that `bpf_get_netns_cookie` gives.
+/// Cookie of this thread's network namespace, the one that `bpf_get_netns_cookie` gives.
+///
+/// # Errors
+/// Where no socket can be bound to 127.0.0.1.
 #[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
-fn netns_cookie() -> Result<u64, KernelError> {
+pub fn netns_cookie() -> Result<u64, KernelError> {
     use std::os::fd::AsRawFd;
     let what = "asking for the network namespace (SO_NETNS_COOKIE)";
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(step(what))?;
@@ -307,17 +365,8 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 
 impl Kernel for Attached {
     fn take_flow(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
-        let key = self.key(end, TCP);
-        let flows = &mut held(&self.maps).flows;
-        let flow = match flows.get(&key, 0) {
-            Ok(flow) => flow,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(error) => return Err(step("reading a flow")(error)),
-        };
-        match flows.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(Some(Flow::from(&flow))),
-            Err(error) => Err(step("removing a flow")(error)),
-        }
+        let flow = held(&self.maps).take(&self.key(end, TCP)).map_err(step("taking a flow"))?;
+        Ok(flow.as_ref().map(Flow::from))
     }
 
     fn asker(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
@@ -329,18 +378,22 @@ impl Kernel for Attached {
     }
 
     fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError> {
-        let flows = &mut held(&self.maps).flows;
-        let entries: Result<Vec<_>, _> = flows.iter().collect();
+        let what = "reading the flows";
+        let maps = &mut held(&self.maps);
+        let entries: Result<Vec<_>, _> = maps.flows.iter().collect();
         let mut found = Vec::new();
-        for (key, flow) in entries.map_err(step("reading the flows"))? {
-            if flow.connected_ns < before_ns {
-                match flows.remove(&key) {
-                    Ok(()) => found.push(Flow::from(&flow)),
-                    // The listener was quicker.
-                    Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(step("removing a flow")(error)),
-                }
+        for (key, old) in entries.map_err(step(what))? {
+            if old.connected_ns >= before_ns {
+                continue;
             }
+            // Nothing where the listener was quicker.
+            let Some(flow) = maps.take(&key).map_err(step(what))? else { continue };
+            if flow.connected_ns >= before_ns {
+                // Another connection from the same port has taken its place since it was read.
+                maps.flows.insert(key, flow, NO_EXIST).map_err(step("putting a flow back"))?;
+                continue;
+            }
+            found.push(Flow::from(&flow));
         }
         Ok(found)
     }
@@ -421,6 +474,10 @@ impl Kernel for Attached {
             Err(MapError::KeyNotFound) => Ok(false),
             Err(error) => Err(step("asking for a socket's origin")(error)),
         }
+    }
+
+    fn layers(&self) -> Layers {
+        self.layers.clone()
     }
 
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {

@@ -6,14 +6,14 @@ use std::{
     os::fd::BorrowedFd,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use agentgate_common::{event::KernelEvent, settings::Settings, tally::Booked};
 use tokio::sync::mpsc;
 
-use super::{AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange};
+use super::{AgentEnd, Counter, Kernel, KernelError, Layers, SessionCounter, UdpRange};
 use crate::model::Flow;
 
 /// Hands out the flows that a test declared.
@@ -27,6 +27,8 @@ pub struct FakeKernel {
     booked: Mutex<HashMap<Booked, u64>>,
     lost: AtomicU64,
     heard_until: AtomicU64,
+    namespaces: Mutex<Vec<u64>>,
+    unguarded: AtomicBool,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -43,6 +45,8 @@ impl Default for FakeKernel {
             booked: Mutex::default(),
             lost: AtomicU64::new(0),
             heard_until: AtomicU64::new(u64::MAX),
+            namespaces: Mutex::default(),
+            unguarded: AtomicBool::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -64,6 +68,11 @@ impl FakeKernel {
         locked(&self.askers).insert(local, flow);
     }
 
+    /// From here on every socket was made elsewhere.
+    pub fn guard_nothing(&self) {
+        self.unguarded.store(true, Ordering::Relaxed);
+    }
+
     /// The host's addresses installed last.
     #[must_use]
     pub fn host_addresses(&self) -> Vec<IpAddr> {
@@ -74,6 +83,12 @@ impl FakeKernel {
     #[must_use]
     pub fn udp(&self) -> Vec<UdpRange> {
         locked(&self.udp).clone()
+    }
+
+    /// The namespaces that are admitted.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<u64> {
+        locked(&self.namespaces).clone()
     }
 
     /// The settings installed last.
@@ -133,14 +148,19 @@ impl Kernel for FakeKernel {
         *locked(&self.udp) = ranges.to_vec();
         Ok(())
     }
-    fn admit_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn admit_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).push(netns);
         Ok(())
     }
-    fn expel_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn expel_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).retain(|admitted| *admitted != netns);
         Ok(())
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
-        Ok(true)
+        Ok(!self.unguarded.load(Ordering::Relaxed))
+    }
+    fn layers(&self) -> Layers {
+        Layers::absent("this is not a real kernel")
     }
     fn events(&self) -> Option<mpsc::Receiver<KernelEvent>> {
         locked(&self.receiver).take()

@@ -46,6 +46,8 @@ pub(super) enum AttachType {
     SetSockOpt = 22,
     GetPeerName4 = 29,
     GetPeerName6 = 30,
+    /// The hook is the program's own.
+    LsmCgroup = 43,
 }
 
 /// What a link holds.

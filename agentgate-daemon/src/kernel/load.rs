@@ -17,7 +17,7 @@ use aya::{
     programs::{Program, ProgramError},
 };
 
-use super::{KernelError, link::AttachType, pin::PinDirectory, step};
+use super::{KernelError, btf::SocketLayout, link::AttachType, pin::PinDirectory, step};
 
 /// The object that build.rs made; empty where it found no toolchain.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agentgate-ebpf.o"));
@@ -48,7 +48,7 @@ pub(super) const HOOKS: [(&str, AttachType); 14] = [
 ];
 
 /// Loads the programs and opens or makes the maps.
-pub(super) fn load(pins: &PinDirectory) -> Result<Ebpf, KernelError> {
+pub(super) fn load(pins: &PinDirectory, layout: &SocketLayout) -> Result<Ebpf, KernelError> {
     if OBJECT.is_empty() {
         return Err(KernelError::NoObject);
     }
@@ -62,6 +62,9 @@ pub(super) fn load(pins: &PinDirectory) -> Result<Ebpf, KernelError> {
     // Levels that no subscriber wants are not worth a ring buffer entry.
     let level = log_level();
     loader.override_global(aya_log::LEVEL, &level, true);
+    for (name, offset) in layout.globals() {
+        loader.override_global(name, offset, true);
+    }
     let mut ebpf = loader.load(OBJECT).map_err(step("loading the eBPF object"))?;
     for (name, _) in HOOKS {
         let program = ebpf
@@ -107,7 +110,7 @@ fn verify(program: &mut Program) -> Result<(), Box<dyn std::error::Error + Send 
 }
 
 /// The last lines of the verifier's log, which has thousands: they say what it objects to.
-fn ending(log: &str) -> String {
+pub(super) fn ending(log: &str) -> String {
     let mut lines: Vec<&str> = log.trim_end().lines().rev().take(VERIFIER_LINES).collect();
     lines.reverse();
     lines.join(" | ")

@@ -15,15 +15,21 @@ use crate::model::Flow;
 
 mod attach;
 mod attached;
+mod btf;
 mod cgroup;
+mod descriptors;
 mod events;
 pub mod fake;
+mod layers;
 mod link;
 mod load;
 mod pin;
+mod take;
 
-pub use attached::{Attached, Options, attached_programs, detach};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
+pub use descriptors::{Descriptors, ForeignSocket, foreign_sockets};
+pub use layers::{LayerState, Layers, watched};
 
 /// What can go wrong at the seam.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +164,9 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When the kernel cannot say.
     fn is_guarded(&self, socket: BorrowedFd<'_>) -> Result<bool, KernelError>;
+
+    /// Which of the layers that not every kernel has are in force.
+    fn layers(&self) -> Layers;
 
     /// Kernel events since start, once: the receiver is taken by the first caller. The channel is
     /// bounded; while it is full the ring buffer fills, and what the ring buffer loses is counted.

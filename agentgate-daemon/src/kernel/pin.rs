@@ -107,7 +107,7 @@ pub(super) fn detach(path: &Path, cgroup: &Path) -> Result<(), KernelError> {
     let Some(directory) = PinDirectory::open(path)? else {
         return Err(KernelError::AlreadyGuarded { cgroup: cgroup.display().to_string() });
     };
-    for name in names::PROGRAMS.into_iter().chain(names::PINNED_MAPS) {
+    for name in names::PROGRAMS.into_iter().chain(names::LAYERS).chain(names::PINNED_MAPS) {
         let pin = directory.pin(name);
         match fs::remove_file(&pin) {
             Ok(()) => {}

@@ -78,7 +78,8 @@ pub(super) fn answer(host: &Host, ip: IpAddr, class: AddressClass) -> Refusal {
 /// A name that means loopback, at an address that is not.
 pub(super) fn localhost_elsewhere(host: &Host, ip: IpAddr) -> Refusal {
     let reason = format!("{host} means this host (RFC 6761), and {ip} is not loopback");
-    invariant("loopback", Severity::High, 403, reason)
+    let flag = Flag::new("loopback_address", Severity::High, format!("{host} at {ip}"));
+    refuse("invariant:loopback".to_owned(), reason, 403, String::new(), flag)
 }
 
 /// A name that means loopback, whatever it resolves to, and that no entry of `cidrs` opens.

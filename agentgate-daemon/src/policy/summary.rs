@@ -40,6 +40,26 @@ pub struct PolicySummary {
     pub digest: String,
 }
 
+impl PolicySummary {
+    /// What `[network]` opens, in the words of its keys:
+    /// `loopback own and 2 ports, cidrs 1, udp 3 ranges, opaque_tcp 1`.
+    #[must_use]
+    pub fn network(&self) -> String {
+        let own = if self.loopback_own { "own" } else { "deny" };
+        let ports = match self.loopback_ports {
+            0 => String::new(),
+            1 => " and 1 port".to_owned(),
+            many => format!(" and {many} ports"),
+        };
+        let udp = match self.udp {
+            0 => "deny".to_owned(),
+            1 => "1 range".to_owned(),
+            many => format!("{many} ranges"),
+        };
+        format!("loopback {own}{ports}, cidrs {}, udp {udp}, opaque_tcp {}", self.cidrs, self.opaque_tcp)
+    }
+}
+
 /// The part of `[network]` that the kernel judges.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Network {

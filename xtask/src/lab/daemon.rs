@@ -116,12 +116,14 @@ impl Lab {
         fs::create_dir_all(etc.join("lists"))?;
         let [v4, v6] = world::NAME_SERVERS;
         let config = format!(
-            "[gate]\ncgroup = \"{}\"\npin_dir = \"/sys/fs/bpf/agentgate\"\n\n\
+            "[gate]\ncgroup = \"{}\"\nwatch = \"{}\"\npin_dir = \"/sys/fs/bpf/agentgate\"\n\n\
              [dns]\nresolvers = [\"{v4}:53\", \"[{v6}]:53\"]\n\n\
              [tls]\nextra_roots = \"{}\"\n\n\
              [dashboard]\nlisten = \"127.0.0.1:{}\"\n\n\
              [control]\ngroup = \"root\"\n",
             self.guarded.display(),
+            // The lab's own cgroup: nothing of the machine's is watched.
+            self.guarded.parent().unwrap_or(&self.guarded).display(),
             self.root_pem.display(),
             self.dashboard_port,
         );

@@ -64,6 +64,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("reconcile", &["kernel", "session", "audit", "store"]),
     ("handover", &[]),
     ("detach", &["kernel", "store", "config"]),
+    ("namespaces", &["kernel", "session", "audit"]),
+    ("sentry", &["kernel", "session", "audit", "control"]),
+    ("doctor", &["control::wire", "control::client", "config", "kernel", "launch", "reload"]),
+    ("privileges", &[]),
     (
         "cli",
         &[
@@ -75,6 +79,10 @@ const TABLE: &[(&str, &[&str])] = &[
             "reload",
             "store::Side",
             "detach",
+            "doctor",
+            "launch",
+            "reload",
+            "store::Side",
         ],
     ),
     ("metrics", &[]),

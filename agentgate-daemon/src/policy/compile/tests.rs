@@ -213,6 +213,48 @@ fn opaque_faults() {
 }
 
 #[test]
+fn the_network_at_a_glance() {
+    for (text, expect) in [
+        ("", "loopback own, cidrs 0, udp deny, opaque_tcp 0"),
+        (
+            "loopback = { default = 'deny', ports = [1, 2] }\ncidrs = [{ allow = '10.0.0.0/8' }]\n\
+             udp = [{ allow = '10.0.0.0/8', ports = [1] }]\nopaque_tcp = [{ host = 'a.example', port = 22 }]",
+            "loopback deny and 2 ports, cidrs 1, udp 1 range, opaque_tcp 1",
+        ),
+        (
+            "loopback.ports = [1]\nudp = [{ allow = '10.0.0.0/8', ports = [1] }, { allow = '10.1.0.0/16', ports = [1] }]",
+            "loopback own and 1 port, cidrs 0, udp 2 ranges, opaque_tcp 0",
+        ),
+    ] {
+        let policy = document(&format!("version = 1\n[network]\n{text}")).unwrap();
+        assert_eq!(policy.summary().network(), expect);
+    }
+}
+
+/// Every key of `[network]` makes another policy, or a reload would not put it in force.
+#[test]
+fn the_digest_covers_the_network() {
+    let digest = |text: &str| document(&format!("version = 1\n[network]\n{text}")).unwrap().summary().digest;
+    let digests: BTreeSet<String> = [
+        "",
+        "loopback.default = 'deny'",
+        "loopback.ports = [1]",
+        "private = 'allow'",
+        "udp = [{ allow = '10.0.0.0/8', ports = [1] }]",
+        "udp = [{ allow = '10.0.0.0/8', ports = [2] }]",
+        "udp = [{ allow = '10.0.0.0/9', ports = [1] }]",
+        "opaque_tcp = [{ host = 'a.example', port = 22 }]",
+        "opaque_tcp = [{ host = 'a.example', port = 23 }]",
+        "cidrs = [{ allow = '10.0.0.0/8' }]",
+    ]
+    .map(digest)
+    .into();
+    assert_eq!(digests.len(), 10);
+    let (one, other) = ("{ allow = '10.0.0.0/8', ports = [1] }", "{ allow = '10.9.0.0/16', ports = [2] }");
+    assert_eq!(digest(&format!("udp = [{one}, {other}]")), digest(&format!("udp = [{other}, {one}]")));
+}
+
+#[test]
 fn loopback_is_the_sessions_own_unless_denied() {
     for (text, own) in [
         ("", true),
