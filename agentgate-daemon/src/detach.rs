@@ -100,7 +100,8 @@ pub fn plan(config: &Config, caller: &Caller) -> Result<Plan, DetachError> {
     if !pin_dir.exists() {
         return Err(DetachError::NothingThere(pin_dir.display().to_string()));
     }
-    let options = Options { cgroup: cgroup.directory().to_owned(), pin_dir, watch: None };
+    let watch = kernel::watched(&cgroup, &config.gate.watch)?;
+    let options = Options { cgroup: cgroup.directory().to_owned(), pin_dir, watch };
     Ok(Plan { options, cgroup: cgroup.path().to_owned() })
 }
 

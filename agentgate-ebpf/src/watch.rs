@@ -226,9 +226,8 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
     let refused = Refused { destination: peer(sk, family), denial: Denial::Foreign };
     // SAFETY: the context is valid while the program runs.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    emit::report(Hook::Watch, session, Socket { cookie, family, kind, protocol }, &refused, |task| {
-        caller(task, session)
-    });
+    let socket = Socket { cookie, family, kind, protocol };
+    emit::report(Hook::Watch, session, socket, &refused, |task| caller(task, session));
 }
 
 /// The calling task, as far as Linux 6.12 tells a packet program of it: not its user, nor its name.

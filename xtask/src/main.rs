@@ -94,7 +94,12 @@ enum LabTask {
         daemon: bool,
     },
     /// Run the scenarios against programs that are built already
-    Suite { filter: Option<String> },
+    Suite {
+        filter: Option<String>,
+        /// Restarts of the daemon under the hammer; the policy is reloaded ten times as often
+        #[arg(long, default_value_t = lab::RESTARTS)]
+        restarts: usize,
+    },
     /// Run the demo against programs that are built already
     Demo {
         #[arg(long)]
@@ -152,7 +157,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         LabTask::Bare => lab::outside::run(lab::Job::Bare),
         LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
         LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
-        LabTask::Suite { filter } => lab::outside::run(lab::Job::Suite { filter }),
+        LabTask::Suite { filter, restarts } => lab::outside::run(lab::Job::Suite { filter, restarts }),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {
             let found = lab::leftovers::of_dead_labs()?;

@@ -203,7 +203,8 @@ impl Reconciler {
                 self.declare(key, rest, RESTART).await?;
             } else if rest > 0 {
                 tracing::error!(
-                    session = key.1,
+                    window,
+                    session,
                     what = class.code(),
                     missing = rest,
                     "not on record, and nothing says why"
@@ -213,6 +214,7 @@ impl Reconciler {
         }
         for (key, surplus) in findings.surplus {
             tracing::error!(
+                window = key.0,
                 session = key.1,
                 what = key.2.code(),
                 surplus,
@@ -335,7 +337,7 @@ impl Reconciler {
         record.failure =
             Some(Failure { blame: "gate".into(), code: format!("lost_{cause}"), detail: why.into() });
         record.loss = Some(Loss { session, window, what: class.code().into(), cause: cause.into() });
-        tracing::warn!(session, count, what = class.code(), cause, "declared as lost");
+        tracing::warn!(window, session, count, what = class.code(), cause, "declared as lost");
         self.audit.note(record).await?;
         Ok(())
     }

@@ -121,7 +121,16 @@ fn prepare(task: &str) -> Result<Inner, SelftestError> {
     fs::write(task.directory.join("root.pem"), &world.root_pem).map_err(step("the origin's root"))?;
     let mut salt = [0; 8];
     aws_lc_rs::rand::fill(&mut salt).map_err(|error| step("random bytes")(io::Error::other(error)))?;
-    Ok(Inner { task, evidence, world, programs, lsm: has_lsm(), next: 1, fence: 0, salt: u64::from_be_bytes(salt) })
+    Ok(Inner {
+        task,
+        evidence,
+        world,
+        programs,
+        lsm: has_lsm(),
+        next: 1,
+        fence: 0,
+        salt: u64::from_be_bytes(salt),
+    })
 }
 
 /// Whether BPF is among the security modules in force. Where securityfs is not mounted the daemon has no

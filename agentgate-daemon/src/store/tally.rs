@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-use agentgate_common::{tally::window, verdict::Denial};
+use agentgate_common::{
+    tally::window,
+    verdict::{DNS_PORT, Denial},
+};
 use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 use super::{
@@ -155,6 +158,8 @@ fn stands_for(record: &Record) -> Option<(u32, u64, Class, Column, u64)> {
     let flow = record.flow.as_ref()?;
     let at = window(flow.connected_ns);
     match record.kind {
+        // A connection to the DNS server is not tied to the listener, and in no book of the kernel's.
+        Kind::Flow if flow.original.0.port() == DNS_PORT => None,
         Kind::Flow => {
             let never = record
                 .failure

@@ -12,7 +12,7 @@ use fake_internet::world;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
-    Job, Programs,
+    Job, Programs, RESTARTS,
     daemon::Daemon,
     hygiene::HOLDING,
     leftovers::NAMESPACES,
@@ -37,6 +37,8 @@ pub(crate) struct Lab {
     pub(crate) internet: Internet,
     /// The running daemon, if any.
     pub(crate) daemon: Option<Daemon>,
+    /// Restarts under the hammer.
+    pub(crate) restarts: usize,
     /// Whom the daemon tells how it is.
     pub(crate) manager: Option<Manager>,
     /// The dashboard's port, on the machine's loopback and on the lab's.
@@ -76,6 +78,7 @@ pub(crate) fn run(orders: &str) -> anyhow::Result<ExitCode> {
             internet,
             daemon: None,
             manager: None,
+            restarts: RESTARTS,
             dashboard_port,
         };
         let done = attend(&mut lab, &orders.job).await;
@@ -100,7 +103,10 @@ async fn attend(lab: &mut Lab, job: &Job) -> anyhow::Result<bool> {
 async fn work(lab: &mut Lab, job: &Job) -> anyhow::Result<bool> {
     match job {
         Job::Demo { once, json } => demo::inside(lab, *once, *json).await,
-        Job::Suite { filter } => scenario::run_suite(lab, filter.as_deref()).await,
+        Job::Suite { filter, restarts } => {
+            lab.restarts = *restarts;
+            scenario::run_suite(lab, filter.as_deref()).await
+        }
         Job::Bare => scenario::run_bare(lab).await,
         Job::Hold { daemon } => hold(lab, *daemon).await,
     }

@@ -92,13 +92,16 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Restarts of the daemon under the hammer, where nothing else is asked for.
+pub(crate) const RESTARTS: usize = 100;
+
 /// What to do inside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     /// The demo.
     Demo { once: bool, json: bool },
     /// Every scenario whose name contains the text.
-    Suite { filter: Option<String> },
+    Suite { filter: Option<String>, restarts: usize },
     /// The lab itself, without the daemon.
     Bare,
     /// Nothing, until it is ended.

@@ -78,7 +78,9 @@ fn each_kind_counts_as_what_it_is() {
     let exchange = record(4, Kind::Exchange, 9, SECOND);
     let udp = refusal(5, "udp", 20);
     let unknown = refusal(6, "no such denial", 1);
-    for record in [&never, &lost, &stranger, &exchange, &udp, &unknown] {
+    let mut question = record(7, Kind::Flow, 9, SECOND);
+    question.flow.as_mut().unwrap().original = OriginalDestination("192.0.2.1:53".parse().unwrap());
+    for record in [&question, &never, &lost, &stranger, &exchange, &udp, &unknown] {
         store.apply(&[Write::Final(record)]).unwrap();
     }
     let denied = Class::from_code("udp").unwrap();

@@ -22,10 +22,8 @@ use tokio::{
 use super::Scenario;
 use crate::lab::{daemon::policy, inside::Lab, namespace, row::Row};
 
-/// Restarts under the hammer: each third one in good order, by SIGKILL, and with other programs.
-const RESTARTS: usize = 100;
-/// Reloads of the policy under the hammer.
-const RELOADS: usize = 1000;
+/// Reloads of the policy for each restart under the hammer.
+const RELOADS: usize = 10;
 /// Restarts under the client that is allowed.
 const QUIET_RESTARTS: usize = 20;
 /// How long a client may take to end once it is told.
@@ -121,8 +119,10 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
     let other = lab.dir.join("agentgated-other");
     fs::copy(&own, &other).context("copy agentgated")?;
     let (socket, policy_file) = (lab.root().join("run/agentgate/control.sock"), lab.policy());
+    let times = lab.restarts;
     let restarts = async {
-        for n in 0..RESTARTS {
+        // In turn: in good order, by SIGKILL, and to a program at another path.
+        for n in 0..times {
             lab.programs.agentgated = if n % 3 == 2 { other.clone() } else { own.clone() };
             lab.restart_daemon(if n % 3 == 1 { Signal::KILL } else { Signal::TERM }).await?;
         }
@@ -130,7 +130,7 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
     };
     let reloads = async {
         let mut done = 0;
-        while done < RELOADS {
+        while done < times * RELOADS {
             let list = if done % 2 == 0 { "\"spare.example\"" } else { "" };
             fs::write(&policy_file, enforcing(list))?;
             done += usize::from(reload(&socket).await);
@@ -141,7 +141,7 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
     let lab = lab?;
     reloaded?;
     lab.programs.agentgated = own;
-    row.saw(&format!("{RESTARTS} restarts, {RELOADS} reloads in {} s", began.elapsed().as_secs()));
+    row.saw(&format!("{times} restarts, {} reloads in {} s", times * RELOADS, began.elapsed().as_secs()));
     let attempts = client.end().await?;
     row.saw(&format!("attempts and failures: {attempts}"));
     let arrived = super::super::case::since(&before, lab.internet.journal.snapshot());
@@ -149,7 +149,7 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
     row.origin = format!("arrivals: {}", strays.len());
     row.expect(strays.is_empty(), || format!("{} arrived: {}", strays.len(), strays.join(", ")));
     let tried: u64 = attempts.split(' ').filter_map(|n| n.parse::<u64>().ok()).next().unwrap_or(0);
-    row.expect(tried > RESTARTS as u64 * 10, || format!("the hammer was no hammer: {attempts}"));
+    row.expect(tried > times as u64 * 10, || format!("the hammer was no hammer: {attempts}"));
     balanced(lab, &mut row).await?;
     row.details = format!("{}\n{}", row.agent, row.details);
     back(lab).await?;
