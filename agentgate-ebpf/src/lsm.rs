@@ -9,10 +9,7 @@ use agentgate_common::{
     verdict::Denial,
 };
 use aya_ebpf::{
-    bindings::file,
-    helpers::generated::bpf_sock_from_file,
-    macros::lsm_cgroup,
-    programs::LsmContext,
+    bindings::file, helpers::generated::bpf_sock_from_file, macros::lsm_cgroup, programs::LsmContext,
 };
 
 use crate::{

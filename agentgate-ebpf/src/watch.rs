@@ -21,8 +21,8 @@ use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_sock},
     helpers::generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
-        bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id,
-        bpf_skb_load_bytes, bpf_skc_to_tcp_sock,
+        bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes,
+        bpf_skc_to_tcp_sock,
     },
     macros::{cgroup_skb, cgroup_sock_addr},
     programs::{SkBuffContext, SockAddrContext},

@@ -150,7 +150,17 @@ fn deny() -> anyhow::Result<()> {
 /// parent and ports.
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args(["test", "--package", "agentgate-daemon", "--test", "kernel", "--test", "foreign", "--test", "run"]);
+    command.args([
+        "test",
+        "--package",
+        "agentgate-daemon",
+        "--test",
+        "kernel",
+        "--test",
+        "foreign",
+        "--test",
+        "run",
+    ]);
     if !privilege::is_root() {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }

@@ -30,8 +30,8 @@ use tokio::sync::mpsc;
 use super::{
     AgentEnd, Counter, Kernel, KernelError, SessionCounter, UdpRange,
     attach::attach,
-    cgroup::Guarded,
     btf,
+    cgroup::Guarded,
     events::{self, Source},
     layers::{self, Anchored, Layers},
     link::{self, CgroupLink},

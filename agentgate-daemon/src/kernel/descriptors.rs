@@ -93,7 +93,8 @@ fn sockets_of(pid: u32) -> io::Result<(Vec<(i32, u64)>, bool)> {
         let entry = entry?;
         // Closed in the meantime, which is as good as not there.
         let Ok(link) = fs::read_link(entry.path()) else { continue };
-        let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        let inode =
+            link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
         let descriptor = entry.file_name().to_str().and_then(|name| name.parse().ok());
         found.extend(descriptor.zip(inode));
     }

@@ -102,7 +102,10 @@ pub fn watched(guarded: &GuardedCgroup, config: &str) -> Result<Option<PathBuf>,
     }
     let mount = cgroup2_mount()?;
     let directory = if config == "/" { mount.clone() } else { mount.join(config) };
-    if directory.starts_with(&mount) && guarded.directory() != directory && guarded.directory().starts_with(&directory) {
+    if directory.starts_with(&mount)
+        && guarded.directory() != directory
+        && guarded.directory().starts_with(&directory)
+    {
         return Ok(Some(directory));
     }
     Err(step(&format!("watching {config}"))(io::Error::other(format!(
@@ -165,7 +168,8 @@ pub(super) fn place(
         lsm: layer(&LSM, layout.and_then(|()| runs_bpf_lsm())),
     };
     if outer.is_none() {
-        for (name, ..) in WATCH.iter().chain(&WATCH_PACKETS).chain(&LSM).filter(|(.., at)| *at == At::Watched) {
+        for (name, ..) in WATCH.iter().chain(&WATCH_PACKETS).chain(&LSM).filter(|(.., at)| *at == At::Watched)
+        {
             pin::remove(&pins.pin(name));
         }
     }
@@ -200,7 +204,8 @@ fn verify(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
         Err(ProgramError::LoadError { io_error, verifier_log }) => {
             let log = verifier_log.to_string();
             let log = ending(&log);
-            let more = if log.is_empty() { String::new() } else { format!("; the verifier ended with: {log}") };
+            let more =
+                if log.is_empty() { String::new() } else { format!("; the verifier ended with: {log}") };
             Err(format!("the kernel does not take {name}: {io_error}{more}"))
         }
         Err(error) => Err(format!("the kernel does not take {name}: {error}")),
@@ -277,7 +282,8 @@ mod tests {
 
     #[test]
     fn every_program_of_a_layer_has_its_pin_and_its_hook() {
-        let mut placed: Vec<&str> = WATCH.iter().chain(&WATCH_PACKETS).chain(&LSM).map(|hook| hook.0).collect();
+        let mut placed: Vec<&str> =
+            WATCH.iter().chain(&WATCH_PACKETS).chain(&LSM).map(|hook| hook.0).collect();
         let mut named = names::LAYERS.to_vec();
         placed.sort_unstable();
         named.sort_unstable();
@@ -310,10 +316,7 @@ mod tests {
     fn states_read_as_they_are_written() {
         let layers = Layers { watch: LayerState::On, ..Layers::absent("no BTF") };
         let json = serde_json::to_string(&layers).unwrap();
-        assert_eq!(
-            json,
-            r#"{"lsm":{"absent":"no BTF"},"watch":"on","watch_packets":{"absent":"no BTF"}}"#
-        );
+        assert_eq!(json, r#"{"lsm":{"absent":"no BTF"},"watch":"on","watch_packets":{"absent":"no BTF"}}"#);
         assert_eq!(serde_json::from_str::<Layers>(&json).unwrap(), layers);
     }
 }

@@ -74,7 +74,9 @@ impl Inside {
             }
             let below = fs::read_dir(&path).into_iter().flatten().filter_map(Result::ok);
             waiting.extend(
-                below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
+                below
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
             );
         }
         Ok(found)
@@ -100,14 +102,7 @@ pub(super) fn process(pid: u32, cgroup: u64) -> Option<Process> {
         return None;
     }
     let owner = fs::metadata(&proc).ok()?;
-    Some(Process {
-        pid,
-        start: stat.starttime,
-        uid: owner.uid(),
-        gid: owner.gid(),
-        comm: stat.comm,
-        cgroup,
-    })
+    Some(Process { pid, start: stat.starttime, uid: owner.uid(), gid: owner.gid(), comm: stat.comm, cgroup })
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {

@@ -126,7 +126,8 @@ impl Look {
         });
         let known = &self.seen;
         // One that was just enrolled has not been seen yet.
-        self.enrolled.keep(|id| known.contains_key(id) || process(id.pid, 0).is_some_and(|p| p.start == id.start));
+        self.enrolled
+            .keep(|id| known.contains_key(id) || process(id.pid, 0).is_some_and(|p| p.start == id.start));
         findings
     }
 

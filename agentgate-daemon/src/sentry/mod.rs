@@ -17,8 +17,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-pub use self::{enrolment::CarefulEnroller, inside::Enrolled};
 use self::look::{Finding, Look, What};
+pub use self::{enrolment::CarefulEnroller, inside::Enrolled};
 use crate::{
     audit::{Audit, AuditError, fit},
     drain::told,
@@ -120,8 +120,10 @@ fn record_of(finding: &Finding, sessions: &Sessions) -> Record {
         What::Foreign(socket) => {
             "socket".clone_into(&mut record.protocol);
             let end = if socket.ended { "ended" } else { "it cannot be ended" };
-            let evidence =
-                format!("descriptor {} was made outside the guard: {}; {end}", socket.descriptor, socket.what);
+            let evidence = format!(
+                "descriptor {} was made outside the guard: {}; {end}",
+                socket.descriptor, socket.what
+            );
             let state = if socket.ended { State::Refused } else { State::Failed };
             (state, Flag::new("foreign_socket", Severity::High, evidence))
         }

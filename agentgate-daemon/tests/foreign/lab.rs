@@ -104,7 +104,8 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         let detached = detach(&self.options);
-        let cgroups = [self.session(), self.options.cgroup.clone(), self.root.join("host"), self.root.clone()];
+        let cgroups =
+            [self.session(), self.options.cgroup.clone(), self.root.join("host"), self.root.clone()];
         let removed = cgroups.iter().try_for_each(std::fs::remove_dir);
         run("umount", &[self.directory.path().join("bpf").to_str().unwrap()]);
         if !std::thread::panicking() {
