@@ -39,13 +39,14 @@ pub struct FlowKey {
     pub protocol: u16,
 }
 
-/// One redirected TCP connection.
+/// One redirected TCP connection, or question to the gate's DNS server.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelFlow {
     /// Socket cookie (`bpf_get_socket_cookie`), unique while the host is up.
     pub cookie: u64,
-    /// When connect(2) was called: nanoseconds since boot, suspend included (`CLOCK_BOOTTIME`).
+    /// When connect(2) was called or the question was sent: nanoseconds since boot, suspend included
+    /// (`CLOCK_BOOTTIME`).
     pub connected_ns: u64,
     /// Cookie of the socket's network namespace.
     pub netns: u64,
@@ -61,13 +62,14 @@ pub struct KernelFlow {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketState {
-    /// The last connect(2) that was redirected, or left to the judge of packets.
+    /// The last connect(2) that was not refused; its `netns` is that of the socket from the beginning,
+    /// and its `task` that of the last question to the gate's DNS server where there was one since.
     pub flow: KernelFlow,
     /// Where the last IPv4 (also mapped) datagram of DNS was meant to go.
     pub sent4: Endpoint,
     /// Where the last IPv6 datagram of DNS was meant to go.
     pub sent6: Endpoint,
-    /// [`crate::verdict::Passage`] of the last connect(2) as a number; 0 where it went directly.
+    /// [`crate::verdict::Passage`] of the last connect(2) as a number; 0 where there was none.
     pub passage: u32,
     /// 1 once a refused packet of this socket has been reported since UDP was last connected, so
     /// that a stranger's packets to a guarded socket cannot fill the record.
@@ -75,9 +77,14 @@ pub struct SocketState {
     /// 1 for a socket that was made under guard: set at socket(2), so that a socket from elsewhere is
     /// known by lacking it.
     pub guarded: u32,
+    /// 1 for a socket that no socket(2) made, such as a subflow of MPTCP: what it connects to is kept in
+    /// PEERS for the socket that its user holds.
+    pub inner: u32,
+    /// [`Task::session`] of who made it, [`crate::subject::NOBODY`] where that could not be told.
+    pub owner: u64,
     /// 1 for a socket that was made elsewhere and that a guarded task has written to: nothing of it
     /// leaves any more, whoever sends it.
     pub tainted: u32,
-    /// [`Task::session`] of who made it.
-    pub owner: u64,
+    /// Keeps the size a multiple of eight without padding.
+    pub reserved: u32,
 }

@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(size_of::<KernelFlow>(), 8 * 3 + size_of::<Task>() + size_of::<Endpoint>() + 4);
         assert_eq!(
             size_of::<SocketState>(),
-            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 3 + 4 + 8
+            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 4 + 8 + 4 * 2
         );
         assert_eq!(
             size_of::<KernelEvent>(),

@@ -20,3 +20,6 @@ pub struct Task {
     /// Thread name, NUL padded. A hint for people: never match on it.
     pub comm: [u8; 16],
 }
+
+/// A session that is nobody's: of a task that is not in the guarded cgroup. Never the same as another.
+pub const NOBODY: u64 = u64::MAX;

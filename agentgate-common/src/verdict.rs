@@ -9,6 +9,14 @@ use crate::{
     settings::Settings,
 };
 
+mod address;
+mod outcome;
+
+pub use address::{LOOPBACK4, LOOPBACK6, bytes, is_group, is_loopback, map_v4, mapped, settled, words};
+pub use outcome::{
+    COUNTERS, Denial, LOST, OUTCOMES, Passage, REPLACED, REPLACED_CODE, UNTALLIED, counter, outcomes,
+};
+
 /// `SOCK_STREAM`.
 pub const STREAM: u32 = 1;
 /// `SOCK_DGRAM`.
@@ -21,214 +29,27 @@ pub const UDP: u32 = 17;
 pub const MPTCP: u32 = 262;
 /// The port of DNS over UDP and TCP (RFC 1035 4.2).
 pub const DNS_PORT: u16 = 53;
+/// The port of DNS over TLS and over QUIC (RFC 7858 3.1, RFC 9250 4.1.1).
+pub const DNS_OVER_TLS_PORT: u16 = 853;
 /// `SOL_SOCKET` of include/uapi/asm-generic/socket.h.
 const SOCKET_LEVEL: i32 = 1;
 /// `SO_BROADCAST` of the same.
 const BROADCAST: i32 = 6;
+/// `SO_REUSEPORT` of the same.
+const REUSEPORT: i32 = 15;
 /// The interface index of `lo`: the first interface of every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 
-/// Why a call was refused.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denial {
-    /// One of the gate's own ports.
-    GatePort = 1,
-    /// A loopback address that policy does not open.
-    Loopback = 2,
-    /// UDP that is not DNS: the call, or the packet of a connected socket.
-    Udp = 4,
-    /// DNS while no resolver of that family is set.
-    NoResolver = 5,
-    /// A socket type or protocol other than TCP and UDP.
-    SocketType = 6,
-    /// The daemon has not said where its listener is.
-    NoListener = 7,
-    /// The flow could not be stored, so the listener could not have judged it.
-    NoFlow = 8,
-    /// A call from a network namespace other than the daemon's, where neither listener nor
-    /// resolver is what it seems to be.
-    Namespace = 9,
-    /// A socket bound to a network interface, which would carry the redirected packet away from
-    /// the listener.
-    Device = 10,
-    /// A packet that was about to leave the host without having been redirected.
-    Egress = 11,
-    /// DNS over TLS (port 853), which no name could be judged by.
-    DnsOverTls = 12,
-    /// A socket that was made outside the guarded cgroup, in the hands of a guarded task.
-    Foreign = 13,
-    /// An address family other than IPv4, IPv6, UNIX and netlink.
-    Family = 14,
-}
-
-impl Denial {
-    /// Every denial.
-    pub const ALL: [Self; 13] = [
-        Self::GatePort,
-        Self::Loopback,
-        Self::Udp,
-        Self::NoResolver,
-        Self::SocketType,
-        Self::NoListener,
-        Self::NoFlow,
-        Self::Namespace,
-        Self::Device,
-        Self::Egress,
-        Self::DnsOverTls,
-        Self::Foreign,
-        Self::Family,
-    ];
-
-    /// The denial behind a number of [`crate::event::KernelEvent::denial`].
-    #[must_use]
-    pub fn from_u8(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|denial| *denial as u8 == number)
-    }
-
-    /// A stable name for records.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::GatePort => "gate_port",
-            Self::Loopback => "loopback",
-            Self::Udp => "udp",
-            Self::NoResolver => "no_resolver",
-            Self::SocketType => "socket_type",
-            Self::NoListener => "no_listener",
-            Self::NoFlow => "no_flow",
-            Self::Namespace => "namespace",
-            Self::Device => "device",
-            Self::Egress => "egress",
-            Self::DnsOverTls => "dns_over_tls",
-            Self::Foreign => "foreign_socket",
-            Self::Family => "address_family",
-        }
-    }
-}
-
-/// What a hook does with a call that is not refused.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// Left as it is.
-    Direct = 0,
-    /// Left as it is: a loopback port on which the caller's own session listens.
-    Own = 27,
-    /// Left as it is: policy names the loopback port, or the UDP destination.
-    Listed = 28,
-    /// UDP connected to where it may not send. By that alone nothing leaves: resolvers connect so
-    /// to learn which source address a destination would have. Each packet is judged by [`packet`].
-    Connected = 29,
-    /// Sent to the listener, which judges it.
-    Listener = 30,
-    /// Sent to the gate's DNS server.
-    Resolver = 31,
-}
-
-impl Passage {
-    /// Every passage.
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Own, Self::Listed, Self::Connected, Self::Listener, Self::Resolver];
-
-    /// A stable name for counters.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Own => "own",
-            Self::Listed => "listed",
-            Self::Connected => "connected",
-            Self::Listener => "listener",
-            Self::Resolver => "resolver",
-        }
-    }
-}
-
-/// Outcomes that one hook can count: denials and passages as numbers are all below this.
-pub const OUTCOMES: u32 = 32;
-/// Size of the counters: every hook times every outcome.
-pub const COUNTERS: u32 = 16 * OUTCOMES;
-/// The counter of events that found the ring buffer full. Hook numbers start at 1, so no outcome
-/// has this index.
-pub const LOST: u32 = 0;
-
-/// The counter of `outcome` (a [`Denial`] or a [`Passage`] as a number) at a hook.
-#[must_use]
-#[inline(always)]
-pub const fn counter(hook: crate::event::Hook, outcome: u8) -> u32 {
-    hook as u32 * OUTCOMES + outcome as u32 % OUTCOMES
-}
-
-/// The four words of an address, each holding its bytes in network order.
-#[must_use]
-#[inline(always)]
-pub const fn words(addr: &[u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *addr;
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-        u32::from_ne_bytes([m, n, o, p]),
-    ]
-}
-
-/// The reverse of [`words`].
-#[must_use]
-#[inline(always)]
-pub const fn bytes([first, second, third, fourth]: [u32; 4]) -> [u8; 16] {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    let ([i, j, k, l], [m, n, o, p]) = (third.to_ne_bytes(), fourth.to_ne_bytes());
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-}
-
-/// The third word of a mapped address.
-const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
-
-/// The IPv4 address of a mapped one, `None` for a native IPv6 address.
-#[must_use]
-#[inline(always)]
-pub const fn mapped(addr: &[u8; 16]) -> Option<[u8; 4]> {
-    match words(addr) {
-        [0, 0, MAPPED, v4] => Some(v4.to_ne_bytes()),
-        _ => None,
-    }
-}
-
-/// The IPv4-mapped form of an address.
-#[must_use]
-#[inline(always)]
-pub const fn map_v4(v4: [u8; 4]) -> [u8; 16] {
-    bytes([0, 0, MAPPED, u32::from_ne_bytes(v4)])
-}
-
-/// `::1`.
-pub const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-/// `127.0.0.1`.
-pub const LOOPBACK4: [u8; 4] = [127, 0, 0, 1];
-
-/// Whether connecting to this address reaches this host's loopback: `127.0.0.0/8`, `::1`, and the
-/// unspecified addresses, which Linux takes to mean loopback. Mapped addresses count.
-#[must_use]
-#[inline(always)]
-pub const fn is_loopback(addr: &[u8; 16]) -> bool {
-    const ONE: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
-    match words(addr) {
-        [0, 0, MAPPED, v4] => v4 == 0 || v4.to_ne_bytes()[0] == 127,
-        [0, 0, 0, last] => last == 0 || last == ONE,
-        _ => false,
-    }
-}
-
-/// Whether an address means many hosts: IPv4 and IPv6 multicast, and the limited broadcast.
-#[must_use]
-#[inline(always)]
-pub const fn is_group(addr: &[u8; 16]) -> bool {
-    match mapped(addr) {
-        Some([first, ..]) if first & 0xf0 == 224 => true,
-        Some(v4) => u32::from_ne_bytes(v4) == u32::MAX,
-        None => addr[0] == 0xff,
-    }
+/// What judgements ask of the maps and of the kernel, where it matters: each answer costs a lookup.
+pub trait Facts {
+    /// Whether it is one of the host's own addresses, besides loopback.
+    fn is_host(&self, addr: &[u8; 16]) -> bool;
+    /// Whether the socket that would receive there is one of the caller's own session.
+    fn is_own(&self, destination: &Endpoint) -> bool;
+    /// Whether policy lets UDP pass to there.
+    fn admits_udp(&self, destination: &Endpoint) -> bool;
+    /// Whether the gate has doors in a network namespace besides the daemon's.
+    fn admits_namespace(&self, netns: u64) -> bool;
 }
 
 /// Where the call comes from, beyond its destination.
@@ -241,14 +62,25 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Whether a rewritten destination means to this socket what it means to the daemon.
+    /// Whether the doors of the gate are in the socket's network namespace.
     #[inline(always)]
-    const fn shares_routes(self, settings: &Settings) -> Result<(), Denial> {
+    fn has_doors(self, settings: &Settings, facts: &impl Facts) -> Result<(), Denial> {
         if settings.netns == 0 {
             return Err(Denial::NoListener);
         }
-        if self.netns != settings.netns {
+        if self.netns != settings.netns && !facts.admits_namespace(self.netns) {
             return Err(Denial::Namespace);
+        }
+        Ok(())
+    }
+
+    /// Whether a rewritten destination means to this socket what it means to the daemon.
+    #[inline(always)]
+    fn shares_routes(self, settings: &Settings, facts: &impl Facts) -> Result<(), Denial> {
+        self.has_doors(settings, facts)?;
+        // The route would follow the interface, not the loopback address.
+        if self.device > LOOPBACK_INDEX {
+            return Err(Denial::Device);
         }
         Ok(())
     }
@@ -264,6 +96,12 @@ fn names(ports: &[u16], port: u16) -> bool {
     false
 }
 
+/// Whether a port is one of the gate's own.
+#[inline(always)]
+fn is_gate_port(settings: &Settings, port: u16) -> bool {
+    port == settings.listener_port || port == settings.dns_port || names(&settings.gate_ports, port)
+}
+
 /// The gate's DNS server for a destination of this family. IPv4-mapped destinations go by IPv4.
 ///
 /// # Errors
@@ -273,29 +111,32 @@ pub fn resolver(settings: &Settings, destination: &Endpoint) -> Result<Endpoint,
     if settings.dns_port == 0 {
         return Err(Denial::NoResolver);
     }
-    let addr = if mapped(&destination.addr).is_some() { map_v4(LOOPBACK4) } else { LOOPBACK6 };
-    Ok(Endpoint { addr, port: settings.dns_port, family: destination.family })
+    Ok(door(destination, settings.dns_port))
 }
 
 /// Whether an address is that of the resolver of its family.
 #[must_use]
 #[inline(always)]
 pub fn is_resolver(settings: &Settings, endpoint: &Endpoint) -> bool {
-    match resolver(settings, endpoint) {
-        Ok(resolver) => words(&resolver.addr) == words(&endpoint.addr) && resolver.port == endpoint.port,
-        Err(_) => false,
-    }
+    settings.dns_port != 0
+        && endpoint.port == settings.dns_port
+        && words(&endpoint.addr) == words(&door(endpoint, 0).addr)
 }
 
 /// The listener's address for a destination of this family.
 #[must_use]
 #[inline(always)]
 pub fn listener(settings: &Settings, destination: &Endpoint) -> Endpoint {
-    let addr = if mapped(&destination.addr).is_some() { map_v4(LOOPBACK4) } else { LOOPBACK6 };
-    Endpoint { addr, port: settings.listener_port, family: destination.family }
+    door(destination, settings.listener_port)
 }
 
-/// Judges connect(2) by the socket's type and protocol.
+#[inline(always)]
+fn door(destination: &Endpoint, port: u16) -> Endpoint {
+    let addr = if mapped(&destination.addr).is_some() { map_v4(LOOPBACK4) } else { LOOPBACK6 };
+    Endpoint { addr, port, family: destination.family }
+}
+
+/// Judges connect(2) by the socket's type and protocol. The destination is [`settled`].
 ///
 /// # Errors
 /// Why it is refused.
@@ -306,43 +147,76 @@ pub fn connect(
     kind: u32,
     protocol: u32,
     origin: Origin,
+    facts: &impl Facts,
 ) -> Result<Passage, Denial> {
     match (kind, protocol) {
-        (STREAM, TCP | MPTCP) => stream(settings, destination, origin),
-        (DGRAM, UDP) => associate(settings, destination, origin),
+        (STREAM, TCP | MPTCP) => stream(settings, destination, origin, facts),
+        (DGRAM, UDP) => associate(settings, destination, origin, facts),
         _ => Err(Denial::SocketType),
     }
 }
 
 /// Judges a TCP destination.
 #[inline(always)]
-fn stream(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+fn stream(
+    settings: &Settings,
+    destination: &Endpoint,
+    origin: Origin,
+    facts: &impl Facts,
+) -> Result<Passage, Denial> {
     // DNS first: the stub resolver of many hosts is a loopback address.
     if destination.port == DNS_PORT {
-        return dns(settings, destination, origin);
+        return dns(settings, destination, origin, facts);
     }
-    if is_loopback(&destination.addr) {
-        if destination.port == settings.listener_port || names(&settings.gate_ports, destination.port) {
-            return Err(Denial::GatePort);
-        }
-        if names(&settings.loopback_ports, destination.port) {
-            return Ok(Passage::Direct);
-        }
-        return Err(Denial::Loopback);
+    if destination.port == DNS_OVER_TLS_PORT {
+        return Err(Denial::DnsOverTls);
+    }
+    if is_local(&destination.addr, facts) {
+        return local(settings, destination, TCP, origin, facts);
     }
     if settings.listener_port == 0 {
         return Err(Denial::NoListener);
     }
-    origin.shares_routes(settings)?;
-    // The route would follow the interface, not the loopback address.
-    if origin.device > LOOPBACK_INDEX {
-        return Err(Denial::Device);
-    }
+    origin.shares_routes(settings, facts)?;
     Ok(Passage::Listener)
 }
 
+/// Whether an address is one of this host.
+#[inline(always)]
+fn is_local(addr: &[u8; 16], facts: &impl Facts) -> bool {
+    is_loopback(addr) || facts.is_host(addr)
+}
+
+/// Judges an address of this host.
+#[inline(always)]
+fn local(
+    settings: &Settings,
+    destination: &Endpoint,
+    protocol: u32,
+    origin: Origin,
+    facts: &impl Facts,
+) -> Result<Passage, Denial> {
+    if is_gate_port(settings, destination.port) {
+        return Err(Denial::GatePort);
+    }
+    // Seen from another network namespace the host's addresses are elsewhere, and whoever listens on
+    // the same port of that namespace is not who would be reached.
+    if origin.netns != settings.netns && !is_loopback(&destination.addr) {
+        return Err(Denial::Loopback);
+    }
+    if protocol == TCP && names(&settings.loopback_ports, destination.port) {
+        // Who listens there in a namespace that the gate does not know, policy cannot have meant.
+        origin.has_doors(settings, facts)?;
+        return Ok(Passage::Listed);
+    }
+    if settings.loopback_own == 1 && facts.is_own(destination) {
+        return Ok(Passage::Own);
+    }
+    Err(Denial::Loopback)
+}
+
 /// Judges sendmsg(2) on a socket that is not connected, by its type and protocol: UDP-Lite sockets
-/// pass the same hook.
+/// pass the same hook. The destination is [`settled`].
 ///
 /// # Errors
 /// Why it is refused.
@@ -353,57 +227,99 @@ pub fn send(
     kind: u32,
     protocol: u32,
     origin: Origin,
+    facts: &impl Facts,
 ) -> Result<Passage, Denial> {
     match (kind, protocol) {
-        (DGRAM, UDP) => datagram(settings, destination, origin),
+        (DGRAM, UDP) => datagram(settings, destination, origin, facts),
         _ => Err(Denial::SocketType),
     }
 }
 
 /// Judges connect(2) of UDP, by which nothing is sent.
 #[inline(always)]
-fn associate(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+fn associate(
+    settings: &Settings,
+    destination: &Endpoint,
+    origin: Origin,
+    facts: &impl Facts,
+) -> Result<Passage, Denial> {
+    let judged = datagram(settings, destination, origin, facts);
     // No egress program sees the copy that IPv4 makes of a packet to a group for this host's own
-    // sockets. The resolver is reached by the port of DNS only, whatever its own.
-    let judged_by_packet = !is_loopback(&destination.addr)
-        && !is_group(&destination.addr)
-        && !is_resolver(settings, destination)
-        && destination.port != DNS_PORT;
-    if judged_by_packet { Ok(Passage::Connected) } else { datagram(settings, destination, origin) }
+    // sockets.
+    if destination.port == DNS_PORT || is_group(&destination.addr) {
+        return judged;
+    }
+    match judged {
+        Err(Denial::GatePort) => Err(Denial::GatePort),
+        Err(_) => Ok(Passage::Connected),
+        passage => passage,
+    }
 }
 
 /// Judges a UDP destination.
 #[inline(always)]
-fn datagram(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
-    if destination.port == DNS_PORT { dns(settings, destination, origin) } else { Err(Denial::Udp) }
+fn datagram(
+    settings: &Settings,
+    destination: &Endpoint,
+    origin: Origin,
+    facts: &impl Facts,
+) -> Result<Passage, Denial> {
+    if destination.port == DNS_PORT {
+        return dns(settings, destination, origin, facts);
+    }
+    if is_group(&destination.addr) {
+        return Err(Denial::Udp);
+    }
+    if is_local(&destination.addr, facts) {
+        return local(settings, destination, UDP, origin, facts);
+    }
+    if !is_listed(destination, facts) {
+        return Err(Denial::Udp);
+    }
+    origin.has_doors(settings, facts)?;
+    Ok(Passage::Listed)
+}
+
+/// Whether policy names a UDP destination. Names are asked of the gate alone.
+#[inline(always)]
+fn is_listed(destination: &Endpoint, facts: &impl Facts) -> bool {
+    destination.port != DNS_PORT && destination.port != DNS_OVER_TLS_PORT && facts.admits_udp(destination)
 }
 
 #[inline(always)]
-fn dns(settings: &Settings, destination: &Endpoint, origin: Origin) -> Result<Passage, Denial> {
+fn dns(
+    settings: &Settings,
+    destination: &Endpoint,
+    origin: Origin,
+    facts: &impl Facts,
+) -> Result<Passage, Denial> {
     resolver(settings, destination)?;
-    origin.shares_routes(settings)?;
+    origin.shares_routes(settings, facts)?;
     Ok(Passage::Resolver)
 }
 
 /// Judges bind(2) by the port, whatever the address and the protocol.
 ///
 /// # Errors
-/// [`Denial::GatePort`] for the listener's port and the gate's others.
+/// [`Denial::GatePort`] for the gate's own ports.
 #[inline(always)]
 pub fn bind(settings: &Settings, port: u16) -> Result<Passage, Denial> {
     // Port 0 asks the kernel for any free port.
-    if port != 0 && (port == settings.listener_port || names(&settings.gate_ports, port)) {
+    if port != 0 && is_gate_port(settings, port) {
         return Err(Denial::GatePort);
     }
     Ok(Passage::Direct)
 }
 
-/// Whether setsockopt(2) says that it succeeded and changes nothing: `SO_BROADCAST`, without which
-/// the kernel refuses to connect or send to any broadcast address.
+/// Whether setsockopt(2) says that it succeeded and changes nothing.
+///
+/// `SO_BROADCAST`: without it the kernel refuses to connect or send to any broadcast address.
+/// `SO_REUSEPORT`: with it the socket that a lookup finds at a port need not be the one that receives,
+/// and one of the two could be a stranger's.
 #[must_use]
 #[inline(always)]
 pub const fn is_swallowed(level: i32, name: i32) -> bool {
-    level == SOCKET_LEVEL && name == BROADCAST
+    level == SOCKET_LEVEL && (name == BROADCAST || name == REUSEPORT)
 }
 
 /// Judges socket(2).
@@ -421,31 +337,75 @@ pub fn socket(family: u32, kind: u32, protocol: u32) -> Result<Passage, Denial> 
     }
 }
 
-/// Whether a packet needs no judgement: TCP within the host, which was judged when it connected.
+/// Whether a packet is of TCP within the host, which was judged when it connected.
 #[must_use]
 #[inline(always)]
 pub const fn is_local_stream(interface: u32, socket_protocol: u32) -> bool {
     interface == LOOPBACK_INDEX && socket_protocol == TCP
 }
 
-/// Judges a packet on its way out of any interface, unless [`is_local_stream`]: all that may leave a
-/// guarded socket is DNS to the resolver, and not by a route that the packet itself prescribes.
+/// Judges the first packet of a connection that passed as [`Passage::Own`]: it may leave long after
+/// connect(2) (TCP Fast Open, repeated attempts), when somebody else has the port.
 ///
 /// # Errors
-/// [`Denial::Udp`] for an ordinary packet of UDP, [`Denial::Egress`] for any other.
+/// [`Denial::Loopback`].
 #[inline(always)]
-pub fn packet(settings: &Settings, packet: &Packet) -> Result<Passage, Denial> {
-    let known = is_resolver(settings, &packet.destination);
-    match packet.protocol {
-        TCP | UDP if known && packet.plain => Ok(Passage::Resolver),
-        UDP if packet.plain => Err(Denial::Udp),
-        _ => Err(Denial::Egress),
+pub fn opening(settings: &Settings, destination: &Endpoint, facts: &impl Facts) -> Result<Passage, Denial> {
+    if settings.loopback_own == 1 && facts.is_own(destination) {
+        Ok(Passage::Own)
+    } else {
+        Err(Denial::Loopback)
     }
 }
 
-/// What the egress hook reads of a packet.
+/// Judges a packet on its way out of any interface, unless [`is_local_stream`]: DNS to the gate,
+/// datagrams within the session, and what policy names; and not by a route that the packet itself
+/// prescribes.
+///
+/// # Errors
+/// [`Denial::Egress`] for what is no ordinary packet of UDP; else why it is refused.
+#[inline(always)]
+pub fn packet(settings: &Settings, packet: &Packet, facts: &impl Facts) -> Result<Passage, Denial> {
+    let destination = &packet.destination;
+    if packet.protocol != UDP || !packet.plain {
+        return Err(Denial::Egress);
+    }
+    if packet.interface != LOOPBACK_INDEX {
+        return leaving(settings, packet, facts);
+    }
+    // Only by way of the port of DNS.
+    if packet.asked && is_resolver(settings, destination) {
+        return Ok(Passage::Resolver);
+    }
+    if is_gate_port(settings, destination.port) {
+        return Err(Denial::GatePort);
+    }
+    if !is_local(&destination.addr, facts) {
+        return Err(Denial::Udp);
+    }
+    if settings.loopback_own == 1 && facts.is_own(destination) {
+        return Ok(Passage::Own);
+    }
+    Err(Denial::Loopback)
+}
+
+/// Judges an ordinary packet of UDP that leaves the host.
+#[inline(always)]
+fn leaving(settings: &Settings, packet: &Packet, facts: &impl Facts) -> Result<Passage, Denial> {
+    let destination = &packet.destination;
+    let addr = &destination.addr;
+    if !is_listed(destination, facts) || is_group(addr) || is_local(addr, facts) {
+        return Err(Denial::Udp);
+    }
+    Origin { netns: packet.netns, device: 0 }.has_doors(settings, facts)?;
+    Ok(Passage::Listed)
+}
+
+/// What the egress hook knows of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
+    /// Address and port that it says it comes from.
+    pub source: Endpoint,
     /// Address and port of the packet itself, which may be the first hop of a source route. The port
     /// is 0 where it is not where it is expected.
     pub destination: Endpoint,
@@ -453,6 +413,12 @@ pub struct Packet {
     pub protocol: u32,
     /// No IPv4 options, no later fragment: the port is where it is expected.
     pub plain: bool,
+    /// Index of the interface that it leaves by.
+    pub interface: u32,
+    /// Whether its socket was sent to the gate's DNS server by a hook before.
+    pub asked: bool,
+    /// Cookie of its socket's network namespace; 0 where that is unknown.
+    pub netns: u64,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
 //! opens the gate: the programs stay attached, and without a listener every connection is refused.
 
+mod elsewhere;
 mod process;
 mod upkeep;
 
@@ -30,15 +31,17 @@ use crate::{
     conn::Stages,
     control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
     dashboard::{self, DashboardContext, LoginCodes, Token},
-    denials,
+    denials, dns,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
+    host,
     http::{gauge::Budget, serve},
     kernel::{GuardedCgroup, Kernel},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
+    namespaces::{self, Doors},
     reload::PolicyHandle,
     sentry::{self, CarefulEnroller, Enrolled},
     session::Sessions,
@@ -74,6 +77,8 @@ pub struct Handles {
     pub policy: PolicyHandle,
     pub audit: Audit,
     pub store: Arc<Store>,
+    /// What the DNS server told each session.
+    pub answers: Arc<dns::Answers>,
 }
 
 /// The dashboard's door.
@@ -91,8 +96,11 @@ pub struct App {
     guard: Guard,
     stages: Arc<Stages>,
     listeners: Listeners,
+    dns: Arc<dns::Server>,
+    dns_sockets: dns::Sockets,
     doors: [(Door, UnixListener); 2],
     window: Option<Window>,
+    host: host::Follower,
     wanted: Wanted,
     ca: Arc<str>,
     audit_thread: AuditThread,
@@ -157,19 +165,30 @@ impl App {
             (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
         ];
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
-        let own_ports: Vec<u16> =
-            std::iter::once(listeners.port()).chain(window.as_ref().map(|window| window.at.port())).collect();
+        let dns_sockets = dns::Sockets::bind(config.dns.listen_port).await?;
+        let own_ports: Vec<u16> = [listeners.port(), dns_sockets.port()]
+            .into_iter()
+            .chain(window.as_ref().map(|window| window.at.port()))
+            .collect();
 
         let limits = &config.limits;
         let idle = limits.idle_timeout();
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
+        let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
+            .await
+            .context("the host's own addresses")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
         let exchanger = Exchanger {
             policy: policy.clone(),
             audit: audit.clone(),
-            forwarder: Forwarder::new(resolver, origin_tls, deadlines, forward::OwnPorts(own_ports.clone())),
+            forwarder: Forwarder::new(
+                resolver.clone(),
+                origin_tls,
+                deadlines,
+                forward::OwnPorts(own_ports.clone()),
+            ),
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
@@ -179,9 +198,25 @@ impl App {
             shares: Shares::new(EXCHANGES),
         };
         let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
+        let sessions = Arc::new(Sessions::new(guard.cgroup.clone()));
+        let answers = Arc::new(dns::Answers::default());
+        if let Err(error) = dns::refill(&answers, &store, boot(since_ns)) {
+            tracing::error!(%error, "what running agents were told is not known; they have to ask again");
+        }
+        let dns = dns::Server::new(dns::Parts {
+            kernel: kernel.clone(),
+            sessions: sessions.clone(),
+            policy: policy.clone(),
+            resolver,
+            audit: audit.clone(),
+            answers: answers.clone(),
+            drain: drain.watch(),
+            since_ns,
+        });
         let stages = Stages {
             kernel: kernel.clone(),
-            sessions: Arc::new(Sessions::new(guard.cgroup.clone())),
+            sessions,
+            answers: answers.clone(),
             agent_tls: AgentTls::new(leaves, limits.handshake_timeout())?,
             exchanger: Arc::new(exchanger),
             sniff: sniff::Deadlines { silence: limits.silence(), total: limits.sniff_timeout() },
@@ -197,16 +232,19 @@ impl App {
             since_ns,
             strangers: Few::new(STRANGERS),
         };
-        let wanted = Wanted { dns_port: 0, own_ports };
-        let handles = Handles { policy, audit, store };
+        let wanted = Wanted { dns_port: dns_sockets.port(), own_ports };
+        let handles = Handles { policy, audit, store, answers };
         let app = Self {
             handles,
             kernel,
             guard,
             stages: Arc::new(stages),
             listeners,
+            dns,
+            dns_sockets,
             doors,
             window,
+            host,
             wanted,
             ca: pem,
             audit_thread,
@@ -214,7 +252,9 @@ impl App {
             started: Timestamp::now(),
             config,
         };
-        app.kernel.configure(&app.wanted.settings(&app.handles.policy.current()))?;
+        let current = app.handles.policy.current();
+        app.kernel.configure(&app.wanted.settings(&current))?;
+        app.kernel.set_udp(&upkeep::udp(&current))?;
         Ok(app)
     }
 
@@ -222,6 +262,12 @@ impl App {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.listeners.port()
+    }
+
+    /// The DNS server's port.
+    #[must_use]
+    pub fn dns_port(&self) -> u16 {
+        self.dns_sockets.port()
     }
 
     /// The authority's certificate, PEM.
@@ -246,8 +292,11 @@ impl App {
             guard,
             stages,
             listeners,
+            dns,
+            dns_sockets,
             doors,
             window,
+            host,
             wanted,
             ca,
             audit_thread,
@@ -256,7 +305,7 @@ impl App {
         } = self;
         let connections = Tasks::default();
         let services = Tasks::default();
-        let port = listeners.port();
+        let (port, dns_port) = (listeners.port(), dns_sockets.port());
         let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
 
@@ -264,6 +313,7 @@ impl App {
             services.spawn(denials::record(events, stages.sessions.clone(), handles.audit.clone()));
         }
         services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
+        services.spawn(host.run(drain.watch()));
         let watching = handles.policy.clone().watch(drain.watch());
         services.spawn(async move {
             if let Err(error) = watching.await {
@@ -316,6 +366,29 @@ impl App {
             };
             services.spawn(dashboard::serve(listener, context, drain.watch()));
         }
+
+        for socket in dns_sockets.udp {
+            services.spawn(dns.clone().serve_udp(socket, None));
+        }
+        for listener in dns_sockets.tcp {
+            services.spawn(dns.clone().serve_tcp(listener, None));
+        }
+        services.spawn(dns.clone().settle());
+        let elsewhere = Doors {
+            kernel: kernel.clone(),
+            guarded: guard.cgroup.clone(),
+            sessions: stages.sessions.clone(),
+            audit: handles.audit.clone(),
+            ports: namespaces::Ports { listener: port, dns: dns_port },
+            serve: elsewhere::serve(
+                stages.clone(),
+                dns,
+                connections.clone(),
+                listeners.places(),
+                drain.watch(),
+            ),
+        };
+        services.spawn(elsewhere.run(drain.watch()));
 
         let accepting = {
             let connections = connections.clone();
@@ -377,6 +450,12 @@ fn since_boot_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);
     part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
+
+/// When the host was booted, `since_ns` ago.
+fn boot(since_ns: u64) -> Timestamp {
+    let micros = i64::try_from(since_ns / 1000).unwrap_or(i64::MAX);
+    Timestamp(Timestamp::now().0.saturating_sub(micros))
 }
 
 async fn control_note(audit: &Audit, what: &str) {

@@ -19,6 +19,7 @@ use tokio::{
 use self::counted::{Counted, Counts, reset};
 use crate::{
     audit::{AuditError, Entry, fit},
+    dns::Answers,
     drain::told,
     exchange::{Exchanger, OnConnection},
     forward::ForwardError,
@@ -32,8 +33,8 @@ use crate::{
         Action, Authority, Failure, Flag, Flow, Host, Kind, Record, Severity, State, Subject, Timestamp,
         Verdict,
     },
-    policy::{Admission, Connection, Scheme, Sniffed as Judged, TunnelPermit},
-    session::Sessions,
+    policy::{Admission, Connection, Given, Scheme, Sniffed as Judged, TunnelPermit},
+    session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
     tls::{AgentTls, AgentTlsError, agent::alert},
@@ -43,6 +44,8 @@ use crate::{
 pub struct Stages {
     pub kernel: Arc<dyn Kernel>,
     pub sessions: Arc<Sessions>,
+    /// What the DNS server told each session.
+    pub answers: Arc<Answers>,
     pub agent_tls: AgentTls,
     pub exchanger: Arc<Exchanger>,
     pub sniff: Deadlines,
@@ -103,6 +106,14 @@ struct Carried {
     record: Record,
 }
 
+/// Whose requests are read.
+struct Whose {
+    flow: Flow,
+    subject: Subject,
+    /// The names that the flow's address was given for.
+    given: Option<Arc<[Host]>>,
+}
+
 impl Stages {
     /// Carries one accepted connection to its end.
     pub async fn run(self: Arc<Self>, accepted: Accepted) {
@@ -133,6 +144,7 @@ impl Stages {
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
         record.flow = Some(flow.clone());
+        record.flags.extend(session::privileged(&subject));
         record.subject = Some(subject.clone());
         record.protocol = "unknown".to_owned();
         let Some((stream, _place, _share)) = self.place(accepted, &subject).await else {
@@ -183,7 +195,13 @@ impl Stages {
         {
             record.authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
         }
-        let connection = Connection { original: flow.original.0, sniffed: judged, subject: &subject };
+        let given = self.answers.given(&subject.session, flow.original.0.ip());
+        let connection = Connection {
+            original: flow.original.0,
+            sniffed: judged,
+            given: Given::of(given.as_deref()),
+            subject: &subject,
+        };
         match self.exchanger.policy.current().admit(&connection) {
             Admission::Deny(refusal) => {
                 record.flags.extend(refusal.flags);
@@ -203,7 +221,10 @@ impl Stages {
                     Err(error) => self.unrecorded(&error, &kind, stream).await,
                 }
             }
-            Admission::Intercept => self.intercept(flow, subject, record, kind, stream, counts).await,
+            Admission::Intercept => {
+                let whose = Whose { flow, subject, given };
+                self.intercept(whose, record, kind, stream, counts).await;
+            }
         }
     }
 
@@ -230,16 +251,16 @@ impl Stages {
 
     async fn intercept(
         &self,
-        flow: Flow,
-        subject: Subject,
+        whose: Whose,
         record: Record,
         kind: sniff::Kind,
         stream: Replayed<Counted>,
         counts: &Counts,
     ) {
         let audit = &self.exchanger.audit;
+        let Whose { flow, subject, given } = whose;
         let on = |flow_id, scheme, sni| {
-            Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni })
+            Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni, given })
         };
         let (entry, ended) = match kind {
             sniff::Kind::Tls(hello) => {

@@ -22,7 +22,7 @@ use crate::{
         Action, Authority, Flow, Host, Kind, OriginalDestination, Record, State, Timestamp, Verdict,
         flow::{comm, socket_addr},
     },
-    session::Sessions,
+    session::{self, Sessions},
 };
 
 /// Events recorded in one group.
@@ -155,7 +155,9 @@ fn record_of(event: &KernelEvent, unseen: u64, sessions: &Sessions) -> Record {
     let mut record = Record::new(Kind::Kernel, now);
     record.finished = Some(now);
     record.state = State::Refused;
-    record.subject = Some(fit::subject(sessions.subject(&flow)));
+    let subject = fit::subject(sessions.subject(&flow));
+    record.flags.extend(session::privileged(&subject));
+    record.subject = Some(subject);
     let hook = Hook::from_u8(event.hook).map_or("unknown", Hook::code);
     let denial = Denial::from_u8(event.denial);
     let code = denial.map_or("unknown", Denial::code);
@@ -198,8 +200,12 @@ fn protocol(event: &KernelEvent) -> &'static str {
 fn reason(denial: Denial) -> &'static str {
     match denial {
         Denial::GatePort => "the gate's own ports are out of the agent's reach",
-        Denial::Loopback => "loopback is closed but for the ports in network.loopback.ports",
-        Denial::Udp => "UDP other than DNS is refused; QUIC clients fall back to TCP",
+        Denial::Loopback => {
+            "loopback is closed but for the session's own ports and those in network.loopback.ports"
+        }
+        Denial::Udp => {
+            "UDP other than DNS is refused but for what network.udp names; QUIC clients fall back to TCP"
+        }
         Denial::NoResolver => "no resolver of this address family is configured",
         Denial::SocketType => "only TCP and UDP sockets may be made",
         Denial::NoListener => "the daemon has not told the kernel where it listens",

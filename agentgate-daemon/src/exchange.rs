@@ -1,6 +1,7 @@
 //! One request: recorded, judged, forwarded, answered. The spine; every stage is called from here.
 
 mod asked;
+mod doh;
 mod ending;
 
 use std::{
@@ -28,7 +29,7 @@ use crate::{
         Action, Authority, Captured, Flag, Flow, Host, Kind, Record, RecordId, Refusal, RequestHead,
         ResponseHead, Severity, State, Subject, Timestamp, Verdict,
     },
-    policy::{Judgement, Permit, RequestContext, Scheme},
+    policy::{Given, Judgement, Permit, RequestContext, Scheme},
     reload::PolicyHandle,
     share::{Share, Shares},
 };
@@ -43,6 +44,8 @@ pub struct OnConnection {
     pub scheme: Scheme,
     /// The name in the ClientHello.
     pub sni: Option<Host>,
+    /// The names that the DNS server gave the flow's address for, `None` where it never did.
+    pub given: Option<Arc<[Host]>>,
 }
 
 /// How much and how long.
@@ -89,6 +92,7 @@ impl Exchanger {
             original: on.flow.original.0,
             scheme: on.scheme,
             sni: on.sni.as_ref(),
+            given: Given::of(on.given.as_deref()),
             subject: &on.subject,
         };
         match self.policy.current().judge(context, head) {
@@ -252,6 +256,7 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
         headers: fit::headers(&head.headers),
         body: Captured::default(),
     });
+    record.flags.extend(doh::flag(head));
     record
 }
 

@@ -39,6 +39,12 @@ pub struct Place {
 pub struct Listeners {
     sockets: Vec<TcpListener>,
     port: u16,
+    places: Places,
+}
+
+/// The connections that may be open, at all doors together.
+#[derive(Clone, Debug)]
+pub struct Places {
     places: Arc<Semaphore>,
     /// Connections accepted, with a place or without: accepting goes on while some wait for a place,
     /// because a flow must be looked up before its port is another's.
@@ -88,8 +94,10 @@ impl Listeners {
         Ok(Self {
             sockets,
             port,
-            places: Arc::new(Semaphore::new(connections)),
-            waiting: Arc::new(Semaphore::new(connections + WAITING)),
+            places: Places {
+                places: Arc::new(Semaphore::new(connections)),
+                waiting: Arc::new(Semaphore::new(connections + WAITING)),
+            },
         })
     }
 
@@ -99,27 +107,35 @@ impl Listeners {
         self.port
     }
 
+    /// What doors elsewhere take their places of.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        self.places.clone()
+    }
+
     /// Accepts until `drain` turns true. Once all places are taken and enough connections wait for
     /// one, nothing is accepted: the backlog fills, and agents wait.
     pub async fn run(self, drain: watch::Receiver<bool>, serve: impl Fn(Accepted) + Clone + Send + 'static) {
         let mut tasks = tokio::task::JoinSet::new();
         for socket in self.sockets {
-            let (places, waiting) = (self.places.clone(), self.waiting.clone());
-            let door = self.port;
-            tasks.spawn(accept(socket, door, places, waiting, drain.clone(), serve.clone()));
+            let (places, door) = (self.places.clone(), self.port);
+            tasks.spawn(accept(socket, None, door, places, drain.clone(), serve.clone()));
         }
         while tasks.join_next().await.is_some() {}
     }
 }
 
-async fn accept(
+/// Accepts at one door, in the network namespace with the cookie `netns` where that is not the daemon's
+/// own, until `drain` turns true.
+pub async fn accept(
     socket: TcpListener,
+    netns: Option<u64>,
     door: u16,
-    places: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    places: Places,
     mut drain: watch::Receiver<bool>,
     serve: impl Fn(Accepted),
 ) {
+    let Places { places, waiting } = places;
     loop {
         let next = async {
             // Accepted first: a permit taken before would be held by a socket where nobody connects.
@@ -133,7 +149,7 @@ async fn accept(
         let Ok(waiting) = waiting else { return };
         match accepted {
             Ok((stream, peer)) => {
-                let end = AgentEnd { netns: None, peer, door };
+                let end = AgentEnd { netns, peer, door };
                 serve(Accepted { stream, end, places: places.clone(), waiting });
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     model::{Mode, Timestamp},
-    policy::{Policy, PolicySummary},
+    policy::{HostFacts, Policy, PolicySummary},
 };
 
 mod edit;
@@ -38,7 +38,8 @@ pub struct PolicyPaths {
 /// What is in force, and what is wrong with what is on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyStatus {
-    /// Rises by one with each policy that is installed; 1 is the one of the start.
+    /// Rises by one with each policy that is installed, and where the host's addresses change what one
+    /// means; 1 is the one of the start.
     pub generation: u64,
     /// Mode, counts and digest of the policy in force.
     #[serde(flatten)]
@@ -63,8 +64,9 @@ struct Inner {
     current: ArcSwap<Policy>,
     status: ArcSwap<PolicyStatus>,
     /// Held from reading to installing and through edits, so that neither is overtaken by an older
-    /// reading of the same files. Whoever only asks does not wait for the disk.
-    changing: Mutex<()>,
+    /// reading of the same files. Whoever only asks does not wait for the disk. Holds what every policy
+    /// is told of the host.
+    changing: Mutex<HostFacts>,
     generation: watch::Sender<u64>,
 }
 
@@ -91,7 +93,7 @@ impl PolicyHandle {
             paths,
             current: ArcSwap::from_pointee(policy),
             status: ArcSwap::from_pointee(status),
-            changing: Mutex::new(()),
+            changing: Mutex::new(HostFacts::default()),
             generation: watch::Sender::new(1),
         }))
     }
@@ -123,6 +125,20 @@ impl PolicyHandle {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.generation.subscribe()
+    }
+
+    /// Tells the policy in force, and every one after it, what is known of the host. Whether that is news.
+    pub fn set_host(&self, facts: HostFacts) -> bool {
+        let mut changing = self.change();
+        if *changing == facts {
+            return false;
+        }
+        self.0.current.store(Arc::new(Policy::clone(&self.0.current.load()).with_host(&facts)));
+        *changing = facts;
+        let mut status = self.status();
+        status.generation += 1;
+        self.tell(&status);
+        true
     }
 
     /// Adds a pattern to a list file or removes it, keeping comments and order, and reloads. Whether
@@ -164,7 +180,7 @@ impl PolicyHandle {
         watcher::run(self, drain).await
     }
 
-    fn in_force(&self, changing: &MutexGuard<'_, ()>) -> Result<PolicyStatus, EditError> {
+    fn in_force(&self, changing: &MutexGuard<'_, HostFacts>) -> Result<PolicyStatus, EditError> {
         let status = self.install(changing);
         if status.errors.is_empty() {
             Ok(status)
@@ -174,7 +190,7 @@ impl PolicyHandle {
     }
 
     /// Installs what the files say, if it is good. `errors` in the status tells which.
-    fn install(&self, _changing: &MutexGuard<'_, ()>) -> PolicyStatus {
+    fn install(&self, host: &MutexGuard<'_, HostFacts>) -> PolicyStatus {
         let loaded = files::compile(&self.0.paths);
         let mut status = self.status();
         status.tried_at = Timestamp::now();
@@ -184,7 +200,7 @@ impl PolicyHandle {
                 // The same policy again is not another one: nobody need be judged anew.
                 let another = summary.digest != status.summary.digest;
                 if another {
-                    self.0.current.store(Arc::new(loaded.policy));
+                    self.0.current.store(Arc::new(loaded.policy.with_host(host)));
                     status.generation += 1;
                 }
                 if another || !status.errors.is_empty() {
@@ -205,15 +221,19 @@ impl PolicyHandle {
                 status.errors = errors;
             }
         }
+        self.tell(&status);
+        status
+    }
+
+    fn tell(&self, status: &PolicyStatus) {
         self.0.status.store(Arc::new(status.clone()));
         // Last, so that whoever is told finds policy and status changed.
         self.0
             .generation
             .send_if_modified(|told| std::mem::replace(told, status.generation) != status.generation);
-        status
     }
 
-    fn change(&self) -> MutexGuard<'_, ()> {
+    fn change(&self) -> MutexGuard<'_, HostFacts> {
         // There is nothing behind the lock that a panic could leave half done.
         self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }

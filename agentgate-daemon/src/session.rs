@@ -15,7 +15,7 @@ use procfs::{FromRead, process::Stat};
 
 use crate::{
     kernel::GuardedCgroup,
-    model::{Ancestor, Flow, SessionId, Subject},
+    model::{Ancestor, Flag, Flow, SessionId, Severity, Subject},
 };
 
 /// Bytes of arguments that are kept, in all.
@@ -28,6 +28,18 @@ const RECORD: u64 = 16 * 1024;
 const DIRECTORIES: usize = 4096;
 /// Deepest cgroup below the guarded one that is looked for by id.
 const DEPTH: usize = 16;
+
+/// Capabilities with which a process could undo the guard, by number (include/uapi/linux/capability.h):
+/// it could detach programs, enter other namespaces, or act through processes outside.
+const UNDOING: [(u32, &str); 4] =
+    [(12, "CAP_NET_ADMIN"), (19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN"), (39, "CAP_BPF")];
+
+/// The flag of a subject that could undo the guard.
+#[must_use]
+pub fn privileged(subject: &Subject) -> Option<Flag> {
+    let has = subject.privileges.join(", ");
+    (!has.is_empty()).then(|| Flag::new("privileged_agent", Severity::Medium, has))
+}
 
 /// Names subjects below one guarded cgroup.
 #[derive(Clone, Debug)]
@@ -61,17 +73,21 @@ impl Sessions {
         let cmdline = if before.is_some() { self.cmdline(flow.pid) } else { Vec::new() };
         let ancestors = before.as_ref().map(|process| self.ancestors(process, flow.pid)).unwrap_or_default();
         let cgroup = before.is_some().then(|| self.cgroup_of(flow.pid)).flatten();
+        let capabilities = if before.is_some() { self.capabilities(flow.pid) } else { Vec::new() };
         // Read between two looks at the same process, or it is not that process's.
         let process =
             before.filter(|before| self.process(flow.pid).is_some_and(|after| after.start == before.start));
         let held = process.is_some();
+        // The kernel's word on the user holds, whatever procfs has.
+        let root = (flow.uid == 0).then_some("uid 0");
+        let capabilities = capabilities.into_iter().filter(|_| held);
         // The flow's id is where the process was at connect(2); it may have moved since.
         let cgroup = cgroup
             .filter(|path| held && self.inode(path) == Some(flow.cgroup))
             .or_else(|| self.cgroup_by_id(flow.cgroup))
             .unwrap_or_default();
         Subject {
-            session: self.session(&cgroup, flow.cgroup),
+            session: self.session(&cgroup, flow),
             pid: flow.pid,
             uid: flow.uid,
             start: process.map(|process| process.start),
@@ -80,29 +96,38 @@ impl Sessions {
             cmdline: if held { cmdline } else { Vec::new() },
             ancestors: if held { ancestors } else { Vec::new() },
             cgroup,
+            privileges: root.into_iter().chain(capabilities).map(str::to_owned).collect(),
         }
     }
 
-    /// The session of a cgroup: its first component below the guarded one. The id stands in for
-    /// both where the cgroup is gone.
-    fn session(&self, cgroup: &str, id: u64) -> SessionId {
-        if cgroup.is_empty() {
-            return SessionId(format!("?@{id}"));
-        }
-        let inner = match cgroup.strip_prefix(self.guarded.path()) {
+    /// The session of a cgroup: its first component below the guarded one, with the id that the kernel
+    /// gives the session, so that one session has one name also when cgroups of its have gone.
+    fn session(&self, cgroup: &str, flow: &Flow) -> SessionId {
+        let name = match cgroup.strip_prefix(self.guarded.path()) {
             Some("") => return SessionId("/".to_owned()),
-            Some(inner) => inner.strip_prefix('/'),
+            Some(inner) => inner.strip_prefix('/').and_then(|inner| inner.split('/').next()),
             None => None,
         };
-        // Outside the guarded cgroup: a process that moved, or whose cgroup another one replaced.
-        let Some(inner) = inner else {
-            return SessionId(format!("?@{id}"));
-        };
-        let name = inner.split('/').next().unwrap_or_default();
-        match self.inode(&self.guarded.child(name)) {
-            Some(inode) => SessionId(format!("{name}@{inode}")),
-            None => SessionId(format!("{name}@{id}")),
+        let known = (flow.session != 0).then_some(flow.session);
+        // The cgroup is gone, or outside the guarded one: a process that moved, or whose cgroup another
+        // one replaced. Then the session's own may still be there.
+        let named = name.map(|name| (name.to_owned(), self.inode(&self.guarded.child(name))));
+        let named = named.filter(|(_, inode)| known.is_none() || *inode == known);
+        match (named, known) {
+            (Some((name, inode)), _) => SessionId(format!("{name}@{}", inode.unwrap_or(flow.cgroup))),
+            (None, Some(id)) => {
+                let name = self.child_by_id(id).or(name.map(str::to_owned));
+                SessionId(format!("{}@{id}", name.as_deref().unwrap_or("?")))
+            }
+            (None, None) => SessionId(format!("?@{}", flow.cgroup)),
         }
+    }
+
+    /// Name of the cgroup directly below the guarded one that has this id.
+    fn child_by_id(&self, id: u64) -> Option<String> {
+        let mut left = DIRECTORIES;
+        let path = self.search(self.guarded.path(), id, 0, &mut left)?;
+        path.rsplit('/').next().map(str::to_owned)
     }
 
     /// A process younger than the connection is another one that got its number.
@@ -129,6 +154,21 @@ impl Sessions {
             return Vec::new();
         }
         bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+    }
+
+    /// Which of [`UNDOING`] a process has in effect. None where it has them in a user namespace other than
+    /// the daemon's: there they count for what belongs to that namespace alone.
+    fn capabilities(&self, pid: u32) -> Vec<&'static str> {
+        let namespace = |process: &str| fs::read_link(self.proc.join(process).join("ns/user")).ok();
+        let own = namespace("self");
+        if own.is_none() || namespace(&pid.to_string()) != own {
+            return Vec::new();
+        }
+        let bytes = self.read(pid, "status", RECORD).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let effective = text.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+        UNDOING.iter().filter(|(number, _)| effective & (1 << number) != 0).map(|(_, name)| *name).collect()
     }
 
     /// Parents, nearest first, up to the first process. A parent is never younger than its child:

@@ -10,7 +10,7 @@ mod lab;
 use std::net::{SocketAddr, TcpListener};
 
 use agentgate::{
-    kernel::{Attached, GuardedCgroup, Kernel, KernelError, Options, attached_programs, detach},
+    kernel::{AgentEnd, Attached, GuardedCgroup, Kernel, KernelError, Options, attached_programs, detach},
     model::flow::{comm, socket_addr},
     session::Sessions,
 };
@@ -35,13 +35,13 @@ fn tcp_comes_to_the_listener_with_its_flow() {
             let (seen, pid) = lab.agent(&format!("show(peer={call}, uid=os.getuid())"));
             let (stream, peer) = listener.accept().unwrap();
             drop(stream);
-            let flow = kernel.take_flow(peer).unwrap().unwrap_or_else(|| panic!("{call}: no flow of {peer}"));
+            let flow = lab.taken(&kernel, peer).unwrap_or_else(|| panic!("{call}: no flow of {peer}"));
             assert_eq!(flow.original.0, original.parse().unwrap(), "{call}");
             assert_eq!(seen["peer"], json!([shown, flow.original.0.port()]), "{call}");
             assert_eq!(flow.pid, pid, "{call}");
             assert_eq!(flow.comm, "python3", "{call}");
             assert!(flow.cookie != 0 && flow.connected_ns != 0, "{call}");
-            assert_eq!(kernel.take_flow(peer).unwrap(), None, "{call}: read once");
+            assert_eq!(lab.taken(&kernel, peer), None, "{call}: read once");
         }
     });
 }
@@ -95,7 +95,19 @@ fn what_cannot_be_judged_is_refused() {
             ("loopback 0", "connect(('0.0.0.0', 8080))", (Hook::Connect4, Denial::Loopback, "0.0.0.0:8080")),
             ("loopback ::1", "connect6(('::1', 8080))", (Hook::Connect6, Denial::Loopback, "[::1]:8080")),
             ("udp", "sendto(('203.0.113.7', 443))", (Hook::SendMsg4, Denial::Udp, "203.0.113.7:443")),
-            ("udp loopback", "sendto(('127.0.0.1', 5432))", (Hook::SendMsg4, Denial::Udp, "127.0.0.1:5432")),
+            (
+                "udp loopback",
+                "sendto(('127.0.0.1', 5432))",
+                (Hook::SendMsg4, Denial::Loopback, "127.0.0.1:5432"),
+            ),
+            (
+                "udp resolver",
+                "sendto(('127.0.0.1', 5353))",
+                (Hook::SendMsg4, Denial::GatePort, "127.0.0.1:5353"),
+            ),
+            ("dot", "connect(('203.0.113.7', 853))", (Hook::Connect4, Denial::DnsOverTls, "203.0.113.7:853")),
+            ("dot ::1", "connect6(('::1', 853))", (Hook::Connect6, Denial::DnsOverTls, "[::1]:853")),
+            ("doq", "sendto(('203.0.113.7', 853))", (Hook::SendMsg4, Denial::Udp, "203.0.113.7:853")),
             (
                 "udp multicast",
                 "sendto(('224.0.0.251', 5353))",
@@ -114,12 +126,12 @@ fn what_cannot_be_judged_is_refused() {
             (
                 "udp connect",
                 "ask(('127.0.0.1', 443), connected=True)",
-                (Hook::Connect4, Denial::Udp, "127.0.0.1:443"),
+                (Hook::Egress, Denial::Loopback, "127.0.0.1:443"),
             ),
             (
                 "udp connect v6",
                 "ask(('::1', 443), socket.AF_INET6, True)",
-                (Hook::Connect6, Denial::Udp, "[::1]:443"),
+                (Hook::Egress, Denial::Loopback, "[::1]:443"),
             ),
             (
                 "raw",
@@ -175,7 +187,7 @@ fn what_cannot_be_judged_is_refused() {
         assert!(events.iter().any(|event| event.protocol == 136 && event.kind == 2 && event.family == 10));
         assert_eq!(lab.counted(&kernel, "connect4", "gate_port"), 5);
         assert_eq!(lab.counted(&kernel, "sock_create", "socket_type"), 5);
-        assert_eq!(lab.counted(&kernel, "connect4", "direct"), 1);
+        assert_eq!(lab.counted(&kernel, "connect4", "listed"), 1);
         assert_eq!(kernel.lost_events().unwrap(), 0);
         assert!(lab::log().contains("refused: hook 1, denial 1, protocol 6, port 7879"), "{}", lab::log());
     });
@@ -219,10 +231,13 @@ fn dns_goes_to_the_resolver_and_seems_to_come_from_where_it_was_sent() {
         let (seen, _) = lab.agent("show(peer=connect(('8.8.8.8', 53)))");
         assert_eq!(seen["peer"], json!(["8.8.8.8", 53]));
         let (_, peer) = over_tcp.accept().unwrap();
-        assert_eq!(kernel.take_flow(peer).unwrap(), None, "DNS is no flow of the listener's");
+        assert_eq!(lab.taken(&kernel, peer), None, "no flow of the listener's");
+        let end = AgentEnd { netns: None, peer, door: RESOLVER };
+        let flow = kernel.take_flow(end).unwrap().expect("a flow of the resolver's");
+        assert_eq!(flow.original.0, "8.8.8.8:53".parse().unwrap());
 
-        // Without a resolver of a family, that family is refused.
-        kernel.configure(&Settings { dns4: [0; 4], dns6: [0; 16], ..lab.settings() }).unwrap();
+        // Without a resolver names are refused.
+        kernel.configure(&Settings { dns_port: 0, ..lab.settings() }).unwrap();
         let (seen, _) = lab.agent(
             "show(v4=ask(('8.8.8.8', 53)), c4=ask(('8.8.8.8', 53), connected=True), \
              v6=ask(('2001:db8::1', 53), socket.AF_INET6), t4=connect(('8.8.8.8', 53)))",
@@ -287,7 +302,7 @@ fn a_flow_never_names_an_older_destination() {
         for _ in 0..5 {
             let (_, peer) = v4.accept().unwrap();
             assert_eq!(peer, "127.0.0.1:40000".parse().unwrap());
-            found.extend(kernel.take_flow(peer).unwrap().map(|flow| flow.original.0.port()));
+            found.extend(lab.taken(&kernel, peer).map(|flow| flow.original.0.port()));
         }
         assert_eq!(found, [5]);
         // A connection that passes the gate by leaves no flow of the socket's earlier attempt.
@@ -302,7 +317,7 @@ fn a_flow_never_names_an_older_destination() {
         assert_eq!((&seen["first"], &seen["peer"]), (&json!("ECONNREFUSED"), &json!(OPENED)));
         let (_, peer) = opened.accept().unwrap();
         assert_eq!(json!(peer.port()), seen["own"]);
-        assert_eq!(kernel.take_flow(peer).unwrap(), None);
+        assert_eq!(lab.taken(&kernel, peer), None);
     });
 }
 
@@ -320,14 +335,14 @@ fn who_is_guarded_and_who_is_not() {
         drop(free);
         // The guarded cgroup itself, and a user who is not root, with a process that moved away.
         let (_, pid) = lab.process(Some(&lab.options.cgroup), "show(peer=connect(('203.0.113.7', 1)))");
-        let flow = kernel.take_flow(v4.accept().unwrap().1).unwrap().unwrap();
+        let flow = lab.taken(&kernel, v4.accept().unwrap().1).unwrap();
         assert_eq!((flow.pid, flow.uid), (pid, 0));
         let (seen, _) = lab.agent(
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n\
              show(peer=connect(('203.0.113.7', 2)), gate=connect(('127.0.0.1', 7879)))",
         );
         assert_eq!(seen, json!({"peer": ["203.0.113.7", 2], "gate": "EPERM"}));
-        let flow = kernel.take_flow(v4.accept().unwrap().1).unwrap().unwrap();
+        let flow = lab.taken(&kernel, v4.accept().unwrap().1).unwrap();
         assert_eq!((flow.uid, flow.gid, flow.original.0.port()), (65534, 65534, 2));
         let sessions = Sessions::new(GuardedCgroup::find(lab.options.cgroup.to_str().unwrap()).unwrap());
         let subject = sessions.subject(&flow);
@@ -362,9 +377,9 @@ fn nothing_leaves_by_an_interface() {
         }
         run("ip", &["route", "add", "default", "via", "198.51.100.66"]);
         let kernel = lab.start();
-        kernel.configure(&Settings { dns4: [198, 51, 100, 53], dns_port: 53, ..lab.settings() }).unwrap();
-        // DNS may leave; the same with a source route, which would carry it to another host, may not;
-        // nor may a socket leave that is bound to the interface.
+        // DNS stays on the host. With a source route, which would carry it to another host, it may not
+        // leave; nor may a socket that is bound to the interface, or a datagram that is sent by it.
+        let _resolver = Resolver::start("127.0.0.1:5353".parse().unwrap());
         let (seen, _) = lab.agent(
             "def routed(connected):\n\
              \x20   s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
@@ -376,19 +391,34 @@ fn nothing_leaves_by_an_interface() {
              \x20   s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'v0')\n\
              \x20   s.settimeout(5)\n\
              \x20   s.connect(('203.0.113.7', 443))\n\
-             show(plain=sendto(('8.8.8.8', 53)), routed=attempt(routed, False), \
-             connected=attempt(routed, True), device=attempt(device))",
+             def datagram(connected):\n\
+             \x20   s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             \x20   s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'v0')\n\
+             \x20   if connected: return s.connect(('8.8.8.8', 53))\n\
+             \x20   return s.sendto(b'secret', ('8.8.8.8', 53))\n\
+             def later():\n\
+             \x20   s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             \x20   s.sendto(b'question', ('8.8.8.8', 53))\n\
+             \x20   s.setsockopt(socket.IPPROTO_IP, 50, struct.pack('!I', socket.if_nametoindex('v0')))\n\
+             \x20   return s.sendto(b'secret', ('8.8.8.8', 53))\n\
+             show(plain=ask(('8.8.8.8', 53)), routed=attempt(routed, False), \
+             connected=attempt(routed, True), device=attempt(device), datagram=attempt(datagram, False), \
+             associated=attempt(datagram, True), later=attempt(later))",
         );
-        assert_eq!(seen["plain"], 8);
-        assert_eq!(seen["routed"], "EPERM");
-        assert_eq!(seen["connected"], "EPERM");
-        assert_eq!(seen["device"], "EPERM");
-        assert_eq!(lab.counted(&kernel, "egress", "resolver"), 1);
-        assert_eq!(lab.counted(&kernel, "egress", "egress"), 2);
-        assert_eq!(lab.counted(&kernel, "connect4", "device"), 1);
-        let events = lab::events(&kernel, 3);
+        assert_eq!(seen["plain"], json!(["answer", ["8.8.8.8", 53]]));
+        // The kernel finds no route for that one.
+        assert_eq!(seen["connected"], "EINVAL");
+        for way in ["routed", "device", "datagram", "associated", "later"] {
+            assert_eq!(seen[way], "EPERM", "{way}");
+        }
+        assert_eq!(lab.counted(&kernel, "egress", "resolver"), 2);
+        assert_eq!(lab.counted(&kernel, "egress", "egress"), 1);
+        assert_eq!(lab.counted(&kernel, "egress", "udp"), 1);
+        assert_eq!(lab.counted(&kernel, "connect4", "device"), 2);
+        assert_eq!(lab.counted(&kernel, "sendmsg4", "device"), 1);
+        let events = lab::events(&kernel, 5);
         let hooks: Vec<_> = events.iter().map(|event| Hook::from_u8(event.hook).unwrap()).collect();
-        assert_eq!(hooks, [Hook::Egress, Hook::Egress, Hook::Connect4]);
+        assert_eq!(hooks, [Hook::Egress, Hook::Connect4, Hook::SendMsg4, Hook::Connect4, Hook::Egress]);
         let first = events.first().unwrap();
         assert_eq!(socket_addr(&first.destination).ip().to_string(), "198.51.100.66");
         assert!(first.task.cgroup != 0);
@@ -455,7 +485,7 @@ fn a_restart_leaves_no_gap() {
         let [v4, _v6] = lab.listeners();
         let (seen, _) = lab.agent("show(peer=connect(('203.0.113.7', 443)))");
         assert_eq!(seen["peer"], json!(["203.0.113.7", 443]));
-        assert!(again.take_flow(v4.accept().unwrap().1).unwrap().is_some());
+        assert!(lab.taken(&again, v4.accept().unwrap().1).is_some());
         // What was refused while nobody was there is told now.
         let events = lab::events(&again, 7);
         assert_eq!(events.len(), 7);
@@ -504,7 +534,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
         let kernel = lab.start();
         let [v4, _v6] = lab.listeners();
         lab.agent("show(peer=connect(('203.0.113.7', 443)))");
-        assert!(kernel.take_flow(v4.accept().unwrap().1).unwrap().is_some());
+        assert!(lab.taken(&kernel, v4.accept().unwrap().1).is_some());
         // A guarded cgroup that is removed under the daemon is noticed.
         std::fs::remove_dir(lab.options.cgroup.join("run-1.scope")).unwrap();
         std::fs::remove_dir(&lab.options.cgroup).unwrap();

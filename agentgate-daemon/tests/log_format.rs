@@ -9,7 +9,7 @@ fn last_line(format: &str) -> String {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("agentgate.toml");
     let text = format!(
-        "[gate]\ncgroup = \"/no/such/hierarchy\"\n[dns]\nresolvers = [\"127.0.0.1\"]\n[log]\nformat = \"{format}\"\n"
+        "[gate]\ncgroup = \"/no/such/hierarchy\"\n[dns]\nlisten_port = 0\nresolvers = [\"127.0.0.1\"]\n[log]\nformat = \"{format}\"\n"
     );
     std::fs::write(&file, text).unwrap();
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_agentgated"));

@@ -2,20 +2,25 @@
 //!
 //! A file has defaults for its cases at the top and one `[[case]]` each. Unknown keys are errors, and
 //! so is a case that expects nothing.
+//!
+//! `dns` says for which names the gate's DNS server gave the address; an empty list: never. Where it is
+//! left out the address was given for the name that the connection or request is for, as it is with an
+//! honest client.
 
 #![expect(clippy::unwrap_used, reason = "a fault in a file of cases fails the test that reads it")]
 
 use std::{
     collections::BTreeSet,
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use agentgate::{
     model::{Flag, Host, Refusal, SessionId, Subject},
     policy::{
-        Admission, Connection, Judgement, Policy, RequestContext, Scheme, Sniffed, Text, Texts, TunnelTo,
+        Admission, Connection, Given as GivenFor, HostFacts, Judgement, Policy, RequestContext, Scheme,
+        Sniffed, Text, Texts, TunnelTo,
     },
 };
 use serde::Deserialize;
@@ -42,6 +47,10 @@ struct Given {
     passthrough: Option<String>,
     /// Text of the override file.
     mode: Option<String>,
+    /// Addresses of the host's own interfaces.
+    own: Option<Vec<IpAddr>>,
+    /// Its NAT64 prefixes.
+    nat64: Option<Vec<ipnet::Ipv6Net>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +63,7 @@ struct Case {
     request: Option<RequestCase>,
     /// An address and port that a name resolved to.
     address: Option<SocketAddr>,
+    answer: Option<AnswerCase>,
     expect: Expect,
 }
 
@@ -65,6 +75,15 @@ struct ConnectionCase {
     sni: Option<String>,
     #[serde(default)]
     ech: bool,
+    dns: Option<Vec<String>>,
+}
+
+/// An answer that the DNS server might give.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerCase {
+    name: String,
+    at: IpAddr,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -93,6 +112,7 @@ struct RequestCase {
     /// Host headers, in order.
     #[serde(default)]
     host: Vec<String>,
+    dns: Option<Vec<String>>,
 }
 
 fn yes() -> bool {
@@ -168,7 +188,12 @@ fn compile(defaults: &Given, given: &Given) -> Result<Policy, Vec<String>> {
         passthrough: list("passthrough.txt", &given.passthrough, &defaults.passthrough),
         mode: list("mode", &given.mode, &defaults.mode).first().copied(),
     };
-    Policy::compile(&texts).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    let facts = HostFacts {
+        addresses: given.own.as_ref().or(defaults.own.as_ref()).cloned().unwrap_or_default(),
+        nat64: given.nat64.as_ref().or(defaults.nat64.as_ref()).cloned().unwrap_or_default(),
+    };
+    let compiled = Policy::compile(&texts).map(|policy| policy.with_host(&facts));
+    compiled.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 fn subject() -> Subject {
@@ -182,6 +207,7 @@ fn subject() -> Subject {
         cmdline: Vec::new(),
         ancestors: Vec::new(),
         cgroup: "/agent.slice/case".to_owned(),
+        privileges: Vec::new(),
     }
 }
 
@@ -200,15 +226,26 @@ fn refused(refusal: &Refusal) -> Found {
     }
 }
 
+/// The names that an address was given for; `None`: it never was.
+fn told(dns: Option<&[String]>, otherwise: Option<&Host>) -> Option<Vec<Host>> {
+    match dns {
+        Some([]) => None,
+        Some(names) => Some(names.iter().map(|name| Host::parse(name).unwrap()).collect()),
+        None => Some(otherwise.cloned().into_iter().collect()),
+    }
+}
+
 fn admit(policy: &Policy, case: &ConnectionCase) -> Found {
     let sni = case.sni.as_deref().map(|sni| Host::parse(sni).unwrap());
+    let told = told(case.dns.as_deref(), sni.as_ref());
+    let given = GivenFor::of(told.as_deref());
     let sniffed = match case.first {
         First::Tls => Sniffed::Tls { sni: sni.as_ref(), ech: case.ech },
         First::Http => Sniffed::Http,
         First::Opaque => Sniffed::Opaque,
         First::Silent => Sniffed::Silent,
     };
-    match policy.admit(&Connection { original: case.to, sniffed, subject: &subject() }) {
+    match policy.admit(&Connection { original: case.to, sniffed, given, subject: &subject() }) {
         Admission::Intercept => Found { verdict: "intercept".to_owned(), ..Found::default() },
         Admission::Deny(refusal) => refused(&refusal),
         Admission::Tunnel(permit) => Found {
@@ -234,7 +271,11 @@ fn judge(policy: &Policy, case: &RequestCase) -> Found {
     }
     let subject = subject();
     let scheme = if case.tls { Scheme::Https } else { Scheme::Http };
-    let context = RequestContext { original: case.to, scheme, sni: sni.as_ref(), subject: &subject };
+    let hosts = head.uri.host().into_iter().chain(case.host.iter().filter_map(|host| host.split(':').next()));
+    let named = hosts.filter_map(|host| Host::parse(host).ok()).next();
+    let told = told(case.dns.as_deref(), sni.as_ref().or(named.as_ref()));
+    let given = GivenFor::of(told.as_deref());
+    let context = RequestContext { original: case.to, scheme, sni: sni.as_ref(), given, subject: &subject };
     match policy.judge(context, head) {
         Judgement::Deny { refusal, .. } => refused(&refusal),
         Judgement::Allow(permit) => Found {
@@ -255,6 +296,13 @@ fn resolved(policy: &Policy, address: SocketAddr) -> Found {
             flags: codes(&rule.flags(address.ip(), address.port())),
             ..Found::default()
         },
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+fn answered(policy: &Policy, case: &AnswerCase) -> Found {
+    match policy.admits_answer(case.at, &Host::parse(&case.name).unwrap()) {
+        Ok(()) => Found { verdict: "allow".to_owned(), ..Found::default() },
         Err(refusal) => refused(&refusal),
     }
 }
@@ -298,11 +346,12 @@ fn run(defaults: &Given, case: &Case) -> Vec<String> {
             return if same { Vec::new() } else { errors };
         }
     };
-    let found = match (&case.connection, &case.request, case.address) {
-        (Some(connection), None, None) => admit(&policy, connection),
-        (None, Some(request), None) => judge(&policy, request),
-        (None, None, Some(address)) => resolved(&policy, address),
-        _ => return vec!["a case has one of connection, request and address".to_owned()],
+    let found = match (&case.connection, &case.request, case.address, &case.answer) {
+        (Some(connection), None, None, None) => admit(&policy, connection),
+        (None, Some(request), None, None) => judge(&policy, request),
+        (None, None, Some(address), None) => resolved(&policy, address),
+        (None, None, None, Some(answer)) => answered(&policy, answer),
+        _ => return vec!["a case has one of connection, request, address and answer".to_owned()],
     };
     differences(&case.expect, &found)
 }

@@ -10,23 +10,23 @@ use agentgate_common::{
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Family, Inet, Inet6, answer},
+    connect::{Family, Inet, Inet6, judged},
     error::Refused,
     maps,
 };
 
 #[cgroup_sock_addr(bind4)]
 pub(crate) fn gate_bind4(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::Bind4, try_bind::<Inet>(&ctx))
+    judged(&ctx, Hook::Bind4, try_bind::<Inet>)
 }
 
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn gate_bind6(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::Bind6, try_bind::<Inet6>(&ctx))
+    judged(&ctx, Hook::Bind6, try_bind::<Inet6>)
 }
 
 #[inline(always)]
-fn try_bind<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
+fn try_bind<F: Family>(ctx: &SockAddrContext, _session: u64) -> Result<Passage, Refused> {
     let local = F::read(ctx);
     let refused = Refused::at(local);
     let settings = maps::settings().map_err(&refused)?;

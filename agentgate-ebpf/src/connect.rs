@@ -19,74 +19,75 @@ use aya_ebpf::{
 use crate::{
     datagram::remember,
     emit::{self, Socket},
-    error::Refused,
+    error::{Refused, outcome},
+    facts::Known,
     maps,
 };
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn gate_connect4(ctx: SockAddrContext) -> i32 {
-    maps::vouch(sk(&ctx));
-    answer(&ctx, Hook::Connect4, try_connect::<Inet>(&ctx))
+    judged(&ctx, Hook::Connect4, try_connect::<Inet>)
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
-    maps::vouch(sk(&ctx));
-    answer(&ctx, Hook::Connect6, try_connect::<Inet6>(&ctx))
+    judged(&ctx, Hook::Connect6, try_connect::<Inet6>)
 }
 
-/// What the kernel is told: 1 goes on with the address as it stands, 0 is EPERM.
+/// Judges a call of the current session and tells the kernel: 1 goes on with the address as it stands,
+/// 0 is EPERM.
 #[inline(always)]
-pub(crate) fn answer(ctx: &SockAddrContext, hook: Hook, result: Result<Passage, Refused>) -> i32 {
+pub(crate) fn judged(
+    ctx: &SockAddrContext,
+    hook: Hook,
+    judge: impl FnOnce(&SockAddrContext, u64) -> Result<Passage, Refused>,
+) -> i32 {
+    let session = maps::session();
+    let result = judge(ctx, session);
+    maps::count(hook, outcome(&result), session);
     match result {
-        Ok(passage) => {
-            maps::count(hook, passage as u8);
-            1
-        }
+        Ok(_) => 1,
         Err(refused) => {
-            emit::refuse(ctx, hook, describe(ctx), &refused);
+            emit::refuse(ctx, hook, session, describe(ctx), &refused);
             0
         }
     }
 }
 
 #[inline(always)]
-fn try_connect<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
-    let destination = F::read(ctx);
-    let refused = Refused::at(destination);
+fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Refused> {
+    let named = F::read(ctx);
+    let refused = Refused::at(named);
+    let destination = Endpoint { addr: verdict::settled(named.addr), ..named };
     let settings = maps::settings().map_err(&refused)?;
     let socket = describe(ctx);
     let origin = origin(ctx);
-    let passage =
-        verdict::connect(settings, &destination, socket.kind, socket.protocol, origin).map_err(&refused)?;
-    let target = match passage {
-        Passage::Direct | Passage::Own | Passage::Listed => {
-            if let Some(state) = maps::socket(sk(ctx)) {
-                state.passage = passage as u32;
-            }
-            return Ok(passage);
-        }
-        Passage::Connected => destination,
-        Passage::Listener => verdict::listener(settings, &destination),
-        Passage::Resolver => verdict::resolver(settings, &destination).map_err(&refused)?,
-    };
-    let state = maps::socket_or_new(sk(ctx)).map_err(&refused)?;
+    let facts = Known::of_call(ctx, socket.protocol, session);
+    let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)
+        .map_err(&refused)?;
+    let state = maps::socket_or_new(sk(ctx), session).map_err(&refused)?;
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
     state.flow.connected_ns = emit::boot_ns();
     state.flow.netns = origin.netns;
-    emit::current(&mut state.flow.task);
+    emit::current(&mut state.flow.task, session);
     state.flow.original = destination;
+    // A refused packet to this destination is worth a record, whatever was sent before.
+    state.reported = 0;
     match passage {
-        Passage::Connected => {
-            // A refused packet to this destination is worth a record, whatever was sent before.
-            state.reported = 0;
-            return Ok(passage);
+        // An unspecified address goes where it was judged to go.
+        Passage::Own | Passage::Listed | Passage::Connected | Passage::Direct => {
+            if verdict::words(&destination.addr) != verdict::words(&named.addr) {
+                F::write(ctx, &destination);
+            }
         }
-        Passage::Resolver => remember(state, destination),
-        Passage::Direct | Passage::Own | Passage::Listed | Passage::Listener => {}
+        Passage::Listener => F::write(ctx, &verdict::listener(settings, &destination)),
+        Passage::Resolver => {
+            remember(state, named);
+            state.flow.original = named;
+            F::write(ctx, &verdict::resolver(settings, &destination).map_err(&refused)?);
+        }
     }
-    F::write(ctx, &target);
     Ok(passage)
 }
 

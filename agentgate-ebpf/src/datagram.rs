@@ -13,19 +13,21 @@ use agentgate_common::{
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Family, Inet, Inet6, answer, describe, origin, sk},
+    connect::{Family, Inet, Inet6, describe, judged, origin, sk},
+    emit,
     error::Refused,
+    facts::Known,
     maps,
 };
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn gate_sendmsg4(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::SendMsg4, try_send::<Inet>(&ctx))
+    judged(&ctx, Hook::SendMsg4, try_send::<Inet>)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn gate_sendmsg6(ctx: SockAddrContext) -> i32 {
-    answer(&ctx, Hook::SendMsg6, try_send::<Inet6>(&ctx))
+    judged(&ctx, Hook::SendMsg6, try_send::<Inet6>)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -39,20 +41,37 @@ pub(crate) fn gate_recvmsg6(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_send<F: Family>(ctx: &SockAddrContext) -> Result<Passage, Refused> {
-    let destination = F::read(ctx);
-    let refused = Refused::at(destination);
+fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Refused> {
+    let named = F::read(ctx);
+    let refused = Refused::at(named);
+    let destination = Endpoint { addr: verdict::settled(named.addr), ..named };
     let settings = maps::settings().map_err(&refused)?;
     let socket = describe(ctx);
-    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &destination) {
+    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &named) {
         return Ok(passage);
     }
-    let passage =
-        verdict::send(settings, &destination, socket.kind, socket.protocol, origin(ctx)).map_err(&refused)?;
-    let target = verdict::resolver(settings, &destination).map_err(&refused)?;
-    let state = maps::socket_or_new(sk(ctx)).map_err(&refused)?;
-    remember(state, destination);
-    F::write(ctx, &target);
+    let origin = origin(ctx);
+    let facts = Known::of_call(ctx, socket.protocol, session);
+    let passage = verdict::send(settings, &destination, socket.kind, socket.protocol, origin, &facts)
+        .map_err(&refused)?;
+    match passage {
+        Passage::Resolver => {
+            let target = verdict::resolver(settings, &destination).map_err(&refused)?;
+            let state = maps::socket_or_new(sk(ctx), session).map_err(&refused)?;
+            remember(state, named);
+            state.flow.cookie = socket.cookie;
+            state.flow.netns = origin.netns;
+            emit::current(&mut state.flow.task, session);
+            F::write(ctx, &target);
+        }
+        // Each packet is judged once more; an unspecified address goes where it was judged to go.
+        Passage::Own | Passage::Listed | Passage::Connected | Passage::Direct | Passage::Listener => {
+            maps::socket_or_new(sk(ctx), session).map_err(&refused)?;
+            if verdict::words(&destination.addr) != verdict::words(&named.addr) {
+                F::write(ctx, &destination);
+            }
+        }
+    }
     Ok(passage)
 }
 
@@ -75,8 +94,13 @@ fn to_own_peer(
     let peer = &state.flow.original;
     let named =
         verdict::words(&peer.addr) == verdict::words(&destination.addr) && peer.port == destination.port;
-    let connected = state.passage == Passage::Connected as u32;
-    (connected && (unnamed || passed_on && named)).then_some(Passage::Connected)
+    let passage = match state.passage {
+        number if number == Passage::Connected as u32 => Passage::Connected,
+        number if number == Passage::Own as u32 => Passage::Own,
+        number if number == Passage::Listed as u32 => Passage::Listed,
+        _ => return None,
+    };
+    (unnamed || passed_on && named).then_some(passage)
 }
 
 /// Keeps where a question was meant to go.

@@ -9,7 +9,8 @@
 
 use agentgate_common::{
     event::Hook,
-    flow::{Endpoint, INET, INET6},
+    flow::{Endpoint, FlowKey, INET, INET6, SocketState},
+    subject::NOBODY,
     verdict::{self, Denial, Packet, Passage, TCP, UDP},
 };
 use aya_ebpf::{
@@ -21,9 +22,13 @@ use aya_ebpf::{
 
 use crate::{
     emit::{self, Socket},
-    error::Refused,
+    error::{Refused, outcome},
+    facts::Known,
     maps,
 };
+
+/// `TCP_SYN_SENT` of include/net/tcp_states.h.
+const SYN_SENT: u32 = 2;
 
 /// Fixed part of an IPv4 header, and the two ports behind it.
 const IPV4: usize = 20 + 4;
@@ -33,31 +38,88 @@ const IPV6: usize = 40 + 4;
 #[cgroup_skb(egress)]
 pub(crate) fn gate_egress(ctx: SkBuffContext) -> i32 {
     let sender = Sender::of(&ctx);
-    match try_leave(&ctx, &sender) {
-        Ok(passage) => {
-            maps::count(Hook::Egress, passage as u8);
-            1
+    // SAFETY: the context is valid while the program runs.
+    let interface = unsafe { (*ctx.skb.skb).ifindex };
+    let stream = verdict::is_local_stream(interface, sender.protocol);
+    // Judged when it connected, and counted then.
+    if stream && sender.state != SYN_SENT {
+        return 1;
+    }
+    let mut state = maps::socket(sender.sk);
+    let session = state.as_ref().map_or(NOBODY, |state| state.owner);
+    // By connect(2) alone, which has counted it.
+    if stream && state.as_ref().is_none_or(|state| state.passage != Passage::Own as u32) {
+        return 1;
+    }
+    let mut packet = NOTHING;
+    let result = match read(&ctx, &mut packet) {
+        Some(()) => {
+            packet.interface = interface;
+            judge(&ctx, stream, &mut packet, &mut state, session)
         }
-        Err((protocol, refused)) => {
-            tell(&ctx, &sender, protocol, &refused);
+        None => Err(Denial::Egress),
+    };
+    let result = result.map_err(Refused::at(packet.destination));
+    maps::count(Hook::Egress, outcome(&result), session);
+    match result {
+        Ok(_) => 1,
+        Err(refused) => {
+            tell(&ctx, &sender, state, session, packet.protocol, &refused);
             0
         }
     }
 }
 
+/// Judges the first packet of a connection to the own session, or any packet that is of no connection
+/// within the host.
 #[inline(always)]
-fn try_leave(ctx: &SkBuffContext, sender: &Sender) -> Result<Passage, (u32, Refused)> {
-    // SAFETY: the context is valid while the program runs.
-    let interface = unsafe { (*ctx.skb.skb).ifindex };
-    if verdict::is_local_stream(interface, sender.protocol) {
-        return Ok(Passage::Direct);
+fn judge(
+    ctx: &SkBuffContext,
+    stream: bool,
+    packet: &mut Packet,
+    state: &mut Option<&mut SocketState>,
+    session: u64,
+) -> Result<Passage, Denial> {
+    let settings = maps::settings()?;
+    // A listener does not care where it is connected from.
+    let source = if stream { NOTHING.source } else { packet.source };
+    let facts = Known::of_packet(ctx, packet.protocol, source, session);
+    if stream {
+        return verdict::opening(settings, &packet.destination, &facts);
     }
-    let unreadable = Refused { destination: Endpoint::default(), denial: Denial::Egress };
-    let packet = read(ctx).ok_or((0, unreadable))?;
-    let settings = maps::settings().map_err(|_| (packet.protocol, unreadable))?;
-    verdict::packet(settings, &packet)
-        .map_err(|denial| (packet.protocol, Refused { destination: packet.destination, denial }))
+    if let Some(state) = state {
+        packet.netns = state.flow.netns;
+        packet.asked = meant(state, packet).port != 0;
+    }
+    let passage = verdict::packet(settings, packet, &facts)?;
+    if let (Passage::Resolver, Some(state)) = (passage, state) {
+        let key = FlowKey {
+            netns: packet.netns,
+            local: packet.source,
+            towards: packet.destination.port,
+            protocol: UDP as u16,
+        };
+        maps::keep_asker(&key, &state.flow, meant(state, packet))?;
+    }
+    Ok(passage)
 }
+
+/// Where the last question of a packet's family was meant to go.
+#[inline(always)]
+fn meant<'a>(state: &'a SocketState, packet: &Packet) -> &'a Endpoint {
+    if packet.destination.family == INET { &state.sent4 } else { &state.sent6 }
+}
+
+/// A packet of which nothing is known.
+const NOTHING: Packet = Packet {
+    source: Endpoint { addr: [0; 16], port: 0, family: 0 },
+    destination: Endpoint { addr: [0; 16], port: 0, family: 0 },
+    protocol: 0,
+    plain: false,
+    interface: 0,
+    asked: false,
+    netns: 0,
+};
 
 /// The socket of a packet; null and zeros where it cannot hold state.
 struct Sender {
@@ -65,6 +127,7 @@ struct Sender {
     family: u32,
     kind: u32,
     protocol: u32,
+    state: u32,
 }
 
 impl Sender {
@@ -75,55 +138,64 @@ impl Sender {
         // SAFETY: not null; the helper gives null for a socket that is not a full one.
         let sk = if any.is_null() { any } else { unsafe { bpf_sk_fullsock(any) } };
         if sk.is_null() {
-            return Self { sk, family: 0, kind: 0, protocol: 0 };
+            return Self { sk, family: 0, kind: 0, protocol: 0, state: 0 };
         }
         // SAFETY: a full socket, which lives as long as its packet; volatile keeps the loads four
         // bytes wide.
-        let (family, kind, protocol) = unsafe {
+        let (family, kind, protocol, state) = unsafe {
             (
                 (&raw const (*sk).family).read_volatile(),
                 (&raw const (*sk).type_).read_volatile(),
                 (&raw const (*sk).protocol).read_volatile(),
+                (&raw const (*sk).state).read_volatile(),
             )
         };
-        Self { sk, family, kind, protocol }
+        Self { sk, family, kind, protocol, state }
     }
 }
 
 /// Reads the headers; the kernel shows this hook a packet from its network header on.
 #[inline(always)]
-fn read(ctx: &SkBuffContext) -> Option<Packet> {
+fn read(ctx: &SkBuffContext, packet: &mut Packet) -> Option<()> {
     let [first] = load::<1>(ctx, 0)?;
     match first >> 4 {
         4 => {
             let h = load::<IPV4>(ctx, 0)?;
             let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff;
-            let protocol = u32::from(h[9]);
-            // Five words of header: no options, so no source route and the port in its place.
-            let plain = first == 0x45 && fragment == 0;
-            let addr = verdict::map_v4([h[16], h[17], h[18], h[19]]);
-            let port = if plain { port(protocol, [h[22], h[23]]) } else { 0 };
-            Some(Packet { destination: Endpoint { addr, port, family: INET }, protocol, plain })
+            packet.protocol = u32::from(h[9]);
+            // Five words of header: no options, so no source route and the ports in their place.
+            packet.plain = first == 0x45 && fragment == 0;
+            packet.source.addr = verdict::map_v4([h[12], h[13], h[14], h[15]]);
+            packet.destination.addr = verdict::map_v4([h[16], h[17], h[18], h[19]]);
+            packet.source.family = INET;
+            packet.destination.family = INET;
+            if packet.plain {
+                ports(packet, [h[20], h[21], h[22], h[23]]);
+            }
         }
         6 => {
             let h = load::<IPV6>(ctx, 0)?;
             // Extension headers, routing headers among them, show as another protocol.
-            let protocol = u32::from(h[6]);
-            let addr = [
-                h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31], h[32], h[33], h[34], h[35], h[36],
-                h[37], h[38], h[39],
-            ];
-            let port = port(protocol, [h[42], h[43]]);
-            Some(Packet { destination: Endpoint { addr, port, family: INET6 }, protocol, plain: true })
+            packet.protocol = u32::from(h[6]);
+            packet.plain = true;
+            packet.source.addr.copy_from_slice(&h[8..24]);
+            packet.destination.addr.copy_from_slice(&h[24..40]);
+            packet.source.family = INET6;
+            packet.destination.family = INET6;
+            ports(packet, [h[40], h[41], h[42], h[43]]);
         }
-        _ => None,
+        _ => return None,
     }
+    Some(())
 }
 
-/// The destination port, 0 for a protocol that has none there.
+/// Takes the ports, which stay 0 for a protocol that has none there.
 #[inline(always)]
-fn port(protocol: u32, bytes: [u8; 2]) -> u16 {
-    if protocol == TCP || protocol == UDP { u16::from_be_bytes(bytes) } else { 0 }
+fn ports(packet: &mut Packet, [a, b, c, d]: [u8; 4]) {
+    if packet.protocol == TCP || packet.protocol == UDP {
+        packet.source.port = u16::from_be_bytes([a, b]);
+        packet.destination.port = u16::from_be_bytes([c, d]);
+    }
 }
 
 #[inline(always)]
@@ -135,25 +207,34 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
     (result == 0).then_some(bytes)
 }
 
-/// Counts every refused packet, reports the first: of a connected UDP socket in the name of who
-/// connected it.
+/// Reports the first refused packet of a socket: of a connected UDP socket in the name of who connected
+/// it.
 #[inline(always)]
-fn tell(ctx: &SkBuffContext, sender: &Sender, protocol: u32, refused: &Refused) {
-    let raw = ctx.skb.skb;
-    let state = match maps::socket_or_new(sender.sk) {
-        Ok(state) if state.reported == 0 => state,
-        Ok(_) | Err(_) => {
-            maps::count(Hook::Egress, refused.denial as u8);
-            return;
-        }
+fn tell(
+    ctx: &SkBuffContext,
+    sender: &Sender,
+    state: Option<&mut SocketState>,
+    session: u64,
+    protocol: u32,
+    refused: &Refused,
+) {
+    let state = match state {
+        Some(state) => state,
+        None => match maps::socket_or_new(sender.sk, session) {
+            Ok(state) => state,
+            Err(_) => return,
+        },
     };
+    if state.reported != 0 {
+        return;
+    }
     state.reported = 1;
-    let known = state.flow.task;
+    let raw = ctx.skb.skb;
     // SAFETY: the context is valid while the program runs.
     let (cookie, cgroup) = unsafe { (bpf_get_socket_cookie(raw.cast()), bpf_skb_cgroup_id(raw)) };
     let socket = Socket { cookie, family: sender.family, kind: sender.kind, protocol };
     emit::report(Hook::Egress, socket, refused, |task| {
-        *task = known;
+        *task = state.flow.task;
         task.cgroup = cgroup;
     });
 }

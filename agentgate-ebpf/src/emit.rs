@@ -2,7 +2,7 @@
 
 use agentgate_common::{
     event::{Hook, KernelEvent},
-    subject::Task,
+    subject::{NOBODY, Task},
 };
 use aya_ebpf::{
     EbpfContext,
@@ -15,7 +15,7 @@ use aya_log_ebpf::debug;
 
 use crate::{
     error::Refused,
-    maps::{self, EVENTS, count, count_lost},
+    maps::{EVENTS, count_lost},
 };
 
 /// What a hook knows of the socket.
@@ -34,14 +34,20 @@ pub(crate) fn boot_ns() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// The session as it is shown: 0 where there is none to tell.
+#[inline(always)]
+fn shown(session: u64) -> u64 {
+    if session == NOBODY { 0 } else { session }
+}
+
 /// Writes the calling task into `task`, in place because the stack has 512 bytes.
 #[inline(always)]
-pub(crate) fn current(task: &mut Task) {
+pub(crate) fn current(task: &mut Task, session: u64) {
     // SAFETY: no arguments.
     let (cgroup, pid_tgid, uid_gid) =
         unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_pid_tgid(), bpf_get_current_uid_gid()) };
     task.cgroup = cgroup;
-    task.session = maps::session();
+    task.session = shown(session);
     task.pid = (pid_tgid >> 32) as u32;
     task.tid = pid_tgid as u32;
     task.uid = uid_gid as u32;
@@ -50,10 +56,10 @@ pub(crate) fn current(task: &mut Task) {
     unsafe { bpf_get_current_comm(task.comm.as_mut_ptr().cast(), 16) };
 }
 
-/// Counts a refusal by the calling task and reports it.
+/// Reports a refusal by the calling task, of this session.
 #[inline(always)]
-pub(crate) fn refuse(ctx: &impl EbpfContext, hook: Hook, socket: Socket, refused: &Refused) {
-    report(hook, socket, refused, current);
+pub(crate) fn refuse(ctx: &impl EbpfContext, hook: Hook, session: u64, socket: Socket, refused: &Refused) {
+    report(hook, socket, refused, |task| current(task, session));
     debug!(
         ctx,
         "refused: hook {}, denial {}, protocol {}, port {}",
@@ -64,10 +70,9 @@ pub(crate) fn refuse(ctx: &impl EbpfContext, hook: Hook, socket: Socket, refused
     );
 }
 
-/// Counts a refusal and puts it into the ring buffer; `who` fills in the task.
+/// Puts a refusal into the ring buffer; `who` fills in the task.
 #[inline(always)]
 pub(crate) fn report(hook: Hook, socket: Socket, refused: &Refused, who: impl FnOnce(&mut Task)) {
-    count(hook, refused.denial as u8);
     let Some(mut entry) = EVENTS.reserve::<KernelEvent>(0) else {
         count_lost();
         return;

@@ -37,22 +37,23 @@ fn show<F: Family>(ctx: &SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn original(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
-    if let Some(state) = maps::socket(sk(ctx)) {
-        let redirected =
-            state.passage == Passage::Listener as u32 || state.passage == Passage::Resolver as u32;
-        return redirected.then_some(state.flow.original);
-    }
-    multipath(ctx, peer)
-}
-
-/// The MPTCP socket is not the subflow that connected, so it has no state: found by its own address.
-#[inline(always)]
-fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     let settings = maps::settings().ok()?;
-    let redirected = verdict::is_loopback(&peer.addr) && peer.port == settings.listener_port;
-    if describe(ctx).protocol != MPTCP || !redirected {
+    let door = peer.port == settings.listener_port || peer.port == settings.dns_port;
+    // What accept(2) gives has inherited what its listener did before it listened.
+    if !door || !verdict::is_loopback(&peer.addr) {
         return None;
     }
+    if describe(ctx).protocol == MPTCP {
+        return multipath(ctx, peer);
+    }
+    let state = maps::socket(sk(ctx))?;
+    let redirected = state.passage == Passage::Listener as u32 || state.passage == Passage::Resolver as u32;
+    redirected.then_some(state.flow.original)
+}
+
+/// The MPTCP socket is not the subflow that connected: found by its own address.
+#[inline(always)]
+fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     let sk = sk(ctx);
     if sk.is_null() {
         return None;
@@ -78,7 +79,7 @@ fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     maps::peer(&FlowKey {
         netns: origin(ctx).netns,
         local: Endpoint { addr, port: port as u16, family },
-        towards: settings.listener_port,
+        towards: peer.port,
         protocol: TCP as u16,
     })
 }

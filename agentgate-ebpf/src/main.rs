@@ -5,6 +5,7 @@
 //! never wait, and refuse what they cannot read or store.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "contexts are raw pointers and helpers are foreign functions")]
 
 mod bind;
@@ -13,6 +14,7 @@ mod datagram;
 mod egress;
 mod emit;
 mod error;
+mod facts;
 mod getpeer;
 mod layout;
 mod lsm;

@@ -1,7 +1,7 @@
 //! The maps, and the few ways in which programs use them. Pinned by the daemon, so that settings,
 //! flows and sockets outlive it.
 
-use core::ptr;
+use core::{arch::asm, ptr};
 
 use agentgate_common::{
     event::Hook,
@@ -9,18 +9,21 @@ use agentgate_common::{
     names,
     rules::{UdpKey, UdpPorts},
     settings::Settings,
+    subject::NOBODY,
     tally::Tally,
     verdict::{self, Denial},
 };
 use aya_ebpf::{
     bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+        BPF_EXIST, BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_type,
         bpf_sock,
     },
     helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_sk_storage_get},
     macros::{btf_map, map},
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
+
+use crate::emit;
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -55,8 +58,28 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(names::EVENTS_BYTES,
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::COUNTERS, 0);
 
+/// Socket storage as BTF declares it. What accept(2) gives inherits the state of the listener
+/// (`BPF_F_CLONE`, which aya's own type does not set): it was made under guard by the same session.
+#[repr(C)]
+struct Sockets {
+    r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    max_entries: *const [i32; 0],
+    key: *const i32,
+    value: *const SocketState,
+}
+
+// SAFETY: a declaration for the loader; the pointers are never followed.
+unsafe impl Sync for Sockets {}
+
 #[btf_map]
-static SOCKETS: Sockets = Sockets::new();
+static SOCKETS: Sockets = Sockets {
+    r#type: ptr::null(),
+    map_flags: ptr::null(),
+    max_entries: ptr::null(),
+    key: ptr::null(),
+    value: ptr::null(),
+};
 
 /// The settings in force.
 ///
@@ -67,41 +90,41 @@ pub(crate) fn settings() -> Result<&'static Settings, Denial> {
     SETTINGS.get(0).ok_or(Denial::NoListener)
 }
 
+/// Levels of the hierarchy at which the guarded cgroup is looked for.
+const LEVELS: i32 = 32;
+
 /// The session of the calling task: its ancestor one level below the guarded cgroup, 0 for a task in
-/// that one itself.
+/// that one itself, [`NOBODY`] for one that is not below it.
+///
+/// The daemon says how deep the guarded cgroup is, which it cannot know where it sees a part of the
+/// hierarchy only: then it is looked for.
 #[inline(always)]
 pub(crate) fn session() -> u64 {
-    match SETTINGS.get(0) {
-        // SAFETY: no pointers; a level below the task's own gives 0.
-        Some(settings) => unsafe { bpf_get_current_ancestor_cgroup_id(settings.depth as i32 + 1) },
-        None => 0,
+    let Some(settings) = SETTINGS.get(0) else {
+        return NOBODY;
+    };
+    if settings.guarded == 0 {
+        return NOBODY;
     }
-}
-
-/// The declaration of socket storage that a socket hands on: one that accept(2) gives was made by the
-/// kernel and passed no hook, so it has what its listener had. aya's own type cannot say so.
-#[repr(C)]
-struct Sockets {
-    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
-    key: *const i32,
-    value: *const SocketState,
-    max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
-}
-
-// SAFETY: the fields speak to the loader through their types; nothing reads them.
-unsafe impl Sync for Sockets {}
-
-impl Sockets {
-    const fn new() -> Self {
-        Self {
-            r#type: ptr::null(),
-            key: ptr::null(),
-            value: ptr::null(),
-            max_entries: ptr::null(),
-            map_flags: ptr::null(),
+    let depth = settings.depth as i32;
+    if ancestor(depth) == settings.guarded {
+        return ancestor(depth + 1);
+    }
+    for level in 1..LEVELS {
+        match ancestor(level) {
+            0 => return NOBODY,
+            id if id == settings.guarded => return ancestor(level + 1),
+            _ => {}
         }
     }
+    NOBODY
+}
+
+/// Id of the calling task's ancestor cgroup at a level, 0 where it is not that deep.
+#[inline(always)]
+pub(crate) fn ancestor(level: i32) -> u64 {
+    // SAFETY: no pointers.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level) }
 }
 
 #[inline(always)]
@@ -120,12 +143,14 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
     unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), 0).cast::<SocketState>().as_mut() }
 }
 
-/// The state of a socket, zero where it had none.
+/// The state of a socket that a hook of the guarded cgroup sees, which is how it is known to be of the
+/// guarded: marked here where no socket(2) made it (subflows of MPTCP) or one before the programs were
+/// there.
 ///
 /// # Errors
 /// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
-pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
+pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a mut SocketState, Denial> {
     if sk.is_null() {
         return Err(Denial::NoFlow);
     }
@@ -133,36 +158,119 @@ pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState
     // SAFETY: as in `socket`.
     let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
     // SAFETY: as in `socket`.
+    let state = unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)?;
+    if state.guarded == 0 {
+        state.guarded = 1;
+        state.inner = 1;
+        state.owner = session;
+    }
+    Ok(state)
+}
+
+/// The state of a socket that was made elsewhere, which stays unmarked.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the kernel gives no memory for it.
+#[inline(always)]
+pub(crate) fn foreign_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as in `socket`; the caller has a socket.
+    let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
+    // SAFETY: as in `socket`.
     unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
 }
 
-/// Marks a socket as made under guard: programs of the guarded cgroup see no others. Its subflows are
-/// those of a guarded MPTCP socket too, which the kernel makes past socket(2).
+/// Marks a socket at its making.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
-pub(crate) fn vouch(sk: *mut bpf_sock) {
-    if let Ok(state) = socket_or_new(sk)
-        && state.guarded == 0
-    {
-        state.owner = session();
-        state.guarded = 1;
-    }
+pub(crate) fn mark(ctx: *mut bpf_sock, session: u64, netns: u64) -> Result<(), Denial> {
+    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: the context of the program that runs when a socket is made is the socket.
+    let state = unsafe { bpf_sk_storage_get(sockets(), ctx.cast(), ptr::null_mut(), create) };
+    // SAFETY: as in `socket`.
+    let state = unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)?;
+    state.guarded = 1;
+    state.owner = session;
+    state.flow.netns = netns;
+    state.flow.task.session = session;
+    Ok(())
 }
 
-/// Ties a flow to the agent's end of it, replacing what an earlier connection left there.
+/// Ties a flow to the agent's end of it. One that is there already is of a connection that never came
+/// to the listener, and is counted for the session that made it.
 ///
 /// # Errors
 /// [`Denial::NoFlow`] when the map takes no entry; then there is none at all, not an older one.
 #[inline(always)]
 pub(crate) fn tie(key: &FlowKey, flow: &KernelFlow) -> Result<(), Denial> {
-    if FLOWS.insert(key, flow, 0).is_err() {
-        let _absent = FLOWS.remove(key);
-        return Err(Denial::NoFlow);
+    if FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)).is_ok() {
+        return Ok(());
     }
-    // Only getpeername(2) on MPTCP reads this: without it such a socket shows the listener.
-    if PEERS.insert(key, flow.original, 0).is_err() {
+    // SAFETY: a live map value; the daemon may take it meanwhile, then nothing is replaced below.
+    let before = FLOWS.get_ptr(key).map(|flow| unsafe { (*flow).task.session });
+    if let Some(session) = before {
+        if FLOWS.insert(key, flow, u64::from(BPF_EXIST)).is_ok() {
+            count(Hook::SockOps, verdict::REPLACED, session);
+            return Ok(());
+        }
+    }
+    // Taken meanwhile, or full.
+    if FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)).is_ok() {
+        return Ok(());
+    }
+    let _absent = FLOWS.remove(key);
+    Err(Denial::NoFlow)
+}
+
+/// Keeps where an inner socket was meant to go for the one that its user holds. Without it that one
+/// shows the listener.
+#[inline(always)]
+pub(crate) fn keep_peer(key: &FlowKey, original: &Endpoint) {
+    if PEERS.insert(key, original, 0).is_err() {
         let _absent = PEERS.remove(key);
     }
-    Ok(())
+}
+
+/// Keeps who asked a question.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the map takes no entry; then there is none at all, not an older one.
+#[inline(always)]
+pub(crate) fn keep_asker(key: &FlowKey, flow: &KernelFlow, original: &Endpoint) -> Result<(), Denial> {
+    if ASKERS.insert(key, flow, 0).is_ok()
+        && let Some(kept) = ASKERS.get_ptr_mut(key)
+    {
+        // The stack has no room for a flow; nobody asks for it before the packet is on its way.
+        // SAFETY: a live map value; where LRU reuses it meanwhile, another question names another
+        // server.
+        unsafe {
+            (*kept).original = *original;
+            (*kept).connected_ns = emit::boot_ns();
+        }
+        return Ok(());
+    }
+    let _absent = ASKERS.remove(key);
+    Err(Denial::NoFlow)
+}
+
+/// Whether it is one of the host's own addresses.
+#[inline(always)]
+pub(crate) fn is_host(addr: &[u8; 16]) -> bool {
+    HOST.get_ptr(addr).is_some()
+}
+
+/// Whether policy lets UDP pass to there.
+#[inline(always)]
+pub(crate) fn admits_udp(destination: &Endpoint) -> bool {
+    UDP.get(Key::new(128, destination.addr)).is_some_and(|ports| ports.has(destination.port))
+}
+
+/// Whether the gate has doors in a network namespace besides the daemon's.
+#[inline(always)]
+pub(crate) fn admits_namespace(netns: u64) -> bool {
+    NAMESPACES.get_ptr(netns).is_some()
 }
 
 /// Where the connection from this local address was meant to go.
@@ -175,10 +283,24 @@ pub(crate) fn peer(key: &FlowKey) -> Option<Endpoint> {
     })
 }
 
-/// Counts an outcome, a denial or a passage as a number, of a hook.
+/// Counts an outcome, a denial or a passage as a number, of a hook, in all and for the session.
 #[inline(always)]
-pub(crate) fn count(hook: Hook, outcome: u8) {
+pub(crate) fn count(hook: Hook, outcome: u8, session: u64) {
     add(verdict::counter(hook, outcome));
+    let session = if session == NOBODY { 0 } else { session };
+    let key = Tally { session, hook: hook as u32, outcome: u32::from(outcome) };
+    if tally(&key).is_none() {
+        // Another CPU may be quicker: then the entry is there all the same.
+        let _there = TALLIES.insert(key, 0, u64::from(BPF_NOEXIST));
+        if tally(&key).is_none() {
+            add(verdict::UNTALLIED);
+        }
+    }
+}
+
+#[inline(always)]
+fn tally(key: &Tally) -> Option<()> {
+    TALLIES.get_ptr_mut(key).map(increment)
 }
 
 /// Counts an event that the ring buffer had no room for.
@@ -190,7 +312,16 @@ pub(crate) fn count_lost() {
 #[inline(always)]
 fn add(index: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: a live value of this CPU.
-        unsafe { *counter = (*counter).wrapping_add(1) };
+        increment(counter);
+    }
+}
+
+/// Atomic also where the counter is of this CPU alone: a program may be preempted by another's.
+#[inline(always)]
+fn increment(counter: *mut u64) {
+    // The target has this instruction and no atomic type.
+    // SAFETY: a live map value, aligned to eight bytes, that is only ever changed like this.
+    unsafe {
+        asm!("lock *(u64 *)({counter} + 0) += {one}", counter = in(reg) counter, one = in(reg) 1_u64, options(nostack));
     }
 }

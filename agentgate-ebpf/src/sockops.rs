@@ -18,7 +18,7 @@ use aya_ebpf::{
 
 use crate::{
     emit::{self, Socket},
-    error::Refused,
+    error::{Refused, outcome},
     maps,
 };
 
@@ -27,40 +27,43 @@ pub(crate) fn gate_sockops(ctx: SockOpsContext) -> u32 {
     if ctx.op() != BPF_SOCK_OPS_TCP_CONNECT_CB {
         return 1;
     }
-    match try_tie(&ctx) {
-        Ok(Some(passage)) => maps::count(Hook::SockOps, passage as u8),
-        Ok(None) => {}
-        Err((flow, refused)) => {
-            let socket = Socket { cookie: flow.cookie, family: ctx.family(), kind: STREAM, protocol: TCP };
-            // Linux 6.1 tells this hook nothing of the caller; connect(2) did.
-            emit::report(Hook::SockOps, socket, &refused, |task| *task = flow.task);
-        }
-    }
-    1
-}
-
-/// `None` where the connection was not redirected to the listener.
-#[inline(always)]
-fn try_tie(ctx: &SockOpsContext) -> Result<Option<Passage>, (KernelFlow, Refused)> {
     let raw: *mut bpf_sock_ops = ctx.ops;
     // SAFETY: the context is valid while the program runs; all arms of the union are the pointer.
     let sk = unsafe { (*raw).__bindgen_anon_2.sk };
     let Some(state) = maps::socket(sk) else {
-        return Ok(None);
+        return 1;
     };
-    if state.passage != Passage::Listener as u32 {
-        return Ok(None);
+    let passage = if state.passage == Passage::Listener as u32 {
+        Passage::Listener
+    } else if state.passage == Passage::Resolver as u32 {
+        Passage::Resolver
+    } else {
+        // Not redirected.
+        return 1;
+    };
+    let flow = &state.flow;
+    let result = try_tie(&ctx, flow, state.inner == 1).map(|()| passage).map_err(Refused::at(flow.original));
+    maps::count(Hook::SockOps, outcome(&result), flow.task.session);
+    if let Err(refused) = result {
+        let socket = Socket { cookie: flow.cookie, family: ctx.family(), kind: STREAM, protocol: TCP };
+        // Linux 6.1 tells this hook nothing of the caller; connect(2) did.
+        emit::report(Hook::SockOps, socket, &refused, |task| *task = flow.task);
     }
-    let flow = state.flow;
-    let key = FlowKey {
-        netns: flow.netns,
-        local: local(ctx),
-        towards: maps::settings().map_or(0, |settings| settings.listener_port),
-        protocol: TCP as u16,
-    };
-    maps::tie(&key, &flow)
-        .map(|()| Some(Passage::Listener))
-        .map_err(|denial: Denial| (flow, Refused { destination: flow.original, denial }))
+    1
+}
+
+#[inline(always)]
+fn try_tie(ctx: &SockOpsContext, flow: &KernelFlow, inner: bool) -> Result<(), Denial> {
+    let raw: *mut bpf_sock_ops = ctx.ops;
+    // The port that connect(2) was given, whatever the settings say by now. In network byte order.
+    // SAFETY: as above; volatile keeps the load four bytes wide.
+    let towards = u32::from_be(unsafe { (&raw const (*raw).remote_port).read_volatile() }) as u16;
+    let key = FlowKey { netns: flow.netns, local: local(ctx), towards, protocol: TCP as u16 };
+    maps::tie(&key, flow)?;
+    if inner {
+        maps::keep_peer(&key, &flow.original);
+    }
+    Ok(())
 }
 
 /// The agent's end of the connection, in the form in which accept(2) will show it.

@@ -14,15 +14,14 @@
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, INET, SocketState},
-    subject::Task,
+    subject::{NOBODY, Task},
     verdict::{self, DGRAM, Denial, STREAM, TCP, UDP},
 };
 use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_sock},
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
-        bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes,
-        bpf_skc_to_tcp_sock,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_sk_fullsock,
+        bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes, bpf_skc_to_tcp_sock,
     },
     macros::{cgroup_skb, cgroup_sock_addr},
     programs::{SkBuffContext, SockAddrContext},
@@ -63,14 +62,13 @@ pub(crate) fn watch_sendmsg6(ctx: SockAddrContext) -> i32 {
     judge::<Inet6>(&ctx)
 }
 
-/// The guarded cgroup's depth and id, where the calling task is in it.
+/// The session of the calling task, where that is guarded: for all others, who are the most, one helper
+/// call says so. The daemon loads these programs only where it knows the depth.
 #[inline(always)]
-pub(crate) fn guarded_caller() -> Option<(i32, u64)> {
+pub(crate) fn guarded_caller() -> Option<u64> {
     let settings = maps::settings().ok()?;
-    let depth = settings.depth as i32;
-    // SAFETY: no pointers; a level below the task's own gives 0.
-    let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(depth) };
-    (settings.guarded != 0 && ancestor == settings.guarded).then_some((depth, settings.guarded))
+    let inside = settings.guarded != 0 && maps::ancestor(settings.depth as i32) == settings.guarded;
+    inside.then(|| maps::ancestor(settings.depth as i32 + 1))
 }
 
 /// Whether a socket was made under guard. The guarded cgroup's programs run before these (a cgroup's own
@@ -82,11 +80,15 @@ pub(crate) fn is_marked(state: Option<&SocketState>) -> bool {
 
 #[inline(always)]
 fn judge<F: Family>(ctx: &SockAddrContext) -> i32 {
-    if guarded_caller().is_none() || is_marked(maps::socket(sk(ctx)).as_deref()) {
+    let Some(session) = guarded_caller() else {
+        return 1;
+    };
+    if is_marked(maps::socket(sk(ctx)).as_deref()) {
         return 1;
     }
     let refused = Refused { destination: F::read(ctx), denial: Denial::Foreign };
-    emit::refuse(ctx, Hook::Watch, describe(ctx), &refused);
+    maps::count(Hook::Watch, Denial::Foreign as u8, session);
+    emit::refuse(ctx, Hook::Watch, session, describe(ctx), &refused);
     0
 }
 
@@ -102,25 +104,31 @@ pub(crate) fn watch_egress(ctx: SkBuffContext) -> i32 {
     if sk.is_null() {
         return 1;
     }
-    if let Some((depth, guarded)) = guarded_caller() {
-        // The maker's cgroup, which the kernel hands on to accepted sockets and subflows.
-        // SAFETY: the context is valid while the program runs.
-        let maker = unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, depth) };
-        if maker == guarded {
+    if let Some(session) = guarded_caller() {
+        if is_made_under_guard(&ctx) {
             return 1;
         }
         if is_callers(&ctx, sk) {
-            drop_foreign(&ctx, sk);
+            drop_foreign(&ctx, sk, session);
             return 0;
         }
     }
     match maps::socket(sk) {
         Some(state) if state.tainted == 1 => {
-            maps::count(Hook::Watch, Denial::Foreign as u8);
+            maps::count(Hook::Egress, Denial::Foreign as u8, NOBODY);
             0
         }
         Some(_) | None => 1,
     }
+}
+
+/// By the cgroup of a socket's maker, which the kernel hands on to accepted sockets and subflows.
+#[inline(always)]
+fn is_made_under_guard(ctx: &SkBuffContext) -> bool {
+    maps::settings().is_ok_and(|settings| {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, settings.depth as i32) == settings.guarded }
+    })
 }
 
 /// Whether a packet of this socket can only be sent by the calling task.
@@ -193,7 +201,8 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
 /// Counts every packet, reports the first of a socket. TCP sends again what was dropped, in interrupts:
 /// nothing of that socket leaves any more.
 #[inline(always)]
-fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
+fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock, session: u64) {
+    maps::count(Hook::Egress, Denial::Foreign as u8, session);
     // SAFETY: as in `is_callers`.
     let (family, kind, protocol) = unsafe {
         (
@@ -202,7 +211,7 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
             (&raw const (*sk).protocol).read_volatile(),
         )
     };
-    let first = match maps::socket_or_new(sk) {
+    let first = match maps::foreign_or_new(sk) {
         Ok(state) => {
             let first = state.reported == 0;
             state.reported = 1;
@@ -215,23 +224,23 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
         Err(_) => false,
     };
     if !first {
-        maps::count(Hook::Watch, Denial::Foreign as u8);
         return;
     }
     let refused = Refused { destination: peer(sk, family), denial: Denial::Foreign };
     // SAFETY: the context is valid while the program runs.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    emit::report(Hook::Watch, Socket { cookie, family, kind, protocol }, &refused, caller);
+    let socket = Socket { cookie, family, kind, protocol };
+    emit::report(Hook::Egress, socket, &refused, |task| caller(task, session));
 }
 
 /// The calling task, as far as Linux 6.12 tells a packet program of it: not its user, nor its name.
 #[inline(always)]
-fn caller(task: &mut Task) {
+fn caller(task: &mut Task, session: u64) {
     // SAFETY: no arguments.
     let (cgroup, pid_tgid) = unsafe { (bpf_get_current_cgroup_id(), bpf_get_current_pid_tgid()) };
     *task = Task {
         cgroup,
-        session: maps::session(),
+        session,
         pid: (pid_tgid >> 32) as u32,
         tid: pid_tgid as u32,
         uid: u32::MAX,

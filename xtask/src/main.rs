@@ -2,7 +2,10 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks to a person")]
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -13,6 +16,7 @@ mod privilege;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Set-up, demo and tests of agentgate")]
@@ -42,10 +46,10 @@ enum Task {
     },
     /// Run the tests
     Test {
-        /// Which: all of them, in this order, where none is named
+        /// Which: all but `vm`, in this order, where none is named
         #[arg(value_enum)]
         steps: Vec<test::Step>,
-        /// Run only those scenarios of the lab whose name contains this
+        /// Run only those scenarios of the lab, or kernels of `vm`, whose name contains this
         #[arg(long)]
         filter: Option<String>,
     },
@@ -85,6 +89,15 @@ enum LabTask {
     Leftovers,
     /// Remove it
     Sweep,
+    /// Join a machine without a network to the small internet while a command runs
+    #[command(hide = true)]
+    Internet {
+        /// Directory for its files
+        #[arg(long)]
+        at: PathBuf,
+        #[arg(required = true, last = true)]
+        command: Vec<String>,
+    },
     /// The inner process
     #[command(hide = true)]
     Inside { orders: String },
@@ -132,6 +145,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
             print!("{}", lab::leftovers::sweep()?);
             Ok(ExitCode::SUCCESS)
         }
+        LabTask::Internet { at, command } => lab::internet::run(&at, &command),
         LabTask::Inside { orders } => lab::inside::run(&orders),
     }
 }

@@ -23,17 +23,20 @@ pub(crate) enum Need {
     Deny,
     /// The dashboard in a real browser.
     Browser,
+    /// Debian's kernels in a virtual machine.
+    Vm,
 }
 
 impl Need {
-    const ALL: [Self; 4] = [Self::Build, Self::Lab, Self::Deny, Self::Browser];
+    const ALL: [Self; 5] = [Self::Build, Self::Lab, Self::Deny, Self::Browser, Self::Vm];
 
     const fn parts(self) -> &'static [Part] {
         match self {
             Self::Build => &[Part::EbpfCompiler, Part::BpfLinker],
-            Self::Lab => &[Part::Root, Part::Ip, Part::Setpriv, Part::Curl, Part::Python],
+            Self::Lab => &[Part::Root, Part::Ip, Part::Setpriv, Part::Curl, Part::Python, Part::Slirp],
             Self::Deny => &[Part::CargoDeny],
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
+            Self::Vm => &[Part::Qemu, Part::Mmdebstrap, Part::Cpio, Part::Depmod, Part::Strip, Part::Setpriv],
         }
     }
 }
@@ -55,10 +58,22 @@ enum Part {
     Curl,
     /// The agents of the lab.
     Python,
+    /// The network of a sandbox without privileges.
+    Slirp,
     /// A browser without a screen.
     Chromium,
     /// What steers it.
     Chromedriver,
+    /// An emulated machine.
+    Qemu,
+    /// A file system for it.
+    Mmdebstrap,
+    /// The same as an archive.
+    Cpio,
+    /// The index of its kernel's modules.
+    Depmod,
+    /// Programs without their debug information.
+    Strip,
     /// Root, or sudo to become root: the lab attaches real programs.
     Root,
 }
@@ -73,8 +88,14 @@ impl Part {
             Self::Setpriv => "setpriv",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Slirp => "slirp4netns",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
+            Self::Qemu => "qemu",
+            Self::Mmdebstrap => "mmdebstrap",
+            Self::Cpio => "cpio",
+            Self::Depmod => "depmod",
+            Self::Strip => "strip",
             Self::Root => "root or sudo",
         }
     }
@@ -91,8 +112,15 @@ impl Part {
             Self::Ip => shown(ebpf::program("ip")),
             Self::Curl => shown(ebpf::program("curl")),
             Self::Python => shown(ebpf::program("python3")),
+            Self::Slirp => shown(ebpf::program("slirp4netns")),
             Self::Chromium => shown(ebpf::program("chromium")),
             Self::Chromedriver => shown(ebpf::program("chromedriver")),
+            Self::Qemu => shown(ebpf::program(QEMU)),
+            Self::Mmdebstrap => shown(ebpf::program("mmdebstrap")),
+            Self::Cpio => shown(ebpf::program("cpio")),
+            // Not on the path of ordinary users.
+            Self::Depmod => shown(Some(PathBuf::from("/sbin/depmod")).filter(|path| path.exists())),
+            Self::Strip => shown(ebpf::program("strip")),
             Self::Root if is_root() => Some("this user is root".to_owned()),
             Self::Root => shown(ebpf::program("sudo")),
         }
@@ -111,8 +139,14 @@ impl Part {
             Self::Ip => vec![Remedy::Apt(&["iproute2"])],
             Self::Curl => vec![Remedy::Apt(&["curl"])],
             Self::Python => vec![Remedy::Apt(&["python3"])],
+            Self::Slirp => vec![Remedy::Apt(&["slirp4netns"])],
             Self::Chromium => vec![Remedy::Apt(&["chromium"])],
             Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
+            Self::Qemu => vec![Remedy::Apt(&["qemu-system-x86"]), Remedy::Qemu],
+            Self::Mmdebstrap => vec![Remedy::Apt(&["mmdebstrap"])],
+            Self::Cpio => vec![Remedy::Apt(&["cpio"])],
+            Self::Depmod => vec![Remedy::Apt(&["kmod"])],
+            Self::Strip => vec![Remedy::Apt(&["binutils"])],
             Self::Root => Vec::new(),
         }
     }
@@ -130,8 +164,14 @@ impl Part {
             Self::Setpriv => "util-linux",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Slirp => "slirp4netns",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver (chromium-driver)",
+            Self::Qemu => "qemu-system-x86_64 (qemu-system-x86)",
+            Self::Mmdebstrap => "mmdebstrap",
+            Self::Cpio => "cpio",
+            Self::Depmod => "depmod (kmod)",
+            Self::Strip => "strip (binutils)",
             Self::Root => "sudo, or run this as root",
         }
     }
@@ -146,7 +186,11 @@ enum Remedy {
     Cargo { name: &'static str, version: Option<&'static str> },
     /// A rustup toolchain.
     Nightly,
+    /// The emulator where a newer `qemu-utils` than the release's stands in its way.
+    Qemu,
 }
+
+const QEMU: &str = "qemu-system-x86_64";
 
 impl Remedy {
     /// The command, or `None` where this machine has no such installer, or none of these packages.
@@ -154,17 +198,13 @@ impl Remedy {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         match self {
             Self::Apt(packages) => {
-                ebpf::program("apt-get")?;
                 let known =
                     packages.iter().all(|package| succeeds("apt-cache", &["show", "--quiet=2", package]));
-                let prefix = if is_root() {
-                    words(&[])
-                } else {
-                    ebpf::program("sudo")?;
-                    words(&["sudo"])
-                };
-                let install = words(&["apt-get", "install", "--yes", "--no-install-recommends"]);
-                known.then(|| [prefix, install, words(packages)].concat())
+                if known { apt(&words(packages)) } else { None }
+            }
+            Self::Qemu => {
+                let version = candidate("qemu-system-x86")?;
+                apt(&["--allow-downgrades".into(), "qemu-system-x86".into(), format!("qemu-utils={version}")])
             }
             Self::Cargo { name, version } => {
                 ebpf::program("cargo")?;
@@ -178,6 +218,28 @@ impl Remedy {
             }
         }
     }
+}
+
+/// `apt-get install`, through sudo where that is needed.
+fn apt(what: &[String]) -> Option<Vec<String>> {
+    ebpf::program("apt-get")?;
+    let mut command: Vec<String> = Vec::new();
+    if !is_root() {
+        ebpf::program("sudo")?;
+        command.push("sudo".into());
+    }
+    let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
+    command.extend(install.map(str::to_owned));
+    command.extend_from_slice(what);
+    Some(command)
+}
+
+/// The version of a package that would be installed.
+fn candidate(package: &str) -> Option<String> {
+    let output = Command::new("apt-cache").args(["policy", package]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (version != "(none)").then(|| version.to_owned())
 }
 
 /// Runs the subcommand: all needs, or with `check` only a report.

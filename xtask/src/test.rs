@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use crate::{privilege, setup, setup::Need, tidy};
+use crate::{privilege, setup, setup::Need, tidy, vm};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,12 +30,24 @@ pub(crate) enum Step {
     Browser,
     /// Scenarios on real eBPF
     Lab,
-    /// All of them
+    /// The packaged product under systemd on Debian's kernels, in qemu; only where it is named, since it
+    /// takes long
+    Vm,
+    /// All of them but `vm`
     All,
 }
 
-const ORDER: [Step; 8] =
-    [Step::Fmt, Step::Clippy, Step::Unit, Step::Tidy, Step::Deny, Step::Root, Step::Browser, Step::Lab];
+const ORDER: [Step; 9] = [
+    Step::Fmt,
+    Step::Clippy,
+    Step::Unit,
+    Step::Tidy,
+    Step::Deny,
+    Step::Root,
+    Step::Browser,
+    Step::Lab,
+    Step::Vm,
+];
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,6 +60,7 @@ impl fmt::Display for Step {
             Self::Root => "root",
             Self::Browser => "browser",
             Self::Lab => "lab",
+            Self::Vm => "vm",
             Self::All => "all",
         };
         f.pad(name)
@@ -62,6 +75,7 @@ impl Step {
             Self::Deny => &[Need::Deny],
             Self::Root | Self::Lab => &[Need::Build, Need::Lab],
             Self::Browser => &[Need::Build, Need::Browser],
+            Self::Vm => &[Need::Build, Need::Vm],
             Self::All => &[Need::Build, Need::Lab, Need::Deny, Need::Browser],
         }
     }
@@ -78,19 +92,20 @@ impl Step {
                 cargo(&["test", "--package", "agentgate-daemon", "--test", "browser", "--", "--ignored"])
             }
             Self::Lab => lab(filter),
+            Self::Vm => vm::run(filter),
             Self::All => Ok(()),
         }
     }
 }
 
-/// Runs the steps; all of them where none is named. One that fails does not keep the others from
+/// Runs the steps; all of them but `vm` where none is named. One that fails does not keep the others from
 /// running.
 ///
 /// # Errors
 /// When set-up fails.
 pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCode> {
     let everything = steps.is_empty() || steps.contains(&Step::All);
-    let chosen = ORDER.into_iter().filter(|step| everything || steps.contains(step));
+    let chosen = ORDER.into_iter().filter(|step| steps.contains(step) || everything && *step != Step::Vm);
     let chosen: Vec<Step> = chosen.collect();
     let mut needs: Vec<Need> = Vec::new();
     for need in chosen.iter().flat_map(|step| step.needs()) {
@@ -154,6 +169,8 @@ fn root_tests() -> anyhow::Result<()> {
         "test",
         "--package",
         "agentgate-daemon",
+        "--test",
+        "host",
         "--test",
         "kernel",
         "--test",

@@ -11,7 +11,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{conn::Stages, drain::told, kernel::Kernel, policy::Policy, reload::PolicyHandle};
+use crate::{
+    conn::Stages,
+    drain::told,
+    kernel::{Kernel, UdpRange},
+    policy::{self, Policy},
+    reload::PolicyHandle,
+};
 
 /// How often idle origin connections are looked over.
 const SWEEP: Duration = Duration::from_secs(15);
@@ -29,6 +35,7 @@ impl Wanted {
         let mut settings = Settings {
             listener_port: self.own_ports.first().copied().unwrap_or(0),
             dns_port: self.dns_port,
+            loopback_own: policy.loopback_own().into(),
             ..Settings::default()
         };
         for (slot, port) in settings.gate_ports.iter_mut().zip(&self.own_ports) {
@@ -41,6 +48,12 @@ impl Wanted {
     }
 }
 
+/// The UDP that a policy lets pass, for the kernel.
+pub(super) fn udp(policy: &Policy) -> Vec<UdpRange> {
+    let range = |range: &policy::UdpRange| UdpRange { net: range.net, ports: range.ports.clone() };
+    policy.udp_ranges().iter().map(range).collect()
+}
+
 /// Installs the kernel's part of each policy, also of one that came in while the gate was built.
 pub(super) async fn follow_policy(
     policy: PolicyHandle,
@@ -50,8 +63,12 @@ pub(super) async fn follow_policy(
 ) {
     let mut generation = policy.subscribe();
     loop {
-        if let Err(error) = kernel.configure(&wanted.settings(&policy.current())) {
+        let current = policy.current();
+        if let Err(error) = kernel.configure(&wanted.settings(&current)) {
             tracing::error!(%error, "the kernel keeps the settings of the policy before");
+        }
+        if let Err(error) = kernel.set_udp(&udp(&current)) {
+            tracing::error!(%error, "the kernel keeps the UDP of the policy before");
         }
         tokio::select! {
             changed = generation.changed() => if changed.is_err() { return },

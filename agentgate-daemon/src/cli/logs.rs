@@ -290,6 +290,7 @@ mod tests {
             cmdline: Vec::new(),
             ancestors: Vec::new(),
             cgroup: "/agent.slice/run-1-0.scope".into(),
+            privileges: Vec::new(),
         });
         record
     }

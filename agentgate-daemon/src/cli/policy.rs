@@ -85,8 +85,12 @@ fn check_all(root: &Path) -> Result<PolicySummary, Vec<String>> {
 
 fn words(summary: &PolicySummary) -> String {
     format!(
-        "mode {}, allow {}, deny {}, passthrough {}",
-        summary.mode, summary.allow, summary.deny, summary.passthrough
+        "mode {}, allow {}, deny {}, passthrough {}; {}",
+        summary.mode,
+        summary.allow,
+        summary.deny,
+        summary.passthrough,
+        summary.network()
     )
 }
 

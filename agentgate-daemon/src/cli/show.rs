@@ -118,6 +118,7 @@ fn lines(record: &Record) -> Vec<Line> {
             field("parent", Some(format!("{} {}", ancestor.pid, ancestor.exe)));
         }
         field("cgroup", Some(subject.cgroup.clone()));
+        field("privileges", Some(subject.privileges.join(", ")).filter(|text| !text.is_empty()));
     }
     if record.request.is_none() && record.bytes_up + record.bytes_down > 0 {
         field("bytes", Some(format!("{} up, {} down", record.bytes_up, record.bytes_down)));

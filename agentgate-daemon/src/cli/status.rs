@@ -73,6 +73,7 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             ),
             false,
         ),
+        ("network", policy.summary.network(), false),
     ];
     if !policy.errors.is_empty() {
         let before = if policy.loaded_at.is_some() { "the one before stays" } else { "nothing passes" };

@@ -9,6 +9,7 @@ pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError>
     let mut faults = Faults { file, text, found: Vec::new() };
     gate(config, &mut faults);
     sizes(config, &mut faults);
+    dns(config, &mut faults);
     dashboard(config, &mut faults);
     if config.control.group.is_empty() || config.control.group.contains(['\0', '/', ':']) {
         faults.add("control", "group", "is not a group's name", "write a name such as agentgate");
@@ -98,6 +99,19 @@ fn sizes(config: &Config, faults: &mut Faults<'_>) {
             "is longer than `limits.sniff_timeout_ms`",
             "write a shorter time",
         );
+    }
+}
+
+fn dns(config: &Config, faults: &mut Faults<'_>) {
+    let port = config.dns.listen_port;
+    if port == 0 {
+        return;
+    }
+    if port == config.gate.listen_port {
+        faults.add("dns", "listen_port", "is the port of `gate.listen_port`", "write another port");
+    }
+    if config.dashboard.enabled && port == config.dashboard.listen.port() {
+        faults.add("dns", "listen_port", "is the port of `dashboard.listen`", "write another port");
     }
 }
 

@@ -73,14 +73,22 @@ impl Default for Gate {
     }
 }
 
-/// `[dns]`: how the daemon resolves names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// `[dns]`: how the daemon resolves names, for itself and for the agents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dns {
+    /// Port of the agents' DNS server on 127.0.0.1 and ::1, UDP and TCP; 0: any that is free.
+    pub listen_port: u16,
     /// Asked in this order; port 53 where none is written. [`Config::load`] puts the nameservers of
     /// `/etc/resolv.conf` here where the file names none.
     #[serde(with = "resolvers::written")]
     pub resolvers: Vec<SocketAddr>,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { listen_port: 7880, resolvers: Vec::new() }
+    }
 }
 
 /// `[tls]`: whom the daemon trusts as an origin.

@@ -210,6 +210,7 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         cmdline: Vec::new(),
         ancestors: Vec::new(),
         cgroup: cgroup.clone(),
+        privileges: Vec::new(),
     });
     record
 }

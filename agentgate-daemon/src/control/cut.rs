@@ -130,6 +130,7 @@ mod tests {
                 cmdline: vec![long(); 3],
                 ancestors: vec![Ancestor { pid: 2, exe: long() }; 40],
                 cgroup: long(),
+                privileges: Vec::new(),
             });
             record.flags = vec![Flag::new(&long(), Severity::High, long()); 40];
             record.failure = Some(Failure { blame: long(), code: long(), detail: long() });

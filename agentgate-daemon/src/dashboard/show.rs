@@ -1,6 +1,6 @@
 //! Values as people read them: sizes, durations, times, and text whose control characters are seen.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr};
 
 use crate::model::{Action, Kind, Record, Timestamp};
 
@@ -144,20 +144,43 @@ pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
         ("deny", pattern) => Some(format!("agentctl deny '{pattern}' --remove")),
         ("kernel", "loopback") => record.flow.as_ref().map(|flow| {
             let port = flow.original.0.port();
-            format!("under [network] in policy.toml: loopback = {{ default = \"deny\", ports = [{port}] }}")
+            format!("under [network] in policy.toml: loopback = {{ default = \"own\", ports = [{port}] }}")
         }),
+        ("kernel", "udp") => record.flow.as_ref().map(|flow| flow.original.0).and_then(udp_entry),
         ("invariant", "missing_sni") => Some("connect by name instead of by address".to_owned()),
         ("invariant", "opaque") => record.flow.as_ref().map(|flow| {
             let to = flow.original.0;
-            let bits = if to.is_ipv4() { 32 } else { 128 };
             format!(
-                "under [network] in policy.toml: cidrs = [{{ allow = \"{}/{bits}\", ports = [{}] }}]",
-                to.ip(),
+                "under [network] in policy.toml: cidrs = [{}]; by name: \
+                 opaque_tcp = [{{ host = \"NAME\", port = {} }}]",
+                entry(to),
                 to.port()
+            )
+        }),
+        ("invariant", "address_not_resolved") => record.flow.as_ref().map(|flow| {
+            let entry = entry(flow.original.0);
+            format!(
+                "have the name looked up through the system's resolver, which the gate answers; or, under \
+                 [network] in policy.toml: cidrs = [{entry}]"
             )
         }),
         _ => None,
     }
+}
+
+/// The entry of `cidrs` or `udp` for one address and port.
+fn entry(to: SocketAddr) -> String {
+    let (ip, port, bits) = (to.ip(), to.port(), if to.is_ipv4() { 32 } else { 128 });
+    format!("{{ allow = \"{ip}/{bits}\", ports = [{port}] }}")
+}
+
+/// What opens UDP to an address; `None` where nothing does.
+fn udp_entry(to: SocketAddr) -> Option<String> {
+    let ip = to.ip().to_canonical();
+    let never =
+        ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || [0, 53, 853].contains(&to.port());
+    let to = SocketAddr::new(ip, to.port());
+    (!never).then(|| format!("under [network] in policy.toml: udp = [{}]", entry(to)))
 }
 
 /// What helps against a refusal by the kernel that no policy lifts.
@@ -169,7 +192,7 @@ pub(super) fn advice(record: &Record) -> Option<&'static str> {
     }
     Some(match code {
         "gate_port" => "No policy opens these ports. Use agentctl and the dashboard from outside the gate.",
-        "udp" => "Nothing, where the client falls back to TCP, as QUIC clients do. No policy opens UDP.",
+        "udp" => "Nothing, where the client falls back to TCP, as QUIC clients do.",
         "no_resolver" => "Give the host a resolver of this address family, or ask over the other one.",
         "socket_type" => "Use TCP, or run the tool outside the gate: no policy opens other sockets.",
         "no_listener" => "Try again. If it lasts, see agentctl status: the daemon was starting or ending.",
@@ -295,6 +318,28 @@ mod tests {
         for (action, rule, expect) in rows {
             record.verdict = Some(Verdict { action, rule: rule.to_owned(), reason: String::new() });
             assert_eq!(remedy(&record, false).as_deref(), expect, "{rule}");
+        }
+    }
+
+    #[test]
+    fn udp_that_policy_could_open() {
+        for (to, expect) in [
+            ("203.0.113.7:5000", Some("udp = [{ allow = \"203.0.113.7/32\", ports = [5000] }]")),
+            ("[2001:db8::7]:5000", Some("udp = [{ allow = \"2001:db8::7/128\", ports = [5000] }]")),
+            ("[::ffff:203.0.113.7]:5000", Some("allow = \"203.0.113.7/32\"")),
+            ("203.0.113.7:53", None),
+            ("203.0.113.7:853", None),
+            ("127.0.0.1:5000", None),
+            ("[::]:5000", None),
+            ("224.0.0.251:5353", None),
+        ] {
+            let found = udp_entry(to.parse().unwrap());
+            match expect {
+                Some(part) => {
+                    assert!(found.as_ref().is_some_and(|text| text.contains(part)), "{to}: {found:?}")
+                }
+                None => assert_eq!(found, None, "{to}"),
+            }
         }
     }
 }

@@ -42,9 +42,8 @@ pub struct OwnPorts(pub Vec<u16>);
 
 impl OwnPorts {
     /// The refusal for `address`, if it is one of the gate's own.
-    fn objection(&self, address: SocketAddr) -> Option<Refusal> {
-        let ip = address.ip().to_canonical();
-        if !(ip.is_loopback() || ip.is_unspecified()) || !self.0.contains(&address.port()) {
+    fn objection(&self, address: SocketAddr, rule: &dyn AddressRule) -> Option<Refusal> {
+        if !self.0.contains(&address.port()) || !rule.is_this_host(address.ip()) {
             return None;
         }
         let reason = "the gate's own ports are out of the agent's reach";
@@ -281,8 +280,8 @@ impl Forwarder {
         mut addresses: Vec<SocketAddr>,
         rule: &dyn AddressRule,
     ) -> Result<(TcpStream, Vec<Flag>), ForwardError> {
-        let refused = addresses.iter().find_map(|address| self.own.objection(*address));
-        addresses.retain(|address| self.own.objection(*address).is_none());
+        let refused = addresses.iter().find_map(|address| self.own.objection(*address, rule));
+        addresses.retain(|address| self.own.objection(*address, rule).is_none());
         if let Some(refusal) = refused
             && addresses.is_empty()
         {
@@ -336,10 +335,16 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{HostFacts, Policy};
 
     #[test]
     fn own_ports_are_own_in_every_spelling() {
         let own = OwnPorts(vec![7878]);
+        let host = HostFacts {
+            addresses: vec!["192.168.7.5".parse().unwrap(), "2001:db8::5".parse().unwrap()],
+            nat64: vec!["2001:db8:64::/96".parse().unwrap()],
+        };
+        let rule = Policy::closed().with_host(&host).addresses();
         for (address, refused) in [
             ("127.0.0.1:7878", true),
             ("127.8.9.1:7878", true),
@@ -347,10 +352,21 @@ mod tests {
             ("[::ffff:127.0.0.1]:7878", true),
             ("0.0.0.0:7878", true),
             ("[::]:7878", true),
+            ("192.168.7.5:7878", true),
+            ("[::ffff:192.168.7.5]:7878", true),
+            ("[2001:db8::5]:7878", true),
+            ("[64:ff9b::127.0.0.1]:7878", true),
+            ("[2001:db8:64::192.168.7.5]:7878", true),
             ("127.0.0.1:80", false),
+            ("192.168.7.5:80", false),
+            ("192.168.7.6:7878", false),
             ("198.51.100.10:7878", false),
         ] {
-            assert_eq!(own.objection(address.parse().unwrap()).is_some(), refused, "{address}");
+            assert_eq!(
+                own.objection(address.parse().unwrap(), rule.as_ref()).is_some(),
+                refused,
+                "{address}"
+            );
         }
     }
 }

@@ -11,7 +11,9 @@ use std::{
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
+    lookup::Lookup,
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::{Name, RecordType},
 };
 
 use super::ForwardError;
@@ -89,6 +91,15 @@ impl Resolver {
             Some(refusal) if admitted.is_empty() => Err(ForwardError::Address(Box::new(refusal))),
             Some(_) | None => Ok(admitted),
         }
+    }
+
+    /// Asks for records of any type, for somebody else: what comes back is the answer as it is, addresses
+    /// unjudged. Shares its cache with [`Resolver::addresses`], so that both see the same answer.
+    ///
+    /// # Errors
+    /// As the resolver has them; a negative answer is one.
+    pub async fn answer(&self, name: Name, kind: RecordType) -> Result<Lookup, NetError> {
+        self.0.lookup(name, kind).await
     }
 
     async fn lookup(&self, host: &Host) -> Result<Vec<IpAddr>, ForwardError> {

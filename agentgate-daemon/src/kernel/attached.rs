@@ -16,7 +16,7 @@ use agentgate_common::{
     rules::{UdpKey, UdpPorts},
     settings::Settings,
     tally::Tally,
-    verdict::{self, Denial, Passage, TCP, UDP},
+    verdict::{self, TCP, UDP},
 };
 use aya::{
     Ebpf,
@@ -215,6 +215,19 @@ impl Maps {
     }
 }
 
+impl Maps {
+    /// Doors in other network namespaces went with the daemon that held them. Nobody else takes these
+    /// entries out, and there is room for few.
+    fn forget_namespaces(&mut self) -> Result<(), KernelError> {
+        let what = "forgetting the network namespaces of before";
+        let there: Result<Vec<u64>, _> = self.namespaces.keys().collect();
+        for netns in there.map_err(step(what))? {
+            self.namespaces.remove(&netns).map_err(step(what))?;
+        }
+        Ok(())
+    }
+}
+
 /// Everything but the cgroup and the pins.
 struct Parts {
     maps: Maps,
@@ -234,6 +247,7 @@ impl Parts {
         let mut ebpf = load(pins, &layout.as_ref().copied().unwrap_or_default())?;
         let mut maps = Maps::open(&mut ebpf)?;
         maps.say_what_is_guarded(guarded)?;
+        maps.forget_namespaces()?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
         let source = Source::new(&mut ebpf, ring, sender)?;
@@ -269,9 +283,12 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Cookie of this process's network namespace, the one that `bpf_get_netns_cookie` gives.
+/// Cookie of this thread's network namespace, the one that `bpf_get_netns_cookie` gives.
+///
+/// # Errors
+/// Where no socket can be bound to 127.0.0.1.
 #[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
-fn netns_cookie() -> Result<u64, KernelError> {
+pub fn netns_cookie() -> Result<u64, KernelError> {
     use std::os::fd::AsRawFd;
     let what = "asking for the network namespace (SO_NETNS_COOKIE)";
     let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(step(what))?;
@@ -442,7 +459,7 @@ impl Kernel for Attached {
         let counters = &held(&self.maps).counters;
         let mut found = Vec::new();
         for hook in Hook::ALL {
-            for (number, outcome) in outcomes() {
+            for (number, outcome) in verdict::outcomes() {
                 let count = count(counters, verdict::counter(hook, number))?;
                 if count > 0 {
                     found.push(Counter { hook: hook.code(), outcome, count });
@@ -452,24 +469,22 @@ impl Kernel for Attached {
         Ok(found)
     }
 
+    fn untallied(&self) -> Result<u64, KernelError> {
+        count(&held(&self.maps).counters, verdict::UNTALLIED)
+    }
+
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         let entries: Result<Vec<_>, _> = held(&self.maps).tallies.iter().collect();
         let mut found = Vec::new();
         for (Tally { session, hook, outcome }, count) in entries.map_err(step("reading the tallies"))? {
             let hook = u8::try_from(hook).ok().and_then(Hook::from_u8).map_or("unknown", Hook::code);
-            let outcome = outcomes()
+            let outcome = verdict::outcomes()
                 .find(|(number, _)| u32::from(*number) == outcome)
                 .map_or("unknown", |(_, name)| name);
             found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
         }
         Ok(found)
     }
-}
-
-/// Numbers and names of everything that a hook can come to.
-fn outcomes() -> impl Iterator<Item = (u8, &'static str)> {
-    let passages = Passage::ALL.into_iter().map(|passage| (passage as u8, passage.code()));
-    passages.chain(Denial::ALL.into_iter().map(|denial| (denial as u8, denial.code())))
 }
 
 fn count(counters: &PerCpuArray<MapData, u64>, index: u32) -> Result<u64, KernelError> {

@@ -25,6 +25,7 @@ pub struct FakeKernel {
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
     unguarded: AtomicBool,
+    namespaces: Mutex<Vec<u64>>,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -39,6 +40,7 @@ impl Default for FakeKernel {
             host: Mutex::default(),
             udp: Mutex::default(),
             unguarded: AtomicBool::default(),
+            namespaces: Mutex::default(),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -75,6 +77,12 @@ impl FakeKernel {
     #[must_use]
     pub fn udp(&self) -> Vec<UdpRange> {
         locked(&self.udp).clone()
+    }
+
+    /// The namespaces that are admitted.
+    #[must_use]
+    pub fn namespaces(&self) -> Vec<u64> {
+        locked(&self.namespaces).clone()
     }
 
     /// The settings installed last.
@@ -115,10 +123,12 @@ impl Kernel for FakeKernel {
         *locked(&self.udp) = ranges.to_vec();
         Ok(())
     }
-    fn admit_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn admit_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).push(netns);
         Ok(())
     }
-    fn expel_namespace(&self, _netns: u64) -> Result<(), KernelError> {
+    fn expel_namespace(&self, netns: u64) -> Result<(), KernelError> {
+        locked(&self.namespaces).retain(|admitted| *admitted != netns);
         Ok(())
     }
     fn is_guarded(&self, _socket: BorrowedFd<'_>) -> Result<bool, KernelError> {
@@ -135,6 +145,9 @@ impl Kernel for FakeKernel {
     }
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(Vec::new())
+    }
+    fn untallied(&self) -> Result<u64, KernelError> {
+        Ok(0)
     }
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         Ok(Vec::new())

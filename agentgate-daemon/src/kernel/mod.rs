@@ -25,7 +25,7 @@ mod link;
 mod load;
 mod pin;
 
-pub use attached::{Attached, Options, attached_programs, detach};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
 pub use descriptors::{Descriptors, ForeignSocket, foreign_sockets};
 pub use layers::{LayerState, Layers, watched};
@@ -59,7 +59,7 @@ fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl F
 pub struct Counter {
     /// [`agentgate_common::event::Hook::code`].
     pub hook: &'static str,
-    /// The code of a [`agentgate_common::verdict::Denial`] or [`agentgate_common::verdict::Passage`].
+    /// A name of [`agentgate_common::verdict::outcomes`].
     pub outcome: &'static str,
     pub count: u64,
 }
@@ -170,7 +170,14 @@ pub trait Kernel: Send + Sync + 'static {
     /// When they cannot be read.
     fn counters(&self) -> Result<Vec<Counter>, KernelError>;
 
-    /// The same by session.
+    /// Outcomes that found no room among the counters by session.
+    ///
+    /// # Errors
+    /// When the counter cannot be read.
+    fn untallied(&self) -> Result<u64, KernelError>;
+
+    /// The same as [`Kernel::counters`] by session. All of them and [`Kernel::untallied`] together are
+    /// the sum of the counters.
     ///
     /// # Errors
     /// When they cannot be read.

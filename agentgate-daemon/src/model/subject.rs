@@ -43,4 +43,8 @@ pub struct Subject {
     pub ancestors: Vec<Ancestor>,
     /// Path of the cgroup below the cgroup v2 mount, such as `/agent.slice/run-u2.service`.
     pub cgroup: String,
+    /// What it could undo the guard with: `uid 0`, and capabilities that count outside a user namespace of
+    /// its own, such as `CAP_NET_ADMIN`.
+    #[serde(default)]
+    pub privileges: Vec<String>,
 }

@@ -4,12 +4,17 @@
 //! An IPv6 address that embeds an IPv4 one is judged as the worse of the two, because translators and
 //! tunnels would deliver it to the embedded one. The documentation ranges (RFC 5737, RFC 3849) count
 //! as public: nothing routes them, so refusing them protects nobody.
+//!
+//! The host's own addresses are loopback under another name, and its NAT64 prefixes are one more
+//! embedding. Those prefixes are learned from DNS, which nobody signs, so they only ever make an address
+//! worse: what is private by its own bits stays so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
+    facts::{Facts, LOCAL_NAT64},
     matcher::HostSet,
     permit::AddressRule,
     refusal::{self, would_block},
@@ -25,7 +30,8 @@ pub enum AddressClass {
     Private,
     /// Multicast, broadcast, benchmark (RFC 2544), and what IANA keeps for protocols or the future.
     Reserved,
-    /// 127.0.0.0/8 and ::1: for the daemon that dials, the host itself and the gate's own ports.
+    /// 127.0.0.0/8, ::1 and the addresses of the host's interfaces: for the daemon that dials, the host
+    /// itself and the gate's own ports.
     Loopback,
     /// Where clouds hand out credentials.
     Metadata,
@@ -136,8 +142,8 @@ const PRIVATE_V6: [Ipv6Net; 3] = [
 const RESERVED_V6: [Ipv6Net; 6] = [
     // discard only (RFC 6666)
     v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64),
-    // NAT64 of local use (RFC 8215): where the IPv4 address stands is not known here
-    v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48),
+    // where the IPv4 address stands in it is not known here
+    LOCAL_NAT64,
     // benchmark (RFC 5180)
     v6([0x2001, 2, 0, 0, 0, 0, 0, 0], 48),
     // ORCHID and ORCHIDv2
@@ -146,16 +152,30 @@ const RESERVED_V6: [Ipv6Net; 6] = [
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
 ];
 
-/// What `ip` is, the IPv4 addresses within it included.
+/// What `ip` is, the IPv4 addresses within it included, on a host of which nothing is known.
 #[must_use]
 pub fn classify(ip: IpAddr) -> AddressClass {
+    classify_on(&Facts::default(), ip)
+}
+
+/// What `ip` is on a host.
+pub(super) fn classify_on(host: &Facts, ip: IpAddr) -> AddressClass {
     let ip = ip.to_canonical();
-    let embedded = match ip {
-        IpAddr::V4(_) => [None, None],
-        IpAddr::V6(ip) => embedded(ip),
+    let own = |ip: IpAddr| if host.is_own(ip) { AddressClass::Loopback } else { AddressClass::Public };
+    let (within, translated) = match ip {
+        IpAddr::V4(_) => (None, false),
+        IpAddr::V6(ip) => {
+            let all = embedded(ip).into_iter().flatten().chain(host.translated(ip));
+            let worst = all.map(|v4| class_v4(v4).max(own(IpAddr::V4(v4)))).max();
+            (worst, host.translated(ip).next().is_some())
+        }
     };
-    let within = embedded.into_iter().flatten().map(class_v4).max();
-    within.unwrap_or(AddressClass::Public).max(outer_class(ip))
+    // The prefix of local use is reserved only because where the address stands in it is not known.
+    let outer = match ip {
+        IpAddr::V6(v6) if translated && LOCAL_NAT64.contains(&v6) => AddressClass::Public,
+        IpAddr::V4(_) | IpAddr::V6(_) => outer_class(ip),
+    };
+    within.unwrap_or(AddressClass::Public).max(outer).max(own(ip))
 }
 
 /// What `ip` is by its own bits.
@@ -225,7 +245,11 @@ enum Lifted {
     Never,
 }
 
-fn lifted(ip: IpAddr) -> Lifted {
+fn lifted(host: &Facts, ip: IpAddr) -> Lifted {
+    // 127.0.0.1 is an interface's address as well, and its range says more.
+    if host.is_own(ip) && outer_class(ip) < AddressClass::Loopback {
+        return Lifted::ByEntryWithin(IpNet::from(ip));
+    }
     match (outer_class(ip), ip) {
         (AddressClass::Loopback, IpAddr::V4(_)) => Lifted::ByEntryWithin(LOOPBACK_V4.into()),
         (AddressClass::Loopback, IpAddr::V6(ip)) => Lifted::ByEntryWithin(IpNet::from(IpAddr::V6(ip))),
@@ -233,17 +257,16 @@ fn lifted(ip: IpAddr) -> Lifted {
         (AddressClass::Unspecified, _) => Lifted::Never,
         // An embedding of an invariant address has no use but to get round it.
         (AddressClass::Public | AddressClass::Private | AddressClass::Reserved, ip) => {
-            if classify(ip).is_invariant() { Lifted::Never } else { Lifted::ByAnyEntry }
+            if classify_on(host, ip).is_invariant() { Lifted::Never } else { Lifted::ByAnyEntry }
         }
     }
 }
 
-/// Whether any entry of `cidrs` could allow `ip`.
-pub(super) fn can_be_lifted(ip: IpAddr) -> bool {
-    match lifted(ip.to_canonical()) {
-        Lifted::ByAnyEntry | Lifted::ByEntryWithin(_) => true,
-        Lifted::Never => false,
-    }
+/// Metadata addresses, each with the range within which an entry must lie to name it.
+pub(super) fn metadata() -> impl Iterator<Item = (IpAddr, IpNet)> {
+    let v4 = METADATA_V4.iter().map(|(at, range)| (IpAddr::V4(*at), IpNet::V4(*range)));
+    let v6 = METADATA_V6.iter().map(|(at, range)| (IpAddr::V6(*at), IpNet::V6(*range)));
+    v4.chain(v6)
 }
 
 fn metadata_range(ip: IpAddr) -> Option<IpNet> {
@@ -262,26 +285,41 @@ pub(super) struct AddressRules {
     pub(super) cidrs: Vec<CidrEntry>,
     /// The deny list: an address on it is not dialled either when a name led there.
     pub(super) deny: HostSet,
+    /// The host that this runs on.
+    pub(super) host: Facts,
 }
 
 impl AddressRules {
     /// The entry of `cidrs` that allows `ip` at `port`.
     pub(super) fn entry(&self, ip: IpAddr, port: u16) -> Option<&CidrEntry> {
+        self.entries(ip).find(|entry| entry.ports.is_empty() || entry.ports.contains(&port))
+    }
+
+    /// The entries of `cidrs` that allow `ip` at any port.
+    fn entries(&self, ip: IpAddr) -> impl Iterator<Item = &CidrEntry> {
         let ip = ip.to_canonical();
-        let lifted = lifted(ip);
-        self.cidrs.iter().find(|entry| {
+        let lifted = lifted(&self.host, ip);
+        self.cidrs.iter().filter(move |entry| {
             let named = match &lifted {
                 Lifted::ByAnyEntry => true,
                 Lifted::ByEntryWithin(range) => range.contains(&entry.net),
                 Lifted::Never => false,
             };
-            named && entry.net.contains(&ip) && (entry.ports.is_empty() || entry.ports.contains(&port))
+            named && entry.net.contains(&ip)
         })
     }
 
-    /// Why `ip` at `port` is refused, whatever the mode says about it; `None` where it is not.
-    pub(super) fn objection(&self, ip: IpAddr, port: u16) -> Option<AddressClass> {
-        let class = classify(ip);
+    /// Whether any entry of `cidrs` could allow `ip`.
+    fn can_be_lifted(&self, ip: IpAddr) -> bool {
+        match lifted(&self.host, ip.to_canonical()) {
+            Lifted::ByAnyEntry | Lifted::ByEntryWithin(_) => true,
+            Lifted::Never => false,
+        }
+    }
+
+    /// What `ip` is, where that alone refuses it.
+    fn refused_class(&self, ip: IpAddr) -> Option<AddressClass> {
+        let class = classify_on(&self.host, ip);
         let refused = match class {
             AddressClass::Public => false,
             AddressClass::Private => !self.private,
@@ -290,7 +328,33 @@ impl AddressRules {
             | AddressClass::Metadata
             | AddressClass::Unspecified => true,
         };
-        (refused && self.entry(ip, port).is_none()).then_some(class)
+        refused.then_some(class)
+    }
+
+    /// Why `ip` at `port` is refused, whatever the mode says about it; `None` where it is not.
+    pub(super) fn objection(&self, ip: IpAddr, port: u16) -> Option<AddressClass> {
+        self.refused_class(ip).filter(|_| self.entry(ip, port).is_none())
+    }
+
+    /// The same in words.
+    pub(super) fn refusal(&self, ip: IpAddr, port: u16, class: AddressClass) -> Refusal {
+        refusal::address(ip, port, class, self.can_be_lifted(ip))
+    }
+
+    /// Whether `ip` may be told as an answer to `host`: it can be reached at some port.
+    pub(super) fn admits_answer(&self, ip: IpAddr, host: &Host) -> Result<(), Refusal> {
+        let ip = ip.to_canonical();
+        if is_localhost(host) {
+            // RFC 6761 6.3: loopback and nothing else; which of its ports, connect(2) judges.
+            return if ip.is_loopback() { Ok(()) } else { Err(refusal::localhost_elsewhere(host, ip)) };
+        }
+        let Some(class) = self.refused_class(ip).filter(|_| self.entries(ip).next().is_none()) else {
+            return Ok(());
+        };
+        if self.mode == Mode::Audit && !class.is_invariant() {
+            return Ok(());
+        }
+        Err(refusal::answer(host, ip, class))
     }
 
     /// The refusal of an address, and whether it holds in `audit` as well.
@@ -298,13 +362,20 @@ impl AddressRules {
         let objection = self.objection(ip, port);
         let invariant = objection.filter(|class| class.is_invariant());
         if let Some(class) = invariant {
-            return Some((refusal::address(ip, port, class), true));
+            return Some((self.refusal(ip, port, class), true));
         }
         if let Some(hit) = self.deny.find_exact(&Host::from(ip), port) {
             return Some((refusal::denied(&hit), false));
         }
-        objection.map(|class| (refusal::address(ip, port, class), false))
+        objection.map(|class| (self.refusal(ip, port, class), false))
     }
+}
+
+/// `localhost` and every name below it: loopback, whatever a resolver says (RFC 6761 6.3).
+#[must_use]
+pub fn is_localhost(host: &Host) -> bool {
+    let name = host.as_str();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 impl AddressRule for AddressRules {
@@ -319,6 +390,20 @@ impl AddressRule for AddressRules {
         match self.judge(ip, port) {
             Some((refusal, false)) if self.mode == Mode::Audit => vec![would_block(&refusal)],
             Some(_) | None => Vec::new(),
+        }
+    }
+
+    fn is_this_host(&self, ip: IpAddr) -> bool {
+        is_host_class(classify_on(&self.host, ip))
+    }
+}
+
+/// Whether what is at an address of this class is the host itself.
+fn is_host_class(class: AddressClass) -> bool {
+    match class {
+        AddressClass::Loopback | AddressClass::Unspecified => true,
+        AddressClass::Public | AddressClass::Private | AddressClass::Reserved | AddressClass::Metadata => {
+            false
         }
     }
 }

@@ -9,10 +9,12 @@ use super::{
     Policy, PolicyError,
     address::{AddressRules, CidrEntry},
     decision::Lists,
-    document::{Document, Private},
+    document::{Document, LoopbackDefault, OpaqueTcp, PortRange, Private, UdpEntry},
+    facts::Facts,
     matcher::{HostSet, Written},
-    pattern::{HostPattern, list_entry},
-    summary,
+    pattern::{HostPattern, NamePattern, list_entry},
+    summary::{self, Network},
+    udp::{self, MOST_UDP_PORTS, UdpRange},
 };
 use crate::model::{Mode, TextError};
 
@@ -24,6 +26,10 @@ const MOST_CIDRS: usize = 1024;
 /// Most loopback ports: what the kernel's settings have room for
 /// (`agentgate_common::settings::LOOPBACK_PORTS`).
 pub const MOST_LOOPBACK_PORTS: usize = 32;
+/// Most entries of `udp`: with the holes in them they fit into the kernel's map.
+const MOST_UDP: usize = 256;
+/// Ports that UDP is never sent to but by the gate itself: DNS, and DNS over QUIC (RFC 9250).
+const DNS_PORTS: [u16; 2] = [53, 853];
 
 /// One file's name and contents.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +60,7 @@ pub(super) fn compile(texts: &Texts<'_>) -> Result<Policy, Vec<PolicyError>> {
     let mut errors = Errors::default();
     let mut lists = Lists::default();
     let mut addresses = AddressRules::default();
-    let mut loopback_ports = Vec::new();
+    let mut network = Network::default();
     let mut mode = Mode::default();
 
     if let Some(text) = &texts.policy {
@@ -67,7 +73,10 @@ pub(super) fn compile(texts: &Texts<'_>) -> Result<Policy, Vec<PolicyError>> {
                 document_patterns(text, &hosts.passthrough, &mut lists.passthrough, &mut errors);
                 addresses.private = document.network.private == Private::Allow;
                 addresses.cidrs = cidrs(text, &document, &mut errors);
-                loopback_ports = loopback(text, &document.network.loopback.ports, &mut errors);
+                network.loopback_own = document.network.loopback.default == LoopbackDefault::Own;
+                network.loopback_ports = loopback(text, &document.network.loopback.ports, &mut errors);
+                network.udp = udp(text, &document.network.udp.0, &mut errors);
+                opaque(text, &document.network.opaque_tcp, &mut lists.opaque, &mut errors);
             }
             Err(error) => errors.add(error),
         }
@@ -90,8 +99,9 @@ pub(super) fn compile(texts: &Texts<'_>) -> Result<Policy, Vec<PolicyError>> {
     errors.into_result()?;
 
     addresses.mode = mode;
-    let summary = summary::of(mode, &lists, &addresses, &loopback_ports);
-    Ok(Policy { mode, lists, addresses: Arc::new(addresses), loopback_ports, summary })
+    let summary = summary::of(mode, &lists, &addresses, &network);
+    let udp = udp::effective(&network.udp, &addresses.host);
+    Ok(Policy { mode, lists, addresses: Arc::new(addresses), network, udp, summary })
 }
 
 /// Faults as they are found, up to a number.
@@ -236,6 +246,129 @@ fn loopback(text: &Text<'_>, listed: &[Spanned<u64>], errors: &mut Errors) -> Ve
         errors.add(TextError::at(text.file, text.text, offset, message, hint));
     }
     ports
+}
+
+fn udp(text: &Text<'_>, entries: &[UdpEntry], errors: &mut Errors) -> Vec<UdpRange> {
+    if entries.len() > MOST_UDP {
+        let message = format!("udp has {} entries", entries.len());
+        errors.add(TextError::whole(text.file, message, format!("at most {MOST_UDP}: write wider ranges")));
+        return Vec::new();
+    }
+    let mut compiled: Vec<UdpRange> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let at = entry.allow.span().start;
+        let mut fault = |message: String, hint: &str| {
+            errors.add(TextError::at(text.file, text.text, at, message, hint));
+        };
+        let net = match range(entry.allow.get_ref()) {
+            Ok(net) => net,
+            Err((message, hint)) => {
+                fault(message, &hint);
+                continue;
+            }
+        };
+        if let Some((_, why)) = udp::CLOSED.iter().find(|(closed, _)| closed.contains(&net)) {
+            fault(format!("{net} {why}"), "UDP to it cannot be opened");
+            continue;
+        }
+        if entry.ports.is_empty() {
+            fault(
+                "an empty list of ports allows nothing".to_owned(),
+                "write the ports, as in [5000, \"6000-6010\"]",
+            );
+            continue;
+        }
+        let ports = entry.ports.iter().filter_map(|port| port_range(text, port, errors)).collect();
+        match compiled.iter_mut().find(|known| known.net == net) {
+            Some(known) => known.ports.extend::<Vec<_>>(ports),
+            None => compiled.push(UdpRange { net, ports }),
+        }
+    }
+    compiled.sort_by_key(|range| range.net);
+    for range in &mut compiled {
+        range.ports = udp::joined(std::mem::take(&mut range.ports));
+    }
+    // A range has the ports of those around it as well.
+    for range in udp::effective(&compiled, &Facts::default()) {
+        if range.ports.len() > MOST_UDP_PORTS {
+            let message = format!("udp has {} ranges of ports for {}", range.ports.len(), range.net);
+            let hint = format!(
+                "at most {MOST_UDP_PORTS}, those of wider ranges counted: write wider ranges of ports"
+            );
+            errors.add(TextError::whole(text.file, message, hint));
+        }
+    }
+    compiled
+}
+
+/// `5000`, or `"6000-6010"`.
+fn port_range(text: &Text<'_>, written: &Spanned<PortRange>, errors: &mut Errors) -> Option<(u16, u16)> {
+    let mut fault = |message: String, hint: &str| {
+        errors.add(TextError::at(text.file, text.text, written.span().start, message, hint));
+        None
+    };
+    let (first, last) = match written.get_ref() {
+        PortRange::One(port) => (u16::try_from(*port).ok(), u16::try_from(*port).ok()),
+        PortRange::Text(range) => {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            (first.trim().parse().ok(), last.trim().parse().ok())
+        }
+    };
+    let shown = || match written.get_ref() {
+        PortRange::One(port) => port.to_string(),
+        PortRange::Text(range) => format!("{:?}", range.chars().take(40).collect::<String>()),
+    };
+    let (Some(first), Some(last)) = (first.filter(|port| *port != 0), last) else {
+        return fault(
+            format!("{} is not a port", shown()),
+            "ports are 1 to 65535, ranges of them as in \"6000-6010\"",
+        );
+    };
+    if last < first {
+        return fault(format!("{} ends before it begins", shown()), "write the lower port first");
+    }
+    if let Some(dns) = DNS_PORTS.iter().find(|port| (first..=last).contains(port)) {
+        return fault(
+            format!("{} has port {dns}", shown()),
+            "ports 53 and 853 are DNS, which the gate answers itself: leave them out",
+        );
+    }
+    Some((first, last))
+}
+
+fn opaque(text: &Text<'_>, entries: &[OpaqueTcp], set: &mut HostSet, errors: &mut Errors) {
+    for entry in entries {
+        let mut fault = |at: usize, message: String, hint: String| {
+            errors.add(TextError::at(text.file, text.text, at, message, hint));
+        };
+        let (host, port) = (entry.host.get_ref(), *entry.port.get_ref());
+        let at = entry.host.span().start;
+        let Some(port) = u16::try_from(port).ok().filter(|port| *port != 0) else {
+            fault(
+                entry.port.span().start,
+                format!("{port} is not a port"),
+                "ports are 1 to 65535".to_owned(),
+            );
+            continue;
+        };
+        match HostPattern::parse(host) {
+            Ok(HostPattern { port: Some(other), .. }) => {
+                fault(
+                    at,
+                    format!("{host:?} has a port of its own"),
+                    format!("write `port = {other}` beside the host"),
+                );
+            }
+            Ok(HostPattern { name: NamePattern::Exact(name), .. }) if name.as_ip().is_some() => {
+                let hint = format!("write `cidrs = [{{ allow = \"{name}\", ports = [{port}] }}]`");
+                fault(at, format!("{name} is an address, and opaque_tcp judges by name"), hint);
+            }
+            Ok(HostPattern { name, port: None }) => {
+                set.insert(HostPattern { name, port: Some(port) }, Written::Document);
+            }
+            Err(e) => fault(at, e.message, e.hint),
+        }
+    }
 }
 
 /// Ports, sorted, each once.

@@ -1,12 +1,16 @@
 //! The judgement of a connection and of a request, in the order of the policy language: invariants,
 //! deny list, passthrough list, allow list, `cidrs`, mode.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::request::Parts;
 
 use super::{
     Policy,
+    address::is_localhost,
     authority::{self, Named},
     matcher::HostSet,
     permit::{Destination, Permit, Scheme, TunnelPermit, TunnelTo},
@@ -19,6 +23,32 @@ use crate::model::{Action, Authority, Flag, Host, Mode, Refusal, Subject, Verdic
 pub(super) struct Lists {
     pub(super) allow: HostSet,
     pub(super) passthrough: HostSet,
+    /// `opaque_tcp`: each pattern has its port.
+    pub(super) opaque: HostSet,
+}
+
+/// What the gate's DNS server told the session about the address that a connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given<'a> {
+    /// The address was in no answer.
+    Never,
+    /// The names that it was an answer for, the one told longest ago first.
+    Names(&'a [Host]),
+}
+
+impl<'a> Given<'a> {
+    /// From what was remembered.
+    #[must_use]
+    pub fn of(names: Option<&'a [Host]>) -> Self {
+        names.map_or(Self::Never, Self::Names)
+    }
+
+    fn names(self) -> &'a [Host] {
+        match self {
+            Self::Never => &[],
+            Self::Names(names) => names,
+        }
+    }
 }
 
 /// A connection after its first bytes.
@@ -28,6 +58,8 @@ pub struct Connection<'a> {
     pub original: SocketAddr,
     /// What its first bytes are.
     pub sniffed: Sniffed<'a>,
+    /// How the agent came by that address.
+    pub given: Given<'a>,
     /// Who connects.
     pub subject: &'a Subject,
 }
@@ -87,6 +119,8 @@ pub struct RequestContext<'a> {
     pub scheme: Scheme,
     /// The name in the ClientHello.
     pub sni: Option<&'a Host>,
+    /// How the agent came by that address.
+    pub given: Given<'a>,
     /// Who asks.
     pub subject: &'a Subject,
 }
@@ -126,6 +160,13 @@ impl Judgement {
     }
 }
 
+/// What is to be said of how an agent came by an address.
+#[derive(Default)]
+struct Provenance {
+    flags: Vec<Flag>,
+    refusal: Option<Refusal>,
+}
+
 /// An allow, before it becomes a permit.
 struct Allowed {
     verdict: Verdict,
@@ -146,14 +187,14 @@ impl Policy {
         }
         match c.sniffed {
             Sniffed::Http => Admission::Intercept,
-            Sniffed::Tls { sni: Some(sni), .. } => self.admit_named(original, sni),
+            Sniffed::Tls { sni: Some(sni), .. } => self.admit_named(original, sni, c.given),
             Sniffed::Tls { sni: None, ech } => match self.mode {
                 Mode::Enforce => Admission::Deny(refusal::missing_sni(original, ech)),
                 // RFC 6066 3: an address is never sent as SNI, so the address is the name.
                 Mode::Blocklist | Mode::Audit => Admission::Intercept,
             },
-            Sniffed::Opaque => self.admit_opaque(original, false),
-            Sniffed::Silent => self.admit_opaque(original, true),
+            Sniffed::Opaque => self.admit_opaque(original, false, c.given),
+            Sniffed::Silent => self.admit_opaque(original, true, c.given),
         }
     }
 
@@ -172,7 +213,7 @@ impl Policy {
         let authority = authority_of(&named);
         let decided = match disagreement(&r, original, &named) {
             Some(refusal) => Err(refusal),
-            None => self.decide(original, &authority),
+            None => self.decide(original, &authority, r.given),
         };
         match decided {
             Ok(Allowed { verdict, flags }) => Judgement::Allow(Permit {
@@ -188,48 +229,118 @@ impl Policy {
 
     /// TLS with a name: a tunnel where the name is passed through, else its requests are judged. A
     /// denied name is intercepted as well, so that the refusal can be said in HTTP.
-    fn admit_named(&self, original: SocketAddr, sni: &Host) -> Admission {
+    fn admit_named(&self, original: SocketAddr, sni: &Host, given: Given<'_>) -> Admission {
         let port = original.port();
         // An address in SNI that is not where the connection goes is refused by `judge`.
         let elsewhere = sni.as_ip().is_some_and(|ip| ip != original.ip());
         if elsewhere || self.addresses.deny.find(sni, port).is_some() {
             return Admission::Intercept;
         }
-        match self.lists.passthrough.find(sni, port) {
-            Some(hit) => {
-                let pattern = hit.pattern;
-                let reason = format!("the passthrough list has {pattern}");
-                let verdict =
-                    allowed(Action::Passthrough, format!("passthrough:{pattern}"), reason, Vec::new());
-                self.tunnel(TunnelTo::Name(Authority { host: sni.clone(), port }), verdict)
-            }
-            None => Admission::Intercept,
+        let Some(hit) = self.lists.passthrough.find(sni, port) else {
+            return Admission::Intercept;
+        };
+        if let Some(refusal) = self.invariant_name(sni, port) {
+            return Admission::Deny(refusal);
         }
+        let provenance = self.provenance(original, sni, given);
+        if let Some(refusal) = provenance.refusal {
+            return Admission::Deny(refusal);
+        }
+        let pattern = hit.pattern;
+        let reason = format!("the passthrough list has {pattern}");
+        let rule = format!("passthrough:{pattern}");
+        let verdict = allowed(Action::Passthrough, rule, reason, provenance.flags);
+        self.tunnel(TunnelTo::Name(Authority { host: sni.clone(), port }), verdict)
     }
 
-    /// Neither TLS nor HTTP: judged by address, because there is no name.
-    fn admit_opaque(&self, original: SocketAddr, silent: bool) -> Admission {
+    /// Neither TLS nor HTTP: judged by address, or by a name that the address was given for, because it
+    /// has none of its own.
+    fn admit_opaque(&self, original: SocketAddr, silent: bool, given: Given<'_>) -> Admission {
         let (ip, port) = (original.ip(), original.port());
-        let refusal = match self.addresses.deny.find(&Host::from(ip), port) {
-            Some(hit) => refusal::denied(&hit),
-            None => match self.addresses.entry(ip, port) {
-                Some(entry) => {
-                    let reason = format!("cidrs allows {} at port {port}", entry.net);
-                    let rule = format!("cidr:{}", entry.net);
-                    let verdict = allowed(Action::Passthrough, rule, reason, Vec::new());
-                    return self.tunnel(TunnelTo::Address(original), verdict);
+        let refusal = if let Some(hit) = self.addresses.deny.find(&Host::from(ip), port) {
+            refusal::denied(&hit)
+        } else if let Some(entry) = self.addresses.entry(ip, port) {
+            let reason = format!("cidrs allows {} at port {port}", entry.net);
+            let rule = format!("cidr:{}", entry.net);
+            let verdict = allowed(Action::Passthrough, rule, reason, Vec::new());
+            return self.tunnel(TunnelTo::Address(original), verdict);
+        } else {
+            match self.opaque_by_name(port, given) {
+                Some(Ok((host, verdict))) => {
+                    return self.tunnel(TunnelTo::Name(Authority { host, port }), verdict);
                 }
-                None => refusal::opaque(original, silent),
-            },
+                Some(Err(refusal)) => refusal,
+                None => refusal::opaque(original, silent, given.names()),
+            }
         };
         match self.mode {
             Mode::Enforce | Mode::Blocklist => Admission::Deny(refusal),
             Mode::Audit => {
                 let mut verdict = audited(&refusal);
                 verdict.verdict.action = Action::Passthrough;
+                if given == Given::Never {
+                    verdict.flags.push(refusal::address_not_resolved(original));
+                }
                 self.tunnel(TunnelTo::Address(original), verdict)
             }
         }
+    }
+
+    /// What `opaque_tcp` says of the names that an address was given for; the one told last first,
+    /// because the connection most likely follows it. Several names may share an address, and the agent
+    /// may have meant another one of them: it gets the one that is allowed, by the gate's own resolution.
+    fn opaque_by_name(&self, port: u16, given: Given<'_>) -> Option<Result<(Host, Allowed), Refusal>> {
+        let mut refused = None;
+        for host in given.names().iter().rev() {
+            let Some(hit) = self.lists.opaque.find(host, port) else { continue };
+            if let Some(denied) = self.addresses.deny.find(host, port) {
+                refused = refused.or(Some(refusal::denied(&denied)));
+                continue;
+            }
+            if let Some(refusal) = self.invariant_name(host, port) {
+                refused = refused.or(Some(refusal));
+                continue;
+            }
+            let reason = format!("opaque_tcp has {}, and its address was given for {host}", hit.pattern);
+            let rule = format!("opaque_tcp:{}", hit.pattern);
+            return Some(Ok((host.clone(), allowed(Action::Passthrough, rule, reason, Vec::new()))));
+        }
+        refused.map(Err)
+    }
+
+    /// How the agent came by the address that it reaches `host` at.
+    fn provenance(&self, original: SocketAddr, host: &Host, given: Given<'_>) -> Provenance {
+        let (ip, port) = (original.ip(), original.port());
+        match given {
+            Given::Names(names) if names.contains(host) || host.as_ip() == Some(ip) => Provenance::default(),
+            // Not refused: the gate dials its own resolution of the approved name, so the agent's choice
+            // of an address decides nothing, and clients that know two names to share one address use it
+            // for both.
+            Given::Names(names) => {
+                Provenance { flags: vec![refusal::given_for_another(host, original, names)], refusal: None }
+            }
+            Given::Never if self.names_address(ip, port) => Provenance::default(),
+            Given::Never => {
+                let refusal = refusal::unresolved(original);
+                let mut flags = refusal.flags.clone();
+                match self.mode {
+                    Mode::Enforce => Provenance { flags, refusal: Some(refusal) },
+                    Mode::Blocklist => Provenance { flags, refusal: None },
+                    Mode::Audit => {
+                        flags.push(would_block(&refusal));
+                        Provenance { flags, refusal: None }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether somebody wrote down this very address. `*` names none.
+    fn names_address(&self, ip: IpAddr, port: u16) -> bool {
+        let host = Host::from(ip);
+        self.addresses.entry(ip, port).is_some()
+            || self.lists.allow.find_exact(&host, port).is_some()
+            || self.lists.passthrough.find_exact(&host, port).is_some()
     }
 
     fn tunnel(&self, to: TunnelTo, allowed: Allowed) -> Admission {
@@ -241,18 +352,42 @@ impl Policy {
     fn invariant_address(&self, original: SocketAddr) -> Option<Refusal> {
         let (ip, port) = (original.ip(), original.port());
         let class = self.addresses.objection(ip, port).filter(|class| class.is_invariant())?;
-        Some(refusal::address(ip, port, class))
+        Some(self.addresses.refusal(ip, port, class))
+    }
+
+    /// A name that means this host, in every mode, unless `cidrs` opens loopback at this port.
+    fn invariant_name(&self, host: &Host, port: u16) -> Option<Refusal> {
+        let opened = |ip: IpAddr| self.addresses.entry(ip, port).is_some();
+        let closed = is_localhost(host)
+            && !opened(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            && !opened(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        closed.then(|| refusal::localhost(host, port))
     }
 
     /// The order of the language, for a name that agrees with the connection.
-    fn decide(&self, original: SocketAddr, authority: &Authority) -> Result<Allowed, Refusal> {
-        if let Some(refusal) = self.invariant_address(original) {
+    fn decide(
+        &self,
+        original: SocketAddr,
+        authority: &Authority,
+        given: Given<'_>,
+    ) -> Result<Allowed, Refusal> {
+        let Authority { host, port } = authority;
+        if let Some(refusal) = self.invariant_address(original).or_else(|| self.invariant_name(host, *port)) {
             return Err(refusal);
         }
-        match self.objection(authority) {
+        let Provenance { flags, refusal: unresolved } = self.provenance(original, host, given);
+        let mut decided = match self.objection(authority) {
             Some(refusal) if self.mode == Mode::Audit => Ok(audited(&refusal)),
             Some(refusal) => Err(refusal),
             None => self.permission(authority),
+        };
+        match &mut decided {
+            Ok(allowed) => allowed.flags.extend(flags),
+            Err(refusal) => refusal.flags.extend(flags),
+        }
+        match unresolved {
+            Some(unresolved) if decided.is_ok() => Err(unresolved),
+            Some(_) | None => decided,
         }
     }
 
@@ -263,7 +398,7 @@ impl Policy {
             return Some(refusal::denied(&hit));
         }
         let ip = host.as_ip()?;
-        self.addresses.objection(ip, *port).map(|class| refusal::address(ip, *port, class))
+        self.addresses.objection(ip, *port).map(|class| self.addresses.refusal(ip, *port, class))
     }
 
     /// What speaks for a host: lists, `cidrs`, at last the mode.

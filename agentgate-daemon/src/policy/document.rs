@@ -1,7 +1,12 @@
 //! `policy.toml` as it is written. Keys that this version does not know are errors, so that a rule
 //! nobody enforces cannot look as if it were in force.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, SeqAccess, Visitor},
+};
 use toml::Spanned;
 
 use super::compile::Text;
@@ -37,9 +42,10 @@ pub(super) struct Network {
     pub(super) private: Private,
     pub(super) cidrs: Vec<Cidr>,
     pub(super) udp: Udp,
+    pub(super) opaque_tcp: Vec<OpaqueTcp>,
 }
 
-/// `loopback = { default = "deny", ports = [5432] }`.
+/// `loopback = { default = "own", ports = [5432] }`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Loopback {
@@ -48,10 +54,12 @@ pub(super) struct Loopback {
 }
 
 /// What happens to a loopback port that `ports` does not name.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum LoopbackDefault {
+    /// A session reaches the ports that it listens on itself.
     #[default]
+    Own,
     Deny,
 }
 
@@ -64,12 +72,58 @@ pub(super) enum Private {
     Allow,
 }
 
-/// What happens to UDP other than DNS.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Udp {
-    #[default]
-    Deny,
+/// What happens to UDP other than DNS: `"deny"`, or the ranges that pass.
+#[derive(Debug, Default)]
+pub(super) struct Udp(pub(super) Vec<UdpEntry>);
+
+impl<'de> Deserialize<'de> for Udp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DenyOrList;
+        impl<'de> Visitor<'de> for DenyOrList {
+            type Value = Udp;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"deny\" or a list of { allow, ports }")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Udp, E> {
+                match text {
+                    "deny" => Ok(Udp(Vec::new())),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Udp, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = items.next_element()? {
+                    entries.push(entry);
+                }
+                Ok(Udp(entries))
+            }
+        }
+        deserializer.deserialize_any(DenyOrList)
+    }
+}
+
+/// `{ allow = "10.1.2.0/24", ports = [5000, "6000-6010"] }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UdpEntry {
+    pub(super) allow: Spanned<String>,
+    pub(super) ports: Vec<Spanned<PortRange>>,
+}
+
+/// A port, or two with all between them, as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a port, or two as in \"6000-6010\"")]
+pub(super) enum PortRange {
+    One(u64),
+    Text(String),
+}
+
+/// `{ host = "github.com", port = 22 }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OpaqueTcp {
+    pub(super) host: Spanned<String>,
+    pub(super) port: Spanned<u64>,
 }
 
 /// `{ allow = "10.1.2.0/24", ports = [5432] }`.

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::pattern::{HostPattern, NamePattern};
+use super::{
+    name::Queried,
+    pattern::{HostPattern, NamePattern},
+};
 use crate::model::Host;
 
 /// Where a pattern was written: it decides how it can be taken back.
@@ -35,6 +38,14 @@ impl Ports {
             Some(written) => Some((Some(port), *written)),
             None => self.every.map(|written| (None, written)),
         }
+    }
+
+    fn all(&self) -> Option<(Option<u16>, Written)> {
+        self.every.map(|written| (None, written))
+    }
+
+    fn some(&self) -> Option<(Option<u16>, Written)> {
+        self.all().or_else(|| self.only.first_key_value().map(|(port, written)| (Some(*port), *written)))
     }
 }
 
@@ -94,6 +105,42 @@ impl HostSet {
             }
         }
         let (port, written) = self.any.find(port)?;
+        Some(Hit { pattern: HostPattern { name: NamePattern::Any, port }, written })
+    }
+
+    /// The most specific pattern that covers a name at every port.
+    pub(super) fn covers_every_port(&self, name: Queried<'_>) -> Option<Hit> {
+        self.covers(name, Ports::all)
+    }
+
+    /// The most specific pattern that covers a name at some port.
+    pub(super) fn covers_some_port(&self, name: Queried<'_>) -> Option<Hit> {
+        self.covers(name, Ports::some)
+    }
+
+    fn covers(&self, name: Queried<'_>, pick: fn(&Ports) -> Option<(Option<u16>, Written)>) -> Option<Hit> {
+        let (exact, itself, host) = match name {
+            Queried::Host(host) => (self.exact.get(host).and_then(pick), None, Some(host)),
+            Queried::Below(host) => (None, Some(host.as_str()), Some(host)),
+            Queried::Other => (None, None, None),
+        };
+        if let (Some((port, written)), Some(host)) = (exact, host) {
+            return Some(Hit {
+                pattern: HostPattern { name: NamePattern::Exact(host.clone()), port },
+                written,
+            });
+        }
+        for parent in itself.into_iter().chain(host.into_iter().flat_map(parents)) {
+            if let Some((port, written)) = self.below.get(parent).and_then(pick) {
+                // A parent of a normalised name is a normalised name.
+                let parent = Host::parse(parent).ok()?;
+                return Some(Hit {
+                    pattern: HostPattern { name: NamePattern::Below(parent), port },
+                    written,
+                });
+            }
+        }
+        let (port, written) = pick(&self.any)?;
         Some(Hit { pattern: HostPattern { name: NamePattern::Any, port }, written })
     }
 

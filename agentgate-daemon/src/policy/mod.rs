@@ -2,30 +2,36 @@
 //!
 //! No tokio, no files, no clock: `reload` reads the files and swaps the result in.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use crate::model::Mode;
+use crate::model::{Host, Mode, Refusal};
 
 pub mod address;
 mod authority;
 pub mod compile;
 pub mod decision;
 mod document;
+mod facts;
 mod listed;
 mod matcher;
+mod name;
 pub mod pattern;
 pub mod permit;
 mod refusal;
 mod summary;
+mod udp;
 
 pub use crate::model::TextError as PolicyError;
-pub use address::{AddressClass, classify};
+pub use address::{AddressClass, classify, is_localhost};
 pub use compile::{MOST_LOOPBACK_PORTS, Text, Texts};
-pub use decision::{Admission, Connection, Judgement, RequestContext, Sniffed};
+pub use decision::{Admission, Connection, Given, Judgement, RequestContext, Sniffed};
+pub use facts::{HostFacts, embedded_in};
 pub use listed::{Entry, Listed};
+pub use name::{NameVerdict, Queried};
 pub use pattern::{HostPattern, InvalidPattern, NamePattern};
 pub use permit::{AddressRule, Destination, Permit, Scheme, TunnelPermit, TunnelTo};
 pub use summary::PolicySummary;
+pub use udp::{MOST_UDP_PORTS, UdpRange};
 
 /// A compiled policy: immutable, shared, without I/O.
 #[derive(Clone, Debug)]
@@ -33,7 +39,9 @@ pub struct Policy {
     mode: Mode,
     lists: decision::Lists,
     addresses: Arc<address::AddressRules>,
-    loopback_ports: Vec<u16>,
+    network: summary::Network,
+    /// What the kernel is told of `network.udp` on this host.
+    udp: Vec<UdpRange>,
     summary: PolicySummary,
 }
 
@@ -51,14 +59,9 @@ impl Policy {
     pub fn closed() -> Self {
         let lists = decision::Lists::default();
         let addresses = address::AddressRules::default();
-        let summary = summary::of(Mode::Enforce, &lists, &addresses, &[]);
-        Self {
-            mode: Mode::Enforce,
-            lists,
-            addresses: Arc::new(addresses),
-            loopback_ports: Vec::new(),
-            summary,
-        }
+        let network = summary::Network::default();
+        let summary = summary::of(Mode::Enforce, &lists, &addresses, &network);
+        Self { mode: Mode::Enforce, lists, addresses: Arc::new(addresses), network, udp: Vec::new(), summary }
     }
 
     /// The mode.
@@ -76,7 +79,38 @@ impl Policy {
     /// Loopback ports that agents may reach directly, sorted; at most [`MOST_LOOPBACK_PORTS`].
     #[must_use]
     pub fn loopback_ports(&self) -> &[u16] {
-        &self.loopback_ports
+        &self.network.loopback_ports
+    }
+
+    /// Whether a session reaches the loopback ports that it listens on itself.
+    #[must_use]
+    pub fn loopback_own(&self) -> bool {
+        self.network.loopback_own
+    }
+
+    /// The UDP that passes, as the kernel looks it up: the most specific range decides alone. Sorted; at
+    /// most [`MOST_UDP_PORTS`] ranges of ports each.
+    #[must_use]
+    pub fn udp_ranges(&self) -> &[UdpRange] {
+        &self.udp
+    }
+
+    /// The same policy on a host of which this is known.
+    #[must_use]
+    pub fn with_host(self, host: &HostFacts) -> Self {
+        let host = facts::Facts::of(host);
+        let udp = udp::effective(&self.network.udp, &host);
+        let addresses = address::AddressRules { host, ..Arc::unwrap_or_clone(self.addresses) };
+        Self { addresses: Arc::new(addresses), udp, ..self }
+    }
+
+    /// Whether the DNS server may tell that `host` is at `ip`: the address can be reached at some port.
+    ///
+    /// # Errors
+    /// The refusal, with what it is flagged as: a name that points into private, loopback, link-local or
+    /// metadata ranges, as in DNS rebinding.
+    pub fn admits_answer(&self, ip: IpAddr, host: &Host) -> Result<(), Refusal> {
+        self.addresses.admits_answer(ip, host)
     }
 
     /// The rule that judges addresses, for the daemon's own resolver and dialler.

@@ -46,6 +46,9 @@ pub trait AddressRule: Send + Sync + std::fmt::Debug {
     fn flags(&self, _ip: IpAddr, _port: u16) -> Vec<Flag> {
         Vec::new()
     }
+
+    /// Whether `ip` leads to this host itself, in any spelling: the gate's own ports are there.
+    fn is_this_host(&self, ip: IpAddr) -> bool;
 }
 
 /// Leave to forward one request: owns the judged head and the approved destination.

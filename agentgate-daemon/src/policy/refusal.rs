@@ -1,11 +1,11 @@
 //! Refusals in words: each says what decided, why, and what a person would do to allow it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
 use super::{
-    address::{self, AddressClass},
+    address::AddressClass,
     matcher::{Hit, Written},
 };
 use crate::model::{Action, Authority, Flag, Host, Mode, Refusal, Severity, Verdict};
@@ -56,14 +56,80 @@ pub(super) fn not_allowlisted(authority: &Authority) -> Flag {
     Flag::new("host_not_allowlisted", Severity::Low, format!("{authority} is on no list"))
 }
 
-/// An address that may not be dialled.
-pub(super) fn address(ip: IpAddr, port: u16, class: AddressClass) -> Refusal {
+/// An address that may not be dialled; `liftable`: an entry of `cidrs` could change that.
+pub(super) fn address(ip: IpAddr, port: u16, class: AddressClass, liftable: bool) -> Refusal {
     let ip = ip.to_canonical();
     let reason = format!("{ip} is {}, and no entry of cidrs allows it at port {port}", class.described());
-    let remedy = if address::can_be_lifted(ip) { cidrs_entry(ip, port) } else { String::new() };
+    let remedy = if liftable { cidrs_entry(ip, port) } else { String::new() };
     let severity = if class.is_invariant() { Severity::High } else { Severity::Medium };
     let flag = Flag::new(&format!("{}_address", class.code()), severity, format!("{ip}:{port}"));
     refuse(format!("invariant:{}", class.code()), reason, 403, remedy, flag)
+}
+
+/// An address in a DNS answer that could not be reached at any port.
+pub(super) fn answer(host: &Host, ip: IpAddr, class: AddressClass) -> Refusal {
+    let reason =
+        format!("{host} is said to be at {ip}, {}, which no entry of cidrs allows", class.described());
+    let severity = if class.is_invariant() { Severity::High } else { Severity::Medium };
+    let flag = Flag::new(&format!("{}_address", class.code()), severity, format!("{host} at {ip}"));
+    refuse(format!("invariant:{}", class.code()), reason, 403, String::new(), flag)
+}
+
+/// A name that means loopback, at an address that is not.
+pub(super) fn localhost_elsewhere(host: &Host, ip: IpAddr) -> Refusal {
+    let reason = format!("{host} means this host (RFC 6761), and {ip} is not loopback");
+    let flag = Flag::new("loopback_address", Severity::High, format!("{host} at {ip}"));
+    refuse("invariant:loopback".to_owned(), reason, 403, String::new(), flag)
+}
+
+/// A name that means loopback, whatever it resolves to, and that no entry of `cidrs` opens.
+pub(super) fn localhost(host: &Host, port: u16) -> Refusal {
+    let reason =
+        format!("{host} means this host (RFC 6761), and no entry of cidrs allows 127.0.0.1 at port {port}");
+    let remedy = cidrs_entry(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let flag = Flag::new("loopback_address", Severity::High, format!("{host}:{port}"));
+    refuse("invariant:loopback".to_owned(), reason, 403, remedy, flag)
+}
+
+/// An address that no answer of the gate's DNS server gave, in `enforce`.
+pub(super) fn unresolved(original: SocketAddr) -> Refusal {
+    refuse(
+        format!("invariant:{ADDRESS_NOT_RESOLVED}"),
+        format!(
+            "no answer of the gate's DNS server gave {} to this session, and nothing names it",
+            original.ip()
+        ),
+        403,
+        format!(
+            "resolve the name through the system's resolver, which the gate answers; or {}",
+            cidrs_entry(original.ip(), original.port())
+        ),
+        address_not_resolved(original),
+    )
+}
+
+/// The code of what follows.
+const ADDRESS_NOT_RESOLVED: &str = "address_not_resolved";
+
+/// The flag of an address that no answer of the gate's DNS server gave.
+pub(super) fn address_not_resolved(original: SocketAddr) -> Flag {
+    Flag::new(
+        ADDRESS_NOT_RESOLVED,
+        Severity::Medium,
+        format!("{original} was not in any DNS answer to this session"),
+    )
+}
+
+/// The flag of a name that is not one of those for which its address was given.
+pub(super) fn given_for_another(named: &Host, original: SocketAddr, given: &[Host]) -> Flag {
+    const SHOWN: usize = 4;
+    let names = given.iter().take(SHOWN).map(Host::as_str).collect::<Vec<_>>().join(", ");
+    let more = if given.len() > SHOWN { ", …" } else { "" };
+    Flag::new(
+        "destination_mismatch",
+        Severity::Medium,
+        format!("for {named} at {original}, which was given for {names}{more}"),
+    )
 }
 
 /// TLS without a name.
@@ -78,8 +144,8 @@ pub(super) fn missing_sni(original: SocketAddr, ech: bool) -> Refusal {
     )
 }
 
-/// A connection that is neither TLS nor HTTP.
-pub(super) fn opaque(original: SocketAddr, silent: bool) -> Refusal {
+/// A connection that is neither TLS nor HTTP; `given`: for which names its address was.
+pub(super) fn opaque(original: SocketAddr, silent: bool, given: &[Host]) -> Refusal {
     let what = if silent {
         "the agent waited for the server to speak first"
     } else {
@@ -89,7 +155,10 @@ pub(super) fn opaque(original: SocketAddr, silent: bool) -> Refusal {
         "invariant:opaque".to_owned(),
         format!("{what}, so the connection to {original} cannot be judged by name"),
         403,
-        cidrs_entry(original.ip(), original.port()),
+        match given.last() {
+            Some(host) => opaque_entry(host, original.port()),
+            None => cidrs_entry(original.ip(), original.port()),
+        },
         Flag::new("opaque_traffic", Severity::Medium, format!("{original}: {what}")),
     )
 }
@@ -109,6 +178,14 @@ fn cidrs_entry(ip: IpAddr, port: u16) -> String {
     let net = IpNet::from(ip.to_canonical());
     format!(
         "add `cidrs = [{{ allow = \"{net}\", ports = [{port}] }}]` under `[network]` in policy.toml, \
+         then `agentctl policy reload`"
+    )
+}
+
+/// What to write to allow what is not HTTP by name.
+fn opaque_entry(host: &Host, port: u16) -> String {
+    format!(
+        "add `opaque_tcp = [{{ host = \"{host}\", port = {port} }}]` under `[network]` in policy.toml, \
          then `agentctl policy reload`"
     )
 }

@@ -9,6 +9,7 @@ use super::{
     address::AddressRules,
     decision::Lists,
     matcher::{HostSet, Written},
+    udp::UdpRange,
 };
 use crate::model::Mode;
 
@@ -26,25 +27,66 @@ pub struct PolicySummary {
     pub cidrs: usize,
     /// Loopback ports that are open.
     pub loopback_ports: usize,
+    /// Whether a session reaches the loopback ports that it listens on itself.
+    #[serde(default)]
+    pub loopback_own: bool,
+    /// Ranges that UDP passes to.
+    #[serde(default)]
+    pub udp: usize,
+    /// Entries of `opaque_tcp`.
+    #[serde(default)]
+    pub opaque_tcp: usize,
     /// SHA-256 of what was compiled, in hexadecimal: comments and order do not change it.
     pub digest: String,
 }
 
+impl PolicySummary {
+    /// What `[network]` opens, in the words of its keys:
+    /// `loopback own and 2 ports, cidrs 1, udp 3 ranges, opaque_tcp 1`.
+    #[must_use]
+    pub fn network(&self) -> String {
+        let own = if self.loopback_own { "own" } else { "deny" };
+        let ports = match self.loopback_ports {
+            0 => String::new(),
+            1 => " and 1 port".to_owned(),
+            many => format!(" and {many} ports"),
+        };
+        let udp = match self.udp {
+            0 => "deny".to_owned(),
+            1 => "1 range".to_owned(),
+            many => format!("{many} ranges"),
+        };
+        format!("loopback {own}{ports}, cidrs {}, udp {udp}, opaque_tcp {}", self.cidrs, self.opaque_tcp)
+    }
+}
+
+/// The part of `[network]` that the kernel judges.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Network {
+    pub(super) loopback_own: bool,
+    /// Sorted.
+    pub(super) loopback_ports: Vec<u16>,
+    /// As written, sorted, each range once.
+    pub(super) udp: Vec<UdpRange>,
+}
+
 /// The summary of what is about to become a policy.
-pub(super) fn of(
-    mode: Mode,
-    lists: &Lists,
-    addresses: &AddressRules,
-    loopback_ports: &[u16],
-) -> PolicySummary {
+pub(super) fn of(mode: Mode, lists: &Lists, addresses: &AddressRules, network: &Network) -> PolicySummary {
     // One line per setting in a fixed order; a pattern or range has no line break in it.
-    let mut canonical = format!("mode {mode}\nprivate {}\nloopback {loopback_ports:?}\n", addresses.private);
+    let Network { loopback_own, loopback_ports, udp } = network;
+    let private = addresses.private;
+    let mut canonical =
+        format!("mode {mode}\nprivate {private}\nloopback {loopback_own} {loopback_ports:?}\n");
+    for range in udp {
+        canonical.push_str(&format!("udp {} {:?}\n", range.net, range.ports));
+    }
     for entry in &addresses.cidrs {
         canonical.push_str(&format!("cidr {} {:?}\n", entry.net, entry.ports));
     }
     list(&mut canonical, "allow", &lists.allow);
     list(&mut canonical, "deny", &addresses.deny);
     list(&mut canonical, "passthrough", &lists.passthrough);
+    list(&mut canonical, "opaque", &lists.opaque);
     PolicySummary {
         mode,
         allow: lists.allow.len(),
@@ -52,6 +94,9 @@ pub(super) fn of(
         passthrough: lists.passthrough.len(),
         cidrs: addresses.cidrs.len(),
         loopback_ports: loopback_ports.len(),
+        loopback_own: *loopback_own,
+        udp: udp.len(),
+        opaque_tcp: lists.opaque.len(),
         digest: hex(digest(&SHA256, canonical.as_bytes()).as_ref()),
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use tempfile::TempDir;
 
 use super::*;
-use crate::policy::{Judgement, RequestContext, Scheme};
+use crate::policy::{Given, HostFacts, Judgement, RequestContext, Scheme};
 
 const GOOD: &str = "version = 1\nmode = \"enforce\"\n";
 
@@ -51,11 +51,13 @@ fn rule(handle: &PolicyHandle, host: &str) -> String {
         cmdline: Vec::new(),
         ancestors: Vec::new(),
         cgroup: String::new(),
+        privileges: Vec::new(),
     };
     let context = RequestContext {
         original: "203.0.113.7:443".parse().unwrap(),
         scheme: Scheme::Https,
         sni: Some(&name),
+        given: Given::Names(std::slice::from_ref(&name)),
         subject: &subject,
     };
     let head = http::Request::builder().uri("/").header("host", host).body(()).unwrap().into_parts().0;
@@ -317,4 +319,28 @@ async fn watcher_ends_with_the_sender_and_keeps_the_last_good() {
     assert!(handle.status().errors.is_empty());
     drop(drain);
     tokio::time::timeout(DEADLINE, watching).await.unwrap().unwrap().unwrap();
+}
+
+/// What is known of the host is told to the policy in force and to those that follow; the same again is
+/// no news.
+#[test]
+fn the_hosts_addresses_outlive_a_reload() {
+    let files = Files::new(Some(GOOD));
+    let handle = files.handle();
+    let told = handle.subscribe();
+    let own = "203.0.113.200".parse().unwrap();
+    let admits = || handle.current().addresses().admits(own, 443).is_ok();
+    assert!(admits());
+    let facts = HostFacts { addresses: vec![own], nat64: Vec::new() };
+    assert!(handle.set_host(facts.clone()));
+    assert!(!admits());
+    assert_eq!((handle.status().generation, *told.borrow()), (2, 2));
+    assert!(!handle.set_host(facts));
+    assert_eq!(handle.status().generation, 2);
+    files.write("policy.toml", "version = 1\nmode = \"enforce\"\n[hosts]\nallow = ['*']\n");
+    handle.reload().unwrap();
+    assert_eq!(handle.status().generation, 3);
+    assert!(!admits());
+    assert!(handle.set_host(HostFacts::default()));
+    assert!(admits());
 }

@@ -187,3 +187,85 @@ fn sessions_where_a_part_of_the_hierarchy_is_mounted() {
         assert_eq!(subject.cgroup, shown);
     }
 }
+
+/// What the kernel says of the session holds where cgroups of it have gone, so that two connections of
+/// one session are never two sessions.
+#[test]
+fn a_session_keeps_its_name_when_cgroups_below_it_go() {
+    let host = Host::new();
+    let id = host.inode("/agent.slice/run-u2.service");
+    let expect = format!("run-u2.service@{id}");
+    let of = |cgroup: u64, session: u64| {
+        host.sessions.subject(&Flow { session, ..flow(99, cgroup, SECOND) }).session.0
+    };
+    let inner = host.inode("/agent.slice/run-u2.service/inner");
+    assert_eq!(of(inner, id), expect);
+    // Its own cgroup is gone, the session's is there.
+    assert_eq!(of(u64::MAX, id), expect);
+    // Both are gone.
+    assert_eq!(of(u64::MAX, u64::MAX), format!("?@{}", u64::MAX));
+    // The name is another session's by then.
+    assert_eq!(of(inner, u64::MAX), format!("run-u2.service@{}", u64::MAX));
+    assert_eq!(of(host.inode("/agent.slice"), 0), "/");
+}
+
+#[test]
+fn what_could_undo_the_guard_is_named() {
+    let host = Host::new();
+    let proc = host.directory.path().join("proc");
+    let namespace = |process: &str, name: &str| {
+        fs::create_dir_all(proc.join(process).join("ns")).unwrap();
+        std::os::unix::fs::symlink(name, proc.join(process).join("ns/user")).unwrap();
+    };
+    namespace("self", "user:[1]");
+    // uid, effective capabilities, user namespace
+    let rows: [(u32, &str, &str, &[&str]); 9] = [
+        (1000, "0000000000000000", "user:[1]", &[]),
+        (0, "0000000000000000", "user:[1]", &["uid 0"]),
+        (
+            0,
+            "000001ffffffffff",
+            "user:[1]",
+            &["uid 0", "CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_BPF"],
+        ),
+        (1000, "0000000000001000", "user:[1]", &["CAP_NET_ADMIN"]),
+        (1000, "0000008000080000", "user:[1]", &["CAP_SYS_PTRACE", "CAP_BPF"]),
+        // CAP_NET_RAW and CAP_NET_BIND_SERVICE
+        (1000, "0000000000002400", "user:[1]", &[]),
+        // root of a user namespace of its own
+        (1000, "000001ffffffffff", "user:[2]", &[]),
+        (0, "000001ffffffffff", "user:[2]", &["uid 0"]),
+        (1000, "not a number", "user:[1]", &[]),
+    ];
+    let cgroup = "/agent.slice/run-u2.service";
+    for (pid, (uid, effective, user, expect)) in (10..).zip(rows) {
+        host.process(pid, 1, 50, cgroup, b"agent\0");
+        namespace(&pid.to_string(), user);
+        let status =
+            format!("Name:\tx\nCapPrm:\tffffffffffffffff\nCapEff:\t{effective}\nCapBnd:\tffffffffffffffff\n");
+        fs::write(proc.join(pid.to_string()).join("status"), status).unwrap();
+        let subject = host.sessions.subject(&Flow { uid, ..flow(pid, host.inode(cgroup), SECOND) });
+        assert_eq!(subject.privileges, expect, "{uid} {effective} {user}");
+        let flag = privileged(&subject);
+        assert_eq!(
+            flag.as_ref().map(|flag| flag.evidence.as_str()),
+            (!expect.is_empty()).then(|| expect.join(", ")).as_deref()
+        );
+        // Another process with that number says nothing of this one.
+        let gone = host.sessions.subject(&Flow { uid, ..flow(pid, host.inode(cgroup), SECOND / 10) });
+        assert_eq!(gone.privileges, if uid == 0 { &["uid 0"][..] } else { &[] });
+    }
+    // Nothing is made of a process that cannot be read.
+    assert_eq!(host.sessions.subject(&flow(999, host.inode(cgroup), SECOND)).privileges, [""; 0]);
+}
+
+/// This process, as its own /proc has it.
+#[test]
+fn own_capabilities_are_read() {
+    let sessions = Sessions::new(GuardedCgroup::find("agent.slice").unwrap());
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
+    let found = sessions.capabilities(std::process::id());
+    assert_eq!(found.contains(&"CAP_SYS_ADMIN"), effective & (1 << 21) != 0, "{effective:x} {found:?}");
+}

@@ -25,8 +25,12 @@ pub(super) fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, StoreError> {
     }
 }
 
-/// The host a record is found under: whom it was for, else the address the agent meant.
+/// The host a record is found under: whom it was for, or the name that was asked for, else the address
+/// the agent meant.
 pub(super) fn host(record: &Record) -> Option<Cow<'_, str>> {
+    if let Some(question) = record.question.as_ref().filter(|question| !question.name.is_empty()) {
+        return Some(Cow::Borrowed(&question.name));
+    }
     match (&record.authority, &record.flow) {
         (Some(authority), _) => Some(Cow::Borrowed(authority.host.as_str())),
         (None, Some(flow)) => Some(Cow::Owned(flow.original.0.ip().to_canonical().to_string())),

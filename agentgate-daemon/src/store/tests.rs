@@ -40,6 +40,7 @@ fn by(mut record: Record, session: &str) -> Record {
         cmdline: vec![],
         ancestors: vec![],
         cgroup: "/agent.slice".into(),
+        privileges: Vec::new(),
     });
     record
 }

@@ -21,6 +21,7 @@ pub(crate) fn claude() -> Subject {
             Ancestor { pid: 1, exe: "/usr/lib/systemd/systemd".into() },
         ],
         cgroup: "/agent.slice/claude-3f2a.scope".into(),
+        privileges: Vec::new(),
     }
 }
 

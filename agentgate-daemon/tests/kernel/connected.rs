@@ -132,6 +132,8 @@ fn no_way_of_sending_gets_past_the_egress_program() {
         let refused = || json!("EPERM");
         let connect4 = |address| Some((Hook::Connect4, Denial::Udp, address));
         let connect6 = |address| Some((Hook::Connect6, Denial::Udp, address));
+        let packet = |address| Some((Hook::Egress, Denial::Loopback, address));
+        let gate = |address| Some((Hook::Connect4, Denial::GatePort, address));
         let rows: Vec<Row> = vec![
             ("write", "written(os.write, b'secret')", refused(), FAR),
             ("writev", "written(os.writev, [b'sec', b'ret'])", refused(), FAR),
@@ -192,14 +194,16 @@ fn no_way_of_sending_gets_past_the_egress_program() {
             // The option is not set, so the kernel itself refuses.
             ("broadcast", "attempt(udp, ('198.51.100.255', 9997), B)", json!("EACCES"), None),
             ("broadcast mapped", "attempt(udp, ('::ffff:198.51.100.255', 9997), B)", json!("EACCES"), None),
-            ("loopback", "attempt(udp, ('127.0.0.1', 9998))", refused(), connect4("127.0.0.1:9998")),
-            ("loopback 2", "attempt(udp, ('127.1.2.3', 9998))", refused(), connect4("127.1.2.3:9998")),
-            ("opened", "attempt(udp, ('127.0.0.1', 5432))", refused(), connect4("127.0.0.1:5432")),
-            ("listener", "attempt(udp, ('127.0.0.1', 7879))", refused(), connect4("127.0.0.1:7879")),
-            ("0.0.0.0", "attempt(udp, ('0.0.0.0', 9998))", refused(), connect4("0.0.0.0:9998")),
-            ("::1", "attempt(udp, ('::1', 9998))", refused(), connect6("[::1]:9998")),
-            ("::", "attempt(udp, ('::', 9998))", refused(), connect6("[::]:9998")),
-            ("mapped", "attempt(udp, ('::ffff:127.0.0.1', 9998))", refused(), connect6("127.0.0.1:9998")),
+            ("loopback", "sent('127.0.0.1')", refused(), packet("127.0.0.1:9998")),
+            ("loopback 2", "sent('127.1.2.3')", refused(), packet("127.1.2.3:9998")),
+            ("opened", "sent('127.0.0.1', 5432)", refused(), packet("127.0.0.1:5432")),
+            ("0.0.0.0", "sent('0.0.0.0')", refused(), packet("127.0.0.1:9998")),
+            ("::1", "sent('::1')", refused(), packet("[::1]:9998")),
+            ("::", "sent('::')", refused(), packet("[::1]:9998")),
+            ("mapped", "sent('::ffff:127.0.0.1')", refused(), packet("127.0.0.1:9998")),
+            ("mapped 0", "sent('::ffff:0.0.0.0')", refused(), packet("127.0.0.1:9998")),
+            ("listener", "sent('127.0.0.1', 7879)", refused(), gate("127.0.0.1:7879")),
+            ("resolver", "sent('127.0.0.1', 5353)", refused(), gate("127.0.0.1:5353")),
         ];
         let tries: String =
             rows.iter().filter(|row| !row.1.is_empty()).map(|row| format!("r.append({})\n", row.1)).collect();
@@ -211,6 +215,8 @@ F, F6, B = ('203.0.113.7', 9999), ('2001:db8::7', 9999), (socket.SOL_SOCKET, soc
 def written(write, data):
     s = udp(F)
     return attempt(write, s.fileno(), data)
+def sent(host, port=9998):
+    return attempt(lambda: udp((host, port)).send(b'secret'))
 def more():
     s = udp(F)
     return [attempt(s.send, b'secret', socket.MSG_MORE), attempt(s.send, b'secret')]
@@ -313,8 +319,8 @@ fn on_loopback_there_is_dns_and_tcp_alone() {
         assert_eq!(seen["connected"], "ECONNREFUSED");
         assert_eq!(lab.counted(&kernel, "egress", "udp"), 0);
         // A socket connected to the resolver of before: its packets are no DNS any more.
-        kernel.configure(&Settings { dns4: [127, 0, 0, 1], dns_port: 9998, ..lab.settings() }).unwrap();
-        let changed = Settings { dns4: [198, 51, 100, 2], dns_port: 53, ..lab.settings() };
+        kernel.configure(&Settings { dns_port: 9998, ..lab.settings() }).unwrap();
+        let changed = lab.settings();
         let gate = std::net::TcpListener::bind(("127.0.0.1", OPENED)).unwrap();
         let (seen, _) = std::thread::scope(|scope| {
             let agent = scope.spawn(|| {
@@ -335,7 +341,7 @@ fn on_loopback_there_is_dns_and_tcp_alone() {
         let events = lab::events(&kernel, 1);
         assert_eq!(
             events.iter().map(told).collect::<Vec<_>>(),
-            [(Hook::Egress, Denial::Udp, "127.0.0.1:9998".to_owned())]
+            [(Hook::Egress, Denial::Loopback, "127.0.0.1:9998".to_owned())]
         );
     });
 }

@@ -9,7 +9,10 @@ use std::{
     sync::{Mutex, Once},
 };
 
-use agentgate::kernel::{Attached, Kernel, Options, cgroup2_mount, detach};
+use agentgate::{
+    kernel::{AgentEnd, Attached, Kernel, Options, cgroup2_mount, detach},
+    model::Flow,
+};
 use agentgate_common::{event::KernelEvent, settings::Settings};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -17,7 +20,7 @@ use tracing_subscriber::fmt::MakeWriter;
 pub(crate) const LISTENER: u16 = 7879;
 /// Port of the dashboard.
 pub(crate) const DASHBOARD: u16 = 7878;
-/// Port of both resolvers.
+/// Port of the gate's DNS server.
 pub(crate) const RESOLVER: u16 = 5353;
 /// A loopback port that policy opens.
 pub(crate) const OPENED: u16 = 5432;
@@ -101,18 +104,12 @@ impl Lab {
         run("ip", &["link", "set", "lo", "up"]);
         let name = format!("agentgate-test-{}", directory.path().file_name().unwrap().to_str().unwrap());
         let cgroup = cgroup2_mount().unwrap().join(name.replace('.', ""));
-        Self { directory, options: Options { cgroup, pin_dir: bpf.join("agentgate") } }
+        Self { directory, options: Options { cgroup, pin_dir: bpf.join("agentgate"), watch: None } }
     }
 
     /// The daemon's settings in this lab.
     pub(crate) fn settings(&self) -> Settings {
-        let mut settings = Settings {
-            dns4: Ipv4Addr::LOCALHOST.octets(),
-            dns6: Ipv6Addr::LOCALHOST.octets(),
-            dns_port: RESOLVER,
-            listener_port: LISTENER,
-            ..Settings::default()
-        };
+        let mut settings = Settings { dns_port: RESOLVER, listener_port: LISTENER, ..Settings::default() };
         settings.gate_ports[0] = DASHBOARD;
         settings.loopback_ports[0] = OPENED;
         settings
@@ -159,6 +156,11 @@ impl Lab {
     pub(crate) fn counted(&self, kernel: &Attached, hook: &str, outcome: &str) -> u64 {
         let counters = kernel.counters().unwrap();
         counters.iter().filter(|c| c.hook == hook && c.outcome == outcome).map(|c| c.count).sum()
+    }
+
+    /// The flow of a connection to the listener, as the daemon takes it.
+    pub(crate) fn taken(&self, kernel: &Attached, peer: SocketAddr) -> Option<Flow> {
+        kernel.take_flow(AgentEnd { netns: None, peer, door: LISTENER }).unwrap()
     }
 
     /// The two listeners of the daemon.

@@ -6,5 +6,6 @@
 mod bad_input;
 mod hostile;
 mod http;
+mod names;
 mod policy;
 mod setup;

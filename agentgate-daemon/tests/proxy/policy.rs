@@ -134,6 +134,7 @@ async fn the_gates_own_ports_are_not_dialled_even_where_loopback_is_open() {
     let world = World::new(&enforce("allow = [\"*\"]")).await;
     // A public address with the listener's port, under a name that resolves to loopback.
     let original = std::net::SocketAddr::from(([198, 51, 100, 10], world.port));
+    world.answered(OPEN, original.ip());
     let host = format!("{OPEN}:{}", world.port);
     let stream = world.connect(original).await;
     let answer = Answer::of(send(stream, get(&host, "/own", false), false).await.unwrap()).await;

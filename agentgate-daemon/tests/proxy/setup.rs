@@ -1,7 +1,7 @@
 //! A gate, an internet and agents, all on loopback.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use agentgate::{
     config::Config,
     control::{EnrolError, Enroller, Process},
     kernel::{GuardedCgroup, fake::FakeKernel},
-    model::{Flow, Kind, OriginalDestination, Record, State},
+    model::{Flow, Host, Kind, OriginalDestination, Record, SessionId, State},
     store::Query,
 };
 use bytes::Bytes;
@@ -66,6 +66,9 @@ fn guard(root: &std::path::Path) -> Guard {
 /// A policy for tests: everything lives on loopback, so loopback may be dialled.
 pub(crate) const LOOPBACK: &str = "[network]\ncidrs = [{ allow = \"127.0.0.0/8\" }]\n";
 
+/// The session of every agent here: its cgroup is none of this host's.
+const SESSION: &str = "?@1";
+
 impl World {
     /// A gate with this `policy.toml`.
     pub(crate) async fn new(policy: &str) -> Self {
@@ -82,7 +85,7 @@ impl World {
         let roots = root.path().join("roots.pem");
         std::fs::write(&roots, internet.root_pem()).unwrap();
         let text = format!(
-            "[gate]\nlisten_port = 0\n[dns]\nresolvers = [\"{}\"]\n[tls]\nextra_roots = {:?}\n[dashboard]\nenabled = false\n{more}",
+            "[gate]\nlisten_port = 0\n[dns]\nlisten_port = 0\nresolvers = [\"{}\"]\n[tls]\nextra_roots = {:?}\n[dashboard]\nenabled = false\n{more}",
             internet.name_server(),
             roots,
         );
@@ -125,6 +128,21 @@ impl World {
         let stream = socket.connect((std::net::Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
+    }
+
+    /// Declares that the agents of these tests were told by the gate's DNS server that `name` is at `ip`.
+    /// Connections to 127.0.0.1 need no such answer: [`LOOPBACK`] names it.
+    pub(crate) fn answered(&self, name: &str, ip: IpAddr) {
+        self.remember(SESSION, name, ip);
+    }
+
+    /// The same of another session, whose answers are not theirs.
+    pub(crate) fn answered_elsewhere(&self, name: &str, ip: IpAddr) {
+        self.remember("another.scope@2", name, ip);
+    }
+
+    fn remember(&self, session: &str, name: &str, ip: IpAddr) {
+        self.handles.answers.remember(&SessionId(session.to_owned()), &Host::parse(name).unwrap(), &[ip]);
     }
 
     fn flow(&self, original: SocketAddr) -> Flow {

@@ -225,8 +225,10 @@ impl Case {
                 Some(record) => {
                     let who = record.who();
                     row.log = format!("{}; {}", record.summary(), who.as_deref().unwrap_or("nobody"));
-                    // A call refused in the kernel may be over before procfs can name its process.
-                    row.expect(who.is_some() || record.kind == "kernel", || {
+                    // A call refused in the kernel may be over before procfs can name its process, and of a
+                    // stranger at the listener nothing is known.
+                    let nameless = record.kind == "kernel" || record.is_of_stranger();
+                    row.expect(who.is_some() || nameless, || {
                         "the record does not name pid, executable and session".to_owned()
                     });
                 }

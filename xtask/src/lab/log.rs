@@ -24,6 +24,7 @@ pub(crate) struct Record {
     pub(crate) subject: Option<Subject>,
     pub(crate) flow: Option<Flow>,
     pub(crate) authority: Option<Authority>,
+    pub(crate) question: Option<Question>,
     pub(crate) protocol: String,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) flags: Vec<Flag>,
@@ -49,6 +50,11 @@ pub(crate) struct Flow {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Authority {
     pub(crate) host: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Question {
+    pub(crate) name: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -89,7 +95,7 @@ impl Record {
     pub(crate) fn summary(&self) -> String {
         let mut words = vec![format!("#{} {} {}", self.id, self.kind, self.state)];
         words.extend(self.verdict.as_ref().map(|v| format!("{} ({})", v.action, v.rule)));
-        words.extend(self.authority.as_ref().map(|a| a.host.clone()));
+        words.extend(self.host().map(str::to_owned));
         words.extend(self.request.as_ref().map(|r| r.version.clone()));
         words.extend(self.response.as_ref().map(|r| r.status.to_string()));
         words.extend(self.failure.as_ref().map(|f| format!("{}:{}", f.blame, f.code)));
@@ -98,6 +104,17 @@ impl Record {
             words.extend(self.note.clone());
         }
         words.join(" ")
+    }
+
+    /// Whether it is of a connection that nobody redirected.
+    pub(crate) fn is_of_stranger(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| verdict.rule == "invariant:unknown_flow")
+    }
+
+    /// Whom it was for, or which name was asked for.
+    fn host(&self) -> Option<&str> {
+        let authority = self.authority.as_ref().map(|authority| authority.host.as_str());
+        authority.or(self.question.as_ref().map(|question| question.name.as_str()))
     }
 
     /// pid, executable and session on one line; `None` where one of them is missing.
@@ -135,7 +152,7 @@ impl Pattern {
         same(self.kind, Some(&r.kind))
             && same(self.state, Some(&r.state))
             && same(self.protocol, Some(&r.protocol))
-            && same(self.host, r.authority.as_ref().map(|a| a.host.as_str()))
+            && same(self.host, r.host())
             && same(self.action, r.verdict.as_ref().map(|v| v.action.as_str()))
             && same(self.version, r.request.as_ref().map(|q| q.version.as_str()))
             && same(self.blame, r.failure.as_ref().map(|f| f.blame.as_str()))

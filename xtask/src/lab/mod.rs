@@ -23,6 +23,7 @@ pub(crate) mod cgroup;
 pub(crate) mod daemon;
 pub(crate) mod hygiene;
 pub(crate) mod inside;
+pub(crate) mod internet;
 pub(crate) mod leftovers;
 pub(crate) mod log;
 pub(crate) mod namespace;

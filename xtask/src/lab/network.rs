@@ -96,7 +96,8 @@ async fn start(snapshots: PathBuf) -> anyhow::Result<FakeInternet> {
          link add world0 type veth peer name gate0 netns {}\n\
          link set world0 up\n\
          addr add {WORLD}/30 dev world0\n\
-         addr add {WORLD6}/64 dev world0 nodad\n",
+         addr add {WORLD6}/64 dev world0 nodad\n\
+         route add default via {HOST}\n",
         std::process::id()
     );
     for address in world::public_ips() {

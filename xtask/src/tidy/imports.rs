@@ -17,7 +17,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
-    ("dns", &["policy"]),
+    // A spine of its own: it asks the kernel who asks, judges, asks upstream, records.
+    ("dns", &["policy", "kernel", "session", "reload", "forward::Resolver", "audit", "store"]),
     // The permit, and what it is made of.
     (
         "forward",
@@ -32,6 +33,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    // Tells policy and kernel; asks for NAT64 prefixes as the gate resolves everything.
+    ("host", &["kernel", "policy", "reload", "forward::Resolver", "forward::ForwardError"]),
     ("gate", &["parse", "policy"]),
     ("audit", &["store"]),
     ("reload", &["policy"]),
@@ -39,8 +42,19 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "conn",
         &[
-            "listen", "session", "sniff", "tls", "http", "policy", "forward", "audit", "exchange", "kernel",
-            "reload", "config",
+            "listen",
+            "session",
+            "sniff",
+            "tls",
+            "http",
+            "policy",
+            "forward",
+            "audit",
+            "exchange",
+            "kernel",
+            "reload",
+            "config",
+            "dns::Answers",
         ],
     ),
     ("control", &["kernel", "policy", "reload", "store", "audit"]),
@@ -48,6 +62,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
     ("sentry", &["kernel", "session", "audit", "control"]),
+    ("namespaces", &["kernel", "session", "audit"]),
     ("cli", &["control::wire", "control::client", "policy", "config", "launch", "reload", "store::Side"]),
     ("metrics", &[]),
     ("signal", &["reload"]),

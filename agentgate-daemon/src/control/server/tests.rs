@@ -336,6 +336,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         cmdline: vec!["curl".into(), "--user".into(), "me:hunter2hunter2".into()],
         ancestors: Vec::new(),
         cgroup: "/x".into(),
+        privileges: Vec::new(),
     });
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut head = RequestHead::default();
@@ -544,6 +545,7 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
         cmdline: Vec::new(),
         ancestors: vec![crate::model::Ancestor { pid: 2, exe }; 32],
         cgroup: ELSEWHERE.into(),
+        privileges: Vec::new(),
     });
     let before = gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
     let large = gate.context.audit.note(large).await.unwrap();
@@ -586,6 +588,7 @@ async fn a_search_tells_what_it_found_while_it_goes_on() {
             cmdline: Vec::new(),
             ancestors: Vec::new(),
             cgroup: String::new(),
+            privileges: Vec::new(),
         });
         record
     };

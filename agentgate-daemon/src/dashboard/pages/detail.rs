@@ -266,6 +266,9 @@ fn process(subject: &Subject) -> Markup {
                 }
                 dt { "Session" } dd { code { (visible(&subject.session.0)) } }
                 dt { "cgroup" } dd { code { (visible(&subject.cgroup)) } }
+                @if !subject.privileges.is_empty() {
+                    dt { "privileges" } dd { (visible(&subject.privileges.join(", "))) }
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Tables of addresses: what each is, and what lifts its refusal.
 
 use super::*;
+use crate::policy::HostFacts;
 
 #[test]
 fn classes() {
@@ -130,7 +131,7 @@ fn embeddings_are_never_kinder() {
 fn rules(mode: Mode, private: bool, cidrs: &[(&str, &[u16])]) -> AddressRules {
     let cidrs =
         cidrs.iter().map(|(net, ports)| CidrEntry { net: net.parse().unwrap(), ports: ports.to_vec() });
-    AddressRules { mode, private, cidrs: cidrs.collect(), deny: HostSet::default() }
+    AddressRules { mode, private, cidrs: cidrs.collect(), ..AddressRules::default() }
 }
 
 #[test]
@@ -235,4 +236,177 @@ fn refusals_say_what_to_write() {
     assert!(remedy("169.254.169.254").contains("169.254.169.254/32"));
     assert_eq!(remedy("0.0.0.0"), "", "nothing lifts it");
     assert_eq!(remedy("64:ff9b::7f00:1"), "", "nothing lifts it");
+}
+
+fn host() -> Facts {
+    Facts::of(&HostFacts {
+        addresses: [
+            "127.0.0.1",
+            "192.168.7.5",
+            "203.0.113.200",
+            "2001:db8:7::5",
+            "fe80::5",
+            "::ffff:10.7.7.7",
+        ]
+        .map(|ip| ip.parse().unwrap())
+        .to_vec(),
+        nat64: [
+            "2001:db9::/32",
+            "2001:dba:100::/40",
+            "2001:dbb:122::/48",
+            "2001:dbc:122:300::/56",
+            "2001:dbd:122:344::/64",
+            "2001:dbe:122:344::/96",
+            "64:ff9b:1:2::/96",
+            "fd64::/96",
+        ]
+        .map(|net| net.parse().unwrap())
+        .to_vec(),
+    })
+}
+
+#[test]
+fn classes_on_a_host() {
+    use AddressClass::{Loopback, Metadata, Private, Public, Reserved, Unspecified};
+    let rows = [
+        // its own, in every spelling
+        ("192.168.7.5", Loopback),
+        ("192.168.7.6", Private),
+        ("203.0.113.200", Loopback),
+        ("203.0.113.201", Public),
+        ("::ffff:203.0.113.200", Loopback),
+        ("10.7.7.7", Loopback),
+        ("2001:db8:7::5", Loopback),
+        ("2001:db8:7::6", Public),
+        ("fe80::5", Loopback),
+        ("fe80::6", Private),
+        ("64:ff9b::203.0.113.200", Loopback),
+        ("2002:cb00:71c8::1", Loopback),
+        ("2001:0:0808:0808:0:0:34ff:8e37", Loopback),
+        ("2606:4700::5efe:203.0.113.200", Loopback),
+        ("2001:dbe:122:344::203.0.113.200", Loopback),
+        // through its translators, at every length of a prefix
+        ("2001:db9:808:808::", Public),
+        ("2001:db9:a9fe:a9fe::", Metadata),
+        ("2001:db9:7f00:1::", Loopback),
+        ("2001:dba:1a9:fea9:fe::", Metadata),
+        ("2001:dba:10a:1:2::", Private),
+        ("2001:dbb:122:a9fe:a9:fe00::", Metadata),
+        ("2001:dbb:122:a00:0:100::", Private),
+        ("2001:dbc:122:3a9:fe:a9fe::", Metadata),
+        ("2001:dbd:122:344:a9:fea9:fe00:0", Metadata),
+        ("2001:dbd:122:344:8:808:800:0", Public),
+        ("2001:dbd:122:344::", Unspecified),
+        ("2001:dbe:122:344::169.254.169.254", Metadata),
+        ("2001:dbe:122:344::0.0.0.0", Unspecified),
+        ("2001:dbe:122:344::198.18.0.1", Reserved),
+        ("2001:dbe:122:344::8.8.8.8", Public),
+        ("2001:dbe:122:345::169.254.169.254", Public),
+        // of local use: where a translator takes it, and where none does
+        ("64:ff9b:1:2::8.8.8.8", Public),
+        ("64:ff9b:1:2::10.0.0.1", Private),
+        ("64:ff9b:1:2::169.254.169.254", Metadata),
+        ("64:ff9b:1:3::8.8.8.8", Reserved),
+        // learned prefixes make nothing kinder
+        ("fd64::8.8.8.8", Private),
+        ("fd64::169.254.169.254", Metadata),
+    ];
+    for (ip, expect) in rows {
+        assert_eq!(classify_on(&host(), ip.parse().unwrap()), expect, "{ip}");
+    }
+}
+
+/// An own address is opened by an entry for that address alone: a wider one was not written with it in
+/// mind.
+#[test]
+fn what_lifts_an_own_address() {
+    let rows: [(&str, &str, bool); 9] = [
+        ("203.0.113.0/24", "203.0.113.200", false),
+        ("203.0.113.200/32", "203.0.113.200", true),
+        ("203.0.113.200/32", "::ffff:203.0.113.200", true),
+        ("192.168.0.0/16", "192.168.7.5", false),
+        ("192.168.7.5/32", "192.168.7.5", true),
+        ("2001:db8:7::/64", "2001:db8:7::5", false),
+        ("2001:db8:7::5/128", "2001:db8:7::5", true),
+        ("127.0.0.0/8", "127.0.0.1", true),
+        ("64:ff9b::cb00:71c8/128", "64:ff9b::203.0.113.200", false),
+    ];
+    for (net, ip, admitted) in rows {
+        let rules = AddressRules { host: host(), ..rules(Mode::Audit, true, &[(net, &[])]) };
+        assert_eq!(rules.admits(ip.parse().unwrap(), 80).is_ok(), admitted, "{net} {ip}");
+    }
+    let open = AddressRules { host: host(), ..rules(Mode::Blocklist, true, &[]) };
+    assert!(open.admits("192.168.7.5".parse().unwrap(), 80).is_err(), "private = allow is not for own ones");
+    let remedy = open.admits("192.168.7.5".parse().unwrap(), 80).unwrap_err().remedy;
+    assert!(remedy.contains("192.168.7.5/32"), "{remedy}");
+}
+
+#[test]
+fn this_host_in_every_spelling() {
+    let rules = AddressRules { host: host(), ..AddressRules::default() };
+    for (ip, here) in [
+        ("127.0.0.1", true),
+        ("127.9.9.9", true),
+        ("0.0.0.0", true),
+        ("::", true),
+        ("::1", true),
+        ("192.168.7.5", true),
+        ("::ffff:192.168.7.5", true),
+        ("64:ff9b::127.0.0.1", true),
+        ("2001:dbe:122:344::192.168.7.5", true),
+        ("192.168.7.6", false),
+        ("169.254.169.254", false),
+        ("8.8.8.8", false),
+    ] {
+        assert_eq!(rules.is_this_host(ip.parse().unwrap()), here, "{ip}");
+    }
+}
+
+#[test]
+fn names_that_mean_this_host() {
+    for (name, expect) in [
+        ("localhost", true),
+        ("localhost.", true),
+        ("LOCALHOST", true),
+        ("LocalHost.", true),
+        ("a.localhost", true),
+        ("a.b.LOCALHOST.", true),
+        ("notlocalhost", false),
+        ("localhost.example", false),
+        ("localhost.localdomain", false),
+        ("127.0.0.1", false),
+    ] {
+        assert_eq!(is_localhost(&Host::parse(name).unwrap()), expect, "{name}");
+    }
+}
+
+#[test]
+fn answers_that_may_be_told() {
+    // mode, name, address, told
+    let rows = [
+        (Mode::Enforce, "a.example", "203.0.113.7", true),
+        (Mode::Enforce, "a.example", "10.0.0.1", false),
+        (Mode::Blocklist, "a.example", "10.0.0.1", false),
+        (Mode::Audit, "a.example", "10.0.0.1", true),
+        (Mode::Audit, "a.example", "169.254.169.254", false),
+        (Mode::Audit, "a.example", "127.0.0.1", false),
+        (Mode::Audit, "a.example", "203.0.113.200", false),
+        (Mode::Audit, "a.example", "0.0.0.0", false),
+        (Mode::Enforce, "a.example", "10.1.2.3", true),
+        (Mode::Enforce, "a.example", "::ffff:10.1.2.3", true),
+        (Mode::Enforce, "a.example", "2001:dbe:122:344::169.254.169.254", false),
+        (Mode::Enforce, "a.example", "198.18.0.1", false),
+        (Mode::Enforce, "localhost", "127.0.0.1", true),
+        (Mode::Enforce, "a.localhost", "::1", true),
+        (Mode::Audit, "localhost", "203.0.113.7", false),
+        (Mode::Audit, "a.localhost", "10.1.2.3", false),
+    ];
+    for (mode, name, ip, told) in rows {
+        let rules = AddressRules { host: host(), ..rules(mode, false, &[("10.1.2.0/24", &[5432])]) };
+        let found = rules.admits_answer(ip.parse().unwrap(), &Host::parse(name).unwrap());
+        assert_eq!(found.is_ok(), told, "{mode} {name} {ip}: {found:?}");
+        if let Err(refusal) = found {
+            assert!(refusal.verdict.reason.contains(name) && !refusal.flags.is_empty(), "{refusal:?}");
+        }
+    }
 }

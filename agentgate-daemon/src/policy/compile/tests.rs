@@ -52,16 +52,16 @@ fn keys_of_later_versions_are_errors() {
         ("[[rule]]\nid = 'x'", "rule"),
         ("[[agent]]\nname = 'x'", "agent"),
         ("[tools]\ndefault = 'deny'", "tools"),
-        ("[network]\nopaque_tcp = []", "opaque_tcp"),
+        ("[network]\nicmp = 'deny'", "icmp"),
     ] {
         let errors = document(&format!("version = 1\n{text}")).unwrap_err();
         assert_eq!(errors.len(), 1);
         assert!(errors[0].message.contains(&format!("unknown key `{key}`")), "{}", errors[0]);
         assert!(errors[0].line >= 2);
     }
-    for text in ["loopback = { default = 'own' }", "udp = 'allow'", "loopback = { default = 'allow' }"] {
+    for text in ["udp = 'allow'", "loopback = { default = 'allow' }", "loopback = { default = 'any' }"] {
         let errors = document(&format!("version = 1\n[network]\n{text}")).unwrap_err();
-        assert!(errors[0].hint.contains("deny"), "{}", errors[0]);
+        assert!(errors[0].to_string().contains("deny"), "{}", errors[0]);
     }
 }
 
@@ -102,6 +102,171 @@ fn network_faults() {
     let entries = vec!["{ allow = '10.0.0.0/8' }"; MOST_CIDRS + 1].join(", ");
     let errors = document(&format!("version = 1\n[network]\ncidrs = [{entries}]")).unwrap_err();
     assert!(errors[0].to_string().contains("at most 1024"), "{}", errors[0]);
+}
+
+#[test]
+fn udp_faults() {
+    let udp = |line: &str, expect: &[&str]| check(&format!("version = 1\n[network]\n{line}"), expect);
+    udp("udp = 'deny'", &[]);
+    udp("udp = []", &[]);
+    udp("udp = [{ allow = '10.1.2.0/24', ports = [5000, '6000-6010'] }]", &[]);
+    for (port, expect) in [
+        ("53", "53 has port 53; ports 53 and 853 are DNS, which the gate answers itself: leave them out"),
+        (
+            "'800-900'",
+            "\"800-900\" has port 853; ports 53 and 853 are DNS, which the gate answers itself: leave them out",
+        ),
+        ("0", "0 is not a port; ports are 1 to 65535, ranges of them as in \"6000-6010\""),
+        ("'0-10'", "\"0-10\" is not a port; ports are 1 to 65535, ranges of them as in \"6000-6010\""),
+        ("'a-b'", "\"a-b\" is not a port; ports are 1 to 65535, ranges of them as in \"6000-6010\""),
+        ("'1-2-3'", "\"1-2-3\" is not a port; ports are 1 to 65535, ranges of them as in \"6000-6010\""),
+        ("65536", "65536 is not a port; ports are 1 to 65535, ranges of them as in \"6000-6010\""),
+        ("'20-10'", "\"20-10\" ends before it begins; write the lower port first"),
+    ] {
+        udp(
+            &format!("udp = [{{ allow = '10.1.2.0/24', ports = [{port}] }}]"),
+            &[&format!("policy.toml:3:42: {expect}")],
+        );
+    }
+    for (net, why) in [
+        ("127.0.0.1/32", "is loopback, which `loopback` opens"),
+        ("0.0.0.0/8", "is this host"),
+        ("::1/128", "holds loopback and IPv4 addresses"),
+        ("239.1.0.0/16", "is for groups of hosts"),
+        ("ff02::1/128", "is for groups of hosts"),
+        ("64:ff9b::a00:0/104", "holds IPv4 addresses"),
+        ("2002:a00::/24", "holds IPv4 addresses"),
+    ] {
+        udp(
+            &format!("udp = [{{ allow = '{net}', ports = [1] }}]"),
+            &[&format!("policy.toml:3:18: {net} {why}; UDP to it cannot be opened")],
+        );
+    }
+    udp(
+        "udp = [{ allow = '10.0.0.0/8', ports = [] }]",
+        &[
+            "policy.toml:3:18: an empty list of ports allows nothing; write the ports, as in [5000, \"6000-6010\"]",
+        ],
+    );
+    let fault = |line: &str| document(&format!("version = 1\n[network]\n{line}")).unwrap_err()[0].to_string();
+    assert!(fault("udp = [{ allow = '10.0.0.0/8' }]").contains("ports"), "ports are asked for");
+    assert!(fault("udp = [{ allow = '10.0.0.0/8', ports = [1], port = 1 }]").contains("unknown key `port`"));
+    assert!(fault("udp = [{ allow = '10.0.0.0/8', ports = [-1] }]").contains("expected a port"));
+    assert!(fault("udp = 'all'").contains("\"deny\" or a list"));
+    let ports =
+        |from: u16, to: u16| (from..=to).step_by(2).map(|p| p.to_string()).collect::<Vec<_>>().join(",");
+    let entry = |net: &str, ports: &str| format!("{{ allow = '{net}', ports = [{ports}] }}");
+    assert_eq!(
+        fault(&format!("udp = [{}]", entry("10.0.0.0/8", &ports(101, 133)))),
+        "policy.toml: udp has 17 ranges of ports for 10.0.0.0/8; at most 16, those of wider ranges counted: \
+         write wider ranges of ports"
+    );
+    // Sixteen here and one around it.
+    let wide = entry("10.0.0.0/8", "99");
+    let both = format!("udp = [{}, {wide}]", entry("10.1.0.0/16", &ports(101, 131)));
+    assert!(fault(&both).contains("17 ranges of ports for 10.1.0.0/16"), "{}", fault(&both));
+    let many = vec![wide; MOST_UDP + 1].join(", ");
+    assert!(fault(&format!("udp = [{many}]")).contains("at most 256"));
+}
+
+#[test]
+fn udp_is_told_as_the_kernel_asks() {
+    let policy = document(
+        "version = 1\n[network]\nudp = [{ allow = '10.1.2.0/24', ports = [7, '5-6', 9] }, \
+         { allow = '10.1.2.0/24', ports = [8] }, { allow = '::ffff:10.9.0.1', ports = ['100'] }]",
+    )
+    .unwrap();
+    let told: Vec<(String, Vec<(u16, u16)>)> =
+        policy.udp_ranges().iter().map(|range| (range.net.to_string(), range.ports.clone())).collect();
+    assert_eq!(
+        told,
+        [("10.1.2.0/24".to_owned(), vec![(5, 9)]), ("10.9.0.1/32".to_owned(), vec![(100, 100)])]
+    );
+    assert_eq!(policy.summary().udp, 2);
+    let closed = document("version = 1\nnetwork.udp = 'deny'").unwrap();
+    assert!(closed.udp_ranges().is_empty());
+}
+
+#[test]
+fn opaque_faults() {
+    let opaque = |line: &str, expect: &[&str]| {
+        check(&format!("version = 1\n[network]\nopaque_tcp = [{line}]"), expect);
+    };
+    opaque("{ host = 'github.com', port = 22 }, { host = '*.example.com', port = 2222 }", &[]);
+    opaque(
+        "{ host = 'github.com:22', port = 22 }",
+        &["policy.toml:3:24: \"github.com:22\" has a port of its own; write `port = 22` beside the host"],
+    );
+    opaque(
+        "{ host = '10.1.2.3', port = 22 }",
+        &[
+            "policy.toml:3:24: 10.1.2.3 is an address, and opaque_tcp judges by name; write `cidrs = [{ allow = \"10.1.2.3\", ports = [22] }]`",
+        ],
+    );
+    opaque("{ host = 'a.example', port = 0 }", &["policy.toml:3:44: 0 is not a port; ports are 1 to 65535"]);
+    opaque(
+        "{ host = 'https://x.example/y', port = 22 }",
+        &["policy.toml:3:24: \"https://x.example/y\" is a URL; write the host alone: \"x.example\""],
+    );
+    let without = document("version = 1\n[network]\nopaque_tcp = [{ host = 'a.example' }]").unwrap_err();
+    assert!(without[0].message.contains("port"), "{}", without[0]);
+}
+
+#[test]
+fn the_network_at_a_glance() {
+    for (text, expect) in [
+        ("", "loopback own, cidrs 0, udp deny, opaque_tcp 0"),
+        (
+            "loopback = { default = 'deny', ports = [1, 2] }\ncidrs = [{ allow = '10.0.0.0/8' }]\n\
+             udp = [{ allow = '10.0.0.0/8', ports = [1] }]\nopaque_tcp = [{ host = 'a.example', port = 22 }]",
+            "loopback deny and 2 ports, cidrs 1, udp 1 range, opaque_tcp 1",
+        ),
+        (
+            "loopback.ports = [1]\nudp = [{ allow = '10.0.0.0/8', ports = [1] }, { allow = '10.1.0.0/16', ports = [1] }]",
+            "loopback own and 1 port, cidrs 0, udp 2 ranges, opaque_tcp 0",
+        ),
+    ] {
+        let policy = document(&format!("version = 1\n[network]\n{text}")).unwrap();
+        assert_eq!(policy.summary().network(), expect);
+    }
+}
+
+/// Every key of `[network]` makes another policy, or a reload would not put it in force.
+#[test]
+fn the_digest_covers_the_network() {
+    let digest = |text: &str| document(&format!("version = 1\n[network]\n{text}")).unwrap().summary().digest;
+    let digests: BTreeSet<String> = [
+        "",
+        "loopback.default = 'deny'",
+        "loopback.ports = [1]",
+        "private = 'allow'",
+        "udp = [{ allow = '10.0.0.0/8', ports = [1] }]",
+        "udp = [{ allow = '10.0.0.0/8', ports = [2] }]",
+        "udp = [{ allow = '10.0.0.0/9', ports = [1] }]",
+        "opaque_tcp = [{ host = 'a.example', port = 22 }]",
+        "opaque_tcp = [{ host = 'a.example', port = 23 }]",
+        "cidrs = [{ allow = '10.0.0.0/8' }]",
+    ]
+    .map(digest)
+    .into();
+    assert_eq!(digests.len(), 10);
+    let (one, other) = ("{ allow = '10.0.0.0/8', ports = [1] }", "{ allow = '10.9.0.0/16', ports = [2] }");
+    assert_eq!(digest(&format!("udp = [{one}, {other}]")), digest(&format!("udp = [{other}, {one}]")));
+}
+
+#[test]
+fn loopback_is_the_sessions_own_unless_denied() {
+    for (text, own) in [
+        ("", true),
+        ("network.loopback.ports = [1]", true),
+        ("network.loopback.default = 'own'", true),
+        ("network.loopback.default = 'deny'", false),
+    ] {
+        let policy = document(&format!("version = 1\n{text}")).unwrap();
+        assert_eq!(policy.loopback_own(), own, "{text}");
+        assert_eq!(policy.summary().loopback_own, own, "{text}");
+    }
+    assert!(!Policy::closed().loopback_own());
 }
 
 #[test]

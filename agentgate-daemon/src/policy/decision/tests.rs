@@ -21,8 +21,12 @@ fn subject() -> Subject {
         cmdline: Vec::new(),
         ancestors: Vec::new(),
         cgroup: String::new(),
+        privileges: Vec::new(),
     }
 }
+
+/// The address was told for some name.
+const GIVEN: Given<'_> = Given::Names(&[]);
 
 fn policy(mode: &str, rest: &str) -> Policy {
     let text = format!("version = 1\nmode = \"{mode}\"\n{rest}");
@@ -48,8 +52,14 @@ fn head(host: &str) -> Parts {
 fn judge(policy: &Policy, original: &str, scheme: Scheme, sni: Option<&str>, host: &str) -> Judgement {
     let sni = sni.map(|sni| Host::parse(sni).unwrap());
     let subject = subject();
-    let context =
-        RequestContext { original: original.parse().unwrap(), scheme, sni: sni.as_ref(), subject: &subject };
+    let named = Host::parse(host).ok();
+    let context = RequestContext {
+        original: original.parse().unwrap(),
+        scheme,
+        sni: sni.as_ref(),
+        given: Given::Names(named.as_slice()),
+        subject: &subject,
+    };
     policy.judge(context, head(host))
 }
 
@@ -77,7 +87,8 @@ fn no_document_lifts_the_invariants() {
                 Sniffed::Silent,
             ] {
                 let original = original.parse().unwrap();
-                let admission = policy.admit(&Connection { original, sniffed, subject: &subject });
+                let admission =
+                    policy.admit(&Connection { original, sniffed, given: GIVEN, subject: &subject });
                 assert!(
                     matches!(admission, Admission::Deny(_)),
                     "{mode} {original} {sniffed:?}: {admission:?}"
@@ -119,7 +130,7 @@ fn audit_refuses_nothing_else() {
             Sniffed::Opaque,
             Sniffed::Silent,
         ] {
-            let admission = policy.admit(&Connection { original, sniffed, subject: &subject });
+            let admission = policy.admit(&Connection { original, sniffed, given: GIVEN, subject: &subject });
             assert!(!matches!(admission, Admission::Deny(_)), "{original} {sniffed:?}: {admission:?}");
             if let Admission::Tunnel(permit) = &admission {
                 assert!(permit.flags().iter().any(|flag| flag.code == "would_block"));
@@ -141,7 +152,7 @@ fn closed_lets_nothing_through() {
     for sniffed in [Sniffed::Opaque, Sniffed::Silent, Sniffed::Tls { sni: None, ech: false }] {
         let original = "203.0.113.7:443".parse().unwrap();
         assert!(matches!(
-            policy.admit(&Connection { original, sniffed, subject: &subject }),
+            policy.admit(&Connection { original, sniffed, given: GIVEN, subject: &subject }),
             Admission::Deny(_)
         ));
     }
@@ -167,6 +178,7 @@ fn deny_always_wins() {
             let connection = Connection {
                 original: "203.0.113.7:443".parse().unwrap(),
                 sniffed: Sniffed::Tls { sni: Some(&sni), ech: false },
+                given: GIVEN,
                 subject: &subject(),
             };
             assert!(matches!(policy.admit(&connection), Admission::Intercept), "said in HTTP, not tunnelled");

@@ -24,6 +24,9 @@ use crate::lab::{
 
 const OPEN_URL: &str = "https://open.example/";
 const UNLISTED_URL: &str = "https://unlisted.example/";
+/// Nothing listens there in the clear: only a refusal can answer.
+const UNLISTED_ADDRESS: &str = "http://203.0.113.40/";
+const OPEN_ADDRESS: &str = "http://198.51.100.10/";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -77,7 +80,8 @@ async fn policy_reload(lab: &mut Lab) -> anyhow::Result<Row> {
     let before = lab.internet.journal.snapshot();
     fs::write(lab.policy(), policy("enforce"))?;
     lab.steer(&["policy", "reload"]).await?;
-    fetch(&mut row, &mut agent, UNLISTED_URL, "403", "enforce").await?;
+    fetch(&mut row, &mut agent, UNLISTED_URL, "gaierror", "enforce").await?;
+    fetch(&mut row, &mut agent, UNLISTED_ADDRESS, "403", "enforce, by address").await?;
     let arrived = since(&before, lab.internet.journal.snapshot()).requests_to(UNLISTED).count();
     row.expect(arrived == 0, || format!("{arrived} requests arrived in enforce"));
     fs::write(lab.policy(), policy("blocklist"))?;
@@ -125,7 +129,7 @@ async fn lists(lab: &mut Lab) -> anyhow::Result<Row> {
     let mut agent = lab.start_agent()?;
     fetch(&mut row, &mut agent, UNLISTED_URL, "200", "before").await?;
     lab.steer(&["deny", UNLISTED]).await?;
-    fetch(&mut row, &mut agent, UNLISTED_URL, "403", "denied").await?;
+    fetch(&mut row, &mut agent, UNLISTED_URL, "gaierror", "denied").await?;
     lab.steer(&["deny", UNLISTED, "--remove"]).await?;
     fetch(&mut row, &mut agent, UNLISTED_URL, "200", "removed").await?;
     agent.finish().await?;
@@ -178,7 +182,8 @@ async fn stopped(lab: &mut Lab) -> anyhow::Result<Row> {
 async fn gap(lab: &mut Lab, row: &mut Row, agent: &mut agent::LongAgent) -> anyhow::Result<()> {
     let before = lab.internet.journal.snapshot();
     let pid = agent.pid();
-    fetch(row, agent, OPEN_URL, "ConnectionRefusedError", "no daemon").await?;
+    fetch(row, agent, OPEN_URL, "gaierror", "no daemon").await?;
+    fetch(row, agent, OPEN_ADDRESS, "ConnectionRefusedError", "no daemon, by address").await?;
     let arrived = since(&before, lab.internet.journal.snapshot()).connections_to(OPEN).count();
     row.origin = format!("connections in the gap: {arrived}");
     row.expect(arrived == 0, || format!("{arrived} connections arrived with no daemon"));

@@ -6,6 +6,7 @@ use super::{case::Case, inside::Lab, row::Row};
 
 mod bad_input;
 mod bare;
+mod containers;
 mod lifecycle;
 mod scripts;
 mod traffic;
@@ -59,6 +60,7 @@ pub(crate) fn shown() -> Vec<Scenario> {
 fn all() -> Vec<Scenario> {
     let mut all = traffic::scenarios();
     all.extend(bad_input::scenarios());
+    all.extend(containers::scenarios());
     all.extend(lifecycle::scenarios());
     all
 }

@@ -29,6 +29,8 @@ const EXCHANGE: Pattern = Pattern {
 };
 const DONE: Pattern = Pattern { state: Some("done"), action: Some("allow"), status: Some(200), ..EXCHANGE };
 const REFUSED: Pattern = Pattern { state: Some("refused"), action: Some("deny"), ..EXCHANGE };
+const DONE_WITHOUT_STATUS: Pattern = Pattern { status: None, ..DONE };
+const UNTOLD: Pattern = Pattern { kind: Some("dns"), ..REFUSED };
 const IN_KERNEL: Pattern = Pattern { kind: Some("kernel"), state: Some("refused"), ..EXCHANGE };
 
 fn curl(more: &[&'static str]) -> Vec<&'static str> {
@@ -170,21 +172,44 @@ fn refused() -> Vec<Case> {
     };
     vec![
         Case::inside("a denied host", &curl(&["https://denied.example/"]))
-            .says(" 403")
+            .fails()
+            .says("Could not resolve host")
             .nothing_at(DENIED)
-            .logs(at(DENIED, Pattern { rule: Some("deny:"), ..REFUSED })),
-        Case::inside("a denied host in plain HTTP", &curl(&["http://denied.example/"]))
-            .says(" 403")
-            .nothing_at(DENIED)
-            .logs(at(DENIED, Pattern { rule: Some("deny:"), ..REFUSED })),
+            .logs(at(DENIED, Pattern { rule: Some("deny:"), ..UNTOLD }))
+            .look(|seen| {
+                let n = seen.arrivals.queries_for(DENIED).count();
+                if n == 0 { vec![] } else { vec![format!("its name left the host {n} times")] }
+            }),
+        Case::inside(
+            "a denied host, its address known",
+            &curl(&["--resolve", "denied.example:443:198.51.100.30", "https://denied.example/"]),
+        )
+        .says(" 403")
+        .nothing_at(DENIED)
+        .logs(at(DENIED, Pattern { rule: Some("deny:"), ..REFUSED })),
+        Case::inside(
+            "a denied host in plain HTTP, its address known",
+            &curl(&["--resolve", "denied.example:80:198.51.100.30", "http://denied.example/"]),
+        )
+        .says(" 403")
+        .nothing_at(DENIED)
+        .logs(at(DENIED, Pattern { rule: Some("deny:"), ..REFUSED })),
         bad("an expired certificate", "https://expired.example/", EXPIRED),
         bad("a certificate for another name", "https://wrongname.example/", WRONG_NAME),
         bad("a self-signed certificate", "https://selfsigned.example/", SELF_SIGNED),
         bad("an origin that does not listen", "https://absent.example/", ABSENT),
         Case::inside("a public name at a private address", &curl(&["https://rebound.example/"]))
-            .says(" 403")
+            .fails()
+            .says("Could not resolve host")
             .nothing_at(REBOUND)
-            .logs(at(REBOUND, REFUSED)),
+            .logs(at(REBOUND, Pattern { action: None, flag: Some("dns_rebinding"), ..UNTOLD })),
+        Case::inside(
+            "a public name at a private address, asked for at another",
+            &curl(&["--resolve", "rebound.example:443:198.51.100.10", "https://rebound.example/"]),
+        )
+        .says(" 403")
+        .nothing_at(REBOUND)
+        .logs(at(REBOUND, REFUSED)),
         Case::inside(
             "a WebSocket",
             &curl(&[
@@ -257,10 +282,7 @@ fn beyond_http() -> Vec<Case> {
         Case::inside("DNS through another resolver", &["python3", "-c", scripts::DNS])
             .says("8.8.8.8 says 198.51.100.10")
             .nothing_at(OUTSIDE_RESOLVER)
-            .look(|seen| {
-                let n = seen.arrivals.queries_for(OPEN).count();
-                if n == 1 { vec![] } else { vec![format!("the host's resolver was asked {n} times")] }
-            }),
+            .logs(at(OPEN, Pattern { kind: Some("dns"), ..DONE_WITHOUT_STATUS })),
         Case::inside("UDP-Lite", &["python3", "-c", scripts::UDP_LITE])
             .says("not permitted")
             .nothing_at(SINK)

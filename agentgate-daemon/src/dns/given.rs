@@ -1,0 +1,168 @@
+//! What upstream answered, and what of it the agent is given: addresses that may be dialled, and no
+//! service parameters that would lead round the gate.
+
+use std::net::IpAddr;
+
+use hickory_proto::rr::{
+    DNSClass, RData, Record, RecordType,
+    rdata::{
+        HTTPS, SVCB,
+        svcb::{Alpn, IpHint, Mandatory, SvcParamKey, SvcParamValue},
+    },
+};
+
+use super::message::kind_word;
+use crate::model::{Flag, Refusal, Severity};
+
+/// Records that one answer may have.
+const MOST: usize = 128;
+/// Answers that are written into the record, and how much of each.
+const TOLD: usize = 16;
+const TOLD_BYTES: usize = 200;
+/// Longest that an answer holds, in seconds: what moves is noticed.
+const TTL: u32 = 300;
+
+/// What an agent is given.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    pub(super) records: Vec<Record>,
+    /// Addresses in them, hints included.
+    pub(super) addresses: Vec<IpAddr>,
+    /// In words, for the record: all but addresses, and what was left out.
+    pub(super) told: Vec<String>,
+    pub(super) flags: Vec<Flag>,
+    /// Addresses were left out, and none was left.
+    pub(super) emptied: bool,
+}
+
+/// Judges each address of an answer.
+pub(super) trait Admits {
+    /// Whether the agent may be given it.
+    fn admits(&self, ip: IpAddr) -> Result<(), Refusal>;
+    /// What to flag although it is given.
+    fn flags(&self, ip: IpAddr) -> Vec<Flag>;
+}
+
+/// Goes through the answer to a question for `kind`.
+pub(super) fn give(answers: &[Record], kind: RecordType, rule: &dyn Admits) -> Given {
+    let mut given = Given::default();
+    let mut left_out = Vec::new();
+    for record in answers.iter().take(MOST) {
+        // Nothing but what was asked for, and the chain that leads there.
+        let wanted = [kind, RecordType::CNAME, RecordType::DNAME].contains(&record.record_type());
+        if !wanted || record.dns_class != DNSClass::IN {
+            continue;
+        }
+        let mut record = record.clone();
+        record.ttl = record.ttl.min(TTL);
+        match &mut record.data {
+            RData::A(a) if !given.address(IpAddr::V4(a.0), rule, &mut left_out) => continue,
+            RData::AAAA(a) if !given.address(IpAddr::V6(a.0), rule, &mut left_out) => continue,
+            RData::HTTPS(HTTPS(service)) | RData::SVCB(service) => {
+                if !given.service(service, rule, &mut left_out) {
+                    continue;
+                }
+                given.tell(&record);
+            }
+            RData::A(_) | RData::AAAA(_) => {}
+            _ => given.tell(&record),
+        }
+        given.records.push(record);
+    }
+    if !left_out.is_empty() {
+        let listed: Vec<String> = left_out.iter().take(8).map(ToString::to_string).collect();
+        let more = left_out.len().saturating_sub(listed.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let evidence = format!("the answer pointed to {}{more}", listed.join(", "));
+        given.flags.push(Flag::new("dns_rebinding", Severity::High, evidence));
+        given.emptied = given.addresses.is_empty();
+    }
+    given
+}
+
+impl Given {
+    /// Whether an address may stay; takes note either way.
+    fn address(&mut self, ip: IpAddr, rule: &dyn Admits, left_out: &mut Vec<IpAddr>) -> bool {
+        let ip = ip.to_canonical();
+        match rule.admits(ip) {
+            Ok(()) => {
+                self.flags.extend(rule.flags(ip));
+                self.addresses.push(ip);
+                true
+            }
+            Err(refusal) => {
+                self.say(format!("left out {ip}: {}", refusal.verdict.reason));
+                left_out.push(ip);
+                false
+            }
+        }
+    }
+
+    /// Takes out of service parameters what the gate cannot carry; false where nothing usable is left.
+    fn service(&mut self, service: &mut SVCB, rule: &dyn Admits, left_out: &mut Vec<IpAddr>) -> bool {
+        let mut default_protocol = true;
+        let mut protocols = None;
+        let mut removed: Vec<SvcParamKey> = Vec::new();
+        service.svc_params.retain_mut(|(key, value)| {
+            let keep = match value {
+                // The gate must read the name that a client hello is for.
+                SvcParamValue::EchConfigList(_) => false,
+                SvcParamValue::Alpn(Alpn(ids)) => {
+                    ids.retain(|id| over_tcp(id));
+                    protocols = Some(ids.len());
+                    !ids.is_empty()
+                }
+                SvcParamValue::NoDefaultAlpn => {
+                    default_protocol = false;
+                    true
+                }
+                SvcParamValue::Ipv4Hint(IpHint(hints)) => {
+                    hints.retain(|ip| self.address(IpAddr::V4(ip.0), rule, left_out));
+                    !hints.is_empty()
+                }
+                SvcParamValue::Ipv6Hint(IpHint(hints)) => {
+                    hints.retain(|ip| self.address(IpAddr::V6(ip.0), rule, left_out));
+                    !hints.is_empty()
+                }
+                SvcParamValue::Mandatory(_) | SvcParamValue::Port(_) | SvcParamValue::Unknown(_) => true,
+            };
+            if !keep {
+                removed.push(*key);
+            }
+            keep
+        });
+        for key in &removed {
+            self.say(format!("left out the parameter {key}"));
+        }
+        // A client must ignore a record whose mandatory parameters are not there (RFC 9460 8).
+        service.svc_params.retain_mut(|(_, value)| match value {
+            SvcParamValue::Mandatory(Mandatory(keys)) => {
+                keys.retain(|key| !removed.contains(key));
+                !keys.is_empty()
+            }
+            _ => true,
+        });
+        // Without a protocol there is no service (RFC 9460 7.1.2): not even the name's own.
+        default_protocol || protocols.is_some_and(|left| left > 0)
+    }
+
+    fn tell(&mut self, record: &Record) {
+        self.say(format!("{} {}", kind_word(record.record_type()), record.data));
+    }
+
+    fn say(&mut self, mut line: String) {
+        if self.told.len() < TOLD {
+            if line.len() > TOLD_BYTES {
+                line.truncate(line.floor_char_boundary(TOLD_BYTES));
+                line.push('…');
+            }
+            self.told.push(line);
+        }
+    }
+}
+
+/// Whether a protocol of ALPN runs over TCP: HTTP/3 and its drafts, DNS over QUIC and other users of
+/// QUIC do not.
+fn over_tcp(protocol: &str) -> bool {
+    !["h3", "hq", "doq", "quic", "moq", "webtransport"].iter().any(|other| protocol.starts_with(other))
+}

@@ -1,0 +1,80 @@
+//! What is tested: the two programs, this one for the lab, and the tests that need root, without their
+//! debug information, which would fill the machine's memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+/// Programs and tests, stripped: name and file.
+#[derive(Debug)]
+pub(super) struct Programs(pub(super) Vec<(String, PathBuf)>);
+
+/// Tests that need root, as in the step `root`.
+const TESTS: &[&str] = &["kernel"];
+
+/// A line of `cargo --message-format=json`, of which there are many kinds.
+#[derive(Debug, Deserialize)]
+struct Message {
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Builds and strips them.
+///
+/// # Errors
+/// When cargo or strip fails.
+pub(super) fn build(work: &Path) -> anyhow::Result<Programs> {
+    let mut found = cargo(&["build", "--package", "agentgate-daemon", "--package", "xtask", "--bins"])?;
+    let mut arguments = vec!["test", "--no-run", "--package", "agentgate-daemon"];
+    for test in TESTS.iter().copied() {
+        arguments.extend(["--test", test]);
+    }
+    let tests = cargo(&arguments)?;
+    found.retain(|(name, _)| ["agentgated", "agentctl", "xtask"].contains(&name.as_str()));
+    found.extend(
+        tests
+            .into_iter()
+            .filter(|(name, _)| TESTS.contains(&name.as_str()))
+            .map(|(name, path)| (format!("test-{name}"), path)),
+    );
+    anyhow::ensure!(found.len() == 3 + TESTS.len(), "cargo built {found:?}");
+    let into = work.join("programs");
+    fs::create_dir_all(&into)?;
+    let mut stripped = Vec::new();
+    for (name, path) in found {
+        let to = into.join(&name);
+        let status = Command::new("strip").arg("-o").arg(&to).arg(&path).status();
+        anyhow::ensure!(status.context("start strip (package binutils)")?.success(), "strip {name} failed");
+        stripped.push((name, to));
+    }
+    Ok(Programs(stripped))
+}
+
+/// Runs cargo and gives what it built that can be run.
+fn cargo(arguments: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let output = Command::new("cargo")
+        .args(arguments)
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    anyhow::ensure!(output.status.success(), "cargo {}: {}", arguments.join(" "), output.status);
+    let mut built = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Message { target, executable } = serde_json::from_str(line).context("what cargo said")?;
+        if let (Some(target), Some(path)) = (target, executable) {
+            built.push((target.name, path));
+        }
+    }
+    Ok(built)
+}
