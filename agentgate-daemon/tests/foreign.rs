@@ -11,7 +11,7 @@ use agentgate::{
     audit::{Audit, AuditOptions},
     drain::Drain,
     kernel::{Attached, GuardedCgroup, Kernel as _, LayerState, Layers, Options, detach},
-    model::Kind,
+    model::{Kind, State},
     sentry::{self, Enrolled},
     session::Sessions,
     store::Store,
@@ -232,6 +232,7 @@ fn the_sentry_ends_what_the_programs_do_not_see() {
              s = socket.socket()\n\
              s.connect(sink.getsockname())\n\
              conn, _ = sink.accept()\n\
+             raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)\n\
              def go():\n\
              \x20   sink.close()\n\
              \x20   conn.close()\n\
@@ -252,8 +253,15 @@ fn the_sentry_ends_what_the_programs_do_not_see() {
         while let Ok(record) = live.try_recv() {
             assert_eq!(record.kind, Kind::Guard);
             eprintln!("{}", record.note.clone().unwrap());
-            codes.extend(record.flags.iter().map(|flag| flag.code.clone()));
+            codes.extend(record.flags.iter().map(|flag| (flag.code.clone(), record.state)));
         }
-        assert_eq!(codes, ["moved_in", "foreign_socket", "left_cgroup"]);
+        // Raw sockets cannot be taken anything: that is said.
+        let expect = [
+            ("moved_in", State::Done),
+            ("foreign_socket", State::Refused),
+            ("foreign_socket", State::Failed),
+            ("left_cgroup", State::Done),
+        ];
+        assert_eq!(codes, expect.map(|(code, state)| (code.to_owned(), state)));
     });
 }
