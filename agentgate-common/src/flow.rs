@@ -80,11 +80,11 @@ pub struct SocketState {
     /// 1 for a socket that no socket(2) made, such as a subflow of MPTCP: what it connects to is kept in
     /// PEERS for the socket that its user holds.
     pub inner: u32,
-    /// [`Task::session`] of who made it, [`crate::subject::NOBODY`] where that could not be told.
-    pub owner: u64,
     /// 1 for a socket that was made elsewhere and that a guarded task has written to: nothing of it
     /// leaves any more, whoever sends it.
     pub tainted: u32,
-    /// Keeps the size a multiple of eight without padding.
+    /// Keeps `owner` aligned without padding.
     pub reserved: u32,
+    /// [`Task::session`] of who made it, [`crate::subject::NOBODY`] where that could not be told.
+    pub owner: u64,
 }

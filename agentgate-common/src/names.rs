@@ -27,9 +27,12 @@ pub const NAMESPACES: &str = "NAMESPACES";
 /// Map from [`crate::tally::Tally`] to a number.
 pub const TALLIES: &str = "TALLIES";
 
+/// Map from [`crate::tally::Booked`] to a number.
+pub const BOOKS: &str = "BOOKS";
+
 /// The maps that are pinned, each under its own name.
-pub const PINNED_MAPS: [&str; 11] =
-    [SETTINGS, FLOWS, PEERS, ASKERS, EVENTS, COUNTERS, SOCKETS, HOST, UDP, NAMESPACES, TALLIES];
+pub const PINNED_MAPS: [&str; 12] =
+    [SETTINGS, FLOWS, PEERS, ASKERS, EVENTS, COUNTERS, SOCKETS, HOST, UDP, NAMESPACES, TALLIES, BOOKS];
 
 /// Entries of [`FLOWS`]: connections that are between connect(2) and accept(2) at one time.
 pub const FLOWS_CAPACITY: u32 = 65_536;
@@ -43,6 +46,8 @@ pub const UDP_CAPACITY: u32 = 2048;
 pub const NAMESPACES_CAPACITY: u32 = 64;
 /// Entries of [`TALLIES`].
 pub const TALLIES_CAPACITY: u32 = 65_536;
+/// Entries of [`BOOKS`]. The daemon takes out those that are balanced; without one, hours of refusals fit.
+pub const BOOKS_CAPACITY: u32 = 65_536;
 /// Entries of [`PEERS`].
 pub const PEERS_CAPACITY: u32 = 65_536;
 /// Size of [`EVENTS`] in bytes: a power of two and a multiple of the page size.

@@ -11,7 +11,7 @@ mod user {
         flow::{Endpoint, FlowKey, KernelFlow, SocketState},
         rules::UdpPorts,
         settings::Settings,
-        tally::Tally,
+        tally::{Booked, Tally},
     };
 
     // SAFETY: repr(C), integers and byte arrays only, no padding (tested below), any bytes are valid.
@@ -29,6 +29,8 @@ mod user {
     // SAFETY: as above.
     unsafe impl aya::Pod for Tally {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for Booked {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for UdpPorts {}
 }
 
@@ -42,7 +44,7 @@ mod tests {
         rules::UdpPorts,
         settings::Settings,
         subject::Task,
-        tally::Tally,
+        tally::{Booked, Tally},
     };
 
     #[test]
@@ -51,16 +53,14 @@ mod tests {
         assert_eq!(size_of::<FlowKey>(), 8 + size_of::<Endpoint>() + 2 + 2);
         assert_eq!(size_of::<Task>(), 8 + 8 + 4 * 4 + 16);
         assert_eq!(size_of::<KernelFlow>(), 8 * 3 + size_of::<Task>() + size_of::<Endpoint>() + 4);
-        assert_eq!(
-            size_of::<SocketState>(),
-            size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 4 + 8 + 4 * 2
-        );
+        assert_eq!(size_of::<SocketState>(), size_of::<KernelFlow>() + 2 * size_of::<Endpoint>() + 4 * 6 + 8);
         assert_eq!(
             size_of::<KernelEvent>(),
             8 + 8 + size_of::<Task>() + size_of::<Endpoint>() + 2 * 3 + 1 + 1 + 4
         );
         assert_eq!(size_of::<Settings>(), 8 + 8 + 4 + 2 * 3 + 2 * 8 + 2 * 32 + 2 * 3);
         assert_eq!(size_of::<Tally>(), 16);
+        assert_eq!(size_of::<Booked>(), 16);
         assert_eq!(size_of::<UdpPorts>(), 64);
     }
 

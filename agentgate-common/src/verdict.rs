@@ -14,7 +14,8 @@ mod outcome;
 
 pub use address::{LOOPBACK4, LOOPBACK6, bytes, is_group, is_loopback, map_v4, mapped, settled, words};
 pub use outcome::{
-    COUNTERS, Denial, LOST, OUTCOMES, Passage, REPLACED, REPLACED_CODE, UNTALLIED, counter, outcomes,
+    COUNTERS, Denial, LOST, OUTCOMES, Passage, REPLACED, REPLACED_CODE, UNBOOKED, UNTALLIED, counter,
+    outcomes,
 };
 
 /// `SOCK_STREAM`.

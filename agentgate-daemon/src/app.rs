@@ -29,19 +29,24 @@ use crate::{
     audit::{Audit, AuditOptions, AuditThread},
     config::Config,
     conn::Stages,
-    control::{self, ControlContext, DashboardAccess, Door, Enroller, socket, wire::GateReport},
+    control::{
+        self, ControlContext, DashboardAccess, Door, Enroller, socket,
+        wire::{GateReport, HookCount},
+    },
     dashboard::{self, DashboardContext, LoginCodes, Token},
     denials, dns,
     drain::{Drain, Tasks},
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
+    handover::Sockets,
     host,
     http::{gauge::Budget, serve},
-    kernel::{GuardedCgroup, Kernel},
+    kernel::{Counter, GuardedCgroup, Kernel, since_boot_ns},
     launch,
     listen::Listeners,
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
+    reconcile::{self, Reconciler},
     reload::PolicyHandle,
     sentry::{self, CarefulEnroller, Enrolled},
     session::Sessions,
@@ -96,6 +101,7 @@ pub struct App {
     guard: Guard,
     stages: Arc<Stages>,
     listeners: Listeners,
+    books: Arc<Reconciler>,
     dns: Arc<dns::Server>,
     dns_sockets: dns::Sockets,
     doors: [(Door, UnixListener); 2],
@@ -139,6 +145,19 @@ impl App {
     /// # Errors
     /// The first thing that is not as it must be.
     pub async fn start(config: Config, kernel: Arc<dyn Kernel>, guard: Guard) -> Result<Self> {
+        Self::take_over(config, kernel, guard, Sockets::none()).await
+    }
+
+    /// The same, with the sockets of the daemon before.
+    ///
+    /// # Errors
+    /// The first thing that is not as it must be.
+    pub async fn take_over(
+        config: Config,
+        kernel: Arc<dyn Kernel>,
+        guard: Guard,
+        mut sockets: Sockets,
+    ) -> Result<Self> {
         let paths = &config.paths;
         private_dir(&paths.var)?;
         shared_dir(&paths.run)?;
@@ -158,14 +177,15 @@ impl App {
         launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
             .context("the agents' environment")?;
 
-        let since_ns = since_boot_ns();
-        let listeners = Listeners::bind(config.gate.listen_port, config.limits.connections).await?;
+        let listeners =
+            Listeners::bind(config.gate.listen_port, config.limits.connections, &mut sockets).await?;
+        let since_ns = listeners.since_ns();
         let doors = [
             (Door::Steering, socket::bind_control(&paths.control_socket, &config.control.group)?),
             (Door::Enrolment, socket::bind_enrol(&paths.enrol_socket)?),
         ];
         let window = if config.dashboard.enabled { Some(Window::open(&config).await?) } else { None };
-        let dns_sockets = dns::Sockets::bind(config.dns.listen_port).await?;
+        let dns_sockets = dns::Sockets::bind(config.dns.listen_port, &mut sockets).await?;
         let own_ports: Vec<u16> = [listeners.port(), dns_sockets.port()]
             .into_iter()
             .chain(window.as_ref().map(|window| window.at.port()))
@@ -197,10 +217,12 @@ impl App {
             budget: Budget::new(CAPTURE_MEMORY),
             shares: Shares::new(EXCHANGES),
         };
-        let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let sessions = Arc::new(Sessions::new(guard.cgroup.clone()));
+        let books = Reconciler::begin(kernel.clone(), store.clone(), audit.clone(), sessions.clone())
+            .context("the balance of the audit log")?;
+        let leaves = Arc::new(Leaves::new(ca).context("the leaf key")?);
         let answers = Arc::new(dns::Answers::default());
-        if let Err(error) = dns::refill(&answers, &store, boot(since_ns)) {
+        if let Err(error) = dns::refill(&answers, &store, boot(since_boot_ns())) {
             tracing::error!(%error, "what running agents were told is not known; they have to ask again");
         }
         let dns = dns::Server::new(dns::Parts {
@@ -211,7 +233,7 @@ impl App {
             audit: audit.clone(),
             answers: answers.clone(),
             drain: drain.watch(),
-            since_ns,
+            since_ns: dns_sockets.since_ns(),
         });
         let stages = Stages {
             kernel: kernel.clone(),
@@ -232,6 +254,7 @@ impl App {
             since_ns,
             strangers: Few::new(STRANGERS),
         };
+        sockets.close_rest();
         let wanted = Wanted { dns_port: dns_sockets.port(), own_ports };
         let handles = Handles { policy, audit, store, answers };
         let app = Self {
@@ -240,6 +263,7 @@ impl App {
             guard,
             stages: Arc::new(stages),
             listeners,
+            books,
             dns,
             dns_sockets,
             doors,
@@ -292,6 +316,7 @@ impl App {
             guard,
             stages,
             listeners,
+            books,
             dns,
             dns_sockets,
             doors,
@@ -308,9 +333,19 @@ impl App {
         let (port, dns_port) = (listeners.port(), dns_sockets.port());
         let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
+        let unheard = reconcile::Why::NoListener { before_ns: stages.since_ns };
+        if let Err(error) = books.record_abandoned(unheard).await {
+            tracing::error!(%error, "connections made while no daemon listened are not recorded");
+        }
+        services.spawn(books.clone().keep(drain.watch()));
 
         if let Some(events) = kernel.events() {
-            services.spawn(denials::record(events, stages.sessions.clone(), handles.audit.clone()));
+            services.spawn(denials::record(
+                kernel.clone(),
+                events,
+                stages.sessions.clone(),
+                handles.audit.clone(),
+            ));
         }
         services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
         services.spawn(host.run(drain.watch()));
@@ -345,8 +380,13 @@ impl App {
             store: handles.store.clone(),
             enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
             gate: gate.clone(),
+            books: Some(books.clone()),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
+            hidden: control::wire::Hidden {
+                places: config.run.hide.clone(),
+                sockets: vec![config.paths.control_socket.clone(), config.paths.enrol_socket.clone()],
+            },
             guarded: guard.cgroup.clone(),
             dashboard: access,
         };
@@ -409,6 +449,10 @@ impl App {
         }
         control_note(&handles.audit, "the gate stopped; the programs stay attached").await;
         services.finish(Duration::from_secs(2)).await;
+        if let Err(error) = books.close().await {
+            tracing::error!(%error, "the balance of the audit log is left to the next start");
+        }
+        drop(books);
         drop(handles);
         let drained = audit_thread.drain(LAST_WRITES).await;
         if drained.unwritten > 0 {
@@ -439,20 +483,27 @@ fn gate_report(
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
             u64::MAX
         }),
+        counters: kernel.counters().map_or_else(
+            |error| {
+                tracing::warn!(%error, "the kernel's counters cannot be read");
+                Vec::new()
+            },
+            |all| {
+                let count = |c: &Counter| HookCount {
+                    hook: c.hook.to_owned(),
+                    outcome: c.outcome.to_owned(),
+                    count: c.count,
+                };
+                all.iter().map(count).collect()
+            },
+        ),
         connections: connections.len() as u64,
         dashboard,
         draining: *drain.borrow(),
     })
 }
 
-/// `CLOCK_BOOTTIME` in nanoseconds, as the programs stamp flows.
-fn since_boot_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let part = |n: i64| u64::try_from(n).unwrap_or(0);
-    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
-}
-
-/// When the host was booted, `since_ns` ago.
+/// When the host was booted, `since_ns` before now.
 fn boot(since_ns: u64) -> Timestamp {
     let micros = i64::try_from(since_ns / 1000).unwrap_or(i64::MAX);
     Timestamp(Timestamp::now().0.saturating_sub(micros))

@@ -138,6 +138,8 @@ impl Stages {
             }
             Err(error) => return self.unknown(accepted.stream, describe(&error)).await,
         };
+        // Whatever becomes of it, it ends on record or declared as lost.
+        let _taken = self.exchanger.audit.books().take(&flow);
         let started = Timestamp::now();
         let Some(subject) = self.who(&flow).await else { return reset(&accepted.stream) };
         let mut record = Record::new(Kind::Flow, started);

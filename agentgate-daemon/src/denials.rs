@@ -8,6 +8,7 @@ use std::{
 
 use agentgate_common::{
     event::{Hook, KernelEvent},
+    tally::window,
     verdict::Denial,
 };
 use tokio::{
@@ -18,6 +19,7 @@ use tokio::{
 
 use crate::{
     audit::{Audit, AuditError, fit},
+    kernel::Kernel,
     model::{
         Action, Authority, Flow, Host, Kind, OriginalDestination, Record, State, Timestamp, Verdict,
         flow::{comm, socket_addr},
@@ -40,14 +42,23 @@ const KINDS: usize = 4096;
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// Records events until the channel ends. Where the log is slower than the kernel, or cannot be
-/// written, the channel fills, then the ring buffer, whose losses the kernel counts.
-pub async fn record(mut events: mpsc::Receiver<KernelEvent>, sessions: Arc<Sessions>, audit: Audit) {
+/// written, the channel fills, then the ring buffer, whose losses the kernel counts. Keeps the books told
+/// until when every refusal is on record.
+pub async fn record(
+    kernel: Arc<dyn Kernel>,
+    mut events: mpsc::Receiver<KernelEvent>,
+    sessions: Arc<Sessions>,
+    audit: Audit,
+) {
     let mut group = Vec::with_capacity(GROUP);
     let mut counted = Counted::default();
+    let mut heard = Heard::default();
     loop {
+        heard.look(kernel.heard_until(), events.len());
         // A time-out is the moment to record what was only counted.
         let got = timeout(SETTLE, events.recv_many(&mut group, GROUP)).await;
         let ended = matches!(got, Ok(0));
+        heard.received(group.len());
         let mut told: Vec<(KernelEvent, u64)> =
             group.drain(..).filter_map(|event| counted.admit(event)).collect();
         told.extend(counted.settle(ended));
@@ -63,14 +74,48 @@ pub async fn record(mut events: mpsc::Receiver<KernelEvent>, sessions: Arc<Sessi
             });
         }
         waiting.join_all().await;
+        audit.books().tell_until(heard.until.min(counted.untold().unwrap_or(u64::MAX)));
         if ended {
             return;
         }
     }
 }
 
-/// What makes two refusals the same: cgroup, hook, denial.
-type Sort = (u64, u8, u8);
+/// Until when everything that the kernel reported has been received here.
+#[derive(Default)]
+struct Heard {
+    until: u64,
+    /// A moment until which everything is in the channel, and how many are to be received for that.
+    next: Option<(u64, usize)>,
+}
+
+impl Heard {
+    fn look(&mut self, in_channel_until: u64, waiting: usize) {
+        self.next.get_or_insert((in_channel_until, waiting));
+        self.received(0);
+    }
+
+    fn received(&mut self, events: usize) {
+        if let Some((until, left)) = &mut self.next {
+            *left = left.saturating_sub(events);
+            if *left == 0 {
+                self.until = *until;
+                self.next = None;
+            }
+        }
+    }
+}
+
+/// What makes two refusals the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Sort {
+    session: u64,
+    cgroup: u64,
+    /// A record's number is that of one window, as the kernel's counts are.
+    window: u32,
+    hook: u8,
+    denial: u8,
+}
 
 /// Refusals that are told by their number.
 #[derive(Default)]
@@ -79,14 +124,27 @@ struct Counted(HashMap<Sort, Tally>);
 struct Tally {
     since: Instant,
     told: u32,
-    /// The last of those that were only counted, and how many they are.
-    unseen: Option<(KernelEvent, u64)>,
+    unseen: Option<Unseen>,
+}
+
+/// Those that were only counted.
+#[derive(Clone, Copy)]
+struct Unseen {
+    last: KernelEvent,
+    count: u64,
+    first_ns: u64,
 }
 
 impl Counted {
     /// The event where it is to be recorded by itself, with the number of those before it that were not.
     fn admit(&mut self, event: KernelEvent) -> Option<(KernelEvent, u64)> {
-        let sort = (event.task.cgroup, event.hook, event.denial);
+        let sort = Sort {
+            session: event.task.session,
+            cgroup: event.task.cgroup,
+            window: window(event.at_ns),
+            hook: event.hook,
+            denial: event.denial,
+        };
         if self.0.len() >= KINDS && !self.0.contains_key(&sort) {
             return Some((event, 0));
         }
@@ -98,10 +156,11 @@ impl Counted {
         }
         if tally.told < ONE_BY_ONE {
             tally.told += 1;
-            return Some((event, tally.unseen.take().map_or(0, |(_, count)| count)));
+            return Some((event, tally.unseen.take().map_or(0, |unseen| unseen.count)));
         }
-        let before = tally.unseen.map_or(0, |(_, count)| count);
-        tally.unseen = Some((event, before + 1));
+        let before = tally.unseen.unwrap_or(Unseen { last: event, count: 0, first_ns: event.at_ns });
+        tally.unseen =
+            Some(Unseen { last: event, count: before.count + 1, first_ns: before.first_ns.min(event.at_ns) });
         None
     }
 
@@ -110,12 +169,17 @@ impl Counted {
         let mut told = Vec::new();
         self.0.retain(|_, tally| {
             let rested = all || tally.since.elapsed() >= SETTLE;
-            if rested && let Some((event, count)) = tally.unseen.take() {
-                told.push((event, count - 1));
+            if rested && let Some(Unseen { last, count, .. }) = tally.unseen.take() {
+                told.push((last, count - 1));
             }
             !rested
         });
         told
+    }
+
+    /// When the oldest of those that were only counted happened.
+    fn untold(&self) -> Option<u64> {
+        self.0.values().filter_map(|tally| tally.unseen).map(|unseen| unseen.first_ns).min()
     }
 }
 
@@ -183,6 +247,7 @@ fn record_of(event: &KernelEvent, unseen: u64, sessions: &Sessions) -> Record {
         event.family, event.kind, event.protocol
     ));
     record.flow = Some(flow);
+    record.times = unseen + 1;
     record
 }
 
@@ -232,10 +297,41 @@ mod tests {
         let told = (0..1000).filter_map(|_| counted.admit(udp)).count();
         assert_eq!(told, ONE_BY_ONE as usize);
         assert!(counted.admit(raw).is_some());
+        assert_eq!(counted.untold(), Some(0));
         assert!(counted.settle(false).is_empty());
         let rest = counted.settle(true);
         assert_eq!(rest.len(), 1);
         assert_eq!(rest[0].1 + 1 + u64::from(ONE_BY_ONE), 1000);
-        assert!(counted.0.is_empty());
+        assert!(counted.0.is_empty() && counted.untold().is_none());
+    }
+
+    #[test]
+    fn a_number_is_that_of_one_session_and_one_window() {
+        let mut counted = Counted::default();
+        let first = KernelEvent { at_ns: 1, ..KernelEvent::default() };
+        let later = KernelEvent { at_ns: 5_000_000_000, ..first };
+        let mut other = first;
+        other.task.session = 7;
+        for event in [first, later, other].repeat(ONE_BY_ONE as usize + 3) {
+            let _told = counted.admit(event);
+        }
+        let mut rest: Vec<_> = counted.settle(true);
+        rest.sort_by_key(|(event, _)| (event.at_ns, event.task.session));
+        let numbers: Vec<_> =
+            rest.iter().map(|(event, more)| (event.at_ns, event.task.session, more + 1)).collect();
+        assert_eq!(numbers, [(1, 0, 3), (1, 7, 3), (5_000_000_000, 0, 3)]);
+    }
+
+    #[test]
+    fn heard_is_what_was_received_and_not_what_is_in_the_channel() {
+        let mut heard = Heard::default();
+        heard.look(10, 3);
+        heard.received(2);
+        assert_eq!(heard.until, 0);
+        heard.look(20, 50);
+        heard.received(1);
+        assert_eq!(heard.until, 10);
+        heard.look(20, 0);
+        assert_eq!(heard.until, 20);
     }
 }

@@ -1,13 +1,19 @@
-//! The listener: 127.0.0.1 and ::1 on one port, bound before anything runs.
+//! The listener: 127.0.0.1 and ::1 on one port, bound before anything runs, or taken over from the daemon
+//! before with those who wait in its backlog.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd as _,
     sync::Arc,
     time::Duration,
 };
 
-use crate::{drain::told, kernel::AgentEnd};
+use crate::{
+    drain::told,
+    handover::{Sockets, Wanted},
+    kernel::{AgentEnd, since_boot_ns},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -39,6 +45,7 @@ pub struct Place {
 pub struct Listeners {
     sockets: Vec<TcpListener>,
     port: u16,
+    since_ns: u64,
     places: Places,
 }
 
@@ -67,14 +74,29 @@ const WAITING: usize = 1024;
 const NO_ROOM: Duration = Duration::from_millis(50);
 
 impl Listeners {
-    /// Binds `port` (0: any, the same on both) for at most `connections` at a time.
+    /// Binds `port` (0: any, the same on both) for at most `connections` at a time, or takes over what
+    /// `sockets` holds; has them kept for the next daemon.
     ///
     /// # Errors
     /// [`BindError`].
-    pub async fn bind(port: u16, connections: usize) -> Result<Self, BindError> {
-        let bind = async |ip: IpAddr, port: u16| {
+    pub async fn bind(port: u16, connections: usize, sockets: &mut Sockets) -> Result<Self, BindError> {
+        // Of the youngest: a flow that is older than its socket is nobody's.
+        let mut since_ns = 0;
+        let mut bind = async |ip: IpAddr, port: u16| {
             let address = SocketAddr::new(ip, port);
-            TcpListener::bind(address).await.map_err(|source| BindError { address, source })
+            let failed = |source| BindError { address, source };
+            let name = if ip.is_ipv4() { "listener4" } else { "listener6" };
+            if let Some((socket, since)) = sockets.take(name, Wanted::Listener(address)) {
+                since_ns = since_ns.max(since);
+                let socket = std::net::TcpListener::from(socket);
+                socket.set_nonblocking(true).map_err(failed)?;
+                return TcpListener::from_std(socket).map_err(failed);
+            }
+            let since = since_boot_ns();
+            let socket = TcpListener::bind(address).await.map_err(failed)?;
+            sockets.keep(name, socket.as_fd(), since);
+            since_ns = since_ns.max(since);
+            Ok(socket)
         };
         let four = bind(Ipv4Addr::LOCALHOST.into(), port).await?;
         let port = four
@@ -94,6 +116,7 @@ impl Listeners {
         Ok(Self {
             sockets,
             port,
+            since_ns,
             places: Places {
                 places: Arc::new(Semaphore::new(connections)),
                 waiting: Arc::new(Semaphore::new(connections + WAITING)),
@@ -111,6 +134,12 @@ impl Listeners {
     #[must_use]
     pub fn places(&self) -> Places {
         self.places.clone()
+    }
+
+    /// When the sockets were bound first, in nanoseconds since boot.
+    #[must_use]
+    pub fn since_ns(&self) -> u64 {
+        self.since_ns
     }
 
     /// Accepts until `drain` turns true. Once all places are taken and enough connections wait for

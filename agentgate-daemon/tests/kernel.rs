@@ -4,10 +4,21 @@
 
 #[path = "kernel/connected.rs"]
 mod connected;
+#[path = "kernel/datagrams.rs"]
+mod datagrams;
 #[path = "kernel/lab.rs"]
 mod lab;
+#[path = "kernel/namespaces.rs"]
+mod namespaces;
+#[path = "kernel/own.rs"]
+mod own;
+#[path = "kernel/tallies.rs"]
+mod tallies;
 
-use std::net::{SocketAddr, TcpListener};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::unix::fs::MetadataExt,
+};
 
 use agentgate::{
     kernel::{AgentEnd, Attached, GuardedCgroup, Kernel, KernelError, Options, attached_programs, detach},
@@ -15,7 +26,7 @@ use agentgate::{
     session::Sessions,
 };
 use agentgate_common::{event::Hook, settings::Settings, verdict::Denial};
-use lab::{Lab, OPENED, RESOLVER, Resolver, in_namespaces, run};
+use lab::{LISTENER, Lab, OPENED, RESOLVER, Resolver, in_namespaces, run};
 use serde_json::json;
 
 #[test]
@@ -36,6 +47,7 @@ fn tcp_comes_to_the_listener_with_its_flow() {
             let (stream, peer) = listener.accept().unwrap();
             drop(stream);
             let flow = lab.taken(&kernel, peer).unwrap_or_else(|| panic!("{call}: no flow of {peer}"));
+            assert_eq!(flow.session, flow.cgroup, "{call}");
             assert_eq!(flow.original.0, original.parse().unwrap(), "{call}");
             assert_eq!(seen["peer"], json!([shown, flow.original.0.port()]), "{call}");
             assert_eq!(flow.pid, pid, "{call}");
@@ -189,6 +201,7 @@ fn what_cannot_be_judged_is_refused() {
         assert_eq!(lab.counted(&kernel, "sock_create", "socket_type"), 5);
         assert_eq!(lab.counted(&kernel, "connect4", "listed"), 1);
         assert_eq!(kernel.lost_events().unwrap(), 0);
+        lab.balanced(&kernel);
         assert!(lab::log().contains("refused: hook 1, denial 1, protocol 6, port 7879"), "{}", lab::log());
     });
 }
@@ -210,9 +223,20 @@ fn dns_goes_to_the_resolver_and_seems_to_come_from_where_it_was_sent() {
             ("ask(('::ffff:8.8.8.8', 53), socket.AF_INET6)", "::ffff:8.8.8.8"),
             ("ask(('::ffff:8.8.8.8', 53), socket.AF_INET6, True)", "::ffff:8.8.8.8"),
         ];
+        let session = std::fs::metadata(lab.session("run-1.scope")).unwrap().ino();
         for (call, address) in rows {
-            let (seen, _) = lab.agent(&format!("show(seen={call})"));
+            let (seen, pid) = lab.agent(&format!("show(seen={call})"));
             assert_eq!(seen["seen"], json!(["answer", [address, 53]]), "{call}");
+            let askers: Vec<_> = resolvers.iter().flat_map(Resolver::askers).collect();
+            let [end] = askers.as_slice() else { panic!("{call}: {askers:?}") };
+            let asker = kernel.asker(*end).unwrap().unwrap_or_else(|| panic!("{call}: nobody asked"));
+            let meant = SocketAddr::new(address.parse::<IpAddr>().unwrap().to_canonical(), 53);
+            assert_eq!((asker.original.0, asker.pid, asker.session), (meant, pid, session), "{call}");
+            assert!(asker.cookie != 0 && asker.netns != 0 && asker.connected_ns != 0, "{call}");
+            assert_eq!(asker.comm, "python3", "{call}");
+            assert_eq!(kernel.asker(*end).unwrap(), Some(asker), "{call}: it stays");
+            let elsewhere = AgentEnd { door: LISTENER, ..*end };
+            assert_eq!(kernel.asker(elsewhere).unwrap(), None, "{call}: of another door");
         }
         // One socket asks two servers, as musl does; and connects after it asked another.
         let (seen, _) = lab.agent(
@@ -228,6 +252,9 @@ fn dns_goes_to_the_resolver_and_seems_to_come_from_where_it_was_sent() {
              show(seen=seen)",
         );
         assert_eq!(seen["seen"], json!(["1.1.1.1", "9.9.9.9", "8.8.8.8"]));
+        let askers = resolvers[0].askers();
+        let last = kernel.asker(*askers.last().unwrap()).unwrap().unwrap();
+        assert_eq!((askers.len(), last.original.0), (3, "8.8.8.8:53".parse().unwrap()));
         let (seen, _) = lab.agent("show(peer=connect(('8.8.8.8', 53)))");
         assert_eq!(seen["peer"], json!(["8.8.8.8", 53]));
         let (_, peer) = over_tcp.accept().unwrap();
@@ -305,6 +332,9 @@ fn a_flow_never_names_an_older_destination() {
             found.extend(lab.taken(&kernel, peer).map(|flow| flow.original.0.port()));
         }
         assert_eq!(found, [5]);
+        assert_eq!(lab.counted(&kernel, "sock_ops", "listener"), 5);
+        assert_eq!(lab.counted(&kernel, "sock_ops", "replaced"), 4, "flows that nobody took");
+        lab.balanced(&kernel);
         // A connection that passes the gate by leaves no flow of the socket's earlier attempt.
         let opened = TcpListener::bind(("127.0.0.1", OPENED)).unwrap();
         kernel.configure(&Settings { listener_port: 9, ..lab.settings() }).unwrap();
@@ -507,6 +537,7 @@ fn what_the_ring_buffer_loses_is_counted() {
         assert_eq!(lab.counted(&kernel, "sock_create", "socket_type"), 5000, "every refusal is counted");
         let kept = usize::try_from(5000 - lost).unwrap();
         assert_eq!(lab::events(&kernel, kept).len(), kept);
+        lab.balanced(&kernel);
     });
 }
 

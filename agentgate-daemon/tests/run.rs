@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "run/doctor.rs"]
+mod doctor;
+#[path = "run/hidden.rs"]
+mod hidden;
+
 use std::{
     fs,
     net::{TcpListener, TcpStream},
@@ -21,8 +26,11 @@ use std::{
 
 use agentgate::{
     audit::{Audit, AuditOptions, AuditThread},
-    config::Paths,
-    control::{ControlContext, Door, EnrolError, Enroller, Process, server, socket, wire::GateReport},
+    config::{Paths, Run},
+    control::{
+        ControlContext, Door, EnrolError, Enroller, Process, server, socket,
+        wire::{GateReport, Hidden},
+    },
     kernel::GuardedCgroup,
     launch::OwnCgroups,
     model::{Kind, Record, State, Timestamp},
@@ -134,12 +142,18 @@ impl Daemon {
                 programs: Vec::new(),
                 layers: None,
                 lost_events: 0,
+                counters: Vec::new(),
                 connections: 0,
                 dashboard: None,
                 draining: false,
             }),
+            books: None,
             ca_pem: "".into(),
             bundle: at("ca-bundle.pem"),
+            hidden: Hidden {
+                places: Run::default().hide,
+                sockets: vec![paths.control_socket.clone(), paths.enrol_socket.clone()],
+            },
             guarded: cgroup.guarded.clone(),
             dashboard: None,
         };
@@ -163,8 +177,13 @@ impl Daemon {
 
     /// `agentctl run -- words`.
     async fn run(&self, words: &[&str]) -> Output {
+        self.run_with(&[], words).await
+    }
+
+    /// `agentctl run flags -- words`.
+    async fn run_with(&self, flags: &[&str], words: &[&str]) -> Output {
         let mut command = self.agentctl();
-        command.args(["run", "--"]).args(words);
+        command.arg("run").args(flags).arg("--").args(words);
         output(command).await
     }
 
@@ -333,7 +352,11 @@ async fn cannot_steer(daemon: Daemon) {
     let (agentctl, root) = (daemon.agentctl.to_str().unwrap(), daemon.dir.path().to_str().unwrap());
     for words in [vec!["status"], vec!["mode", "audit"], vec!["allow", "a.example.com"], vec!["ca", "export"]]
     {
-        let output = daemon.run(&[&[agentctl, "--root", root], &words[..]].concat()).await;
+        let words = [&[agentctl, "--root", root], &words[..]].concat();
+        // The sockets are hidden; and where they are not, they answer no agent.
+        let hidden = daemon.run(&words).await;
+        assert_eq!(hidden.status.code(), Some(3), "{words:?} {hidden:?}");
+        let output = daemon.run_with(&["--expose", "all"], &words).await;
         assert_eq!(output.status.code(), Some(1), "{words:?} {output:?}");
         assert!(text(&output.stderr).contains("under guard"), "{output:?}");
     }
@@ -477,8 +500,16 @@ async fn what_protects_less_is_said() {
         ("65534", &[], "2", &[]),
         ("0", &["--allow-new-privileges"], "2", &["runs as root", "more than you have"]),
         // Nobody but root gets a filter then, and quiet does not hide that.
-        ("65534", &["--quiet", "--allow-new-privileges"], "0", &["more than you have, and it can type into"]),
+        (
+            "65534",
+            &["--quiet", "--allow-new-privileges", "--expose", "all"],
+            "0",
+            &["sees the sockets of docker", "more than you have, and it can type into"],
+        ),
     ];
+    let neither = run("65534", &["--allow-new-privileges"]).await;
+    assert_eq!(neither.status.code(), Some(125), "{neither:?}");
+    assert!(neither.stdout.is_empty() && text(&neither.stderr).contains("add --expose all"), "{neither:?}");
     for (uid, flags, seccomp, said) in rows {
         let output = run(uid, flags).await;
         assert_eq!(text(&output.stdout), format!("Seccomp:\t{seccomp}\n"), "{uid} {flags:?} {output:?}");

@@ -2,6 +2,8 @@
 //!
 //! While no daemon runs, its ports are free: whoever took one would be sent the connections of
 //! every other session, and would keep the daemon from coming back.
+//!
+//! The subflow by which MPTCP listens comes here, and is marked: no socket(2) made it.
 
 use agentgate_common::{
     event::Hook,
@@ -10,7 +12,7 @@ use agentgate_common::{
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Family, Inet, Inet6, judged},
+    connect::{Family, Inet, Inet6, judged, origin, sk},
     error::Refused,
     maps,
 };
@@ -26,9 +28,11 @@ pub(crate) fn gate_bind6(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_bind<F: Family>(ctx: &SockAddrContext, _session: u64) -> Result<Passage, Refused> {
+fn try_bind<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Refused> {
     let local = F::read(ctx);
     let refused = Refused::at(local);
     let settings = maps::settings().map_err(&refused)?;
-    verdict::bind(settings, local.port).map_err(&refused)
+    let passage = verdict::bind(settings, local.port).map_err(&refused)?;
+    maps::socket_or_new(sk(ctx), session, origin(ctx).netns).map_err(&refused)?;
+    Ok(passage)
 }

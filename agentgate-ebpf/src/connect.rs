@@ -20,7 +20,7 @@ use crate::{
     datagram::remember,
     emit::{self, Socket},
     error::{Refused, outcome},
-    facts::Known,
+    facts::OfCall,
     maps,
 };
 
@@ -62,14 +62,13 @@ fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage
     let settings = maps::settings().map_err(&refused)?;
     let socket = describe(ctx);
     let origin = origin(ctx);
-    let facts = Known::of_call(ctx, socket.protocol, session);
+    let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)
         .map_err(&refused)?;
-    let state = maps::socket_or_new(sk(ctx), session).map_err(&refused)?;
+    let state = maps::socket_or_new(sk(ctx), session, origin.netns).map_err(&refused)?;
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
     state.flow.connected_ns = emit::boot_ns();
-    state.flow.netns = origin.netns;
     emit::current(&mut state.flow.task, session);
     state.flow.original = destination;
     // A refused packet to this destination is worth a record, whatever was sent before.
@@ -110,6 +109,36 @@ pub(crate) fn describe(ctx: &SockAddrContext) -> Socket {
             kind: (*raw).type_,
             protocol: (*raw).protocol,
         }
+    }
+}
+
+/// What a socket is bound to: unspecified and 0 where it is not.
+pub(crate) struct Bound {
+    pub(crate) ip4: u32,
+    pub(crate) ip6: [u32; 4],
+    /// Host byte order.
+    pub(crate) port: u16,
+}
+
+impl Bound {
+    /// Of a socket of the context, not null. All is read, whatever is needed: the verifier forbids the
+    /// arithmetic that the compiler makes of a choice between fields.
+    #[inline(always)]
+    pub(crate) fn of(sk: *mut bpf_sock) -> Self {
+        // SAFETY: as said; volatile keeps the loads four bytes wide.
+        let (ip4, ip6, port) = unsafe {
+            (
+                (&raw const (*sk).src_ip4).read_volatile(),
+                [
+                    (&raw const (*sk).src_ip6[0]).read_volatile(),
+                    (&raw const (*sk).src_ip6[1]).read_volatile(),
+                    (&raw const (*sk).src_ip6[2]).read_volatile(),
+                    (&raw const (*sk).src_ip6[3]).read_volatile(),
+                ],
+                (&raw const (*sk).src_port).read_volatile(),
+            )
+        };
+        Self { ip4, ip6, port: port as u16 }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     connect::{Family, Inet, Inet6, describe, judged, origin, sk},
     emit,
     error::Refused,
-    facts::Known,
+    facts::OfCall,
     maps,
 };
 
@@ -51,22 +51,21 @@ fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, R
         return Ok(passage);
     }
     let origin = origin(ctx);
-    let facts = Known::of_call(ctx, socket.protocol, session);
+    let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::send(settings, &destination, socket.kind, socket.protocol, origin, &facts)
         .map_err(&refused)?;
     match passage {
         Passage::Resolver => {
             let target = verdict::resolver(settings, &destination).map_err(&refused)?;
-            let state = maps::socket_or_new(sk(ctx), session).map_err(&refused)?;
+            let state = maps::socket_or_new(sk(ctx), session, origin.netns).map_err(&refused)?;
             remember(state, named);
             state.flow.cookie = socket.cookie;
-            state.flow.netns = origin.netns;
             emit::current(&mut state.flow.task, session);
             F::write(ctx, &target);
         }
         // Each packet is judged once more; an unspecified address goes where it was judged to go.
         Passage::Own | Passage::Listed | Passage::Connected | Passage::Direct | Passage::Listener => {
-            maps::socket_or_new(sk(ctx), session).map_err(&refused)?;
+            maps::socket_or_new(sk(ctx), session, origin.netns).map_err(&refused)?;
             if verdict::words(&destination.addr) != verdict::words(&named.addr) {
                 F::write(ctx, &destination);
             }

@@ -23,7 +23,7 @@ use aya_ebpf::{
 use crate::{
     emit::{self, Socket},
     error::{Refused, outcome},
-    facts::Known,
+    facts::OfPacket,
     maps,
 };
 
@@ -81,16 +81,15 @@ fn judge(
     session: u64,
 ) -> Result<Passage, Denial> {
     let settings = maps::settings()?;
-    // A listener does not care where it is connected from.
-    let source = if stream { NOTHING.source } else { packet.source };
-    let facts = Known::of_packet(ctx, packet.protocol, source, session);
     if stream {
+        let facts = OfPacket::new(ctx, TCP, None, session);
         return verdict::opening(settings, &packet.destination, &facts);
     }
     if let Some(state) = state {
         packet.netns = state.flow.netns;
         packet.asked = meant(state, packet).port != 0;
     }
+    let facts = OfPacket::new(ctx, UDP, Some(&packet.source), session);
     let passage = verdict::packet(settings, packet, &facts)?;
     if let (Passage::Resolver, Some(state)) = (passage, state) {
         let key = FlowKey {
@@ -220,7 +219,7 @@ fn tell(
 ) {
     let state = match state {
         Some(state) => state,
-        None => match maps::socket_or_new(sender.sk, session) {
+        None => match maps::socket_or_new(sender.sk, session, 0) {
             Ok(state) => state,
             Err(_) => return,
         },
@@ -233,7 +232,8 @@ fn tell(
     // SAFETY: the context is valid while the program runs.
     let (cookie, cgroup) = unsafe { (bpf_get_socket_cookie(raw.cast()), bpf_skb_cgroup_id(raw)) };
     let socket = Socket { cookie, family: sender.family, kind: sender.kind, protocol };
-    emit::report(Hook::Egress, socket, refused, |task| {
+    let known = state.flow.task.session;
+    emit::report(Hook::Egress, known, socket, refused, |task| {
         *task = state.flow.task;
         task.cgroup = cgroup;
     });

@@ -15,7 +15,7 @@ use aya_log_ebpf::debug;
 
 use crate::{
     error::Refused,
-    maps::{EVENTS, count_lost},
+    maps::{EVENTS, book, count_lost},
 };
 
 /// What a hook knows of the socket.
@@ -59,7 +59,7 @@ pub(crate) fn current(task: &mut Task, session: u64) {
 /// Reports a refusal by the calling task, of this session.
 #[inline(always)]
 pub(crate) fn refuse(ctx: &impl EbpfContext, hook: Hook, session: u64, socket: Socket, refused: &Refused) {
-    report(hook, socket, refused, |task| current(task, session));
+    report(hook, session, socket, refused, |task| current(task, session));
     debug!(
         ctx,
         "refused: hook {}, denial {}, protocol {}, port {}",
@@ -70,9 +70,18 @@ pub(crate) fn refuse(ctx: &impl EbpfContext, hook: Hook, session: u64, socket: S
     );
 }
 
-/// Puts a refusal into the ring buffer; `who` fills in the task.
+/// Books a refusal and puts it into the ring buffer; `who` fills in the task, which is of this session.
 #[inline(always)]
-pub(crate) fn report(hook: Hook, socket: Socket, refused: &Refused, who: impl FnOnce(&mut Task)) {
+pub(crate) fn report(
+    hook: Hook,
+    session: u64,
+    socket: Socket,
+    refused: &Refused,
+    who: impl FnOnce(&mut Task),
+) {
+    let now = boot_ns();
+    // Also where there is no room for the event: the daemon finds it missing.
+    book(session, now, refused.denial as u8);
     let Some(mut entry) = EVENTS.reserve::<KernelEvent>(0) else {
         count_lost();
         return;
@@ -82,7 +91,7 @@ pub(crate) fn report(hook: Hook, socket: Socket, refused: &Refused, who: impl Fn
     // its memory may hold anything.
     unsafe {
         (*event).cookie = socket.cookie;
-        (*event).at_ns = boot_ns();
+        (*event).at_ns = now;
         who(&mut (*event).task);
         (*event).destination = refused.destination;
         (*event).family = socket.family as u16;

@@ -14,68 +14,105 @@ use aya_ebpf::{
     programs::{SkBuffContext, SockAddrContext},
 };
 
-use crate::maps;
+use crate::{
+    connect::{Bound, sk},
+    maps,
+};
 
 /// Bytes of a tuple of IPv4: the kernel tells the family by the length.
 const TUPLE4: u32 = 12;
 /// Bytes of a tuple of IPv6.
 const TUPLE6: u32 = 36;
 
-/// The kernel as one call or packet sees it.
-pub(crate) struct Known {
+/// The kernel as connect(2) or sendmsg(2) on a socket sees it.
+pub(crate) struct OfCall {
     ctx: *mut c_void,
+    sk: *mut bpf_sock,
     protocol: u32,
-    /// Where a datagram comes from, which may decide between sockets of one port. Unspecified where that
-    /// is not known yet, and for TCP, where a listener does not care.
-    source: Endpoint,
     /// The session that asks.
     session: u64,
 }
 
-impl Known {
-    /// As connect(2) and sendmsg(2) see it.
-    #[inline(always)]
-    pub(crate) fn of_call(ctx: &SockAddrContext, protocol: u32, session: u64) -> Self {
-        let source = Endpoint { addr: [0; 16], port: 0, family: 0 };
-        Self { ctx: ctx.sock_addr.cast(), protocol, source, session }
-    }
+/// The kernel as a packet sees it.
+pub(crate) struct OfPacket<'a> {
+    ctx: *mut c_void,
+    protocol: u32,
+    /// Where a datagram comes from; `None` for TCP, since a listener does not care.
+    source: Option<&'a Endpoint>,
+    /// The session of its socket.
+    session: u64,
+}
 
-    /// As a packet of a socket of this session sees it.
+impl OfCall {
     #[inline(always)]
-    pub(crate) fn of_packet(ctx: &SkBuffContext, protocol: u32, source: Endpoint, session: u64) -> Self {
-        Self { ctx: ctx.skb.skb.cast(), protocol, source, session }
-    }
-
-    /// The socket that would receive, to be released.
-    #[inline(always)]
-    fn receiver(&self, destination: &Endpoint) -> *mut bpf_sock {
-        let mut tuple = [0_u32; TUPLE6 as usize / 4];
-        let ports = [self.source.port.to_be_bytes(), destination.port.to_be_bytes()];
-        let ports = u32::from_ne_bytes([ports[0][0], ports[0][1], ports[1][0], ports[1][1]]);
-        let (from, to) = (verdict::words(&self.source.addr), verdict::words(&destination.addr));
-        let length = if verdict::mapped(&destination.addr).is_some() {
-            tuple[0] = from[3];
-            tuple[1] = to[3];
-            tuple[2] = ports;
-            TUPLE4
-        } else {
-            tuple = [from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports];
-            TUPLE6
-        };
-        let tuple: *mut bpf_sock_tuple = ptr::from_mut(&mut tuple).cast();
-        let netns = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
-        // SAFETY: the context is valid while the program runs, and the tuple is ours and long enough.
-        unsafe {
-            if self.protocol == UDP {
-                bpf_sk_lookup_udp(self.ctx, tuple, length, netns, 0)
-            } else {
-                bpf_sk_lookup_tcp(self.ctx, tuple, length, netns, 0)
-            }
-        }
+    pub(crate) fn new(ctx: &SockAddrContext, protocol: u32, session: u64) -> Self {
+        Self { ctx: ctx.sock_addr.cast(), sk: sk(ctx), protocol, session }
     }
 }
 
-impl Facts for Known {
+impl<'a> OfPacket<'a> {
+    #[inline(always)]
+    pub(crate) fn new(
+        ctx: &SkBuffContext,
+        protocol: u32,
+        source: Option<&'a Endpoint>,
+        session: u64,
+    ) -> Self {
+        Self { ctx: ctx.skb.skb.cast(), protocol, source, session }
+    }
+}
+
+/// A tuple for the lookup: from nowhere to the destination.
+#[inline(always)]
+fn tuple(destination: &Endpoint) -> ([u32; TUPLE6 as usize / 4], u32) {
+    let to = verdict::words(&destination.addr);
+    let ports = ports(0, destination.port);
+    if verdict::mapped(&destination.addr).is_some() {
+        ([0, to[3], ports, 0, 0, 0, 0, 0, 0], TUPLE4)
+    } else {
+        ([0, 0, 0, 0, to[0], to[1], to[2], to[3], ports], TUPLE6)
+    }
+}
+
+/// Both ports as the tuple holds them.
+#[inline(always)]
+fn ports(from: u16, to: u16) -> u32 {
+    let ([a, b], [c, d]) = (from.to_be_bytes(), to.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// Whether the socket that would receive is of a session.
+#[inline(always)]
+fn receives(
+    ctx: *mut c_void,
+    protocol: u32,
+    tuple: &mut [u32; TUPLE6 as usize / 4],
+    length: u32,
+    session: u64,
+) -> bool {
+    let tuple: *mut bpf_sock_tuple = ptr::from_mut(tuple).cast();
+    let netns = i64::from(BPF_F_CURRENT_NETNS).cast_unsigned();
+    // SAFETY: the context is valid while the program runs, and the tuple is ours and long enough.
+    let sk = unsafe {
+        if protocol == UDP {
+            bpf_sk_lookup_udp(ctx, tuple, length, netns, 0)
+        } else {
+            bpf_sk_lookup_tcp(ctx, tuple, length, netns, 0)
+        }
+    };
+    if sk.is_null() {
+        return false;
+    }
+    let own = match maps::socket(sk) {
+        Some(state) => state.guarded == 1 && state.owner == session,
+        None => false,
+    };
+    // SAFETY: a socket that the lookup gave, and that is not used any more.
+    unsafe { bpf_sk_release(sk.cast()) };
+    own
+}
+
+impl Facts for OfCall {
     #[inline(always)]
     fn is_host(&self, addr: &[u8; 16]) -> bool {
         maps::is_host(addr)
@@ -86,17 +123,64 @@ impl Facts for Known {
         if self.session == NOBODY {
             return false;
         }
-        let sk = self.receiver(destination);
-        if sk.is_null() {
+        let (mut tuple, length) = tuple(destination);
+        // A connected socket receives from its peer alone. Where the sender is not bound to an address,
+        // this host sends from the one that it sends to.
+        if self.protocol == UDP && !self.sk.is_null() {
+            let Bound { ip4, ip6, port } = Bound::of(self.sk);
+            let ports = ports(port, destination.port);
+            if length == TUPLE4 {
+                tuple[0] = if ip4 == 0 { tuple[1] } else { ip4 };
+                tuple[2] = ports;
+            } else {
+                let unbound = ip6[0] | ip6[1] | ip6[2] | ip6[3] == 0;
+                for word in 0..4 {
+                    tuple[word] = if unbound { tuple[word + 4] } else { ip6[word] };
+                }
+                tuple[8] = ports;
+            }
+        }
+        receives(self.ctx, self.protocol, &mut tuple, length, self.session)
+    }
+
+    #[inline(always)]
+    fn admits_udp(&self, destination: &Endpoint) -> bool {
+        maps::admits_udp(destination)
+    }
+
+    #[inline(always)]
+    fn admits_namespace(&self, netns: u64) -> bool {
+        maps::admits_namespace(netns)
+    }
+}
+
+impl Facts for OfPacket<'_> {
+    #[inline(always)]
+    fn is_host(&self, addr: &[u8; 16]) -> bool {
+        maps::is_host(addr)
+    }
+
+    #[inline(always)]
+    fn is_own(&self, destination: &Endpoint) -> bool {
+        if self.session == NOBODY {
             return false;
         }
-        let own = match maps::socket(sk) {
-            Some(state) => state.guarded == 1 && state.owner == self.session,
-            None => false,
-        };
-        // SAFETY: a socket that the lookup gave, and that is not used any more.
-        unsafe { bpf_sk_release(sk.cast()) };
-        own
+        let (mut tuple, length) = tuple(destination);
+        if let Some(source) = self.source {
+            let from = verdict::words(&source.addr);
+            let ports = ports(source.port, destination.port);
+            if length == TUPLE4 {
+                tuple[0] = from[3];
+                tuple[2] = ports;
+            } else {
+                tuple[0] = from[0];
+                tuple[1] = from[1];
+                tuple[2] = from[2];
+                tuple[3] = from[3];
+                tuple[8] = ports;
+            }
+        }
+        receives(self.ctx, self.protocol, &mut tuple, length, self.session)
     }
 
     #[inline(always)]

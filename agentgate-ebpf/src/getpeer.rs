@@ -7,7 +7,7 @@ use agentgate_common::{
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Family, Inet, Inet6, describe, origin, sk},
+    connect::{Bound, Family, Inet, Inet6, describe, origin, sk},
     maps,
 };
 
@@ -58,28 +58,12 @@ fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     if sk.is_null() {
         return None;
     }
-    // SAFETY: the socket of the context, not null; volatile keeps the loads four bytes wide.
-    let (ip4, ip6, port) = unsafe {
-        (
-            (&raw const (*sk).src_ip4).read_volatile(),
-            [
-                (&raw const (*sk).src_ip6[0]).read_volatile(),
-                (&raw const (*sk).src_ip6[1]).read_volatile(),
-                (&raw const (*sk).src_ip6[2]).read_volatile(),
-                (&raw const (*sk).src_ip6[3]).read_volatile(),
-            ],
-            (&raw const (*sk).src_port).read_volatile(),
-        )
-    };
+    let bound = Bound::of(sk);
     let (addr, family) = if verdict::mapped(&peer.addr).is_some() {
-        (verdict::map_v4(ip4.to_ne_bytes()), INET)
+        (verdict::map_v4(bound.ip4.to_ne_bytes()), INET)
     } else {
-        (verdict::bytes(ip6), INET6)
+        (verdict::bytes(bound.ip6), INET6)
     };
-    maps::peer(&FlowKey {
-        netns: origin(ctx).netns,
-        local: Endpoint { addr, port: port as u16, family },
-        towards: peer.port,
-        protocol: TCP as u16,
-    })
+    let local = Endpoint { addr, port: bound.port, family };
+    maps::peer(&FlowKey { netns: origin(ctx).netns, local, towards: peer.port, protocol: TCP as u16 })
 }

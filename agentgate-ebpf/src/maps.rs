@@ -10,7 +10,7 @@ use agentgate_common::{
     rules::{UdpKey, UdpPorts},
     settings::Settings,
     subject::NOBODY,
-    tally::Tally,
+    tally::{Booked, Tally, window},
     verdict::{self, Denial},
 };
 use aya_ebpf::{
@@ -45,6 +45,9 @@ static UDP: LpmTrie<UdpKey, UdpPorts> = LpmTrie::with_max_entries(names::UDP_CAP
 
 #[map]
 static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(names::NAMESPACES_CAPACITY, 0);
+
+#[map]
+static BOOKS: HashMap<Booked, u64> = HashMap::with_max_entries(names::BOOKS_CAPACITY, 0);
 
 #[map]
 static TALLIES: HashMap<Tally, u64> = HashMap::with_max_entries(names::TALLIES_CAPACITY, 0);
@@ -150,31 +153,32 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
 /// # Errors
 /// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
-pub(crate) fn socket_or_new<'a>(sk: *mut bpf_sock, session: u64) -> Result<&'a mut SocketState, Denial> {
+pub(crate) fn socket_or_new<'a>(
+    sk: *mut bpf_sock,
+    session: u64,
+    netns: u64,
+) -> Result<&'a mut SocketState, Denial> {
+    let state = any_socket_or_new(sk)?;
+    if state.guarded == 0 {
+        state.guarded = 1;
+        state.inner = 1;
+        state.owner = session;
+        state.flow.netns = netns;
+    }
+    Ok(state)
+}
+
+/// The state of any socket, which says nothing of where it was made.
+///
+/// # Errors
+/// [`Denial::NoFlow`] when the kernel gives no memory for it.
+#[inline(always)]
+pub(crate) fn any_socket_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
     if sk.is_null() {
         return Err(Denial::NoFlow);
     }
     let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     // SAFETY: as in `socket`.
-    let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
-    // SAFETY: as in `socket`.
-    let state = unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)?;
-    if state.guarded == 0 {
-        state.guarded = 1;
-        state.inner = 1;
-        state.owner = session;
-    }
-    Ok(state)
-}
-
-/// The state of a socket that was made elsewhere, which stays unmarked.
-///
-/// # Errors
-/// [`Denial::NoFlow`] when the kernel gives no memory for it.
-#[inline(always)]
-pub(crate) fn foreign_or_new<'a>(sk: *mut bpf_sock) -> Result<&'a mut SocketState, Denial> {
-    let create = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-    // SAFETY: as in `socket`; the caller has a socket.
     let state = unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), create) };
     // SAFETY: as in `socket`.
     unsafe { state.cast::<SocketState>().as_mut() }.ok_or(Denial::NoFlow)
@@ -209,10 +213,16 @@ pub(crate) fn tie(key: &FlowKey, flow: &KernelFlow) -> Result<(), Denial> {
         return Ok(());
     }
     // SAFETY: a live map value; the daemon may take it meanwhile, then nothing is replaced below.
-    let before = FLOWS.get_ptr(key).map(|flow| unsafe { (*flow).task.session });
-    if let Some(session) = before {
+    let before = FLOWS
+        .get_ptr(key)
+        .map(|flow| unsafe { ((*flow).task.session, (*flow).connected_ns, (*flow).original.port) });
+    if let Some((session, connected_ns, port)) = before {
         if FLOWS.insert(key, flow, u64::from(BPF_EXIST)).is_ok() {
             count(Hook::SockOps, verdict::REPLACED, session);
+            // Questions over TCP are in the same map and in no book.
+            if port != verdict::DNS_PORT {
+                book(session, connected_ns, verdict::REPLACED);
+            }
             return Ok(());
         }
     }
@@ -281,6 +291,20 @@ pub(crate) fn peer(key: &FlowKey) -> Option<Endpoint> {
         // getpeername(2) shows.
         unsafe { *peer }
     })
+}
+
+/// Counts what the audit log is to hold: a connection tied to the listener, or a refusal as it is reported.
+/// Session and time are those of the flow or event, by which the daemon finds the same window.
+#[inline(always)]
+pub(crate) fn book(session: u64, ns: u64, outcome: u8) {
+    let key = Booked { session, window: window(ns), outcome: u32::from(outcome) };
+    if BOOKS.get_ptr_mut(key).map(increment).is_none() {
+        // Another CPU may be quicker: then the entry is there all the same.
+        let _there = BOOKS.insert(key, 0, u64::from(BPF_NOEXIST));
+        if BOOKS.get_ptr_mut(key).map(increment).is_none() {
+            add(verdict::UNBOOKED);
+        }
+    }
 }
 
 /// Counts an outcome, a denial or a passage as a number, of a hook, in all and for the session.

@@ -44,10 +44,13 @@ pub(crate) fn gate_sockops(ctx: SockOpsContext) -> u32 {
     let flow = &state.flow;
     let result = try_tie(&ctx, flow, state.inner == 1).map(|()| passage).map_err(Refused::at(flow.original));
     maps::count(Hook::SockOps, outcome(&result), flow.task.session);
+    if matches!(result, Ok(Passage::Listener)) {
+        maps::book(flow.task.session, flow.connected_ns, Passage::Listener as u8);
+    }
     if let Err(refused) = result {
         let socket = Socket { cookie: flow.cookie, family: ctx.family(), kind: STREAM, protocol: TCP };
         // Linux 6.1 tells this hook nothing of the caller; connect(2) did.
-        emit::report(Hook::SockOps, socket, &refused, |task| *task = flow.task);
+        emit::report(Hook::SockOps, flow.task.session, socket, &refused, |task| *task = flow.task);
     }
     1
 }

@@ -14,7 +14,7 @@
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, INET, SocketState},
-    subject::{NOBODY, Task},
+    subject::Task,
     verdict::{self, DGRAM, Denial, STREAM, TCP, UDP},
 };
 use aya_ebpf::{
@@ -87,7 +87,7 @@ fn judge<F: Family>(ctx: &SockAddrContext) -> i32 {
         return 1;
     }
     let refused = Refused { destination: F::read(ctx), denial: Denial::Foreign };
-    maps::count(Hook::Watch, Denial::Foreign as u8, session);
+    maps::count(Hook::Watch, refused.denial as u8, session);
     emit::refuse(ctx, Hook::Watch, session, describe(ctx), &refused);
     0
 }
@@ -115,7 +115,7 @@ pub(crate) fn watch_egress(ctx: SkBuffContext) -> i32 {
     }
     match maps::socket(sk) {
         Some(state) if state.tainted == 1 => {
-            maps::count(Hook::Egress, Denial::Foreign as u8, NOBODY);
+            maps::count(Hook::Watch, Denial::Foreign as u8, state.owner);
             0
         }
         Some(_) | None => 1,
@@ -202,7 +202,7 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
 /// nothing of that socket leaves any more.
 #[inline(always)]
 fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock, session: u64) {
-    maps::count(Hook::Egress, Denial::Foreign as u8, session);
+    maps::count(Hook::Watch, Denial::Foreign as u8, session);
     // SAFETY: as in `is_callers`.
     let (family, kind, protocol) = unsafe {
         (
@@ -211,10 +211,12 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock, session: u64) {
             (&raw const (*sk).protocol).read_volatile(),
         )
     };
-    let first = match maps::foreign_or_new(sk) {
+    let first = match maps::any_socket_or_new(sk) {
         Ok(state) => {
             let first = state.reported == 0;
             state.reported = 1;
+            // Not its maker's, but that of the first that was caught with it.
+            state.owner = session;
             if kind == STREAM {
                 state.tainted = 1;
             }
@@ -229,8 +231,9 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock, session: u64) {
     let refused = Refused { destination: peer(sk, family), denial: Denial::Foreign };
     // SAFETY: the context is valid while the program runs.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-    let socket = Socket { cookie, family, kind, protocol };
-    emit::report(Hook::Egress, socket, &refused, |task| caller(task, session));
+    emit::report(Hook::Watch, session, Socket { cookie, family, kind, protocol }, &refused, |task| {
+        caller(task, session)
+    });
 }
 
 /// The calling task, as far as Linux 6.12 tells a packet program of it: not its user, nor its name.

@@ -165,19 +165,11 @@ fn deny() -> anyhow::Result<()> {
 /// parent and ports.
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
-    command.args([
-        "test",
-        "--package",
-        "agentgate-daemon",
-        "--test",
-        "host",
-        "--test",
-        "kernel",
-        "--test",
-        "foreign",
-        "--test",
-        "run",
-    ]);
+    let mut arguments = vec!["test", "--package", "agentgate-daemon"];
+    for test in ["host", "kernel", "foreign", "privileges", "run"] {
+        arguments.extend(["--test", test]);
+    }
+    command.args(arguments);
     if !privilege::is_root() {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }

@@ -142,6 +142,9 @@ pub const LOST: u32 = 0;
 /// together are the sum of all counters of hooks.
 pub const UNTALLIED: u32 = 1;
 
+/// The counter of what found no room in the books.
+pub const UNBOOKED: u32 = 2;
+
 /// The counter of `outcome` (a [`Denial`] or a [`Passage`] as a number) at a hook.
 #[must_use]
 #[inline(always)]

@@ -1,4 +1,5 @@
-//! The name server: A and AAAA for every site, NXDOMAIN for every other name, over UDP and TCP.
+//! The name server: A and AAAA for every site, the answers of `odd`, NXDOMAIN for every other name, over
+//! UDP and TCP.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -9,7 +10,7 @@ use std::{
 use hickory_proto::{
     op::{Message, MessageType, ResponseCode},
     rr::{
-        DNSClass, RData, Record, RecordType,
+        DNSClass, Name, RData, Record, RecordType,
         rdata::{A, AAAA},
     },
 };
@@ -22,11 +23,13 @@ use tokio::{
 use crate::{
     Placement,
     journal::{Journal, Query},
-    world,
+    odd, world,
 };
 
 /// Seconds that answers may be kept: short, so that a test never sees an old one.
 const TTL: u32 = 1;
+/// Largest answer over UDP.
+const DATAGRAM: usize = 1232;
 /// How long a TCP client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -68,6 +71,14 @@ impl Zone {
                 response.metadata.response_code = ResponseCode::Refused;
                 continue;
             }
+            if let Some((code, rows)) = odd::answer(&name, query.query_type()) {
+                response.metadata.response_code = code;
+                for (owner, data) in rows {
+                    let Ok(owner) = Name::from_ascii(format!("{owner}.")) else { continue };
+                    response.add_answer(Record::from_rdata(owner, TTL, data));
+                }
+                continue;
+            }
             let Some(ips) = self.lookup(&name) else {
                 response.metadata.response_code = ResponseCode::NXDomain;
                 continue;
@@ -86,6 +97,17 @@ impl Zone {
     }
 }
 
+/// An answer as a datagram carries it: the header and the question, truncated, where it is too large.
+fn fitting(answer: Vec<u8>) -> Vec<u8> {
+    if answer.len() <= DATAGRAM {
+        return answer;
+    }
+    match Message::from_vec(&answer) {
+        Ok(message) => message.truncate().to_vec().unwrap_or_default(),
+        Err(_) => Vec::new(),
+    }
+}
+
 /// One port number for UDP and TCP, also where `place` leaves it open.
 pub(crate) async fn bind(place: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
     let tcp = TcpListener::bind(place).await?;
@@ -101,7 +123,7 @@ pub(crate) async fn serve_udp(socket: UdpSocket, zone: Arc<Zone>, journal: Arc<J
             continue;
         };
         let seen = |name, kind| journal.query(Query { name, kind, peer, transport: "udp".to_owned(), local });
-        if let Some(answer) = zone.answer(buffer.get(..len).unwrap_or_default(), seen) {
+        if let Some(answer) = zone.answer(buffer.get(..len).unwrap_or_default(), seen).map(fitting) {
             // The peer may be gone: then nobody misses the answer.
             let _gone = socket.send_to(&answer, peer).await;
         }

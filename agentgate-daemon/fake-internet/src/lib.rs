@@ -23,6 +23,7 @@ mod body;
 mod control;
 mod dns;
 pub mod journal;
+pub mod odd;
 mod origin;
 mod root;
 mod routes;

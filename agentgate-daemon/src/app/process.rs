@@ -14,8 +14,9 @@ use super::{App, Guard, policy_paths};
 use crate::{
     config::Config,
     drain::told,
+    handover::Sockets,
     kernel::{self, Attached, GuardedCgroup, Kernel as _, KernelError, LayerState},
-    launch,
+    launch, privileges,
     reload::PolicyHandle,
     tls,
 };
@@ -29,25 +30,30 @@ const VERIFY: Duration = Duration::from_secs(1);
 /// Whatever keeps it from starting, or from guarding, in one line with its causes. It is then to be
 /// started again, and guards what is there.
 pub fn run(config: Config) -> Result<()> {
+    // All before the runtime: its threads begin with the capabilities of the one that starts them, and
+    // none of them may see descriptors that are not yet known.
+    let sockets = Sockets::received();
+    privileges::limit().context("giving up capabilities")?;
+    let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
+    let pin_dir = config.gate.pin_dir.clone();
+    let watch = kernel::watched(&cgroup, &config.gate.watch)?;
+    let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir, watch };
+    let attached = Arc::new(Attached::start(&options)?);
+    for (name, state) in attached.layers().each() {
+        match state {
+            LayerState::On => tracing::info!(layer = name, "in force"),
+            LayerState::Absent(why) => tracing::warn!(layer = name, %why, "absent"),
+        }
+    }
+    privileges::attached().context("giving up capabilities")?;
+    let guard = Guard {
+        enroller: launch::cgroup::enroller(cgroup.clone()),
+        programs: PROGRAMS.iter().map(ToString::to_string).collect(),
+        cgroup,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime")?;
     runtime.block_on(async {
-        let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
-        let pin_dir = config.gate.pin_dir.clone();
-        let watch = kernel::watched(&cgroup, &config.gate.watch)?;
-        let options = kernel::Options { cgroup: cgroup.directory().to_owned(), pin_dir, watch };
-        let attached = Arc::new(Attached::start(&options)?);
-        for (name, state) in attached.layers().each() {
-            match state {
-                LayerState::On => tracing::info!(layer = name, "in force"),
-                LayerState::Absent(why) => tracing::warn!(layer = name, %why, "absent"),
-            }
-        }
-        let guard = Guard {
-            enroller: launch::cgroup::enroller(cgroup.clone()),
-            programs: PROGRAMS.iter().map(ToString::to_string).collect(),
-            cgroup,
-        };
-        let app = App::start(config, attached.clone(), guard).await?;
+        let app = App::take_over(config, attached.clone(), guard, sockets).await?;
         let mut drain = app.drain.watch();
         let reader = attached.clone();
         let mut events =

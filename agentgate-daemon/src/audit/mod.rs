@@ -16,6 +16,7 @@
 //!
 //! What this does not do: mask secrets. Callers do, with [`redact`], before a record gets here.
 
+pub mod books;
 pub mod fit;
 pub mod redact;
 mod writer;
@@ -41,6 +42,7 @@ use crate::{
     model::{Record, RecordId, State, Timestamp},
     store::Store,
 };
+pub use books::Books;
 use writer::Writer;
 
 /// Bounds of the audit log. The defaults are meant for use; tests make them small.
@@ -124,6 +126,7 @@ struct Shared {
     /// Why nothing can be recorded; also touched when `pending_bytes` falls below its limit.
     trouble: watch::Sender<Option<AuditError>>,
     live: broadcast::Sender<Arc<Record>>,
+    books: Arc<Books>,
 }
 
 impl Shared {
@@ -184,6 +187,7 @@ impl Audit {
             written: AtomicU64::new(0),
             trouble: watch::Sender::new(None),
             live: broadcast::Sender::new(options.live.max(1)),
+            books: Arc::default(),
         });
         let writer = Writer::new(store, receiver, shared.clone(), &options);
         // A writer that is dropped unrun closes the log, as does one that ends.
@@ -206,6 +210,7 @@ impl Audit {
         let slot = self.slot().await?;
         record.state = State::Open;
         let (reply, answer) = oneshot::channel();
+        self.shared.books.queued(&record);
         self.send(Message::Open { record, slot, audit: self.clone(), reply })?;
         answer.await.map_err(|_| AuditError::Closed)?
     }
@@ -225,6 +230,7 @@ impl Audit {
         let bytes = captured_bytes(&record);
         self.shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
         let (reply, answer) = oneshot::channel();
+        self.shared.books.queued(&record);
         self.send(Message::Note { record, slot, bytes, reply })?;
         answer.await.map_err(|_| AuditError::Closed)?
     }
@@ -234,6 +240,12 @@ impl Audit {
     #[must_use]
     pub fn live(&self) -> broadcast::Receiver<Arc<Record>> {
         self.shared.live.subscribe()
+    }
+
+    /// What was seen and is not on record yet.
+    #[must_use]
+    pub fn books(&self) -> &Arc<Books> {
+        &self.shared.books
     }
 
     /// How the log does at the moment.
@@ -274,7 +286,10 @@ impl Audit {
 
     fn send(&self, message: Message) -> Result<(), AuditError> {
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        self.sender.send(message).map_err(|_| {
+        self.sender.send(message).map_err(|refused| {
+            if let Message::Open { record, .. } | Message::Note { record, .. } = &refused.0 {
+                self.shared.books.refused(record);
+            }
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             AuditError::Closed
         })

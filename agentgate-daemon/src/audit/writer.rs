@@ -276,6 +276,8 @@ impl Writer {
             self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
         }
         for asked in mem::take(&mut self.asked) {
+            // Before the answer: who hears it may let go of the connection.
+            self.shared.books.recorded(asked.record());
             show(asked.record());
             match asked {
                 Asked::Open { record, slot, audit, reply } => {
@@ -311,6 +313,7 @@ impl Writer {
             if let Asked::Note { last, .. } = &asked {
                 self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
             }
+            self.shared.books.refused(asked.record());
             asked.refuse(&error);
         }
     }

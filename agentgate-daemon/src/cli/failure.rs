@@ -4,7 +4,9 @@ use std::io;
 
 use crate::{
     control::{client::ClientError, wire::ErrorCode},
+    detach::DetachError,
     launch::command::LaunchError,
+    selftest::SelftestError,
 };
 
 /// Why a subcommand did not do what it was asked.
@@ -22,9 +24,21 @@ pub enum Failure {
     /// `status --check`; the answer itself has said why.
     #[error("the gate is not as it should be")]
     Unhealthy,
+    /// `audit reconcile`; the answer itself has said where.
+    #[error("the audit log does not balance with the kernel's counters")]
+    Unbalanced,
+    /// `detach`.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
     /// `run`.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// `selftest` could not be run, or was told to run what there is not.
+    #[error(transparent)]
+    Selftest(#[from] SelftestError),
+    /// `selftest`: so many attempts got through.
+    #[error("{0} of the attempts got through")]
+    Leaked(usize),
     /// Standard output cannot be written.
     #[error("standard output: {0}")]
     Output(#[source] io::Error),
@@ -38,11 +52,14 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Detach(_)
             | Self::Invalid(Some(_))
             | Self::Launch(_)
+            | Self::Selftest(_)
+            | Self::Leaked(_)
             | Self::Output(_) => Some(self.to_string()),
         }
     }
@@ -60,8 +77,12 @@ impl Failure {
             Self::Daemon(ClientError::Refused(_) | ClientError::Protocol(_))
             | Self::Unexpected
             | Self::Unhealthy
+            | Self::Unbalanced
+            | Self::Detach(_)
+            | Self::Leaked(_)
             | Self::Output(_) => 1,
-            Self::Invalid(_) => 2,
+            Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
+            Self::Selftest(_) => 4,
             Self::Daemon(
                 ClientError::NotRunning { .. }
                 | ClientError::Permission { .. }

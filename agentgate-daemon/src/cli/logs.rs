@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     control::wire::{Item, LIMIT_CAP, LogFilter, Request},
-    model::{Action, Kind, Record, State, Timestamp},
+    model::{Action, Kind, Question, Record, State, Timestamp},
 };
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// allow, deny or passthrough
     #[arg(long, value_parser = verdict)]
     verdict: Option<Action>,
-    /// flow, exchange, kernel or control
+    /// flow, exchange, kernel, dns, guard or control
     #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     /// Session, as `show` names it
@@ -55,7 +55,7 @@ fn kind(text: &str) -> Result<Kind, String> {
         "dns" => Ok(Kind::Dns),
         "guard" => Ok(Kind::Guard),
         "control" => Ok(Kind::Control),
-        _ => Err("flow, exchange, kernel or control".to_owned()),
+        _ => Err("flow, exchange, kernel, dns, guard or control".to_owned()),
     }
 }
 
@@ -145,12 +145,15 @@ const WIDTHS: [usize; 9] = [6, 24, 11, 28, 32, 10, 13, 7, 0];
 
 /// One record in nine columns, escaped.
 fn row(record: &Record) -> [String; 9] {
+    let asked = record.question.as_ref().filter(|question| !question.name.is_empty());
     let host = match (&record.authority, &record.flow) {
+        _ if asked.is_some() => asked.map(|question| question.name.clone()).unwrap_or_default(),
         (Some(authority), _) => authority.to_string(),
         (None, Some(flow)) => flow.original.0.to_string(),
         (None, None) => "-".to_owned(),
     };
     let what = match (&record.request, &record.note) {
+        _ if asked.is_some() => asked.map(|question| answered(question, record.times)).unwrap_or_default(),
         (Some(request), _) => format!("{} {}", request.method, request.target),
         (None, Some(note)) => note.clone(),
         (None, None) => record.protocol.clone(),
@@ -184,12 +187,21 @@ fn row(record: &Record) -> [String; 9] {
     .map(|field| escape(&field))
 }
 
-/// How it ended: the HTTP status, or the failure's code, or the state.
+/// The type of a question and the addresses that were given, and how often.
+fn answered(question: &Question, times: u64) -> String {
+    let addresses: Vec<String> = question.addresses.iter().take(4).map(ToString::to_string).collect();
+    let more = if question.addresses.len() > addresses.len() { ", …" } else { "" };
+    let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
+    format!("{} {}{more}{times}", question.kind, addresses.join(", ")).trim_end().to_owned()
+}
+
+/// How it ended: the HTTP status, or the code of a DNS answer or of a failure, or the state.
 fn status(record: &Record) -> String {
+    let code = record.question.as_ref().map(|question| &question.code).filter(|code| !code.is_empty());
     match (&record.failure, &record.response) {
         (Some(failure), _) => failure.code.clone(),
         (None, Some(response)) => response.status.to_string(),
-        (None, None) => record.state.as_str().to_owned(),
+        (None, None) => code.cloned().unwrap_or_else(|| record.state.as_str().to_owned()),
     }
 }
 
@@ -320,6 +332,22 @@ mod tests {
         assert_eq!(row(&record)[3..7], ["-", "mode audit", "open", "-"].map(str::to_owned));
         record.state = State::Refused;
         assert_eq!(colour(&record), Some(Colour::Red));
+    }
+
+    #[test]
+    fn a_question_shows_its_name_and_what_was_given() {
+        let mut record = Record::new(Kind::Dns, Timestamp(0));
+        record.state = State::Done;
+        record.times = 3;
+        record.question = Some(Question {
+            name: "a.example".into(),
+            kind: "A".into(),
+            code: "NOERROR".into(),
+            addresses: vec!["203.0.113.7".parse().unwrap()],
+            ..Question::default()
+        });
+        let expect = ["a.example", "A 203.0.113.7 (3 times)", "NOERROR", "-"];
+        assert_eq!(row(&record)[3..7], expect.map(str::to_owned));
     }
 
     #[test]

@@ -4,14 +4,18 @@
 //! Text that an agent had a hand in is escaped before a terminal sees it (`terminal`).
 
 mod allow;
+mod audit;
 mod ca;
 mod dashboard;
+mod detach;
+mod doctor;
 mod failure;
 mod logs;
 mod mode;
 mod output;
 mod policy;
 mod run;
+mod selftest;
 mod show;
 mod status;
 mod terminal;
@@ -35,9 +39,12 @@ use output::Output;
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done
-  1        the daemon refused or failed; `status --check`: not all is well
+  1        the daemon refused or failed; `status --check`, `doctor`: not all is
+           well; `audit reconcile`: the books do not balance; `detach`: not detached;
+           `selftest`: something leaked
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`
   3        the daemon cannot be reached
+  4        `selftest` could not be run
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
            otherwise `run` exits as the command does";
 
@@ -83,8 +90,26 @@ enum Command {
     /// The certificate of the gate's authority
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Whether this host can guard and does, and what to do where not
+    Doctor,
+    /// Whether the audit log holds what the kernel saw
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Take the programs off the guarded cgroup: whatever runs in it goes free
+    ///
+    /// The only thing that opens it. Needs root, and the gate stopped; recorded before it is done. The next
+    /// start of the gate attaches again.
+    Detach(detach::Args),
     /// Where the dashboard is, with a code that logs in once, within two minutes
     Dashboard,
+    /// Try every known way round the gate, on this kernel
+    Selftest(selftest::Args),
+    /// The part of `selftest` in namespaces of its own
+    #[command(hide = true)]
+    SelftestInside(selftest::Told),
+    /// One attempt of `selftest`
+    #[command(hide = true)]
+    SelftestAttempt(selftest::Told),
 }
 
 impl Command {
@@ -100,7 +125,14 @@ impl Command {
             | Self::Allow(_)
             | Self::Deny(_)
             | Self::Passthrough(_)
-            | Self::Dashboard => paths.control_socket,
+            | Self::Doctor
+            | Self::Audit(_)
+            // Speaks to nobody.
+            | Self::Detach(_)
+            | Self::Dashboard
+            | Self::Selftest(_)
+            | Self::SelftestInside(_)
+            | Self::SelftestAttempt(_) => paths.control_socket,
         }
     }
 }
@@ -140,7 +172,13 @@ pub fn main() -> ExitCode {
         Command::Deny(args) => allow::run(&mut session, List::Deny, args),
         Command::Passthrough(args) => allow::run(&mut session, List::Passthrough, args),
         Command::Ca(ca::Command::Export) => ca::export(&mut session),
+        Command::Doctor => doctor::run(&mut session),
+        Command::Audit(command) => audit::run(&mut session, &command),
+        Command::Detach(args) => detach::run(&mut session, &args),
         Command::Dashboard => dashboard::run(&mut session),
+        Command::Selftest(args) => selftest::run(&mut session, args),
+        Command::SelftestInside(told) => selftest::inside(&told),
+        Command::SelftestAttempt(told) => selftest::attempt(&told),
     };
     match done.and_then(|()| session.output.flush()) {
         Ok(()) => ExitCode::SUCCESS,

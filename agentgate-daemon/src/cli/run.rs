@@ -11,10 +11,18 @@ pub(super) struct Args {
     /// Keep HTTPS_PROXY and the like, which would send the agent to a proxy that the gate then judges
     #[arg(long)]
     keep_proxy_env: bool,
-    /// Let set-uid programs such as sudo work; without root this also lets the command type into your
-    /// terminal
+    /// Let set-uid programs such as sudo work; without root this needs `--expose all`, and lets the
+    /// command type into your terminal and make sockets of any family
     #[arg(long)]
     allow_new_privileges: bool,
+    /// Show the command a place that is hidden from it: a name such as docker, dbus or ssh-agent, a path,
+    /// abstract (unix sockets without a path), or all. May be repeated. What is behind it acts for the
+    /// command outside the gate
+    #[arg(long, value_name = "PLACE")]
+    expose: Vec<String>,
+    /// Let the command inherit descriptor N. May be repeated
+    #[arg(long, value_name = "N")]
+    keep_fd: Vec<i32>,
     /// Do not say which variables were changed, nor that the command runs as root
     #[arg(short, long)]
     quiet: bool,
@@ -28,6 +36,8 @@ pub(super) fn run(session: &Session, args: Args) -> Result<(), Failure> {
         command: args.command,
         keep_proxies: args.keep_proxy_env,
         allow_new_privileges: args.allow_new_privileges,
+        expose: args.expose,
+        keep: args.keep_fd,
     };
     let say = |notes: &[Note]| {
         for note in notes {

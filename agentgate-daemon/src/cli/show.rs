@@ -96,6 +96,22 @@ fn lines(record: &Record) -> Vec<Line> {
     field("note", record.note.clone());
     field("host", record.authority.as_ref().map(ToString::to_string));
     field("original", record.flow.as_ref().map(|flow| flow.original.0.to_string()));
+    if let Some(question) = &record.question {
+        let asked = format!("{} {} over {}", question.name, question.kind, question.transport);
+        field("question", Some(asked));
+        let took = took(question.took_us);
+        field(
+            "answer",
+            Some(format!("{}, took {took}", question.code)).filter(|_| !question.code.is_empty()),
+        );
+        for address in &question.addresses {
+            field("given", Some(address.to_string()));
+        }
+        for line in &question.answers {
+            field("answered", Some(line.clone()));
+        }
+    }
+    field("times", Some(record.times.to_string()).filter(|_| record.times > 1));
     field("protocol", Some(record.protocol.clone()).filter(|p| !p.is_empty()));
     field(
         "verdict",
@@ -153,7 +169,32 @@ fn captured(body: &Captured) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Flag, Kind, RequestHead, Timestamp};
+    use crate::model::{Flag, Kind, Question, RequestHead, Timestamp};
+
+    #[test]
+    fn a_question_is_shown_with_its_answer() {
+        let mut record = Record::new(Kind::Dns, Timestamp(0));
+        record.times = 2;
+        record.question = Some(Question {
+            name: "a.example".into(),
+            kind: "HTTPS".into(),
+            transport: "tcp".into(),
+            code: "NOERROR".into(),
+            addresses: vec!["203.0.113.7".parse().unwrap()],
+            answers: vec!["left out 10.0.0.1: a private address".into()],
+            took_us: 4_200,
+        });
+        let lines = lines(&record);
+        for (label, value) in [
+            ("question", "a.example HTTPS over tcp"),
+            ("answer", "NOERROR, took 4ms"),
+            ("given", "203.0.113.7"),
+            ("answered", "left out 10.0.0.1: a private address"),
+            ("times", "2"),
+        ] {
+            assert!(lines.contains(&Line::Field(label, value.into())), "{label}: {lines:?}");
+        }
+    }
 
     #[test]
     fn shows_what_there_is_and_no_more() {

@@ -144,6 +144,7 @@ mod tests {
                 programs: vec!["connect4".into()],
                 layers: None,
                 lost_events: 0,
+                counters: Vec::new(),
                 connections: 2,
                 dashboard: None,
                 draining: false,

@@ -44,6 +44,9 @@ fn what_people_write_is_understood() {
         "passthrough example.com:443",
         "ca export",
         "dashboard",
+        "audit reconcile --json",
+        "audit reconcile --recount",
+        "detach --yes",
     ];
     for row in rows {
         let words = std::iter::once("agentctl").chain(row.split(' '));

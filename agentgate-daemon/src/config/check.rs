@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, hide};
 
 /// Everything that is wrong with `config`, which was read from `text`.
 pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError> {
@@ -13,6 +13,9 @@ pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError>
     dashboard(config, &mut faults);
     if config.control.group.is_empty() || config.control.group.contains(['\0', '/', ':']) {
         faults.add("control", "group", "is not a group's name", "write a name such as agentgate");
+    }
+    for (message, hint) in config.run.hide.iter().filter_map(|entry| hide::fault(entry)) {
+        faults.add("run", "hide", &message, &hint);
     }
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.filter) {
         faults.add("log", "filter", &format!("is not a filter: {error}"), "write a level such as info");

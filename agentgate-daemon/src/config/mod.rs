@@ -12,10 +12,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+pub mod hide;
 mod paths;
 mod resolvers;
 
 pub use crate::model::TextError as ConfigError;
+pub use hide::Run;
 pub use paths::Paths;
 
 /// Everything that can be set.
@@ -30,6 +32,7 @@ pub struct Config {
     pub limits: Limits,
     pub dashboard: Dashboard,
     pub control: ControlConfig,
+    pub run: Run,
     pub log: Log,
 }
 
@@ -44,6 +47,7 @@ struct Document {
     limits: Limits,
     dashboard: Dashboard,
     control: ControlConfig,
+    run: Run,
     log: Log,
 }
 
@@ -279,9 +283,9 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, capture, limits, dashboard, control, log } = document;
+        let Document { gate, dns, tls, capture, limits, dashboard, control, run, log } = document;
         let config =
-            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, log };
+            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, run, log };
         let errors = check::check(&config, file, text);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
     }

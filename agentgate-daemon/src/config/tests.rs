@@ -22,7 +22,7 @@ fn what_is_written_is_read() {
         "[gate]\ncgroup = \"/sys/fs/cgroup/x\"\nlisten_port = 1\n[dns]\nresolvers = [\"198.51.100.53\", \"[2001:db8::1]:5353\"]\n\
          [tls]\nextra_roots = \"/r.pem\"\n[capture]\nrequest_bytes = 0\n[limits]\nsilence_ms = 200\n\
          [dashboard]\nenabled = false\nlisten = \"[::1]:9000\"\n[control]\ngroup = \"ops\"\n\
-         [log]\nfilter = \"debug,hyper=info\"\nformat = \"json\"\n",
+         [run]\nhide = [\"docker\", \"/srv/x.sock\"]\n[log]\nfilter = \"debug,hyper=info\"\nformat = \"json\"\n",
     )
     .unwrap();
     assert_eq!(config.gate.cgroup, "/sys/fs/cgroup/x");
@@ -35,6 +35,7 @@ fn what_is_written_is_read() {
     assert_eq!(config.limits.sniff_timeout(), Duration::from_secs(5), "the others keep their defaults");
     assert!(!config.dashboard.enabled);
     assert_eq!(config.control.group, "ops");
+    assert_eq!(config.run.hide, ["docker", "/srv/x.sock"]);
     assert_eq!(config.log.format, LogFormat::Json);
 }
 
@@ -88,6 +89,10 @@ fn faults_have_places() {
             )],
         );
     }
+    check(
+        "[run]\nhide = [\"docker\", \"/run\"]",
+        &[&at("2:8: `run.hide` has `/run`, which no command can do without; name what is in it")],
+    );
     check(
         "[control]\ngroup = \"\"",
         &[&at("2:9: `control.group` is not a group's name; write a name such as agentgate")],

@@ -23,14 +23,15 @@ use super::{
     server::{Door, Line},
     steer,
     wire::{
-        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Item, Payload, Reply, Request,
-        StatusReport, to_hex,
+        AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Hidden, Item, Payload, Reply,
+        Request, StatusReport, to_hex,
     },
 };
 use crate::{
     audit::{Audit, redact},
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
+    reconcile::Reconciler,
     reload::PolicyHandle,
     store::{Side, Store},
 };
@@ -44,10 +45,14 @@ pub struct ControlContext {
     pub enroller: Arc<dyn Enroller>,
     /// The part of the status that is not policy's or the audit log's. Must not block.
     pub gate: Arc<dyn Fn() -> GateReport + Send + Sync>,
+    /// The balance of the log with the kernel's counters; `None` where nobody keeps it.
+    pub books: Option<Arc<Reconciler>>,
     /// Certificate of the gate's authority, PEM.
     pub ca_pem: Arc<str>,
     /// The trust bundle that an enrolled agent is pointed at.
     pub bundle: PathBuf,
+    /// What an enrolled command is not to see.
+    pub hidden: Hidden,
     /// The guarded cgroup.
     pub guarded: GuardedCgroup,
     /// `None` where the dashboard is off.
@@ -102,6 +107,7 @@ pub(super) async fn answer(
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
+        Request::Reconcile { recount } => reconcile(context, recount).await,
         Request::CaExport => Ok(Payload::Ca { pem: context.ca_pem.to_string() }),
         Request::ModeGet => Ok(Payload::Mode { mode: context.policy.current().mode() }),
         Request::Enrol => recorded(context, asker, "enrol".to_owned(), enrol(context, asker)).await,
@@ -254,6 +260,13 @@ fn status(context: &ControlContext) -> Payload {
     }))
 }
 
+async fn reconcile(context: &ControlContext, recount: bool) -> Result<Payload, ErrorReply> {
+    let books = context.books.as_ref().ok_or_else(|| {
+        ErrorReply::new(ErrorCode::Unavailable, "this daemon keeps no balance of its audit log")
+    })?;
+    Ok(Payload::Balance(Box::new(books.balance(recount).await.map_err(internal)?)))
+}
+
 async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, ErrorReply> {
     let (enroller, asker) = (Arc::clone(&context.enroller), Arc::clone(asker));
     let cgroup = blocking(move || enroller.enrol(&asker.peer.process)).await?.map_err(not_enrolled)?;
@@ -261,6 +274,7 @@ async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, 
         cgroup,
         guarded: context.guarded.path().to_owned(),
         bundle: context.bundle.clone(),
+        hidden: context.hidden.clone(),
     }))
 }
 

@@ -90,7 +90,8 @@ impl Door {
             | Request::ModeGet
             | Request::ModeSet { .. }
             | Request::ListEdit { .. }
-            | Request::Dashboard => self == Self::Steering,
+            | Request::Dashboard
+            | Request::Reconcile { .. } => self == Self::Steering,
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::kernel::{LayerState, Layers};
 use crate::{
-    model::{Action, Kind, Mode, Record, RecordId, Timestamp},
+    model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::Side,
 };
@@ -68,6 +68,11 @@ pub enum Request {
     CaExport,
     /// An address that logs in at the dashboard once. Recorded.
     Dashboard,
+    /// Whether the audit log holds what the kernel counted. With `recount` every record is read.
+    Reconcile {
+        #[serde(default)]
+        recount: bool,
+    },
 }
 
 /// Which records. Every field that is set must hold.
@@ -142,6 +147,7 @@ pub enum Payload {
         listen: SocketAddr,
         url: String,
     },
+    Balance(Box<Balance>),
 }
 
 /// Parts of streamed answers.
@@ -174,6 +180,17 @@ pub struct Enrolled {
     pub guarded: String,
     /// System roots and the gate's own, PEM, readable by everyone.
     pub bundle: PathBuf,
+    /// What to hide from the command.
+    pub hidden: Hidden,
+}
+
+/// What is hidden from a command under guard. Sent, since its user may not be able to read the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hidden {
+    /// `hide` of `[run]`: names and paths.
+    pub places: Vec<String>,
+    /// The gate's own sockets.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// How the gate is.
@@ -201,11 +218,24 @@ pub struct GateReport {
     pub layers: Option<Layers>,
     /// Kernel events that could not be handed over.
     pub lost_events: u64,
+    /// How often each hook came to each outcome since the programs were attached first.
+    #[serde(default)]
+    pub counters: Vec<HookCount>,
     /// Connections open at this moment.
     pub connections: u64,
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
+}
+
+/// One counter of the kernel programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCount {
+    /// The kernel's name of the hook.
+    pub hook: String,
+    /// Code of a passage or a denial.
+    pub outcome: String,
+    pub count: u64,
 }
 
 /// The audit log's health.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dashboard::show::session_name,
+    dashboard::show::{self, session_name},
     model::{Action, Kind, Record, RecordId, Timestamp},
     store::HostPattern,
 };
@@ -84,7 +84,7 @@ impl Params {
                 Some("dns") => Some(Kind::Dns),
                 Some("guard") => Some(Kind::Guard),
                 Some("control") => Some(Kind::Control),
-                Some(_) => return Err(fail("kind", "flow, exchange, kernel or control")),
+                Some(_) => return Err(fail("kind", "flow, exchange, kernel, dns, guard or control")),
             },
             since: match given(&self.since) {
                 None => None,
@@ -189,7 +189,9 @@ fn since(text: &str, now: Timestamp) -> Option<Timestamp> {
 impl Filter {
     /// Whether `record` belongs to the list, whatever the page.
     pub(super) fn matches(&self, record: &Record) -> bool {
+        let asked = show::asked(record);
         let host = || match (&record.authority, &record.flow) {
+            _ if asked.is_some() => asked.map(|question| question.name.clone()).unwrap_or_default(),
             (Some(authority), _) => authority.host.to_string(),
             (None, Some(flow)) => flow.original.0.ip().to_string(),
             (None, None) => String::new(),
@@ -227,6 +229,13 @@ impl Filter {
             || record.verdict.as_ref().is_some_and(|v| has(&v.rule) || has(&v.reason))
             || record.flags.iter().any(|f| has(&f.code) || has(&f.evidence))
             || record.failure.as_ref().is_some_and(|f| has(&f.code) || has(&f.detail))
+            || record.question.as_ref().is_some_and(|q| {
+                has(&q.name)
+                    || has(&q.kind)
+                    || has(&q.code)
+                    || q.answers.iter().any(|line| has(line))
+                    || q.addresses.iter().any(|ip| has(&ip.to_string()))
+            })
             || record.note.as_deref().is_some_and(has)
             || has(&record.protocol)
             || has(record.state.as_str())

@@ -125,7 +125,7 @@ fn gather(store: &Store, id: RecordId) -> Result<Option<Whole>, StoreError> {
 /// The exchanges that ran on `flow`: they started between its start and its end, in its session.
 fn children(store: &Store, flow: &Record) -> Result<(Vec<Record>, bool), StoreError> {
     let mut query = Query {
-        kind: Some(Kind::Exchange),
+        kind: Some(if flow.protocol == "dns" { Kind::Dns } else { Kind::Exchange }),
         session: flow.subject.as_ref().map(|s| SessionId(s.session.0.clone())),
         since: Some(flow.started),
         // `until` is exclusive.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::SocketAddr};
 
-use crate::model::{Action, Kind, Record, Timestamp};
+use crate::model::{Action, Host, Kind, Question, Record, Timestamp};
 
 /// `text` with control and direction-changing characters as Rust writes them (`\n`, `\u{1b}`), so that a hostile name
 /// cannot hide, reorder or forge what is around it. Line ends and tabs count as control characters.
@@ -131,13 +131,23 @@ pub(super) fn traffic(record: &Record) -> Option<(u64, u64)> {
     }
 }
 
+/// The question of a record that has a name in it.
+#[must_use]
+pub(super) fn asked(record: &Record) -> Option<&Question> {
+    record.question.as_ref().filter(|question| !question.name.is_empty())
+}
+
 /// What a person would do to have a refused record's destination allowed; `None` where nothing can
 /// or nothing was refused. `in_document`: the pattern that denies it stands in `policy.toml`.
 #[must_use]
 pub(super) fn remedy(record: &Record, in_document: bool) -> Option<String> {
     let verdict = record.verdict.as_ref().filter(|v| v.action == Action::Deny)?;
     match verdict.rule.split_once(':')? {
-        ("mode", _) => record.authority.as_ref().map(|a| format!("agentctl allow {}", a.host)),
+        ("mode", _) => {
+            let host = record.authority.as_ref().map(|a| a.host.as_str());
+            let asked = asked(record).map(|q| q.name.as_str()).filter(|name| Host::parse(name).is_ok());
+            asked.or(host).map(|host| format!("agentctl allow {host}"))
+        }
         ("deny", pattern) if in_document => {
             Some(format!("take \"{pattern}\" out of `deny` under [hosts] in policy.toml"))
         }
@@ -206,10 +216,13 @@ pub(super) fn advice(record: &Record) -> Option<&'static str> {
     })
 }
 
-/// How many refusals like this one of the kernel's the record stands for besides: its note says so after
+/// How many like this one the record stands for besides. Of a refusal of the kernel's its note says so after
 /// the call, `connect4: …; 12 more like it …`.
 #[must_use]
 pub(super) fn alike(record: &Record) -> Option<u64> {
+    if record.times > 1 {
+        return Some(record.times - 1);
+    }
     if record.kind != Kind::Kernel {
         return None;
     }
@@ -240,7 +253,7 @@ pub(super) fn transport(record: &Record) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Authority, Host, Verdict};
+    use crate::model::{Authority, Verdict};
 
     #[test]
     fn hidden_characters_are_seen() {

@@ -264,12 +264,14 @@ struct Rule<'a> {
 
 impl Admits for Rule<'_> {
     fn admits(&self, ip: IpAddr) -> Result<(), Refusal> {
-        let _host = self.asked.host();
-        self.policy.addresses().admits(ip, 0)
+        match self.asked.named() {
+            Some(host) => self.policy.admits_answer(ip, host),
+            None => self.policy.addresses().admits(ip, 0),
+        }
     }
 
     fn flags(&self, ip: IpAddr) -> Vec<Flag> {
-        self.policy.addresses().flags(ip, 0)
+        self.asked.named().map(|host| self.policy.answer_flags(ip, host)).unwrap_or_default()
     }
 }
 

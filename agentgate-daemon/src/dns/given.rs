@@ -35,6 +35,13 @@ pub(super) struct Given {
     pub(super) emptied: bool,
 }
 
+/// What an agent is not given.
+#[derive(Default)]
+struct LeftOut {
+    addresses: Vec<IpAddr>,
+    worst: Option<Severity>,
+}
+
 /// Judges each address of an answer.
 pub(super) trait Admits {
     /// Whether the agent may be given it.
@@ -46,7 +53,7 @@ pub(super) trait Admits {
 /// Goes through the answer to a question for `kind`.
 pub(super) fn give(answers: &[Record], kind: RecordType, rule: &dyn Admits) -> Given {
     let mut given = Given::default();
-    let mut left_out = Vec::new();
+    let mut left_out = LeftOut::default();
     for record in answers.iter().take(MOST) {
         // Nothing but what was asked for, and the chain that leads there.
         let wanted = [kind, RecordType::CNAME, RecordType::DNAME].contains(&record.record_type());
@@ -69,12 +76,13 @@ pub(super) fn give(answers: &[Record], kind: RecordType, rule: &dyn Admits) -> G
         }
         given.records.push(record);
     }
-    if !left_out.is_empty() {
-        let listed: Vec<String> = left_out.iter().take(8).map(ToString::to_string).collect();
-        let more = left_out.len().saturating_sub(listed.len());
+    let LeftOut { addresses, worst } = left_out;
+    if !addresses.is_empty() {
+        let listed: Vec<String> = addresses.iter().take(8).map(ToString::to_string).collect();
+        let more = addresses.len().saturating_sub(listed.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let evidence = format!("the answer pointed to {}{more}", listed.join(", "));
-        given.flags.push(Flag::new("dns_rebinding", Severity::High, evidence));
+        given.flags.push(Flag::new("dns_rebinding", worst.unwrap_or(Severity::Medium), evidence));
         given.emptied = given.addresses.is_empty();
     }
     given
@@ -82,7 +90,7 @@ pub(super) fn give(answers: &[Record], kind: RecordType, rule: &dyn Admits) -> G
 
 impl Given {
     /// Whether an address may stay; takes note either way.
-    fn address(&mut self, ip: IpAddr, rule: &dyn Admits, left_out: &mut Vec<IpAddr>) -> bool {
+    fn address(&mut self, ip: IpAddr, rule: &dyn Admits, left_out: &mut LeftOut) -> bool {
         let ip = ip.to_canonical();
         match rule.admits(ip) {
             Ok(()) => {
@@ -92,14 +100,16 @@ impl Given {
             }
             Err(refusal) => {
                 self.say(format!("left out {ip}: {}", refusal.verdict.reason));
-                left_out.push(ip);
+                left_out.addresses.push(ip);
+                let worst = refusal.flags.iter().map(|flag| flag.severity).max();
+                left_out.worst = left_out.worst.max(worst);
                 false
             }
         }
     }
 
     /// Takes out of service parameters what the gate cannot carry; false where nothing usable is left.
-    fn service(&mut self, service: &mut SVCB, rule: &dyn Admits, left_out: &mut Vec<IpAddr>) -> bool {
+    fn service(&mut self, service: &mut SVCB, rule: &dyn Admits, left_out: &mut LeftOut) -> bool {
         let mut default_protocol = true;
         let mut protocols = None;
         let mut removed: Vec<SvcParamKey> = Vec::new();

@@ -55,6 +55,14 @@ impl Asked {
         }
     }
 
+    /// The host that answers are judged for: itself, or the one it is below.
+    pub(super) fn named(&self) -> Option<&Host> {
+        match self {
+            Self::Host(host) | Self::Below(host) => Some(host),
+            Self::Other => None,
+        }
+    }
+
     /// The host that answers are remembered for.
     pub(super) fn host(&self) -> Option<&Host> {
         match self {

@@ -3,6 +3,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -26,6 +27,8 @@ const TOTAL: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long accepting pauses when the process has no more room for sockets: nothing tells when it has.
 const NO_ROOM: Duration = Duration::from_millis(100);
+/// Bytes of datagrams that wait in a socket, as the kernel counts them: some five thousand questions.
+const BUFFER: usize = 4 << 20;
 /// How long questions under way may take once the gate stops: less than what ends every task.
 const GRACE: Duration = Duration::from_millis(1500);
 
@@ -37,6 +40,7 @@ impl Server {
             Ok(at) => at.port(),
             Err(error) => return tracing::error!(%error, "a socket of the DNS server has no address"),
         };
+        make_room(&socket);
         let socket = Arc::new(socket);
         let mut drain = self.drain.clone();
         let mut tasks = JoinSet::new();
@@ -290,6 +294,17 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
         && error.is_panic()
     {
         tracing::error!(%error, "a question panicked");
+    }
+}
+
+/// What comes in while a question is looked up waits in the socket's buffer, and what does not fit is
+/// lost without a trace but for the client's asking again.
+fn make_room(socket: &UdpSocket) {
+    // Beyond what the host allows everybody; without the capability as much as that.
+    let made = set_socket_recv_buffer_size_force(socket, BUFFER)
+        .or_else(|_| set_socket_recv_buffer_size(socket, BUFFER));
+    if let Err(error) = made {
+        tracing::debug!(%error, "the buffer of a socket of the DNS server stays small");
     }
 }
 

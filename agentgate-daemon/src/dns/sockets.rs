@@ -3,9 +3,15 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
 };
 
 use tokio::net::{TcpListener, UdpSocket};
+
+use crate::{
+    handover::{self, Wanted},
+    kernel::since_boot_ns,
+};
 
 /// How often a port that is free for one socket may be taken for another before that is an error.
 const ATTEMPTS: usize = 16;
@@ -17,6 +23,7 @@ pub struct Sockets {
     pub udp: Vec<UdpSocket>,
     pub tcp: Vec<TcpListener>,
     port: u16,
+    since_ns: u64,
 }
 
 /// A socket could not be bound.
@@ -29,15 +36,16 @@ pub struct BindError {
 }
 
 impl Sockets {
-    /// Binds all of them on `port`; 0: any that is free, the same for all.
+    /// Binds all of them on `port` (0: any that is free, the same for all), or takes over what `handed`
+    /// holds; has them kept for the next daemon.
     ///
     /// # Errors
     /// [`BindError`].
-    pub async fn bind(port: u16) -> Result<Self, BindError> {
+    pub async fn bind(port: u16, handed: &mut handover::Sockets) -> Result<Self, BindError> {
         let mut attempts = if port == 0 { ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
-            match Self::bind_all(port).await {
+            match Self::bind_all(port, handed).await {
                 // The kernel chose a port that is free for TCP over IPv4; the others may have it taken.
                 Err(error) if attempts > 0 && error.source.kind() == io::ErrorKind::AddrInUse => {}
                 bound => return bound,
@@ -45,16 +53,18 @@ impl Sockets {
         }
     }
 
-    async fn bind_all(port: u16) -> Result<Self, BindError> {
+    async fn bind_all(port: u16, handed: &mut handover::Sockets) -> Result<Self, BindError> {
         let four = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let (tcp4, port) = tcp(four, port).await?;
-        let udp4 = udp(four, port).await?;
-        let mut bound = Self { udp: vec![udp4], tcp: vec![tcp4], port };
+        let tcp4 = tcp("dns-tcp4", four, port, handed).await?;
+        let address = SocketAddr::new(four, port);
+        let port = tcp4.socket.local_addr().map_err(|source| BindError { address, source })?.port();
+        let udp4 = udp("dns-udp4", four, port, handed).await?;
+        let (mut tcps, mut udps) = (vec![tcp4], vec![udp4]);
         let six = IpAddr::from(Ipv6Addr::LOCALHOST);
-        match tcp(six, port).await {
-            Ok((tcp6, _)) => {
-                bound.udp.push(udp(six, port).await?);
-                bound.tcp.push(tcp6);
+        match tcp("dns-tcp6", six, port, handed).await {
+            Ok(tcp6) => {
+                udps.push(udp("dns-udp6", six, port, handed).await?);
+                tcps.push(tcp6);
             }
             Err(error)
                 if matches!(error.source.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)) =>
@@ -63,7 +73,14 @@ impl Sockets {
             }
             Err(error) => return Err(error),
         }
-        Ok(bound)
+        let ages = tcps.iter().map(|bound| bound.since_ns).chain(udps.iter().map(|bound| bound.since_ns));
+        let since_ns = ages.max().unwrap_or(0);
+        Ok(Self {
+            udp: udps.into_iter().map(|bound| bound.kept(handed)).collect(),
+            tcp: tcps.into_iter().map(|bound| bound.kept(handed)).collect(),
+            port,
+            since_ns,
+        })
     }
 
     /// The port of all of them.
@@ -71,17 +88,67 @@ impl Sockets {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// When the youngest of them was bound, in nanoseconds since boot: what was meant for them is not
+    /// older.
+    #[must_use]
+    pub fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
 }
 
-async fn tcp(ip: IpAddr, port: u16) -> Result<(TcpListener, u16), BindError> {
+/// One socket.
+struct Bound<S> {
+    name: &'static str,
+    socket: S,
+    since_ns: u64,
+    /// Not handed over, so it is not kept yet.
+    fresh: bool,
+}
+
+impl<S: AsFd> Bound<S> {
+    fn kept(self, handed: &handover::Sockets) -> S {
+        if self.fresh {
+            handed.keep(self.name, self.socket.as_fd(), self.since_ns);
+        }
+        self.socket
+    }
+}
+
+async fn tcp(
+    name: &'static str,
+    ip: IpAddr,
+    port: u16,
+    handed: &mut handover::Sockets,
+) -> Result<Bound<TcpListener>, BindError> {
     let address = SocketAddr::new(ip, port);
     let fault = |source| BindError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(fault)?;
-    let port = listener.local_addr().map_err(fault)?.port();
-    Ok((listener, port))
+    if let Some((socket, since_ns)) = handed.take(name, Wanted::Listener(address)) {
+        let socket = std::net::TcpListener::from(socket);
+        socket.set_nonblocking(true).map_err(fault)?;
+        let socket = TcpListener::from_std(socket).map_err(fault)?;
+        return Ok(Bound { name, socket, since_ns, fresh: false });
+    }
+    let since_ns = since_boot_ns();
+    let socket = TcpListener::bind(address).await.map_err(fault)?;
+    Ok(Bound { name, socket, since_ns, fresh: true })
 }
 
-async fn udp(ip: IpAddr, port: u16) -> Result<UdpSocket, BindError> {
+async fn udp(
+    name: &'static str,
+    ip: IpAddr,
+    port: u16,
+    handed: &mut handover::Sockets,
+) -> Result<Bound<UdpSocket>, BindError> {
     let address = SocketAddr::new(ip, port);
-    UdpSocket::bind(address).await.map_err(|source| BindError { address, source })
+    let fault = |source| BindError { address, source };
+    if let Some((socket, since_ns)) = handed.take(name, Wanted::Datagrams(address)) {
+        let socket = std::net::UdpSocket::from(socket);
+        socket.set_nonblocking(true).map_err(fault)?;
+        let socket = UdpSocket::from_std(socket).map_err(fault)?;
+        return Ok(Bound { name, socket, since_ns, fresh: false });
+    }
+    let since_ns = since_boot_ns();
+    let socket = UdpSocket::bind(address).await.map_err(fault)?;
+    Ok(Bound { name, socket, since_ns, fresh: true })
 }

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
+    time::timeout,
 };
 
 use super::{AgentBody, gauge::Activity};
@@ -33,6 +34,9 @@ pub struct Limits {
 const STREAMS: u32 = 100;
 /// Streams reset by the peer and not yet seen by us, before the connection is ended (CVE-2023-44487).
 const PENDING_RESETS: usize = 64;
+/// How long a connection on which nothing was asked so far may stay once the gate is told to stop: who
+/// connected before that has the first request on its way, and would be refused without need.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// Fields in one head.
 pub const FIELDS: usize = 256;
 
@@ -64,11 +68,18 @@ where
 {
     let activity = Activity::default();
     let touched = activity.clone();
+    let (asked, mut was_asked) = watch::channel(false);
     let service = service_fn(move |request| {
         touched.touch();
+        asked.send_replace(true);
         let answer = exchange(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    let stopped = async {
+        told(&mut drain).await;
+        // Late or gone: it ends in either case.
+        let _first = timeout(FIRST_REQUEST, was_asked.wait_for(|asked| *asked)).await.is_ok();
+    };
     let io = TokioIo::new(stream);
     match speaks {
         Speaks::Http1 => {
@@ -83,7 +94,7 @@ where
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 done = connection.as_mut() => done,
-                () = told(&mut drain) => {
+                () = stopped => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -111,7 +122,7 @@ where
             };
             tokio::select! {
                 done = connection.as_mut() => return done,
-                () = told(&mut drain) => {}
+                () = stopped => {}
                 () = lull => {}
             }
             connection.as_mut().graceful_shutdown();

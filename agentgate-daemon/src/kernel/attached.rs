@@ -6,7 +6,10 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use agentgate_common::{
@@ -15,13 +18,13 @@ use agentgate_common::{
     names,
     rules::{UdpKey, UdpPorts},
     settings::Settings,
-    tally::Tally,
+    tally::{Booked, Tally},
     verdict::{self, TCP, UDP},
 };
 use aya::{
     Ebpf,
     maps::{
-        Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage,
+        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, RingBuf, SkStorage,
         lpm_trie::{Key, LpmTrie},
     },
 };
@@ -38,8 +41,12 @@ use super::{
     load::{HOOKS, load},
     pin::{self, PinDirectory},
     step,
+    take::take,
 };
 use crate::model::Flow;
+
+/// `BPF_NOEXIST`: only where there is no such entry.
+const NO_EXIST: u64 = 1;
 
 /// What to guard, and where the pins are.
 #[derive(Clone, Debug)]
@@ -58,6 +65,8 @@ pub struct Options {
 pub struct Attached {
     maps: Mutex<Maps>,
     netns: u64,
+    epoch: String,
+    heard: Arc<AtomicU64>,
     source: Mutex<Option<Source>>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
     guarded: Guarded,
@@ -181,10 +190,13 @@ pub fn attached_programs(options: &Options) -> Result<Vec<u32>, KernelError> {
 /// The maps that the daemon reads and writes.
 struct Maps {
     settings: Array<MapData, Settings>,
+    /// The same map as `flows`.
+    flow_entries: MapData,
     flows: HashMap<MapData, FlowKey, KernelFlow>,
     askers: HashMap<MapData, FlowKey, KernelFlow>,
     counters: PerCpuArray<MapData, u64>,
     tallies: HashMap<MapData, Tally, u64>,
+    books: HashMap<MapData, Booked, u64>,
     sockets: SkStorage<MapData, SocketState>,
     host: HashMap<MapData, [u8; 16], u32>,
     udp: LpmTrie<MapData, UdpKey, UdpPorts>,
@@ -192,13 +204,15 @@ struct Maps {
 }
 
 impl Maps {
-    fn open(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    fn open(ebpf: &mut Ebpf, pins: &PinDirectory) -> Result<Self, KernelError> {
         Ok(Self {
             settings: opened(ebpf, names::SETTINGS)?,
+            flow_entries: MapData::from_pin(pins.pin(names::FLOWS)).map_err(step(names::FLOWS))?,
             flows: opened(ebpf, names::FLOWS)?,
             askers: opened(ebpf, names::ASKERS)?,
             counters: opened(ebpf, names::COUNTERS)?,
             tallies: opened(ebpf, names::TALLIES)?,
+            books: opened(ebpf, names::BOOKS)?,
             sockets: opened(ebpf, names::SOCKETS)?,
             host: opened(ebpf, names::HOST)?,
             udp: opened(ebpf, names::UDP)?,
@@ -213,9 +227,14 @@ impl Maps {
         let settings = Settings { guarded: guarded.id, depth: guarded.depth, ..before };
         self.settings.set(0, settings, 0).map_err(step(what))
     }
-}
 
-impl Maps {
+    /// Takes a flow, of which there is one a connection.
+    #[expect(unsafe_code, reason = "the types of a map are known by its name alone")]
+    fn take(&self, key: &FlowKey) -> io::Result<Option<KernelFlow>> {
+        // SAFETY: loading has checked the sizes of this map's keys and values.
+        unsafe { take(self.flow_entries.fd().as_fd(), key) }
+    }
+
     /// Doors in other network namespaces went with the daemon that held them. Nobody else takes these
     /// entries out, and there is room for few.
     fn forget_namespaces(&mut self) -> Result<(), KernelError> {
@@ -232,6 +251,8 @@ impl Maps {
 struct Parts {
     maps: Maps,
     netns: u64,
+    epoch: String,
+    heard: Arc<AtomicU64>,
     source: Source,
     receiver: mpsc::Receiver<KernelEvent>,
     links: Vec<CgroupLink>,
@@ -245,22 +266,26 @@ impl Parts {
         let netns = netns_cookie()?;
         let layout = btf::socket_layout();
         let mut ebpf = load(pins, &layout.as_ref().copied().unwrap_or_default())?;
-        let mut maps = Maps::open(&mut ebpf)?;
-        maps.say_what_is_guarded(guarded)?;
+        let mut maps = Maps::open(&mut ebpf, pins)?;
         maps.forget_namespaces()?;
+        maps.say_what_is_guarded(guarded)?;
         let ring = opened::<RingBuf<MapData>>(&mut ebpf, names::EVENTS)?;
         let (sender, receiver) = mpsc::channel(events::QUEUE);
-        let source = Source::new(&mut ebpf, ring, sender)?;
+        let epoch = epoch(pins)?;
+        let heard = Arc::new(AtomicU64::new(0));
+        let source = Source::new(&mut ebpf, ring, sender, heard.clone())?;
         let links = attach(&ebpf, guarded, pins)?;
         let layout = layout.map(drop).map_err(|error| error.to_string());
         let (layers, anchored) = layers::place(&mut ebpf, layout, guarded, options.watch.as_deref(), pins)?;
-        Ok(Self { maps, netns, source, receiver, links, layers, anchored })
+        Ok(Self { maps, netns, epoch, heard, source, receiver, links, layers, anchored })
     }
 
     fn into_attached(self, guarded: Guarded, pins: PinDirectory) -> Attached {
         Attached {
             maps: Mutex::new(self.maps),
             netns: self.netns,
+            epoch: self.epoch,
+            heard: self.heard,
             source: Mutex::new(Some(self.source)),
             receiver: Mutex::new(Some(self.receiver)),
             guarded,
@@ -270,6 +295,14 @@ impl Parts {
             _pins: pins,
         }
     }
+}
+
+/// Names the life of the books. Ids of maps rise and are not given out again while the host is up.
+fn epoch(pins: &PinDirectory) -> Result<String, KernelError> {
+    let what = "asking which map of books this is";
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(step(what))?;
+    let info = MapInfo::from_pin(pins.pin(names::BOOKS)).map_err(step(what))?;
+    Ok(format!("{}/{}", boot.trim(), info.id()))
 }
 
 fn opened<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<M, KernelError> {
@@ -332,17 +365,8 @@ fn octets(ip: IpAddr) -> [u8; 16] {
 
 impl Kernel for Attached {
     fn take_flow(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
-        let key = self.key(end, TCP);
-        let flows = &mut held(&self.maps).flows;
-        let flow = match flows.get(&key, 0) {
-            Ok(flow) => flow,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(error) => return Err(step("reading a flow")(error)),
-        };
-        match flows.remove(&key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(Some(Flow::from(&flow))),
-            Err(error) => Err(step("removing a flow")(error)),
-        }
+        let flow = held(&self.maps).take(&self.key(end, TCP)).map_err(step("taking a flow"))?;
+        Ok(flow.as_ref().map(Flow::from))
     }
 
     fn asker(&self, end: AgentEnd) -> Result<Option<Flow>, KernelError> {
@@ -354,20 +378,29 @@ impl Kernel for Attached {
     }
 
     fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError> {
-        let flows = &mut held(&self.maps).flows;
-        let entries: Result<Vec<_>, _> = flows.iter().collect();
+        let what = "reading the flows";
+        let maps = &mut held(&self.maps);
+        let entries: Result<Vec<_>, _> = maps.flows.iter().collect();
         let mut found = Vec::new();
-        for (key, flow) in entries.map_err(step("reading the flows"))? {
-            if flow.connected_ns < before_ns {
-                match flows.remove(&key) {
-                    Ok(()) => found.push(Flow::from(&flow)),
-                    // The listener was quicker.
-                    Err(MapError::KeyNotFound) => {}
-                    Err(error) => return Err(step("removing a flow")(error)),
-                }
+        for (key, old) in entries.map_err(step(what))? {
+            if old.connected_ns >= before_ns {
+                continue;
             }
+            // Nothing where the listener was quicker.
+            let Some(flow) = maps.take(&key).map_err(step(what))? else { continue };
+            if flow.connected_ns >= before_ns {
+                // Another connection from the same port has taken its place since it was read.
+                maps.flows.insert(key, flow, NO_EXIST).map_err(step("putting a flow back"))?;
+                continue;
+            }
+            found.push(Flow::from(&flow));
         }
         Ok(found)
+    }
+
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).flows.iter().collect();
+        Ok(entries.map_err(step("reading the flows"))?.iter().map(|(_, flow)| Flow::from(flow)).collect())
     }
 
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
@@ -484,6 +517,30 @@ impl Kernel for Attached {
             found.push(SessionCounter { session, counter: Counter { hook, outcome, count } });
         }
         Ok(found)
+    }
+
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
+        let entries: Result<Vec<_>, _> = held(&self.maps).books.iter().collect();
+        entries.map_err(step("reading the books"))
+    }
+
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
+        let books = &mut held(&self.maps).books;
+        for key in keys {
+            match books.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(step("taking numbers out of the books")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn heard_until(&self) -> u64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    fn epoch(&self) -> String {
+        self.epoch.clone()
     }
 }
 

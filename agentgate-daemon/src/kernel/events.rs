@@ -1,6 +1,15 @@
 //! From the ring buffers to the daemon: events as data, aya-log lines as tracing.
 
-use std::{io, os::fd::AsRawFd, ptr};
+use std::{
+    io,
+    os::fd::AsRawFd,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use agentgate_common::event::KernelEvent;
 use aya::{
@@ -11,13 +20,18 @@ use aya_log::EbpfLogger;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::mpsc,
+    time::interval,
 };
 use tracing_log::log;
 
-use super::{KernelError, step};
+use super::{KernelError, since_boot_ns, step};
 
 /// How many events wait for the daemon before the ring buffer has to hold them.
 pub(super) const QUEUE: usize = 1024;
+
+/// How often the ring buffer is looked at although nothing was said: a buffer that stays empty says by
+/// that alone until when everything was heard.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Hands the programs' own log lines to tracing, whatever else is set up for the `log` crate.
 #[derive(Debug)]
@@ -40,6 +54,8 @@ pub(super) struct Source {
     events: RingBuf<MapData>,
     log: EbpfLogger<ToTracing>,
     sender: mpsc::Sender<KernelEvent>,
+    /// Nanoseconds since boot before which everything was handed over.
+    heard: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Source {
@@ -53,18 +69,20 @@ impl Source {
         ebpf: &mut Ebpf,
         events: RingBuf<MapData>,
         sender: mpsc::Sender<KernelEvent>,
+        heard: Arc<AtomicU64>,
     ) -> Result<Self, KernelError> {
         let log =
             EbpfLogger::init_with_logger(ebpf, ToTracing).map_err(step("opening the log of the programs"))?;
-        Ok(Self { events, log, sender })
+        Ok(Self { events, log, sender, heard })
     }
 
     /// Forwards until `stop`, then what is left without waiting for a reader.
     pub(super) async fn forward(self, stop: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { events, log, sender } = self;
+        let Self { events, log, sender, heard } = self;
         let mut events = watched(events)?;
         let mut log = watched(log)?;
         let mut stop = std::pin::pin!(stop);
+        let mut look = interval(LOOK);
         // What an earlier daemon left unread is there already, and readiness tells of changes only.
         let mut waiting = true;
         loop {
@@ -72,11 +90,13 @@ impl Source {
                 tokio::select! {
                     () = &mut stop => break,
                     ready = events.readable() => ready?.clear_ready(),
+                    _ = look.tick() => {}
                     ready = log.readable() => ready?.clear_ready(),
                 }
             }
             waiting = false;
             log.get_mut().flush();
+            let looked = since_boot_ns();
             while let Some(event) = next(events.get_mut()) {
                 // A full queue waits here: the ring buffer fills, and what it loses is counted.
                 tokio::select! {
@@ -92,6 +112,7 @@ impl Source {
                     }
                 }
             }
+            heard.store(looked, Ordering::Release);
         }
         log.get_mut().flush();
         drain(events.get_mut(), &sender);

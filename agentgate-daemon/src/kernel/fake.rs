@@ -6,11 +6,11 @@ use std::{
     os::fd::BorrowedFd,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use agentgate_common::{event::KernelEvent, settings::Settings};
+use agentgate_common::{event::KernelEvent, settings::Settings, tally::Booked};
 use tokio::sync::mpsc;
 
 use super::{AgentEnd, Counter, Kernel, KernelError, Layers, SessionCounter, UdpRange};
@@ -24,8 +24,11 @@ pub struct FakeKernel {
     settings: Mutex<Settings>,
     host: Mutex<Vec<IpAddr>>,
     udp: Mutex<Vec<UdpRange>>,
-    unguarded: AtomicBool,
     namespaces: Mutex<Vec<u64>>,
+    unguarded: AtomicBool,
+    booked: Mutex<HashMap<Booked, u64>>,
+    lost: AtomicU64,
+    heard_until: AtomicU64,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
 }
@@ -39,8 +42,11 @@ impl Default for FakeKernel {
             settings: Mutex::default(),
             host: Mutex::default(),
             udp: Mutex::default(),
-            unguarded: AtomicBool::default(),
             namespaces: Mutex::default(),
+            unguarded: AtomicBool::default(),
+            booked: Mutex::default(),
+            lost: AtomicU64::new(0),
+            heard_until: AtomicU64::new(u64::MAX),
             sender,
             receiver: Mutex::new(Some(receiver)),
         }
@@ -91,6 +97,22 @@ impl FakeKernel {
         *locked(&self.settings)
     }
 
+    /// Counts as the programs would.
+    pub fn book(&self, session: u64, window: u32, outcome: u8, count: u64) {
+        let key = Booked { session, window, outcome: u32::from(outcome) };
+        *locked(&self.booked).entry(key).or_insert(0) += count;
+    }
+
+    /// Sets how many events found the ring buffer full.
+    pub fn lose(&self, events: u64) {
+        self.lost.store(events, Ordering::SeqCst);
+    }
+
+    /// Sets until when all events were handed over; from the beginning all are, always.
+    pub fn hear_until(&self, ns: u64) {
+        self.heard_until.store(ns, Ordering::SeqCst);
+    }
+
     /// Emits an event as the programs would.
     pub async fn emit(&self, event: KernelEvent) {
         // The receiver may be gone at the end of a test.
@@ -110,6 +132,9 @@ impl Kernel for FakeKernel {
         let old: Vec<SocketAddr> =
             flows.iter().filter(|(_, flow)| flow.connected_ns < before_ns).map(|(peer, _)| *peer).collect();
         Ok(old.iter().filter_map(|peer| flows.remove(peer)).collect())
+    }
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError> {
+        Ok(locked(&self.flows).values().cloned().collect())
     }
     fn configure(&self, settings: &Settings) -> Result<(), KernelError> {
         *locked(&self.settings) = *settings;
@@ -141,7 +166,7 @@ impl Kernel for FakeKernel {
         locked(&self.receiver).take()
     }
     fn lost_events(&self) -> Result<u64, KernelError> {
-        Ok(0)
+        Ok(self.lost.load(Ordering::SeqCst))
     }
     fn counters(&self) -> Result<Vec<Counter>, KernelError> {
         Ok(Vec::new())
@@ -151,5 +176,18 @@ impl Kernel for FakeKernel {
     }
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError> {
         Ok(Vec::new())
+    }
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
+        Ok(locked(&self.booked).iter().map(|(key, count)| (*key, *count)).collect())
+    }
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
+        locked(&self.booked).retain(|key, _| !keys.contains(key));
+        Ok(())
+    }
+    fn heard_until(&self) -> u64 {
+        self.heard_until.load(Ordering::SeqCst)
+    }
+    fn epoch(&self) -> String {
+        "fake".to_owned()
     }
 }

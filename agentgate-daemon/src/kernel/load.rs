@@ -8,7 +8,7 @@ use agentgate_common::{
     names,
     rules::{UdpKey, UdpPorts},
     settings::Settings,
-    tally::Tally,
+    tally::{Booked, Tally},
     verdict,
 };
 use aya::{
@@ -151,6 +151,7 @@ fn layouts() -> [Layout; names::PINNED_MAPS.len()] {
         ),
         layout(names::NAMESPACES, MapType::Hash, 8, 4, names::NAMESPACES_CAPACITY),
         layout(names::TALLIES, MapType::Hash, size_of::<Tally>(), 8, names::TALLIES_CAPACITY),
+        layout(names::BOOKS, MapType::Hash, size_of::<Booked>(), 8, names::BOOKS_CAPACITY),
         layout(names::EVENTS, MapType::RingBuf, 0, 0, names::EVENTS_BYTES),
         layout(names::COUNTERS, MapType::PerCpuArray, 4, 8, verdict::COUNTERS),
         layout(names::SOCKETS, MapType::SkStorage, 4, size_of::<SocketState>(), 0),

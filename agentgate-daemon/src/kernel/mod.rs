@@ -8,7 +8,7 @@ use std::{
     os::fd::BorrowedFd,
 };
 
-use agentgate_common::{event::KernelEvent, settings::Settings};
+use agentgate_common::{event::KernelEvent, settings::Settings, tally::Booked};
 use tokio::sync::mpsc;
 
 use crate::model::Flow;
@@ -24,6 +24,7 @@ mod layers;
 mod link;
 mod load;
 mod pin;
+mod take;
 
 pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
@@ -52,6 +53,14 @@ pub enum KernelError {
 /// Names the step in which an error came up.
 fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: &str) -> impl FnOnce(E) -> KernelError {
     move |source| KernelError::Step { step: step.to_owned(), source: source.into() }
+}
+
+/// `CLOCK_BOOTTIME` in nanoseconds, as the programs stamp flows and events.
+#[must_use]
+pub fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let part = |n: i64| u64::try_from(n).unwrap_or(0);
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
 }
 
 /// How often a hook came to an outcome, since the programs were attached first.
@@ -112,6 +121,12 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When the map cannot be read.
     fn abandoned_flows(&self, before_ns: u64) -> Result<Vec<Flow>, KernelError>;
+
+    /// The flows that wait to be taken.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn pending_flows(&self) -> Result<Vec<Flow>, KernelError>;
 
     /// Installs settings; they hold for the next call of any agent.
     ///
@@ -182,4 +197,25 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When they cannot be read.
     fn session_counters(&self) -> Result<Vec<SessionCounter>, KernelError>;
+
+    /// What the audit log is balanced against: connections tied to the listener and refusals reported, by
+    /// session and window of time.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError>;
+
+    /// Takes numbers of windows that are over out of [`Kernel::booked`], once they are kept elsewhere.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError>;
+
+    /// Every event that the programs reported before this moment (nanoseconds since boot) has been handed
+    /// to the receiver of [`Kernel::events`], or was lost.
+    fn heard_until(&self) -> u64;
+
+    /// What [`Kernel::booked`] is part of: a name that changes when it begins anew, which is with the boot
+    /// and with the making of the pinned map, whose id the kernel does not give out again.
+    fn epoch(&self) -> String;
 }

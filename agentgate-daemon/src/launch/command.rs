@@ -6,14 +6,17 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::{fd::AsFd, unix::process::CommandExt},
+    os::{fd::RawFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use rustix::net::{AddressFamily, sockopt};
-
-use super::{environment, seccomp};
+use super::{
+    descriptors::{self, DescriptorError},
+    environment,
+    hide::{self, HideError, Wanted},
+    landlock, seccomp,
+};
 use crate::control::{
     client::{Client, ClientError},
     peer::{is_inside, unified_path},
@@ -21,14 +24,19 @@ use crate::control::{
 };
 
 /// What to run, and how.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Launch {
     /// Program and arguments; never empty.
     pub command: Vec<OsString>,
     /// Keep `HTTPS_PROXY` and the like.
     pub keep_proxies: bool,
-    /// Let set-uid programs such as sudo(8) work. Without root that costs the seccomp filter.
+    /// Let set-uid programs such as sudo(8) work. Without root that costs the seccomp filter, and nothing
+    /// can be hidden.
     pub allow_new_privileges: bool,
+    /// Names and paths that are not hidden from the command, or `all`.
+    pub expose: Vec<String>,
+    /// Descriptors that it inherits besides the first three.
+    pub keep: Vec<RawFd>,
 }
 
 /// What a person is told before the command runs.
@@ -48,13 +56,9 @@ pub enum LaunchError {
     /// No command was given.
     #[error("no command given")]
     NoCommand,
-    /// Sockets that exist already are judged by the cgroup they were made in, so the command could
-    /// reconnect this one and leave unjudged.
-    #[error("descriptor {fd} is a network socket, which a guarded command must not inherit; redirect it")]
-    NetworkSocket {
-        /// 0, 1 or 2.
-        fd: u8,
-    },
+    /// A descriptor that the command must not have.
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
     /// The daemon did not put this process under guard.
     #[error(transparent)]
     Enrol(#[from] ClientError),
@@ -69,6 +73,9 @@ pub enum LaunchError {
         /// Where it is.
         found: String,
     },
+    /// What acts for the command outside could not be hidden from it.
+    #[error(transparent)]
+    Hide(#[from] HideError),
     /// Something of the host's.
     #[error("{what}: {source}")]
     Host {
@@ -98,10 +105,11 @@ impl LaunchError {
             Self::NotFound(_) => 127,
             Self::NotExecutable { .. } => 126,
             Self::NoCommand
-            | Self::NetworkSocket { .. }
+            | Self::Descriptor(_)
             | Self::Enrol(_)
             | Self::NotEnrolled
             | Self::Unguarded { .. }
+            | Self::Hide(_)
             | Self::Host { .. } => 125,
         }
     }
@@ -118,32 +126,61 @@ pub fn become_command(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Note]
 
 fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Note])) -> Result<Command, LaunchError> {
     let (program, arguments) = launch.command.split_first().ok_or(LaunchError::NoCommand)?;
-    refuse_network_sockets()?;
+    descriptors::check(&launch.keep)?;
     let Payload::Enrolled(enrolled) = Client::connect(socket)?.ask(Request::Enrol)? else {
         return Err(LaunchError::NotEnrolled);
     };
     let text = fs::read_to_string("/proc/self/cgroup").map_err(host("/proc/self/cgroup"))?;
     check_guarded(&text, &enrolled)?;
-    let bundle = readable(&enrolled.bundle)?;
     let current: Vec<_> = std::env::vars_os().collect();
+    let wanted = hide(&enrolled, launch, &current)?;
+    // As the command sees it.
+    let bundle = readable(&enrolled.bundle)?;
     let pairs = current.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
-    let changes = environment::changes(pairs, &bundle, launch.keep_proxies);
+    let changes = environment::changes(pairs, &bundle, launch.keep_proxies, wanted.unset());
     let mut told: Vec<Note> = changes.notes().into_iter().map(Note::Information).collect();
     if rustix::process::geteuid().is_root() {
         told.push(Note::Warning(
-            "the command runs as root, which can leave the guarded cgroup; run agents as a user of their own"
+            "the command runs as root, which can leave the guarded cgroup and uncover what is hidden from \
+             it; run agents as a user of their own"
                 .to_owned(),
         ));
     }
-    told.extend(close_the_terminal(launch.allow_new_privileges)?);
+    if wanted.is_nothing() {
+        told.push(Note::Lost(EVERYTHING.to_owned()));
+    }
+    told.extend(close(launch.allow_new_privileges, &wanted)?);
     notes(&told);
     let mut command = Command::new(program);
     command.args(arguments).envs(&changes.set);
     for name in &changes.remove {
         command.env_remove(name);
     }
-    close_on_exec_from(3).map_err(host("close_range"))?;
+    descriptors::keep_only(&launch.keep).map_err(host("close_range"))?;
     Ok(command)
+}
+
+/// What is said where nothing is hidden.
+const EVERYTHING: &str = "--expose all: the command sees the sockets of docker, systemd, D-Bus, agents and \
+                          others, which act for it outside the gate";
+
+/// Hides what the daemon says from this process, and with it from the command.
+fn hide(
+    enrolled: &Enrolled,
+    launch: &Launch,
+    environment: &[(OsString, OsString)],
+) -> Result<Wanted, LaunchError> {
+    let variable =
+        |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let wanted = hide::wanted(&enrolled.hidden, &launch.expose, variable)?;
+    if wanted.is_nothing() {
+        return Ok(wanted);
+    }
+    if launch.allow_new_privileges && hide::needs_user_namespace().map_err(host("capget"))? {
+        return Err(HideError::NoNewPrivileges.into());
+    }
+    hide::apply(&wanted, &enrolled.hidden.sockets)?;
+    Ok(wanted)
 }
 
 /// Whether `text`, this process's `/proc/self/cgroup`, shows it where the daemon says it put it, and that
@@ -164,48 +201,38 @@ fn readable(bundle: &Path) -> Result<PathBuf, LaunchError> {
     Ok(bundle.to_owned())
 }
 
-/// Takes away the two ways from the command to the unguarded shell it shares a terminal with: programs
-/// that gain privileges by being executed, and typing into the terminal.
-fn close_the_terminal(allow_new_privileges: bool) -> Result<Option<Note>, LaunchError> {
+/// Takes away the ways from the command to what is not under guard: programs that gain privileges by
+/// being executed, abstract sockets, typing into the terminal, and sockets that no hook judges.
+fn close(allow_new_privileges: bool, wanted: &Wanted) -> Result<Vec<Note>, LaunchError> {
+    let mut notes = Vec::new();
     if !allow_new_privileges {
-        // First: without it only root may install a filter (seccomp(2)).
+        // First: without it only root may install a filter or a domain (seccomp(2), landlock(7)).
         rustix::thread::set_no_new_privs(true).map_err(|e| host("prctl(PR_SET_NO_NEW_PRIVS)")(e.into()))?;
-        return seccomp::install().map(|()| None).map_err(host("seccomp filter"));
     }
-    let also = match seccomp::install() {
-        Ok(()) => "",
+    // Before the filter, so that the filter need not know of it.
+    if wanted.abstract_sockets() && !landlock::scope_abstract_sockets().map_err(host("Landlock"))? {
+        notes.push(Note::Warning(
+            "abstract unix sockets stay open to the command: this kernel has no Landlock scopes (Linux 6.12 \
+             has, where Landlock is on)"
+                .to_owned(),
+        ));
+    }
+    match seccomp::install() {
+        Ok(()) if allow_new_privileges => notes.push(lost("")),
+        Ok(()) => {}
         // EACCES: seccomp(2) without CAP_SYS_ADMIN, where new privileges are allowed.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
-            ", and it can type into this terminal (TIOCSTI), which your shell then runs without guard"
-        }
+        Err(error) if allow_new_privileges && error.raw_os_error() == Some(libc::EACCES) => notes.push(lost(
+            ", and it can type into this terminal (TIOCSTI), which your shell then runs without guard",
+        )),
         Err(error) => return Err(host("seccomp filter")(error)),
-    };
-    Ok(Some(Note::Lost(format!(
-        "--allow-new-privileges: set-uid programs such as sudo give the command more than you have{also}"
-    ))))
-}
-
-/// The first three descriptors stay with the command; a network socket among them is refused.
-fn refuse_network_sockets() -> Result<(), LaunchError> {
-    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
-    for (number, fd) in [(0, input.as_fd()), (1, output.as_fd()), (2, error.as_fd())] {
-        match sockopt::socket_domain(fd) {
-            Ok(AddressFamily::UNIX) | Err(rustix::io::Errno::NOTSOCK | rustix::io::Errno::BADF) => {}
-            Ok(_) => return Err(LaunchError::NetworkSocket { fd: number }),
-            Err(e) => return Err(host(format!("SO_DOMAIN of descriptor {number}"))(e.into())),
-        }
     }
-    Ok(())
+    Ok(notes)
 }
 
-/// Marks every descriptor from `first` on close-on-exec, for the reason of
-/// [`LaunchError::NetworkSocket`].
-#[expect(unsafe_code, reason = "close_range(2) has no wrapper in the crates in use")]
-fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
-    // SAFETY: with CLOEXEC nothing is closed at this moment, so no descriptor that Rust owns goes away.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+fn lost(also: &str) -> Note {
+    Note::Lost(format!(
+        "--allow-new-privileges: set-uid programs such as sudo give the command more than you have{also}"
+    ))
 }
 
 fn exec(command: &mut Command) -> LaunchError {
@@ -226,9 +253,15 @@ fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> LaunchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::wire::Hidden;
 
     fn enrolled(cgroup: &str) -> Enrolled {
-        Enrolled { cgroup: cgroup.into(), guarded: "/agent.slice".into(), bundle: "/x".into() }
+        Enrolled {
+            cgroup: cgroup.into(),
+            guarded: "/agent.slice".into(),
+            bundle: "/x".into(),
+            hidden: Hidden::default(),
+        }
     }
 
     #[test]
@@ -254,12 +287,11 @@ mod tests {
 
     #[test]
     fn without_a_daemon_nothing_runs() {
-        let launch =
-            Launch { command: vec!["true".into()], keep_proxies: false, allow_new_privileges: false };
+        let launch = Launch { command: vec!["true".into()], ..Launch::default() };
         let error = become_command(Path::new("/nonexistent/control.sock"), &launch, |_| {});
         assert!(matches!(error, LaunchError::Enrol(ClientError::NotRunning { .. })), "{error}");
         assert_eq!(error.exit_code(), 125);
-        let nothing = Launch { command: Vec::new(), keep_proxies: false, allow_new_privileges: false };
+        let nothing = Launch::default();
         assert_eq!(become_command(Path::new("/x"), &nothing, |_| {}).exit_code(), 125);
     }
 }

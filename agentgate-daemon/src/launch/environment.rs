@@ -42,6 +42,8 @@ pub struct Changes {
     pub set: BTreeMap<&'static str, OsString>,
     /// Taken away.
     pub remove: Vec<&'static str>,
+    /// Of `remove`, those that name what is hidden.
+    pub hidden: Vec<&'static str>,
     /// Of `set`, those that had another value of the user's.
     pub replaced: Vec<&'static str>,
 }
@@ -54,18 +56,27 @@ impl Changes {
         if !self.replaced.is_empty() {
             notes.push(format!("{} now name the gate's bundle instead of yours", self.replaced.join(", ")));
         }
-        if !self.remove.is_empty() {
-            notes.push(format!("{} removed (--keep-proxy-env keeps them)", self.remove.join(", ")));
+        let of = |hidden: bool| -> Vec<&str> {
+            self.remove.iter().copied().filter(|name| self.hidden.contains(name) == hidden).collect()
+        };
+        let (proxies, hidden) = (of(false), of(true));
+        if !proxies.is_empty() {
+            notes.push(format!("{} removed (--keep-proxy-env keeps them)", proxies.join(", ")));
+        }
+        if !hidden.is_empty() {
+            notes.push(format!("{} removed, with what they name (--expose shows it)", hidden.join(", ")));
         }
         notes
     }
 }
 
-/// The changes to the environment `current` for an agent that is to trust `bundle`.
+/// The changes to the environment `current` for an agent that is to trust `bundle` and not to have
+/// `unset`.
 pub fn changes<'a>(
     current: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
     bundle: &Path,
     keep_proxies: bool,
+    unset: &[&'static str],
 ) -> Changes {
     let current: BTreeMap<&OsStr, &OsStr> = current.into_iter().collect();
     let mut changes = Changes::default();
@@ -80,6 +91,8 @@ pub fn changes<'a>(
         changes.remove =
             PROXY_VARIABLES.into_iter().filter(|name| current.contains_key(OsStr::new(name))).collect();
     }
+    changes.hidden = unset.iter().copied().filter(|name| current.contains_key(OsStr::new(name))).collect();
+    changes.remove.extend(&changes.hidden);
     changes
 }
 
@@ -89,7 +102,7 @@ mod tests {
 
     fn run(current: &[(&str, &str)], keep: bool) -> Changes {
         let current = current.iter().map(|(name, value)| (OsStr::new(*name), OsStr::new(*value)));
-        changes(current, Path::new("/run/agentgate/ca-bundle.pem"), keep)
+        changes(current, Path::new("/run/agentgate/ca-bundle.pem"), keep, &["SSH_AUTH_SOCK", "TMUX"])
     }
 
     #[test]
@@ -111,6 +124,16 @@ mod tests {
         assert_eq!(changes.remove, ["HTTPS_PROXY", "all_proxy"]);
         assert!(changes.notes()[0].contains("--keep-proxy-env"));
         assert_eq!(run(&current, true).remove, [""; 0]);
+    }
+
+    #[test]
+    fn names_of_what_is_hidden_go_and_are_told() {
+        let current = [("HTTPS_PROXY", "http://p:1"), ("SSH_AUTH_SOCK", "/run/a")];
+        let changes = run(&current, false);
+        assert_eq!(changes.remove, ["HTTPS_PROXY", "SSH_AUTH_SOCK"]);
+        let notes = changes.notes();
+        assert!(notes[0].starts_with("HTTPS_PROXY removed") && notes[1].starts_with("SSH_AUTH_SOCK removed"));
+        assert_eq!(run(&current, true).notes().len(), 1);
     }
 
     #[test]

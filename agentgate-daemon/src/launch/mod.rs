@@ -1,13 +1,18 @@
 //! Putting an agent under guard: its cgroup, its environment, its trust bundle.
 //!
 //! `cgroup` and `systemd` are the daemon's half: they move the asking process. `bundle` writes what the
-//! agent must trust. `environment`, `seccomp` and `command` are the half of `agentctl run`. Nothing here attaches
-//! programs: the guarded cgroup has them already, and children inherit.
+//! agent must trust. `command` is `agentctl run`; `descriptors`, `environment`, `hide`, `landlock`
+//! and `seccomp` are what it does to itself before it becomes the command. Nothing here attaches programs:
+//! the guarded cgroup has them already, and children inherit.
 
 pub mod bundle;
 pub mod cgroup;
 pub mod command;
+pub mod descriptors;
 pub mod environment;
+pub mod hide;
+pub mod landlock;
+pub mod namespaces;
 mod seccomp;
 pub mod systemd;
 

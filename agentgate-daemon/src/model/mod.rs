@@ -1,5 +1,6 @@
 //! Plain data: the words of the project as types. No tokio, no files, no sockets, no clock.
 
+pub mod balance;
 pub mod body;
 pub mod flag;
 pub mod flow;
@@ -11,12 +12,13 @@ pub mod text_error;
 pub mod time;
 pub mod verdict;
 
+pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
 pub use host::{Authority, Host, InvalidHost};
 pub use mode::Mode;
-pub use record::{Failure, Kind, Question, Record, RecordId, RequestHead, ResponseHead, State};
+pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State};
 pub use subject::{Ancestor, SessionId, Subject};
 pub use text_error::TextError;
 pub use time::Timestamp;

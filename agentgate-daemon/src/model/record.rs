@@ -117,6 +117,19 @@ pub struct Question {
     pub took_us: u64,
 }
 
+/// Events that the log says it does not hold, [`Record::times`] of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// [`Flow::session`] of those who caused them.
+    pub session: u64,
+    /// `agentgate_common::tally::window` of the time at which they happened.
+    pub window: u32,
+    /// `flows`, or the code of a kernel's denial.
+    pub what: String,
+    /// `ring_full`, `replaced`, `restart` or `unrecorded`.
+    pub cause: String,
+}
+
 /// A request's head. Header values are masked before they get here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestHead {
@@ -172,6 +185,9 @@ pub struct Record {
     /// Of a question.
     #[serde(default)]
     pub question: Option<Question>,
+    /// Where this record tells of events that have none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Loss>,
     /// How many events this record stands for: floods are told by their number.
     #[serde(default = "once")]
     pub times: u64,
@@ -206,6 +222,7 @@ impl Record {
             bytes_down: 0,
             failure: None,
             question: None,
+            loss: None,
             times: 1,
             note: None,
         }

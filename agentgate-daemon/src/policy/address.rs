@@ -296,7 +296,7 @@ impl AddressRules {
     }
 
     /// The entries of `cidrs` that allow `ip` at any port.
-    fn entries(&self, ip: IpAddr) -> impl Iterator<Item = &CidrEntry> {
+    pub(super) fn entries(&self, ip: IpAddr) -> impl Iterator<Item = &CidrEntry> {
         let ip = ip.to_canonical();
         let lifted = lifted(&self.host, ip);
         self.cidrs.iter().filter(move |entry| {
@@ -318,7 +318,7 @@ impl AddressRules {
     }
 
     /// What `ip` is, where that alone refuses it.
-    fn refused_class(&self, ip: IpAddr) -> Option<AddressClass> {
+    pub(super) fn refused_class(&self, ip: IpAddr) -> Option<AddressClass> {
         let class = classify_on(&self.host, ip);
         let refused = match class {
             AddressClass::Public => false,

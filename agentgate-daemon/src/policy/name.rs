@@ -1,7 +1,12 @@
 //! The judgement of a name that is asked for, before anything is asked: a question carries its name to
 //! whoever runs the name's zone, so a name that may not be reached may not be asked for either.
 
-use super::{Policy, refusal::would_block};
+use std::net::IpAddr;
+
+use super::{
+    Policy,
+    refusal::{self, would_block},
+};
 use crate::model::{Action, Flag, Host, Mode, Refusal, Severity, Verdict};
 
 /// A name as policy sees it. Names in DNS are any bytes; policy knows hosts.
@@ -37,9 +42,14 @@ impl Policy {
     #[must_use]
     pub fn judge_question(&self, name: Queried<'_>) -> NameVerdict {
         if let Some(hit) = self.addresses.deny.covers_every_port(name) {
-            return self.refuse(super::refusal::denied(&hit));
+            return self.refuse(refusal::denied(&hit));
         }
-        for (list, set) in [("passthrough", &self.lists.passthrough), ("allow", &self.lists.allow)] {
+        let lists = [
+            ("passthrough", &self.lists.passthrough),
+            ("allow", &self.lists.allow),
+            ("opaque_tcp", &self.lists.opaque),
+        ];
+        for (list, set) in lists {
             if let Some(hit) = set.covers_some_port(name) {
                 let pattern = hit.pattern;
                 return allow(
@@ -56,6 +66,17 @@ impl Policy {
                 let reason = format!("no list has {}, and the mode is {}", described(name), self.mode);
                 allow(format!("mode:{}", self.mode), reason, flag.into_iter().collect())
             }
+        }
+    }
+
+    /// What to flag where `host` is told to be at `ip` although it would not be outside `audit`.
+    #[must_use]
+    pub fn answer_flags(&self, ip: IpAddr, host: &Host) -> Vec<Flag> {
+        let refused =
+            self.addresses.refused_class(ip).filter(|_| self.addresses.entries(ip).next().is_none());
+        match (self.mode, refused) {
+            (Mode::Audit, Some(class)) => vec![would_block(&refusal::answer(host, ip, class))],
+            (Mode::Audit | Mode::Enforce | Mode::Blocklist, _) => Vec::new(),
         }
     }
 
@@ -116,7 +137,8 @@ mod tests {
     #[test]
     fn names_are_judged_in_the_order_of_the_language() {
         let lists = "[hosts]\nallow = [\"api.example.com:443\", \"*.cdn.test\", \"a.deny.test\"]\n\
-                     passthrough = [\"raw.test\"]\ndeny = [\"*.deny.test\", \"half.test:25\"]\n";
+                     passthrough = [\"raw.test\"]\ndeny = [\"*.deny.test\", \"half.test:25\"]\n\
+                     [network]\nopaque_tcp = [{ host = \"git.test\", port = 22 }]\n";
         let host = |name: &str| Host::parse(name).unwrap();
         for (mode, name, below, expect) in [
             ("enforce", "api.example.com", false, "allow:api.example.com:443"),
@@ -126,6 +148,7 @@ mod tests {
             ("enforce", "x.y.cdn.test", false, "allow:*.cdn.test"),
             ("enforce", "_x.y.cdn.test", true, "allow:*.cdn.test"),
             ("enforce", "raw.test", false, "passthrough:raw.test"),
+            ("enforce", "git.test", false, "opaque_tcp:git.test:22"),
             ("enforce", "other.test", false, "!mode:enforce"),
             ("blocklist", "other.test", false, "mode:blocklist+host_not_allowlisted"),
             ("blocklist", "a.deny.test", false, "!deny:*.deny.test"),

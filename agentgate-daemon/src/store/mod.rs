@@ -11,6 +11,9 @@
 //! | `bodies` | (id, 0 request or 1 response) | the captured bytes; absent where there are none |
 //! | `open` | id | the host it was indexed under (empty for none); present until the final write |
 //! | `hosts` | (host, id) | nothing: the index behind a query by host |
+//! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
+//! | `epochs` | name | number of one life of the kernel's counters |
+//! | `sessions` | (epoch, session's number) | its name |
 //! | `blocks` | id / 1024 | earliest and latest start in the block, and which kinds and verdicts it holds |
 //!
 //! A later format of a record takes another first byte and is read beside format 1. A change that an
@@ -27,6 +30,7 @@ mod error;
 mod query;
 mod record;
 mod tables;
+pub mod tally;
 mod write;
 
 #[cfg(test)]
@@ -38,7 +42,7 @@ use std::{
     fmt, fs,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
-    sync::{PoisonError, RwLock},
+    sync::{PoisonError, RwLock, atomic::AtomicU32},
 };
 
 use bytes::Bytes;
@@ -62,6 +66,8 @@ pub struct Store {
     /// closed and opened again, and that can fail too.
     database: RwLock<Option<Database>>,
     opener: Opener,
+    /// The epoch that records are counted in; 0 for none.
+    epoch: AtomicU32,
 }
 
 impl fmt::Debug for Store {
@@ -83,7 +89,7 @@ impl Store {
     }
 
     pub(crate) fn open_by(opener: Opener) -> Result<Self, StoreError> {
-        let store = Self { database: RwLock::new(Some(opener()?)), opener };
+        let store = Self { database: RwLock::new(Some(opener()?)), opener, epoch: AtomicU32::new(0) };
         store.settle(None, &interrupted())?;
         Ok(store)
     }
@@ -120,6 +126,8 @@ impl Store {
     /// Closes the file and opens it again, as redb demands after an I/O error, ends those of `unsure`
     /// that are in it as open (their commit reported an error and was kept none the less), and
     /// returns the next id. Always commits, so that success means that the file can be written.
+    /// Of `unsure`, what is over and in it none the less counts for nothing: whoever recorded it was
+    /// refused, and records it again or declares it lost.
     pub(crate) fn recover(&self, unsure: &[RecordId]) -> Result<RecordId, StoreError> {
         {
             let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! Changes: batches of records in one transaction, and the closing of what was left open.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use redb::{Durability, ReadableTable as _, Table, WriteTransaction};
 
@@ -8,6 +8,7 @@ use super::{
     Side, Store, StoreError,
     record::{self, Summary},
     tables::{BLOCK, BLOCKS, BODIES, HOSTS, LAST_ID, META, OPEN, RECORDS, SCHEMA, SCHEMA_VERSION},
+    tally::Tallies,
 };
 use crate::model::{Failure, Record, RecordId, State, Timestamp};
 
@@ -30,7 +31,7 @@ impl Store {
     pub(crate) fn apply(&self, writes: &[Write<'_>]) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
         {
-            let mut batch = Batch::open(&transaction)?;
+            let mut batch = Batch::open(&transaction, self.epoch.load(Ordering::Acquire))?;
             for write in writes {
                 match *write {
                     Write::Open(record) => batch.put_open(record)?,
@@ -49,7 +50,7 @@ impl Store {
         let transaction = self.begin_write()?;
         check_schema(&transaction)?;
         {
-            let mut batch = Batch::open(&transaction)?;
+            let mut batch = Batch::open(&transaction, self.epoch.load(Ordering::Acquire))?;
             let left = match only {
                 None => batch
                     .open
@@ -59,7 +60,8 @@ impl Store {
                 Some(ids) => {
                     let mut left = Vec::new();
                     for id in ids {
-                        if batch.open.get(id.0)?.is_some() {
+                        let open = batch.open.get(id.0)?.is_some();
+                        if batch.disown(*id, failure)? && open {
                             left.push(id.0);
                         }
                     }
@@ -84,7 +86,7 @@ impl Store {
         Ok(())
     }
 
-    fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The module's header says why two phases.
         let mut transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
@@ -116,13 +118,14 @@ struct Batch<'t> {
     open: Table<'t, u64, &'static str>,
     hosts: Table<'t, (&'static str, u64), ()>,
     blocks: Table<'t, u64, (i64, i64, u32)>,
+    tallies: Tallies<'t>,
     /// Held back, so that a block is written once for the many records of a batch.
     summaries: BTreeMap<u64, Summary>,
     last_id: u64,
 }
 
 impl<'t> Batch<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+    fn open(transaction: &'t WriteTransaction, epoch: u32) -> Result<Self, StoreError> {
         let meta = transaction.open_table(META)?;
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
         Ok(Self {
@@ -132,9 +135,28 @@ impl<'t> Batch<'t> {
             open: transaction.open_table(OPEN)?,
             hosts: transaction.open_table(HOSTS)?,
             blocks: transaction.open_table(BLOCKS)?,
+            tallies: Tallies::open(transaction, epoch)?,
             summaries: BTreeMap::new(),
             last_id,
         })
+    }
+
+    /// Takes back what a record counted whose commit was reported as failed. A second time it does
+    /// nothing. False where the log does not hold it.
+    fn disown(&mut self, id: RecordId, failure: &Failure) -> Result<bool, StoreError> {
+        let record = match self.records.get(id.0)? {
+            Some(value) => record::decode(id, value.value())?,
+            None => return Ok(false),
+        };
+        if record.failure.as_ref() == Some(failure) {
+            return Ok(true);
+        }
+        self.tallies.take_back(&record)?;
+        if self.open.get(id.0)?.is_none() {
+            let record = Record { failure: Some(failure.clone()), ..record };
+            self.put_final(&record)?;
+        }
+        Ok(true)
     }
 
     fn put_open(&mut self, record: &Record) -> Result<(), StoreError> {
@@ -165,7 +187,10 @@ impl<'t> Batch<'t> {
 
     fn put(&mut self, record: &Record, host: Option<&str>) -> Result<(), StoreError> {
         let id = record.id.0;
-        self.records.insert(id, record::encode(record)?.as_slice())?;
+        let first = self.records.insert(id, record::encode(record)?.as_slice())?.is_none();
+        if first {
+            self.tallies.add(record)?;
+        }
         if let Some(host) = host {
             self.hosts.insert((host, id), ())?;
         }

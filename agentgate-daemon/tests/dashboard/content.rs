@@ -423,3 +423,41 @@ async fn the_welcome_stays_until_something_passes() {
     assert!(!shown(&served.get("/", &[cookie]).await));
     served.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_are_listed_and_shown() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let now = Timestamp::now();
+    let flow = served.record(seed::flow(now, &seed::claude(), "api.anthropic.com", "203.0.113.10:443")).await;
+    let asked = served.record(seed::question(now)).await;
+    let refused = served.record(seed::hostile_question(now)).await;
+    for (query, expect) in [
+        ("kind=dns", vec![refused, asked]),
+        ("kind=dns&verdict=deny", vec![refused]),
+        ("host=*.github.com", vec![asked]),
+        ("host=evil", vec![refused]),
+        ("text=2001:db8::11", vec![asked]),
+        ("text=nxdomain", vec![refused]),
+        ("kind=flow", vec![flow]),
+    ] {
+        let page = served.get(&format!("/?{query}"), &[("Cookie", &cookie)]).await;
+        assert_eq!(rows(&page), expect, "{query}");
+    }
+    let list = served.get("/?kind=dns", &[("Cookie", &cookie)]).await;
+    for part in
+        ["codeload.github.com", "AAAA", "2001:db8::10", "NOERROR", "+4 alike", "aria-current=\"page\">DNS<"]
+    {
+        assert!(list.body.contains(part), "{part}: {}", list.body);
+    }
+    let page = served.get(&format!("/records/{asked}"), &[("Cookie", &cookie)]).await;
+    for part in ["2001:db8::10", "2001:db8::11", "left out fd00::1", "12 ms", "5 times", "allow:*.github.com"]
+    {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
+    }
+    let page = served.get(&format!("/records/{refused}"), &[("Cookie", &cookie)]).await;
+    assert!(page.body.contains("NXDOMAIN") && page.body.contains("&lt;script&gt;alert(2)"), "{}", page.body);
+    assert!(!page.body.contains("<script>alert") && !page.body.contains('\u{202e}'), "{}", page.body);
+    assert!(!list.body.contains("<script>alert") && !list.body.contains('\u{202e}'), "{}", list.body);
+    served.stop().await;
+}

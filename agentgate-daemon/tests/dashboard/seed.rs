@@ -1,8 +1,8 @@
 //! Records as the gate would write them.
 
 use agentgate::model::{
-    Action, Ancestor, Authority, Captured, Failure, Flag, Flow, Host, Kind, OriginalDestination, Record,
-    RequestHead, ResponseHead, SessionId, Severity, State, Subject, Timestamp, Verdict,
+    Action, Ancestor, Authority, Captured, Failure, Flag, Flow, Host, Kind, OriginalDestination, Question,
+    Record, RequestHead, ResponseHead, SessionId, Severity, State, Subject, Timestamp, Verdict,
 };
 
 /// The agent that most records come from.
@@ -195,6 +195,46 @@ pub(crate) fn hostile(at: Timestamp) -> Record {
     response.headers = headers(&[("content-type", SCRIPT), (SCRIPT, SCRIPT)]);
     response.body = body(SCRIPT);
     record.failure = Some(Failure { blame: SCRIPT.into(), code: SCRIPT.into(), detail: SCRIPT.into() });
+    record
+}
+
+/// A question to the gate's DNS server, and four more like it.
+pub(crate) fn question(at: Timestamp) -> Record {
+    Record {
+        kind: Kind::Dns,
+        authority: None,
+        protocol: "dns".into(),
+        verdict: Some(verdict(Action::Allow, "allow:*.github.com", "the allow list has *.github.com")),
+        question: Some(Question {
+            name: "codeload.github.com".into(),
+            kind: "AAAA".into(),
+            transport: "udp".into(),
+            code: "NOERROR".into(),
+            addresses: vec!["2001:db8::10".parse().unwrap(), "2001:db8::11".parse().unwrap()],
+            answers: vec!["left out fd00::1: fd00::1 is a private address".into()],
+            took_us: 12_400,
+        }),
+        times: 5,
+        bytes_up: 0,
+        bytes_down: 0,
+        ..flow(at, &claude(), "codeload.github.com", "198.51.100.53:53")
+    }
+}
+
+/// A question whose name has hostile text, refused.
+pub(crate) fn hostile_question(at: Timestamp) -> Record {
+    let mut record = question(at);
+    record.state = State::Refused;
+    record.times = 1;
+    record.verdict = Some(verdict(Action::Deny, "mode:enforce", "it is on no list"));
+    record.question = Some(Question {
+        name: "<script>alert(1)</script>\u{202e}.evil.example".into(),
+        kind: "TXT".into(),
+        transport: "tcp".into(),
+        code: "NXDOMAIN".into(),
+        answers: vec!["<script>alert(2)</script>".into()],
+        ..Question::default()
+    });
     record
 }
 

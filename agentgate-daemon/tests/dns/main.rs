@@ -3,5 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod answers;
+mod hostile;
 mod judged;
 mod setup;

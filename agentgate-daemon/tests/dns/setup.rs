@@ -106,13 +106,19 @@ impl World {
         self.internet.journal().read(|seen| seen.queries_for(name).count())
     }
 
+    /// How many questions of agents reached the name server; the gate asks for the NAT64 prefix itself
+    /// (RFC 7050).
+    pub(crate) fn heard(&self) -> usize {
+        self.internet.journal().read(|seen| seen.queries.iter().filter(|q| q.name != "ipv4only.arpa").count())
+    }
+
     /// Every record of a question, oldest first, once `times` of them add up to `count`.
     pub(crate) async fn questions(&self, count: u64) -> Vec<Record> {
-        let mut live = self.gate.handles.audit.live();
+        let mut live = self.handles().audit.live();
         timeout(PATIENCE, async {
             loop {
                 let query = Query { kind: Some(Kind::Dns), limit: 1000, ..Query::default() };
-                let mut records = self.gate.handles.store.query(&query).unwrap().records;
+                let mut records = self.handles().store.query(&query).unwrap().records;
                 records.reverse();
                 let ended = records.iter().all(|record| record.state != State::Open);
                 if ended && records.iter().map(|record| record.times).sum::<u64>() >= count {
@@ -127,11 +133,11 @@ impl World {
 
     /// The record of the question for `name`, ended.
     pub(crate) async fn record(&self, name: &str) -> Record {
-        let mut live = self.gate.handles.audit.live();
+        let mut live = self.handles().audit.live();
         timeout(PATIENCE, async {
             loop {
                 let query = Query { kind: Some(Kind::Dns), limit: 1000, ..Query::default() };
-                let records = self.gate.handles.store.query(&query).unwrap().records;
+                let records = self.handles().store.query(&query).unwrap().records;
                 let of_name = |r: &Record| r.question.as_ref().is_some_and(|q| q.name == name);
                 if let Some(found) = records.into_iter().find(|r| r.state != State::Open && of_name(r)) {
                     return found;
@@ -143,15 +149,33 @@ impl World {
         .expect("the record appears")
     }
 
+    /// Every ended record of a connection, once there are `count`.
+    pub(crate) async fn flows(&self, count: usize) -> Vec<Record> {
+        let mut live = self.handles().audit.live();
+        timeout(PATIENCE, async {
+            loop {
+                let query = Query { kind: Some(Kind::Flow), limit: 1000, ..Query::default() };
+                let mut records = self.handles().store.query(&query).unwrap().records;
+                records.retain(|record| record.state != State::Open);
+                if records.len() >= count {
+                    return records;
+                }
+                live.recv().await.unwrap();
+            }
+        })
+        .await
+        .expect("the records appear")
+    }
+
     pub(crate) fn handles(&self) -> &Handles {
-        &self.gate.handles
+        self.gate.handles.as_ref().unwrap()
     }
 }
 
 /// One gate, until it is stopped.
 pub(crate) struct Gate {
     pub(crate) dns: SocketAddr,
-    handles: Handles,
+    handles: Option<Handles>,
     stop: Option<oneshot::Sender<()>>,
     running: Option<JoinHandle<()>>,
 }
@@ -168,12 +192,14 @@ impl Gate {
             })
             .await;
         });
-        Self { dns, handles, stop: Some(stop), running: Some(running) }
+        Self { dns, handles: Some(handles), stop: Some(stop), running: Some(running) }
     }
 
     /// Stops it and waits until it is gone.
     async fn stop(&mut self) {
         drop(self.stop.take());
+        // The store is locked by whoever holds it.
+        drop(self.handles.take());
         if let Some(running) = self.running.take() {
             running.await.unwrap();
         }
@@ -190,9 +216,14 @@ pub(crate) struct Agent {
 
 /// A question with EDNS.
 pub(crate) fn question(name: &str, kind: RecordType) -> Message {
+    question_for(Name::from_ascii(name).unwrap(), kind)
+}
+
+/// The same for a name of any bytes.
+pub(crate) fn question_for(name: Name, kind: RecordType) -> Message {
     let mut message = Message::new(4242, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
-    message.add_query(DnsQuery::query(Name::from_ascii(name).unwrap(), kind));
+    message.add_query(DnsQuery::query(name, kind));
     let mut edns = Edns::new();
     edns.set_max_payload(1232).set_version(0);
     message.set_edns(edns);
@@ -212,7 +243,12 @@ impl Agent {
 
     /// Asks over UDP.
     pub(crate) async fn ask(&self, name: &str, kind: RecordType) -> Message {
-        Message::from_vec(&self.send(&question(name, kind).to_vec().unwrap()).await).unwrap()
+        self.put(&question(name, kind)).await
+    }
+
+    /// Asks anything over UDP.
+    pub(crate) async fn put(&self, message: &Message) -> Message {
+        Message::from_vec(&self.send(&message.to_vec().unwrap()).await).unwrap()
     }
 
     /// A connection to the server.

@@ -348,7 +348,7 @@ fn on_loopback_there_is_dns_and_tcp_alone() {
 
 #[test]
 #[ignore = "needs root; run by cargo xtask test"]
-fn of_all_options_broadcast_alone_is_not_set() {
+fn of_all_options_two_are_not_set() {
     in_namespaces(|lab| {
         let _kernel = lab.start();
         // Values of all lengths reach the kernel: longer than a page is more than a program is shown.
@@ -359,6 +359,7 @@ fn of_all_options_broadcast_alone_is_not_set() {
             \x20   got = s.getsockopt(level, name, length) if length else s.getsockopt(level, name)\n\
             \x20   return [done, list(got) if length else got]\n\
             show(broadcast=[put(s, socket.SOL_SOCKET, socket.SO_BROADCAST, 1) for s in (t, u)],\n\
+            \x20   shared=[put(s, socket.SOL_SOCKET, socket.SO_REUSEPORT, 1) for s in (t, u)],\n\
             \x20   flag=put(t, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), tos=put(u, socket.IPPROTO_IP, socket.IP_TOS, 8),\n\
             \x20   linger=put(t, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 7), 8),\n\
             \x20   name=put(t, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b'reno', 16),\n\
@@ -366,8 +367,10 @@ fn of_all_options_broadcast_alone_is_not_set() {
             \x20   bad=attempt(u.setsockopt, socket.SOL_SOCKET, 9999, 1))";
         let (guarded, _) = lab.agent(script);
         let (mut free, _) = lab.process(None, script);
-        assert_eq!(free["broadcast"], json!([["ok", 1], ["ok", 1]]));
-        free["broadcast"] = json!([["ok", 0], ["ok", 0]]);
+        for swallowed in ["broadcast", "shared"] {
+            assert_eq!(free[swallowed], json!([["ok", 1], ["ok", 1]]));
+            free[swallowed] = json!([["ok", 0], ["ok", 0]]);
+        }
         assert_eq!(guarded, free);
         assert_eq!(guarded["linger"], json!(["ok", [1, 0, 0, 0, 7, 0, 0, 0]]));
         assert!(!guarded["long"].as_array().unwrap().contains(&json!("EFAULT")), "{guarded}");

@@ -2,11 +2,11 @@
 //! test, and agents that are small Python programs inside the cgroup.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{Mutex, Once},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, Once},
 };
 
 use agentgate::{
@@ -152,6 +152,51 @@ impl Lab {
         (serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")), pid)
     }
 
+    /// Starts an agent that stays until it is told to end; its script reads a line of standard input
+    /// whenever it waits.
+    pub(crate) fn staying(&self, cgroup: Option<&Path>, script: &str) -> Staying {
+        let mut command = Command::new("sh");
+        match cgroup {
+            Some(cgroup) => {
+                std::fs::create_dir_all(cgroup).unwrap();
+                command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(cgroup.join("cgroup.procs"))
+            }
+            None => command.args(["-c", "exec \"$@\"", "sh"]),
+        };
+        let mut child = command
+            .args(["/usr/bin/python3", "-I", "-c", &format!("{PRELUDE}\n{script}")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let shown = BufReader::new(child.stdout.take().unwrap());
+        Staying { told: child.stdin.take(), shown, child }
+    }
+
+    /// A session: a child of the guarded cgroup.
+    pub(crate) fn session(&self, name: &str) -> PathBuf {
+        let path = self.options.cgroup.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Fails unless the counters by session are the counters: for each hook and outcome none too many,
+    /// and in all as many as found room.
+    pub(crate) fn balanced(&self, kernel: &Attached) {
+        let mut sums = std::collections::BTreeMap::<(&str, &str), u64>::new();
+        for tally in kernel.session_counters().unwrap() {
+            *sums.entry((tally.counter.hook, tally.counter.outcome)).or_default() += tally.counter.count;
+        }
+        let mut missing = 0;
+        for counter in kernel.counters().unwrap() {
+            let sum = sums.remove(&(counter.hook, counter.outcome)).unwrap_or(0);
+            assert!(sum <= counter.count, "{counter:?}: {sum}");
+            missing += counter.count - sum;
+        }
+        assert!(sums.values().all(|sum| *sum == 0), "tallied and not counted: {sums:?}");
+        assert_eq!(missing, kernel.untallied().unwrap());
+    }
+
     /// Sum of one counter.
     pub(crate) fn counted(&self, kernel: &Attached, hook: &str, outcome: &str) -> u64 {
         let counters = kernel.counters().unwrap();
@@ -172,20 +217,59 @@ impl Lab {
     }
 }
 
+/// An agent that waits for its next step.
+#[derive(Debug)]
+pub(crate) struct Staying {
+    told: Option<ChildStdin>,
+    shown: BufReader<ChildStdout>,
+    child: Child,
+}
+
+impl Staying {
+    /// What it shows next.
+    pub(crate) fn next(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.shown.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go(&mut self) {
+        self.told.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Staying {
+    fn drop(&mut self) {
+        drop(self.told.take());
+        let ended = self.child.wait().unwrap();
+        if !std::thread::panicking() {
+            assert!(ended.success(), "the agent failed: {ended}");
+        }
+    }
+}
+
+/// Removes a cgroup and those below it.
+fn remove_cgroup(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(path)
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
         let detached = detach(&self.options);
-        let children: Vec<PathBuf> = std::fs::read_dir(&self.options.cgroup)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.is_dir())
-            .collect();
-        let removed = children
-            .iter()
-            .chain([&self.options.cgroup])
-            .filter(|path| path.exists())
-            .try_for_each(std::fs::remove_dir);
+        let cgroup = &self.options.cgroup;
+        let removed = if cgroup.exists() { remove_cgroup(cgroup) } else { Ok(()) };
         run("umount", &[self.directory.path().join("bpf").to_str().unwrap()]);
         if !std::thread::panicking() {
             detached.unwrap();
@@ -245,16 +329,19 @@ impl Far {
     }
 }
 
-/// Answers every datagram and every connection at an address until told to stop.
+/// Answers every datagram at an address until told to stop.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     address: SocketAddr,
+    askers: Arc<Mutex<Vec<SocketAddr>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Resolver {
     pub(crate) fn start(address: SocketAddr) -> Self {
         let socket = UdpSocket::bind(address).unwrap();
+        let askers = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&askers);
         let thread = std::thread::spawn(move || {
             let mut buffer = [0; 64];
             loop {
@@ -262,10 +349,17 @@ impl Resolver {
                 if &buffer[..length] == b"stop" {
                     return;
                 }
+                seen.lock().unwrap().push(peer);
                 socket.send_to(b"answer", peer).unwrap();
             }
         });
-        Self { address, thread: Some(thread) }
+        Self { address, askers, thread: Some(thread) }
+    }
+
+    /// Where the questions since the last call came from.
+    pub(crate) fn askers(&self) -> Vec<AgentEnd> {
+        let peers = std::mem::take(&mut *self.askers.lock().unwrap());
+        peers.into_iter().map(|peer| AgentEnd { netns: None, peer, door: self.address.port() }).collect()
     }
 }
 

@@ -11,12 +11,11 @@ use anyhow::Context as _;
 use fake_internet::world;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    net::UnixDatagram,
     process::{Child, Command},
     time::timeout,
 };
 
-use super::{inside::Lab, namespace};
+use super::{inside::Lab, manager::Manager, namespace};
 
 /// From start to READY=1: loading eBPF and opening a store take well under a second; a debug build on
 /// a busy machine takes more.
@@ -29,8 +28,6 @@ const STOP: Duration = Duration::from_secs(15);
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
-    /// Kept open, because the daemon also tells of its end.
-    _notify: UnixDatagram,
 }
 
 impl Daemon {
@@ -158,44 +155,50 @@ impl Lab {
         command
     }
 
-    /// Starts the daemon and waits until it says that it is ready.
+    /// Starts the daemon as after a stop, without the sockets of the one before, and waits until it says
+    /// that it is ready.
     ///
     /// # Errors
     /// With the end of its log, when it ends or is not ready in time.
     pub(crate) async fn start_daemon(&mut self) -> anyhow::Result<()> {
+        let mut manager = match self.manager.take() {
+            Some(manager) => manager,
+            None => Manager::at(&self.dir.join("notify.sock"))?,
+        };
+        manager.forget();
+        self.start_under(manager).await
+    }
+
+    /// Ends the daemon by `signal` and starts it again with the sockets that it left in the store, as a
+    /// restart does.
+    ///
+    /// # Errors
+    /// As [`Lab::start_daemon`].
+    pub(crate) async fn restart_daemon(&mut self, signal: Signal) -> anyhow::Result<()> {
+        let daemon = self.daemon.take().context("the daemon does not run")?;
+        daemon.end(signal).await?;
+        let manager = self.manager.take().context("the daemon has no manager")?;
+        self.start_under(manager).await
+    }
+
+    async fn start_under(&mut self, mut manager: Manager) -> anyhow::Result<()> {
         anyhow::ensure!(self.daemon.is_none(), "the daemon runs already");
-        let socket = self.dir.join("notify.sock");
-        if socket.exists() {
-            fs::remove_file(&socket)?;
-        }
-        let notify = UnixDatagram::bind(&socket).context("bind the readiness socket")?;
         let log = self.dir.join("agentgated.log");
         let writer = fs::File::options().create(true).append(true).open(&log)?;
-        let mut child = self
-            .agentgated()
-            .env("NOTIFY_SOCKET", &socket)
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .spawn()
-            .context("start agentgated through setpriv (package util-linux)")?;
-        let ready = async {
-            let mut buffer = [0; 4096];
-            loop {
-                let len = notify.recv(&mut buffer).await?;
-                let text = String::from_utf8_lossy(buffer.get(..len).unwrap_or_default());
-                if text.lines().any(|line| line == "READY=1") {
-                    return anyhow::Ok(());
-                }
-            }
-        };
-        tokio::select! {
-            status = child.wait() => anyhow::bail!("agentgated ended with {}\n{}", status?, tail(&log)),
-            ready = timeout(START, ready) => match ready {
-                Ok(ready) => ready?,
-                Err(_) => anyhow::bail!("agentgated is not ready after {START:?}\n{}", tail(&log)),
+        let mut child = manager.start(self.agentgated(), |mut command| {
+            let command = command.stdout(writer.try_clone()?).stderr(writer);
+            command.spawn().context("start agentgated through bash and setpriv (package util-linux)")
+        })?;
+        let started = tokio::select! {
+            status = child.wait() => Err(anyhow::anyhow!("agentgated ended with {}\n{}", status?, tail(&log))),
+            ready = timeout(START, manager.ready()) => match ready {
+                Ok(ready) => ready,
+                Err(_) => Err(anyhow::anyhow!("agentgated is not ready after {START:?}\n{}", tail(&log))),
             },
-        }
-        self.daemon = Some(Daemon { child, log, _notify: notify });
+        };
+        self.manager = Some(manager);
+        started?;
+        self.daemon = Some(Daemon { child, log });
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use super::{
     daemon::Daemon,
     hygiene::HOLDING,
     leftovers::NAMESPACES,
+    manager::Manager,
     namespace,
     network::{self, Internet},
     outside::Orders,
@@ -36,6 +37,8 @@ pub(crate) struct Lab {
     pub(crate) internet: Internet,
     /// The running daemon, if any.
     pub(crate) daemon: Option<Daemon>,
+    /// Whom the daemon tells how it is.
+    pub(crate) manager: Option<Manager>,
     /// The dashboard's port, on the machine's loopback and on the lab's.
     pub(crate) dashboard_port: u16,
 }
@@ -72,6 +75,7 @@ pub(crate) fn run(orders: &str) -> anyhow::Result<ExitCode> {
             root_pem,
             internet,
             daemon: None,
+            manager: None,
             dashboard_port,
         };
         let done = attend(&mut lab, &orders.job).await;

@@ -26,6 +26,7 @@ pub(crate) mod inside;
 pub(crate) mod internet;
 pub(crate) mod leftovers;
 pub(crate) mod log;
+pub(crate) mod manager;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod outside;

@@ -6,7 +6,7 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use anyhow::Context as _;
 use rustix::{
-    mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount},
     process::{Signal, getppid, set_parent_process_death_signal},
     thread::{UnshareFlags, unshare_unsafe},
 };
@@ -65,6 +65,11 @@ pub(crate) fn dress(dir: &Path, name_server: &str) -> anyhow::Result<()> {
 /// Mounts a file system of 32 MiB; it goes with the mount namespace.
 pub(crate) fn mount_small_disk(at: &Path) -> anyhow::Result<()> {
     mount("tmpfs", at, "tmpfs", MountFlags::empty(), c"size=32m,mode=0700").context("mount a small disk")
+}
+
+/// Gives the small disk room for a flood of records.
+pub(crate) fn grow_small_disk(at: &Path) -> anyhow::Result<()> {
+    mount_remount(at, MountFlags::empty(), c"size=2g").context("grow the small disk")
 }
 
 /// What names the namespace behind a link such as `/proc/self/ns/net`: its inode number.

@@ -55,6 +55,7 @@ fn requests_survive() {
         Request::ListEdit { list: List::Deny, edit: Edit::Remove, host: "a\nb".into() },
         Request::CaExport,
         Request::Dashboard,
+        Request::Reconcile { recount: true },
     ];
     for request in rows {
         round_trip(Envelope::from(request));
@@ -72,6 +73,7 @@ fn replies_survive() {
         programs: vec!["connect4".into()],
         layers: None,
         lost_events: 0,
+        counters: vec![HookCount { hook: "connect4".into(), outcome: "listener".into(), count: 3 }],
         connections: 4,
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
         draining: false,
@@ -83,6 +85,7 @@ fn replies_survive() {
             cgroup: "/a/b".into(),
             guarded: "/a".into(),
             bundle: "/run/b.pem".into(),
+            hidden: Hidden { places: vec!["docker".into()], sockets: vec!["/run/c.sock".into()] },
         }),
         Payload::Record(Box::new(record())),
         Payload::Policy(policy()),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     dashboard::show::{self, visible},
-    model::{Captured, Kind, Record, State, Subject, Timestamp},
+    model::{Captured, Kind, Question, Record, State, Subject, Timestamp},
 };
 
 /// What the page shows.
@@ -20,7 +20,7 @@ pub(in crate::dashboard) struct Detail<'a> {
     pub(in crate::dashboard) bodies: Option<(&'a [u8], &'a [u8])>,
     /// Where the record's host stands in the lists; empty where it has none.
     pub(in crate::dashboard) lists: &'a [Standing],
-    /// Exchanges of a flow, oldest first.
+    /// Exchanges or questions of a flow, oldest first.
     pub(in crate::dashboard) children: &'a [Record],
     /// There may be more exchanges than `children`.
     pub(in crate::dashboard) more_children: bool,
@@ -60,6 +60,7 @@ impl Detail<'_> {
             }
             div.columns {
                 div.column {
+                    @if let Some(question) = &r.question { (self.question(question)) }
                     (self.verdict())
                     @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
                         (lists::card(&authority.host, self.lists, r.id, self.csrf, self.is_beyond_lists()))
@@ -83,7 +84,7 @@ impl Detail<'_> {
                     @if r.verdict.is_some() { (self.connection()) }
                 }
             }
-            @if r.kind == Kind::Flow { (self.exchanges()) }
+            @if r.kind == Kind::Flow { (self.carried()) }
             (self.ask_for_bodies())
             @if let Some(request) = &r.request {
                 (message("Request", &format!("{} {} {}", request.method, request.target, request.version),
@@ -104,6 +105,33 @@ impl Detail<'_> {
         let rule = self.record.verdict.as_ref().map_or("", |verdict| verdict.rule.as_str());
         // Passthrough is for what is not HTTP.
         rule.starts_with("invariant:") && rule != "invariant:opaque"
+    }
+
+    fn question(&self, question: &Question) -> Markup {
+        html! {
+            section.card {
+                h2 { "Question" }
+                dl {
+                    @if !question.name.is_empty() {
+                        dt { "Name" } dd { code { (visible(&question.name)) } }
+                        dt { "Type" } dd { (visible(&question.kind)) }
+                    }
+                    dt { "Over" } dd { (visible(&question.transport)) }
+                    @if !question.code.is_empty() {
+                        dt { "Answer" } dd { code { (visible(&question.code)) } " after " (show::duration(question.took_us)) }
+                    }
+                    @if !question.addresses.is_empty() {
+                        dt { "Addresses" }
+                        dd { @for ip in &question.addresses { code { (ip) } " " } }
+                    }
+                    @if !question.answers.is_empty() {
+                        dt { "Besides" }
+                        dd { @for line in &question.answers { p { (visible(line)) } } }
+                    }
+                    @if self.record.times > 1 { dt { "Asked" } dd { (self.record.times) " times within seconds" } }
+                }
+            }
+        }
     }
 
     fn verdict(&self) -> Markup {
@@ -190,15 +218,16 @@ impl Detail<'_> {
         }
     }
 
-    fn exchanges(&self) -> Markup {
+    fn carried(&self) -> Markup {
+        let carried = if self.record.protocol == "dns" { "Questions" } else { "Exchanges" };
         html! {
             section.card {
-                h2 { "Exchanges on this connection" }
+                h2 { (carried) " on this connection" }
                 @if self.children.is_empty() {
                     p.dim { "None recorded." }
                 } @else {
                     div.table { table.records {
-                        caption.sr { "Exchanges, oldest first" }
+                        caption.sr { (carried) ", oldest first" }
                         (head())
                         tbody { @for child in self.children { (row(child, self.now)) } }
                     } }
@@ -225,6 +254,8 @@ fn headline(r: &Record) -> Markup {
         } @else if let (Kind::Kernel, Some(flow)) = (r.kind, &r.flow) {
             (show::transport(r))
             @if !is_nowhere(flow) { " to " (flow.original.0) }
+        } @else if let Some(question) = show::asked(r) {
+            span.method { (visible(&question.kind)) } " " (visible(&question.name))
         } @else if let Some(note) = &r.note {
             (visible(note))
         } @else {

@@ -59,6 +59,7 @@ impl List<'_> {
             ("", "All"),
             ("exchange", "Exchanges"),
             ("flow", "Connections"),
+            ("dns", "DNS"),
             ("kernel", "Kernel refusals"),
             ("control", "Changes and logins"),
         ];

@@ -72,6 +72,7 @@ fn outcome(record: &Record) -> Markup {
                 }
             }
             td.c-took {
+                @if let Some(question) = show::asked(record) { (show::duration(question.took_us)) }
                 @if let (Some(finished), Kind::Flow | Kind::Exchange) = (record.finished, record.kind) {
                     (show::duration(finished.since(record.started)))
                 }
@@ -117,6 +118,9 @@ fn reason(record: &Record) -> Option<String> {
 }
 
 fn host(record: &Record) -> Markup {
+    if let Some(question) = show::asked(record) {
+        return html! { (visible(short(&question.name))) };
+    }
     match (&record.authority, &record.flow) {
         (Some(authority), _) => html! {
             (visible(authority.host.as_str()))
@@ -133,6 +137,14 @@ fn what(record: &Record) -> Markup {
     if let Some(request) = &record.request {
         return html! {
             span.method { (visible(&request.method)) } " " span.path { (visible(short(&request.target))) }
+        };
+    }
+    if let Some(question) = show::asked(record) {
+        let first = question.addresses.first().map(ToString::to_string).or(question.answers.first().cloned());
+        return html! {
+            span.method { (visible(&question.kind)) }
+            @if let Some(first) = first { " " span.path { (visible(short(&first))) } }
+            @if question.addresses.len() > 1 { span.dim { " +" (question.addresses.len() - 1) } }
         };
     }
     if let (Kind::Kernel, Some(verdict)) = (record.kind, &record.verdict) {
@@ -163,6 +175,14 @@ fn short(text: &str) -> &str {
 #[must_use]
 pub(super) fn status(record: &Record) -> Markup {
     let code = record.response.as_ref().map(|r| r.status);
+    if let Some(question) = record.question.as_ref().filter(|question| !question.code.is_empty()) {
+        let class = match question.code.as_str() {
+            "NOERROR" => "good",
+            "SERVFAIL" => "bad",
+            _ => "warn",
+        };
+        return html! { span.state.(class) { (visible(&question.code)) } };
+    }
     html! {
         @match (record.state, code) {
             (State::Failed, _) => {

@@ -7,6 +7,7 @@ use super::{case::Case, inside::Lab, row::Row};
 mod bad_input;
 mod bare;
 mod containers;
+mod continuity;
 mod lifecycle;
 mod scripts;
 mod traffic;
@@ -62,6 +63,7 @@ fn all() -> Vec<Scenario> {
     all.extend(bad_input::scenarios());
     all.extend(containers::scenarios());
     all.extend(lifecycle::scenarios());
+    all.extend(continuity::scenarios());
     all
 }
 
@@ -74,7 +76,11 @@ pub(crate) async fn run_suite(lab: &mut Lab, filter: Option<&str>) -> anyhow::Re
     lab.write_settings()?;
     lab.mount_small_disk()?;
     lab.start_daemon().await?;
-    let rest = run(lab, all(), filter).await;
+    let mut rest = run(lab, all(), filter).await;
+    if !rest.is_empty() {
+        // Whatever was done: the log has to hold what the kernel saw of it.
+        rest.extend(run(lab, vec![continuity::books()], None).await);
+    }
     let all_well = close(&[bare, rest].concat());
     if !all_well && let Some(daemon) = &lab.daemon {
         println!("the daemon's log ends:\n{}", daemon.log_tail());

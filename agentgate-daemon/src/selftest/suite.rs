@@ -1,0 +1,188 @@
+//! The published suite: every attempt by name, with what stops it.
+
+use super::{
+    attempts,
+    report::{Family, Identity, Listed},
+    tried::{Attempted, Try},
+};
+
+/// Whom an attempt is run as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Both: the capability that it may need makes a difference.
+    Both,
+    /// It needs a capability that an ordinary user has not got.
+    Root,
+    /// For root it would be another attempt.
+    User,
+}
+
+impl Who {
+    fn identities(self) -> Vec<Identity> {
+        match self {
+            Self::Both => vec![Identity::Root, Identity::User],
+            Self::Root => vec![Identity::Root],
+            Self::User => vec![Identity::User],
+        }
+    }
+}
+
+/// A descriptor that an attempt is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inherits {
+    /// None but the standard ones.
+    Nothing,
+    /// A TCP socket that is not connected, as descriptor 9.
+    Tcp,
+    /// A UDP socket connected to the run's forbidden address, as descriptor 9.
+    Udp,
+    /// The same as standard input, which `agentctl run` leaves open.
+    Input,
+}
+
+/// One way round the gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempt {
+    pub(super) name: &'static str,
+    pub(super) family: Family,
+    /// What it does.
+    pub(super) what: &'static str,
+    pub(super) who: Who,
+    pub(super) run: fn(&mut Try) -> Attempted,
+    /// What stops it, and where that differs by kernel.
+    pub(super) stopped_by: &'static str,
+    /// Why nothing stops it, for what only root can do.
+    pub(super) undefended: Option<&'static str>,
+    pub(super) inherits: Inherits,
+    /// Policy allows the name, so a question with the token may leave if its record is flagged.
+    pub(super) flagged: bool,
+    /// Commands that undo in the host's namespace what the attempt may have done there.
+    pub(super) undo: &'static [&'static str],
+}
+
+impl Attempt {
+    /// One that is like most: tried as root and as a user, with nothing special.
+    pub(super) const fn new(
+        family: Family,
+        name: &'static str,
+        what: &'static str,
+        stopped_by: &'static str,
+        run: fn(&mut Try) -> Attempted,
+    ) -> Self {
+        Self {
+            name,
+            family,
+            what,
+            who: Who::Both,
+            run,
+            stopped_by,
+            undefended: None,
+            inherits: Inherits::Nothing,
+            flagged: false,
+            undo: &[],
+        }
+    }
+
+    pub(super) const fn root(self) -> Self {
+        Self { who: Who::Root, ..self }
+    }
+
+    pub(super) const fn user(self) -> Self {
+        Self { who: Who::User, ..self }
+    }
+
+    pub(super) const fn undefended(self, because: &'static str) -> Self {
+        Self { undefended: Some(because), ..self }
+    }
+
+    pub(super) const fn inherits(self, inherits: Inherits) -> Self {
+        Self { inherits, ..self }
+    }
+
+    pub(super) const fn flagged(self) -> Self {
+        Self { flagged: true, ..self }
+    }
+
+    pub(super) const fn undo(self, undo: &'static [&'static str]) -> Self {
+        Self { undo, ..self }
+    }
+
+    pub(super) fn identities(&self) -> Vec<Identity> {
+        self.who.identities()
+    }
+}
+
+/// All of them, by family.
+pub(super) fn all() -> Vec<Attempt> {
+    attempts::all()
+}
+
+/// The one of this name, the allowed request included.
+pub(super) fn find(name: &str) -> Option<Attempt> {
+    all().into_iter().chain([attempts::ALLOWED_REQUEST]).find(|attempt| attempt.name == name)
+}
+
+/// The suite as a table, those with `filter` in their name or family.
+#[must_use]
+pub fn list(filter: Option<&str>) -> Vec<Listed> {
+    matching(filter)
+        .into_iter()
+        .map(|attempt| Listed {
+            attempt: attempt.name.to_owned(),
+            family: attempt.family,
+            what: attempt.what.to_owned(),
+            identities: attempt.identities(),
+            stopped_by: attempt.stopped_by.to_owned(),
+            undefended: attempt.undefended.map(str::to_owned),
+        })
+        .collect()
+}
+
+/// Those with the text in their name, or of the family of that name.
+pub(super) fn matching(filter: Option<&str>) -> Vec<Attempt> {
+    let wanted = |attempt: &Attempt| {
+        filter.is_none_or(|text| attempt.name.contains(text) || attempt.family.as_str() == text)
+    };
+    all().into_iter().filter(wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_suite_is_as_large_as_it_is_said_to_be() {
+        let all = all();
+        assert!(all.len() >= 80, "{} attempts", all.len());
+        let names: BTreeSet<_> = all.iter().map(|attempt| attempt.name).collect();
+        assert_eq!(names.len(), all.len(), "a name is used twice");
+        for attempt in &all {
+            let plain =
+                attempt.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            assert!(plain, "{}", attempt.name);
+            assert!(!attempt.what.is_empty() && !attempt.stopped_by.is_empty(), "{}", attempt.name);
+        }
+        assert!(all.is_sorted_by_key(|attempt| attempt.family));
+    }
+
+    #[test]
+    fn only_root_is_said_to_be_undefended() {
+        for attempt in all() {
+            assert!(attempt.undefended.is_none() || attempt.who == Who::Root, "{}", attempt.name);
+        }
+    }
+
+    #[test]
+    fn metadata_is_spelled_in_ten_ways_at_least() {
+        assert!(matching(Some("metadata")).len() >= 10);
+    }
+
+    #[test]
+    fn filters_by_name_and_family() {
+        assert!(matching(Some("tcp")).iter().any(|a| a.family == Family::Tcp));
+        assert_eq!(matching(Some("no such attempt")).len(), 0);
+        assert_eq!(matching(None).len(), all().len());
+    }
+}

@@ -1,0 +1,421 @@
+//! What the records stand for, counted as they are written: the log's side of the balance with the
+//! kernel's own counters, and what was kept of those.
+//!
+//! A row belongs to an epoch (one life of the kernel's counters), a window of time, a session, a class
+//! and a column. A record is counted in the transaction that first holds it, and never again, so that a
+//! batch that is done twice counts once. Windows that are over are summed up under [`CLOSED`].
+
+use std::{collections::BTreeMap, sync::atomic::Ordering};
+
+use agentgate_common::{tally::window, verdict::Denial};
+use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition, WriteTransaction};
+
+use super::{
+    Store, StoreError, record,
+    tables::{LAST_ID, META, RECORDS},
+    unacknowledged,
+};
+use crate::model::{Kind, Miscount, Record, RecordId};
+
+/// (epoch, window, session, class, column).
+type Key = (u32, u32, u64, u8, u8);
+
+const TALLIES: TableDefinition<'_, Key, u64> = TableDefinition::new("tallies");
+/// Numbers of epochs, and the first id in them, by their names.
+const EPOCHS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("epochs");
+/// Names of sessions, by epoch and number.
+const SESSIONS: TableDefinition<'_, (u32, u64), &str> = TableDefinition::new("sessions");
+
+/// The window under which those that are over are summed up.
+pub const CLOSED: u32 = u32::MAX;
+/// Epochs whose sums are kept.
+const EPOCHS_KEPT: u32 = 16;
+/// Code of a flow that nobody listened for.
+pub const NO_LISTENER: &str = "no_listener";
+/// Code of a flow that never came to the listener.
+pub const NEVER_ARRIVED: &str = "never_arrived";
+/// Cause of a loss: the ring buffer was full.
+pub const RING_FULL: &str = "ring_full";
+/// Of a flow: what the classes of a balance are called besides the codes of denials.
+const FLOWS: &str = "flows";
+
+/// What is balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Connections that the kernel tied to the listener.
+    Flows,
+    /// Refusals of this number.
+    Refused(u8),
+    /// Not a class of its own: what was declared because the ring buffer was full, all together.
+    Ring,
+}
+
+impl Class {
+    fn number(self) -> u8 {
+        match self {
+            Self::Flows => 0,
+            Self::Refused(denial) => denial,
+            Self::Ring => u8::MAX,
+        }
+    }
+
+    fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Flows,
+            u8::MAX => Self::Ring,
+            denial => Self::Refused(denial),
+        }
+    }
+
+    /// `flows`, or the code of a denial.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Flows => FLOWS,
+            Self::Refused(denial) => Denial::from_u8(denial).map_or("unknown", Denial::code),
+            Self::Ring => RING_FULL,
+        }
+    }
+
+    /// The class of this code.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        if code == FLOWS {
+            return Some(Self::Flows);
+        }
+        Denial::ALL.into_iter().find(|denial| denial.code() == code).map(|denial| Self::Refused(denial as u8))
+    }
+}
+
+/// Who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Column {
+    /// The kernel.
+    Kernel,
+    /// Records of what was judged or refused.
+    Recorded,
+    /// Records of connections that never came to the listener.
+    Abandoned,
+    /// Records of losses.
+    Declared,
+}
+
+impl Column {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Recorded => "recorded",
+            Self::Abandoned => "abandoned",
+            Self::Declared => "declared",
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Kernel => 0,
+            Self::Recorded => 1,
+            Self::Abandoned => 2,
+            Self::Declared => 3,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Kernel, Self::Recorded, Self::Abandoned, Self::Declared]
+            .into_iter()
+            .find(|column| column.number() == number)
+    }
+}
+
+/// One number of the balance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TallyRow {
+    /// [`CLOSED`], or one that is not summed up yet.
+    pub window: u32,
+    pub session: u64,
+    pub class: Class,
+    pub column: Column,
+    pub count: u64,
+}
+
+/// What one epoch came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpochTallies {
+    pub name: String,
+    pub rows: Vec<TallyRow>,
+}
+
+/// The numbers that `record` adds to: window, session, class, column, how much.
+fn stands_for(record: &Record) -> Option<(u32, u64, Class, Column, u64)> {
+    if let Some(loss) = &record.loss {
+        let class = Class::from_code(&loss.what)?;
+        return Some((loss.window, loss.session, class, Column::Declared, record.times));
+    }
+    let flow = record.flow.as_ref()?;
+    let at = window(flow.connected_ns);
+    match record.kind {
+        Kind::Flow => {
+            let never = record
+                .failure
+                .as_ref()
+                .is_some_and(|failure| [NO_LISTENER, NEVER_ARRIVED].contains(&failure.code.as_str()));
+            let column = if never { Column::Abandoned } else { Column::Recorded };
+            Some((at, flow.session, Class::Flows, column, record.times))
+        }
+        Kind::Kernel => {
+            let code = record.verdict.as_ref()?.rule.strip_prefix("kernel:")?;
+            Some((at, flow.session, Class::from_code(code)?, Column::Recorded, record.times))
+        }
+        Kind::Exchange | Kind::Dns | Kind::Guard | Kind::Control => None,
+    }
+}
+
+/// The tables of the balance during one transaction.
+pub(super) struct Tallies<'t> {
+    rows: Table<'t, Key, u64>,
+    sessions: Table<'t, (u32, u64), &'static str>,
+    epoch: u32,
+}
+
+impl<'t> Tallies<'t> {
+    /// Epoch 0: nothing is counted.
+    pub(super) fn open(transaction: &'t WriteTransaction, epoch: u32) -> Result<Self, StoreError> {
+        Ok(Self {
+            rows: transaction.open_table(TALLIES)?,
+            sessions: transaction.open_table(SESSIONS)?,
+            epoch,
+        })
+    }
+
+    /// Counts a record that the log did not hold before.
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
+        let Some((window, session, class, column, count)) = stands_for(record).filter(|_| self.epoch != 0)
+        else {
+            return Ok(());
+        };
+        let first = self.change(window, session, class, column, |before| before.saturating_add(count))?;
+        if let Some(subject) = record.subject.as_ref().filter(|_| first) {
+            self.sessions.insert((self.epoch, session), subject.session.0.as_str())?;
+        }
+        let ring = record.loss.as_ref().is_some_and(|loss| loss.cause == RING_FULL);
+        if ring {
+            self.change(CLOSED, 0, Class::Ring, column, |before| before.saturating_add(count))?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Tallies::add`] counted.
+    pub(super) fn take_back(&mut self, record: &Record) -> Result<(), StoreError> {
+        if let Some((window, session, class, column, count)) = stands_for(record).filter(|_| self.epoch != 0)
+        {
+            self.change(window, session, class, column, |before| before.saturating_sub(count))?;
+        }
+        Ok(())
+    }
+
+    /// True where there was no such row.
+    fn change(
+        &mut self,
+        window: u32,
+        session: u64,
+        class: Class,
+        column: Column,
+        to: impl FnOnce(u64) -> u64,
+    ) -> Result<bool, StoreError> {
+        let key = (self.epoch, window, session, class.number(), column.number());
+        let before = self.rows.get(key)?.map(|value| value.value());
+        self.rows.insert(key, to(before.unwrap_or(0)))?;
+        Ok(before.is_none())
+    }
+}
+
+impl Store {
+    /// From here on records are counted in the epoch of this name, which goes on where it is known.
+    /// Forgets epochs that are long past.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn enter_epoch(&self, name: &str) -> Result<(), StoreError> {
+        let transaction = self.begin_write()?;
+        let number = {
+            let mut epochs = transaction.open_table(EPOCHS)?;
+            let known = epochs.get(name)?.map(|value| value.value());
+            let mut last = 0;
+            for row in epochs.iter()? {
+                last = last.max(row?.1.value().0);
+            }
+            let next = transaction.open_table(META)?.get(LAST_ID)?.map_or(1, |value| value.value() + 1);
+            let (number, next) = known.unwrap_or((last + 1, next));
+            epochs.insert(name, (number, next))?;
+            let first = last.max(number).saturating_sub(EPOCHS_KEPT - 1);
+            epochs.retain(|_, (number, _)| number >= first)?;
+            transaction.open_table(TALLIES)?.retain(|(epoch, ..), _| epoch >= first)?;
+            transaction.open_table(SESSIONS)?.retain(|(epoch, _), _| epoch >= first)?;
+            number
+        };
+        transaction.commit()?;
+        self.epoch.store(number, Ordering::Release);
+        Ok(())
+    }
+
+    /// Every number of the epoch that records are counted in.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn tallies(&self) -> Result<Vec<TallyRow>, StoreError> {
+        self.tallies_of(self.epoch.load(Ordering::Acquire))
+    }
+
+    fn tallies_of(&self, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
+        tallies(&self.read()?, epoch)
+    }
+
+    /// The numbers of the epochs before, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn earlier_tallies(&self) -> Result<Vec<EpochTallies>, StoreError> {
+        let current = self.epoch.load(Ordering::Acquire);
+        let transaction = self.read()?;
+        let table = match transaction.open_table(EPOCHS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut known = Vec::new();
+        for row in table.iter()? {
+            let (name, number) = row?;
+            known.push((number.value().0, name.value().to_owned()));
+        }
+        known.sort_unstable();
+        let before = known.into_iter().filter(|(number, _)| *number != current);
+        before.map(|(number, name)| Ok(EpochTallies { name, rows: self.tallies_of(number)? })).collect()
+    }
+
+    /// Counts the records of the epoch again, every one, and says where the sums kept of them do not agree.
+    /// Reads as much of the log as was written in this epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file or a record cannot be read.
+    pub fn recount(&self) -> Result<Vec<Miscount>, StoreError> {
+        let transaction = self.read()?;
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let mut first = None;
+        for row in transaction.open_table(EPOCHS)?.iter()? {
+            let (number, id) = row?.1.value();
+            first = first.or((number == epoch).then_some(id));
+        }
+        let mut sums: BTreeMap<(u64, Class, Column), (u64, u64)> = BTreeMap::new();
+        for row in tallies(&transaction, epoch)? {
+            if row.column != Column::Kernel && row.class != Class::Ring {
+                sums.entry((row.session, row.class, row.column)).or_default().0 += row.count;
+            }
+        }
+        let refused = unacknowledged();
+        for row in transaction.open_table(RECORDS)?.range(first.unwrap_or(u64::MAX)..)? {
+            let (id, value) = row?;
+            let record = record::decode(RecordId(id.value()), value.value())?;
+            let counts = record.failure.as_ref() != Some(&refused);
+            if let Some((_, session, class, column, count)) = stands_for(&record).filter(|_| counts) {
+                sums.entry((session, class, column)).or_default().1 += count;
+            }
+        }
+        let differ = sums.into_iter().filter(|(_, (summed, counted))| summed != counted);
+        Ok(differ
+            .map(|((session, class, column), (summed, counted))| Miscount {
+                session,
+                what: class.code().to_owned(),
+                column: column.as_str().to_owned(),
+                summed,
+                counted,
+            })
+            .collect())
+    }
+
+    /// The name under which records know a session of this epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn session_name(&self, session: u64) -> Result<Option<String>, StoreError> {
+        let transaction = self.read()?;
+        let table = match transaction.open_table(SESSIONS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let key = (self.epoch.load(Ordering::Acquire), session);
+        Ok(table.get(key)?.map(|name| name.value().to_owned()))
+    }
+
+    /// Keeps what the kernel counted: each number replaces the one that was kept before.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn keep_kernel(&self, counts: &[(u32, u64, Class, u64)]) -> Result<(), StoreError> {
+        let transaction = self.begin_write()?;
+        {
+            let mut tallies = Tallies::open(&transaction, self.epoch.load(Ordering::Acquire))?;
+            for (window, session, class, count) in counts {
+                tallies.change(*window, *session, *class, Column::Kernel, |_| *count)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Sums up windows that are over.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be written.
+    pub fn close_windows(&self, windows: &[u32]) -> Result<(), StoreError> {
+        let transaction = self.begin_write()?;
+        {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let mut tallies = Tallies::open(&transaction, epoch)?;
+            for window in windows.iter().copied().filter(|window| *window != CLOSED) {
+                let all = (epoch, window, 0, 0, 0)..=(epoch, window, u64::MAX, u8::MAX, u8::MAX);
+                let mut rows = Vec::new();
+                for row in tallies.rows.range(all.clone())? {
+                    let (key, count) = row?;
+                    rows.push((key.value(), count.value()));
+                }
+                for ((_, _, session, class, column), count) in rows {
+                    let sum = (epoch, CLOSED, session, class, column);
+                    let before = tallies.rows.get(sum)?.map_or(0, |value| value.value());
+                    tallies.rows.insert(sum, before.saturating_add(count))?;
+                }
+                tallies.rows.retain_in(all, |_, _| false)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn tallies(transaction: &ReadTransaction, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
+    let table = match transaction.open_table(TALLIES) {
+        Ok(table) => table,
+        // No epoch was entered in this file so far.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for row in table.range((epoch, 0, 0, 0, 0)..=(epoch, u32::MAX, u64::MAX, u8::MAX, u8::MAX))? {
+        let (key, count) = row?;
+        let (_, window, session, class, column) = key.value();
+        // A column of a later version is not of this balance.
+        let Some(column) = Column::from_number(column) else { continue };
+        found.push(TallyRow {
+            window,
+            session,
+            class: Class::from_number(class),
+            column,
+            count: count.value(),
+        });
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! What the running daemon may do, as the kernel sees it: the real binary on a throw-away cgroup.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use agentgate::{kernel::GuardedCgroup, privileges::RUNNING};
+
+/// A daemon that is up; gone with everything it made on drop.
+struct Daemon {
+    child: Child,
+    cgroup: PathBuf,
+    pins: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let name = format!("agentgate-privileges-{}", std::process::id());
+        let cgroup = GuardedCgroup::find(&name).unwrap().directory().to_owned();
+        let pins = Path::new("/sys/fs/bpf").join(&name);
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("agentgate.toml");
+        let text = format!(
+            "[gate]\ncgroup = \"{name}\"\nlisten_port = 0\npin_dir = \"{}\"\n[dns]\nresolvers = [\"127.0.0.1:9\"]\n\
+             [dashboard]\nenabled = false\n[control]\ngroup = \"root\"\n",
+            pins.display()
+        );
+        fs::write(&config, text).unwrap();
+        fs::create_dir_all(dir.path().join("etc/agentgate")).unwrap();
+        fs::write(dir.path().join("etc/agentgate/policy.toml"), "version = 1\n").unwrap();
+        let notify = dir.path().join("notify");
+        let told = UnixDatagram::bind(&notify).unwrap();
+        told.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agentgated"));
+        command.arg("--root").arg(dir.path()).arg("--config").arg(&config).env("NOTIFY_SOCKET", &notify);
+        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let daemon = Self { child, cgroup, pins, dir };
+        let mut state = [0; 256];
+        loop {
+            let length = told.recv(&mut state).expect("the daemon comes up within a minute");
+            if state[..length].starts_with(b"READY=1") {
+                return daemon;
+            }
+        }
+    }
+
+    /// The lines of one kind in every thread's status.
+    fn each_thread(&self, name: &str) -> Vec<u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks
+            .map(|task| {
+                let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+                let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                u64::from_str_radix(value.trim(), 16).unwrap()
+            })
+            .collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+        let _none = fs::remove_dir_all(&self.pins);
+        let _none = fs::remove_dir(&self.cgroup);
+        assert!(self.dir.path().exists());
+    }
+}
+
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn every_thread_of_the_daemon_has_what_it_needs_and_no_more() {
+    let daemon = Daemon::start();
+    let permitted = daemon.each_thread("CapPrm:");
+    assert!(permitted.len() > 2, "{permitted:?}");
+    assert!(permitted.iter().all(|set| *set == RUNNING.bits()), "{permitted:x?}");
+    assert_eq!(daemon.each_thread("CapEff:"), permitted);
+    for none in ["CapInh:", "CapAmb:"] {
+        assert!(daemon.each_thread(none).iter().all(|set| *set == 0), "{none}");
+    }
+    let bounding = daemon.each_thread("CapBnd:");
+    let all = RUNNING | agentgate::privileges::ATTACHING;
+    assert!(bounding.iter().all(|set| set & !all.bits() == 0), "{bounding:x?}");
+    assert!(daemon.each_thread("NoNewPrivs:").iter().all(|set| *set == 1));
+}
+
+/// Settings and policy can be checked before there is a daemon, by whoever wrote them.
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn checking_settings_needs_no_privilege() {
+    let dir = tempfile::tempdir().unwrap();
+    let agentgated = dir.path().join("agentgated");
+    fs::copy(env!("CARGO_BIN_EXE_agentgated"), &agentgated).unwrap();
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::create_dir_all(dir.path().join("etc/agentgate")).unwrap();
+    fs::write(dir.path().join("etc/agentgate/policy.toml"), "version = 1\n").unwrap();
+    fs::write(dir.path().join("etc/agentgate/agentgate.toml"), "[dns]\nresolvers = [\"127.0.0.1:9\"]\n")
+        .unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=1234", "--regid=1234", "--clear-groups", "--bounding-set=-all", "--"]);
+    let output =
+        command.arg(&agentgated).arg("--root").arg(dir.path()).arg("--check-config").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
