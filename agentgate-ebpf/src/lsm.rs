@@ -39,7 +39,7 @@ pub(crate) fn lsm_socket(ctx: LsmContext) -> i32 {
     }
     let socket =
         Socket { cookie: 0, family: u32::from(family), kind: kind as u32, protocol: protocol as u32 };
-    refuse(&ctx, Hook::LsmSocket, socket, Denial::Family)
+    refuse(&ctx, Hook::LsmSocket, maps::session(), socket, Denial::Family)
 }
 
 /// A descriptor that comes in: `SCM_RIGHTS`, pidfd_getfd(2), seccomp's notifications.
@@ -59,15 +59,15 @@ pub(crate) fn lsm_receive(ctx: LsmContext) -> i32 {
         return 1;
     }
     let socket = Socket { cookie: 0, family: u32::from(family), kind: 0, protocol: 0 };
-    refuse(&ctx, Hook::LsmReceive, socket, Denial::Foreign)
+    refuse(&ctx, Hook::LsmReceive, maps::session(), socket, Denial::Foreign)
 }
 
 /// Each write to a socket of the host; of interest are those of guarded tasks.
 #[lsm_cgroup(hook = "socket_sendmsg")]
 pub(crate) fn lsm_send(ctx: LsmContext) -> i32 {
-    if guarded_caller().is_none() {
+    let Some(session) = guarded_caller() else {
         return 1;
-    }
+    };
     let socket: *const u8 = ctx.arg(0);
     let socket = KernelSocket::new(socket);
     let Some(sock) = socket.sock() else {
@@ -78,7 +78,7 @@ pub(crate) fn lsm_send(ctx: LsmContext) -> i32 {
         return 1;
     }
     let socket = Socket { cookie: 0, family: u32::from(family), kind: 0, protocol: 0 };
-    refuse(&ctx, Hook::Watch, socket, Denial::Foreign)
+    refuse(&ctx, Hook::Watch, session, socket, Denial::Foreign)
 }
 
 #[inline(always)]
@@ -92,9 +92,8 @@ fn is_known(sock: KernelSock) -> bool {
 }
 
 #[inline(always)]
-fn refuse(ctx: &LsmContext, hook: Hook, socket: Socket, denial: Denial) -> i32 {
+fn refuse(ctx: &LsmContext, hook: Hook, session: u64, socket: Socket, denial: Denial) -> i32 {
     let nowhere = Endpoint { addr: [0; 16], port: 0, family: socket.family as u16 };
-    let session = maps::session();
     maps::count(hook, denial as u8, session);
     emit::refuse(ctx, hook, session, socket, &Refused { destination: nowhere, denial });
     0

@@ -125,7 +125,7 @@ pub(crate) fn session() -> u64 {
 
 /// Id of the calling task's ancestor cgroup at a level, 0 where it is not that deep.
 #[inline(always)]
-fn ancestor(level: i32) -> u64 {
+pub(crate) fn ancestor(level: i32) -> u64 {
     // SAFETY: no pointers.
     unsafe { bpf_get_current_ancestor_cgroup_id(level) }
 }

@@ -20,9 +20,8 @@ use agentgate_common::{
 use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_sock},
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_pid_tgid,
-        bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes,
-        bpf_skc_to_tcp_sock,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_sk_fullsock,
+        bpf_skb_ancestor_cgroup_id, bpf_skb_load_bytes, bpf_skc_to_tcp_sock,
     },
     macros::{cgroup_skb, cgroup_sock_addr},
     programs::{SkBuffContext, SockAddrContext},
@@ -63,14 +62,13 @@ pub(crate) fn watch_sendmsg6(ctx: SockAddrContext) -> i32 {
     judge::<Inet6>(&ctx)
 }
 
-/// The guarded cgroup's depth and id, where the calling task is in it.
+/// The session of the calling task, where that is guarded: for all others, who are the most, one helper
+/// call says so. The daemon loads these programs only where it knows the depth.
 #[inline(always)]
-pub(crate) fn guarded_caller() -> Option<(i32, u64)> {
+pub(crate) fn guarded_caller() -> Option<u64> {
     let settings = maps::settings().ok()?;
-    let depth = settings.depth as i32;
-    // SAFETY: no pointers; a level below the task's own gives 0.
-    let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(depth) };
-    (settings.guarded != 0 && ancestor == settings.guarded).then_some((depth, settings.guarded))
+    let inside = settings.guarded != 0 && maps::ancestor(settings.depth as i32) == settings.guarded;
+    inside.then(|| maps::ancestor(settings.depth as i32 + 1))
 }
 
 /// Whether a socket was made under guard. The guarded cgroup's programs run before these (a cgroup's own
@@ -82,10 +80,12 @@ pub(crate) fn is_marked(state: Option<&SocketState>) -> bool {
 
 #[inline(always)]
 fn judge<F: Family>(ctx: &SockAddrContext) -> i32 {
-    if guarded_caller().is_none() || is_marked(maps::socket(sk(ctx)).as_deref()) {
+    let Some(session) = guarded_caller() else {
+        return 1;
+    };
+    if is_marked(maps::socket(sk(ctx)).as_deref()) {
         return 1;
     }
-    let session = maps::session();
     let refused = Refused { destination: F::read(ctx), denial: Denial::Foreign };
     maps::count(Hook::Watch, refused.denial as u8, session);
     emit::refuse(ctx, Hook::Watch, session, describe(ctx), &refused);
@@ -104,15 +104,12 @@ pub(crate) fn watch_egress(ctx: SkBuffContext) -> i32 {
     if sk.is_null() {
         return 1;
     }
-    if let Some((depth, guarded)) = guarded_caller() {
-        // The maker's cgroup, which the kernel hands on to accepted sockets and subflows.
-        // SAFETY: the context is valid while the program runs.
-        let maker = unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, depth) };
-        if maker == guarded {
+    if let Some(session) = guarded_caller() {
+        if is_made_under_guard(&ctx) {
             return 1;
         }
         if is_callers(&ctx, sk) {
-            drop_foreign(&ctx, sk);
+            drop_foreign(&ctx, sk, session);
             return 0;
         }
     }
@@ -123,6 +120,15 @@ pub(crate) fn watch_egress(ctx: SkBuffContext) -> i32 {
         }
         Some(_) | None => 1,
     }
+}
+
+/// By the cgroup of a socket's maker, which the kernel hands on to accepted sockets and subflows.
+#[inline(always)]
+fn is_made_under_guard(ctx: &SkBuffContext) -> bool {
+    maps::settings().is_ok_and(|settings| {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, settings.depth as i32) == settings.guarded }
+    })
 }
 
 /// Whether a packet of this socket can only be sent by the calling task.
@@ -195,7 +201,8 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
 /// Counts every packet, reports the first of a socket. TCP sends again what was dropped, in interrupts:
 /// nothing of that socket leaves any more.
 #[inline(always)]
-fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
+fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock, session: u64) {
+    maps::count(Hook::Watch, Denial::Foreign as u8, session);
     // SAFETY: as in `is_callers`.
     let (family, kind, protocol) = unsafe {
         (
@@ -204,8 +211,6 @@ fn drop_foreign(ctx: &SkBuffContext, sk: *mut bpf_sock) {
             (&raw const (*sk).protocol).read_volatile(),
         )
     };
-    let session = maps::session();
-    maps::count(Hook::Watch, Denial::Foreign as u8, session);
     let first = match maps::any_socket_or_new(sk) {
         Ok(state) => {
             let first = state.reported == 0;

@@ -185,8 +185,8 @@ fn kind(socket: BorrowedFd<'_>, family: AddressFamily) -> String {
 }
 
 /// Takes a socket its peer, with a reset and without what was queued, and then its voice: writes fail
-/// from here on (net/core/sock.c, `sock_alloc_send_pskb`; net/ipv4/tcp.c). Whether both hold. Packet
-/// sockets know neither.
+/// from here on (net/core/sock.c, `sock_alloc_send_pskb`; net/ipv4/tcp.c). Whether both hold. Raw and
+/// packet sockets know neither.
 fn end_socket(socket: BorrowedFd<'_>, family: AddressFamily) -> bool {
     // Fails where there is no peer, or the family has none; what counts is what is asked afterwards.
     let _no_peer = connect_unspec(socket);
@@ -195,7 +195,8 @@ fn end_socket(socket: BorrowedFd<'_>, family: AddressFamily) -> bool {
         Ok(()) | Err(rustix::io::Errno::NOTCONN) => true,
         Err(_) => false,
     };
-    quiet && family != AddressFamily::PACKET && !matches!(getpeername(socket), Ok(Some(_)))
+    let can_be = family != AddressFamily::PACKET && socket_type(socket) != Ok(SocketType::RAW);
+    quiet && can_be && !matches!(getpeername(socket), Ok(Some(_)))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use super::{
     GuardedCgroup, KernelError,
     cgroup::{Guarded, cgroup2_mount},
     link::{AttachType, CgroupLink},
-    load::{descriptor, ending},
+    load::descriptor,
     pin::{self, PinDirectory},
     step,
 };
@@ -161,7 +161,7 @@ pub(super) fn place(
             Err(why) => LayerState::Absent(why),
         }
     };
-    let watching = if outer.is_some() { Ok(()) } else { Err(TURNED_OFF.to_owned()) };
+    let watching = if outer.is_some() { sees_the_root() } else { Err(TURNED_OFF.to_owned()) };
     let layers = Layers {
         watch: layer(&WATCH, watching.clone()),
         watch_packets: layer(&WATCH_PACKETS, watching.and_then(|()| layout.clone())),
@@ -174,6 +174,20 @@ pub(super) fn place(
         }
     }
     Ok((layers, links))
+}
+
+/// The programs above the guarded cgroup find it by its depth alone, for the sake of everybody else.
+/// From within a cgroup namespace the hierarchy seems less deep than it is.
+fn sees_the_root() -> Result<(), String> {
+    // PROC_CGROUP_INIT_INO of include/linux/proc_ns.h.
+    const INITIAL: &str = "cgroup:[4026531835]";
+    match fs::read_link("/proc/self/ns/cgroup") {
+        Ok(namespace) if namespace.as_os_str() == INITIAL => Ok(()),
+        Ok(_) => {
+            Err("this is a cgroup namespace, from which the depth of cgroups is not to be told".to_owned())
+        }
+        Err(error) => Err(format!("/proc/self/ns/cgroup: {error}")),
+    }
 }
 
 /// Programs load also where the module does not run, and are then never called.
@@ -203,13 +217,20 @@ fn verify(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
         Ok(()) => Ok(()),
         Err(ProgramError::LoadError { io_error, verifier_log }) => {
             let log = verifier_log.to_string();
-            let log = ending(&log);
-            let more =
-                if log.is_empty() { String::new() } else { format!("; the verifier ended with: {log}") };
+            let more = objection(&log).map_or_else(String::new, |line| format!(" ({line})"));
             Err(format!("the kernel does not take {name}: {io_error}{more}"))
         }
         Err(error) => Err(format!("the kernel does not take {name}: {error}")),
     }
+}
+
+/// What the verifier says last, before its statistics.
+fn objection(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["verification time", "stack depth", "processed"];
+    log.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty() && !STATISTICS.iter().any(|word| line.starts_with(word)))
 }
 
 fn lsm_hook(name: &str) -> Option<&'static str> {
@@ -291,6 +312,14 @@ mod tests {
         for (name, hook, _) in WATCH.iter().chain(&WATCH_PACKETS).chain(&LSM) {
             assert_eq!(lsm_hook(name).is_some(), *hook == AttachType::LsmCgroup, "{name}");
         }
+    }
+
+    #[test]
+    fn the_verifier_is_quoted_without_its_statistics() {
+        let log = "19: (85) call x#123\nunknown func x#123\nverification time 12 usec\nstack depth 16\n\
+                   processed 19 insns (limit 1000000)\n\n";
+        assert_eq!(objection(log), Some("unknown func x#123"));
+        assert_eq!(objection(""), None);
     }
 
     #[test]

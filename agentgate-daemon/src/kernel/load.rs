@@ -110,7 +110,7 @@ fn verify(program: &mut Program) -> Result<(), Box<dyn std::error::Error + Send 
 }
 
 /// The last lines of the verifier's log, which has thousands: they say what it objects to.
-pub(super) fn ending(log: &str) -> String {
+fn ending(log: &str) -> String {
     let mut lines: Vec<&str> = log.trim_end().lines().rev().take(VERIFIER_LINES).collect();
     lines.reverse();
     lines.join(" | ")

@@ -1,4 +1,4 @@
-import array, ctypes, errno, json, os, select, signal, socket, struct, sys, time
+import ctypes, errno, json, os, select, signal, socket, sys, threading, time
 signal.alarm(100)
 libc = ctypes.CDLL(None, use_errno=True)
 V4, V6 = "127.0.0.1", "::1"
@@ -176,3 +176,83 @@ def packet(way):
 
 def show(value):
     print(json.dumps(value), flush=True)
+
+class Pump(threading.Thread):
+    """Somebody else's traffic over loopback, both ways, until told to stop."""
+    def __init__(self, family, datagrams):
+        super().__init__(daemon=True)
+        self.family, self.datagrams = family, datagrams
+        self.rounds, self.fault, self.on = 0, None, True
+        if datagrams:
+            self.far, self.near = udp_sink(family), udp_sink(family)
+            self.far.connect(self.near.getsockname())
+            self.near.connect(self.far.getsockname())
+        else:
+            sink = tcp_sink(family)
+            self.near = socket.socket(family, socket.SOCK_STREAM)
+            self.near.connect(sink.getsockname())
+            self.far, _ = sink.accept()
+        for s in (self.far, self.near):
+            s.settimeout(20)
+    def run(self):
+        try:
+            while self.on:
+                for a, b in ((self.near, self.far), (self.far, self.near)):
+                    data = os.urandom(20000)
+                    # Queued, and sent in an interrupt.
+                    a.send(data[:100], 0 if self.datagrams else socket.MSG_MORE)
+                    got = b.recv(100) if self.datagrams else b""
+                    if not self.datagrams:
+                        a.sendall(data[100:])
+                        while len(got) < len(data):
+                            got += b.recv(65536)
+                    if got != (data[:100] if self.datagrams else data):
+                        self.fault = "other bytes"
+                self.rounds += 1
+        except OSError as e:
+            self.fault = repr(e)
+
+def guarded_server(seconds):
+    """A guarded process that answers on loopback as fast as it is asked, by outside clients."""
+    ready, told = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        enter()
+        sink = tcp_sink(socket.AF_INET)
+        sink.listen(64)
+        told.send(str(sink.getsockname()[1]).encode())
+        end = time.monotonic() + seconds
+        conns = []
+        sink.settimeout(0.2)
+        while time.monotonic() < end:
+            for s in select.select([sink] + conns, [], [], 0.2)[0]:
+                if s is sink:
+                    conns.append(sink.accept()[0])
+                    continue
+                data = s.recv(65536)
+                if data:
+                    s.sendall(data)
+                else:
+                    conns.remove(s)
+                    s.close()
+        os._exit(0)
+    port = int(ready.recv(16))
+    asked = 0
+    end = time.monotonic() + seconds - 1
+    while time.monotonic() < end:
+        client = socket.create_connection((V4, port), 5)
+        for _ in range(20):
+            data = os.urandom(30000)
+            client.sendall(data)
+            got = b""
+            while len(got) < len(data):
+                more = client.recv(65536)
+                if not more:
+                    return "cut short"
+                got += more
+            if got != data:
+                return "other bytes"
+            asked += 1
+        client.close()
+    os.waitpid(pid, 0)
+    return asked
