@@ -116,8 +116,9 @@ try:
     for i in range(5):
         s.send(ether + head + udp)
     print("handed over")
-except PermissionError:
-    print("handed over: not permitted")
+except OSError as error:
+    # AF_PACKET is closed by seccomp, or by LSM where the kernel has it.
+    print("handed over: not possible,", error)
 ' | python3 -
 "#
 );
