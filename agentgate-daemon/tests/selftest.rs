@@ -8,7 +8,11 @@ use std::{
 use agentgate::kernel::cgroup2_mount;
 
 fn selftest(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_agentctl")).args(["--json", "selftest"]).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_agentctl"))
+        .args(["--json", "selftest"])
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn rows(output: &Output) -> Vec<serde_json::Value> {
@@ -29,7 +33,14 @@ fn leftovers() -> Vec<String> {
 #[test]
 #[ignore = "needs root"]
 fn without_a_guard_everything_leaks() {
-    for name in ["tcp4-connect", "udp6-sendto", "dns-tunnel-host-resolver", "fronting-host", "relay-http", "igmp-join"] {
+    for name in [
+        "tcp4-connect",
+        "udp6-sendto",
+        "dns-tunnel-host-resolver",
+        "fronting-host",
+        "relay-http",
+        "igmp-join",
+    ] {
         let output = selftest(&["--unguarded", name]);
         let rows = rows(&output);
         let (summary, attempts) = rows.split_last().expect("a summary");
@@ -43,11 +54,16 @@ fn without_a_guard_everything_leaks() {
 #[test]
 #[ignore = "needs root"]
 fn under_guard_plain_attempts_do_not_arrive() {
-    for (name, verdict) in [("tcp4-connect", "captured"), ("udp6-sendto", "blocked"), ("relay-http", "blocked")] {
+    for (name, verdict) in
+        [("tcp4-connect", "captured"), ("udp6-sendto", "blocked"), ("relay-http", "blocked")]
+    {
         let output = selftest(&[name]);
         let rows = rows(&output);
         assert_eq!(output.status.code(), Some(0), "{name}: {rows:?} {output:?}");
-        assert!(rows.iter().filter(|row| row["attempt"] == name).all(|row| row["verdict"] == verdict), "{rows:?}");
+        assert!(
+            rows.iter().filter(|row| row["attempt"] == name).all(|row| row["verdict"] == verdict),
+            "{rows:?}"
+        );
     }
     assert_eq!(leftovers(), Vec::<String>::new());
 }

@@ -148,7 +148,8 @@ impl Shown {
 
     fn progress(&self, attempt: &str, identity: Identity) {
         if self.terminal {
-            let leaked = self.rows.values().filter(|row| matches!(row.verdict, Verdict::Leaked { .. })).count();
+            let leaked =
+                self.rows.values().filter(|row| matches!(row.verdict, Verdict::Leaked { .. })).count();
             let (done, of) = (self.rows.len() + 1, self.expected);
             let as_whom = identity.as_str();
             // A line that cannot be written is missed by nobody.

@@ -18,8 +18,9 @@ use std::{
 };
 
 use super::{
-    SelftestError, step,
+    SelftestError,
     orders::HOST_V4,
+    step,
     sys::{self, message, process},
 };
 
@@ -170,12 +171,11 @@ fn relay(port: u16, to: SocketAddr) -> io::Result<()> {
     std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
         let mut bytes = [0; 512];
         // Nobody spoke: nothing to pass on.
-        let _said = from.set_read_timeout(Some(PATIENCE)).and_then(|()| from.read(&mut bytes)).and_then(
-            |length| {
+        let _said =
+            from.set_read_timeout(Some(PATIENCE)).and_then(|()| from.read(&mut bytes)).and_then(|length| {
                 let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
                 socket.send_to(bytes.get(..length).unwrap_or_default(), to)
-            },
-        );
+            });
     })?;
     Ok(())
 }

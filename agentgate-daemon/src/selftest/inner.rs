@@ -44,10 +44,8 @@ const RECORD: Duration = Duration::from_millis(250);
 #[must_use]
 pub fn run(task: &str) -> ExitCode {
     let told = prepare(task).and_then(|inner| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(step("a runtime"))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("a runtime"))?;
         runtime.block_on(inner.work())
     });
     let event = match told {
@@ -103,6 +101,8 @@ struct Half {
     token: String,
     /// How its session's name begins.
     session: String,
+    /// The process that did it.
+    pid: u32,
     ended: Ended,
 }
 
@@ -123,7 +123,16 @@ fn prepare(task: &str) -> Result<Inner, SelftestError> {
     fs::write(task.directory.join("root.pem"), &world.root_pem).map_err(step("the origin's root"))?;
     let mut salt = [0; 8];
     aws_lc_rs::rand::fill(&mut salt).map_err(|error| step("random bytes")(io::Error::other(error)))?;
-    Ok(Inner { task, evidence, world, programs, lsm: has_lsm(), next: 1, fence: 0, salt: u64::from_be_bytes(salt) })
+    Ok(Inner {
+        task,
+        evidence,
+        world,
+        programs,
+        lsm: has_lsm(),
+        next: 1,
+        fence: 0,
+        salt: u64::from_be_bytes(salt),
+    })
 }
 
 /// Whether BPF is among the security modules in force. Where securityfs is not mounted the daemon has no
@@ -266,7 +275,7 @@ impl Inner {
         let seen = |half: &Half| Run {
             ended: half.ended.clone(),
             sightings: self.evidence.of(half.number, &half.token),
-            records: records.of(half.number, &half.session),
+            records: records.of(half.number, &half.session, half.pid),
         };
         let (control, guarded) = (seen(&tried.control), seen(&tried.guarded));
         let host = judge::Host { launched: !self.task.bare && !self.task.unguarded, lsm: self.lsm };
@@ -302,9 +311,8 @@ impl Inner {
         // Odd and even numbers and a salt: no two runs of any suite share a token.
         let mark = self.salt.wrapping_add(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let token = format!("{TOKEN_PREFIX}{mark:016x}");
-        let join = (guarded && self.task.bare).then(|| {
-            place::agents(&self.task.cgroup).join(format!("attempt-{number}"))
-        });
+        let join = (guarded && self.task.bare)
+            .then(|| place::agents(&self.task.cgroup).join(format!("attempt-{number}")));
         if let Some(directory) = &join {
             fs::create_dir(directory).map_err(step(directory.display().to_string()))?;
         }
@@ -318,9 +326,9 @@ impl Inner {
         self.undo(attempt).await;
         self.look()?;
         if guarded {
-            records.wait(number, &session, RECORD);
+            records.wait(number, &session, pid, RECORD);
         }
-        Ok(Half { number, token, session, ended })
+        Ok(Half { number, token, session, pid, ended })
     }
 
     fn orders(
@@ -408,7 +416,9 @@ fn inherited(what: Inherits, orders: &Orders) -> io::Result<Option<OwnedFd>> {
 fn read(output: &std::process::Output, launched: bool) -> Ended {
     use std::os::unix::process::ExitStatusExt as _;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if let Some(report) = output.stdout.split(|byte| *byte == b'\n').find_map(|l| serde_json::from_slice(l).ok()) {
+    if let Some(report) =
+        output.stdout.split(|byte| *byte == b'\n').find_map(|l| serde_json::from_slice(l).ok())
+    {
         return Ended::Reported(report);
     }
     // As `agentctl run` has it: 125 for everything of its own.

@@ -38,9 +38,8 @@ impl Run {
 
     /// What shows that it arrived; nothing where it did not.
     fn arrival(&self, may_ask: bool, marked: bool) -> Option<String> {
-        let excused = |sighting: &Sighting| {
-            may_ask && sighting.question || marked && sighting.tokens.is_empty()
-        };
+        let excused =
+            |sighting: &Sighting| may_ask && sighting.question || marked && sighting.tokens.is_empty();
         let counted = |sighting: &&Sighting| !excused(sighting);
         let wire = self.sightings.iter().find(counted).map(|sighting| sighting.what.clone());
         wire.or_else(|| self.report().and_then(|report| report.reached.clone()))

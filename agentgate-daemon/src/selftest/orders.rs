@@ -84,7 +84,9 @@ pub(super) fn run_of(address: IpAddr) -> Option<u16> {
             _ => None,
         },
         IpAddr::V6(v6) => match v6.segments() {
-            [0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, number] | [0xff15, 0, 0, 0, 0, 0, GROUP6, number] => Some(number),
+            [0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, number] | [0xff15, 0, 0, 0, 0, 0, GROUP6, number] => {
+                Some(number)
+            }
             _ => None,
         },
     }

@@ -73,10 +73,8 @@ pub fn run(options: Options, each: impl FnMut(&Event)) -> Result<Summary, Selfte
         bare: options.bare,
         unguarded: options.unguarded,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(step("a runtime"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("a runtime"))?;
     let ended = runtime.block_on(attend(&task, each));
     place.remove()?;
     ended

@@ -207,20 +207,13 @@ pub struct Listed {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The place stands: how many attempts follow.
-    Ready {
-        attempts: usize,
-    },
+    Ready { attempts: usize },
     /// An attempt begins.
-    Begun {
-        attempt: String,
-        identity: Identity,
-    },
+    Begun { attempt: String, identity: Identity },
     /// It ended; a later row for the same attempt and identity replaces this one.
     Row(Box<Row>),
     /// The end.
     Done(Summary),
     /// There is no more.
-    Failed {
-        message: String,
-    },
+    Failed { message: String },
 }

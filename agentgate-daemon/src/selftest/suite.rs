@@ -174,7 +174,8 @@ mod tests {
         let names: BTreeSet<_> = all.iter().map(|attempt| attempt.name).collect();
         assert_eq!(names.len(), all.len(), "a name is used twice");
         for attempt in &all {
-            let plain = attempt.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            let plain =
+                attempt.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             assert!(plain, "{}", attempt.name);
             assert!(!attempt.what.is_empty() && !attempt.stopped_by.is_empty(), "{}", attempt.name);
         }

@@ -18,8 +18,8 @@ use super::{
     SelftestError, capture,
     evidence::Evidence,
     orders::{
-        ALLOWED, FORBIDDEN, HOST_V4, HOST_V6, RELAY_PORT, RESOLVER_V4, RESOLVER_V6,
-        TUNNEL, WORLD_V4, WORLD_V6,
+        ALLOWED, FORBIDDEN, HOST_V4, HOST_V6, RELAY_PORT, RESOLVER_V4, RESOLVER_V6, TUNNEL, WORLD_V4,
+        WORLD_V6,
     },
     sinks::{self, Place},
     step,
@@ -202,9 +202,10 @@ fn origin() -> io::Result<(Arc<ServerConfig>, String)> {
 
 /// Runs lines of ip(8) in the network namespace of the calling thread.
 pub(super) fn ip(batch: &str) -> Result<(), SelftestError> {
-    for (family, lines) in [(None, batch.lines().filter(|line| !line.starts_with("-6 ")).collect::<Vec<_>>()),
-        (Some("-6"), batch.lines().filter_map(|line| line.strip_prefix("-6 ")).collect())]
-    {
+    for (family, lines) in [
+        (None, batch.lines().filter(|line| !line.starts_with("-6 ")).collect::<Vec<_>>()),
+        (Some("-6"), batch.lines().filter_map(|line| line.strip_prefix("-6 ")).collect()),
+    ] {
         if !lines.is_empty() {
             run_ip(family, &(lines.join("\n") + "\n"))?;
         }

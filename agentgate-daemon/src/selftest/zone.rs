@@ -103,7 +103,8 @@ fn lookup(name: &str) -> Option<Vec<IpAddr>> {
         return Some(vec![Ipv4Addr::new(169, 254, 169, 254).into()]);
     }
     let below = name.strip_suffix(TUNNEL)?.strip_suffix('.')?;
-    let rebound = REBINDING.iter().find(|(label, _)| below == *label || below.ends_with(&format!(".{label}")));
+    let rebound =
+        REBINDING.iter().find(|(label, _)| below == *label || below.ends_with(&format!(".{label}")));
     Some(rebound.map_or_else(|| vec![ALLOWED_V4.into()], |(_, ip)| vec![*ip]))
 }
 

@@ -75,6 +75,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "doctor",
             "launch",
             "reload",
+            "selftest",
             "store::Side",
         ],
     ),

@@ -144,13 +144,9 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         },
     )
     .root(),
-    Attempt::new(
-        Dns,
-        "dns-over-tls",
-        "asks by DNS over TLS (port 853)",
-        "connect4/6 refuse port 853",
-        |t| tls::raw(t, t.v4(853), FORBIDDEN, &[b"dot"], &t.request("dot")),
-    ),
+    Attempt::new(Dns, "dns-over-tls", "asks by DNS over TLS (port 853)", "connect4/6 refuse port 853", |t| {
+        tls::raw(t, t.v4(853), FORBIDDEN, &[b"dot"], &t.request("dot"))
+    }),
     Attempt::new(Dns, "dns-over-tls6", "the same over IPv6", "connect6 refuses port 853", |t| {
         tls::raw(t, t.v6(853), FORBIDDEN, &[b"dot"], &t.request("dot"))
     }),
@@ -232,12 +228,9 @@ fn ask_on(tried: &mut Try, socket: &OwnedFd, server: SocketAddr, kind: u16) -> A
 }
 
 fn ask_tcp(tried: &mut Try, server: SocketAddr) -> Attempted {
-    let socket = sys::socket(
-        if server.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 },
-        libc::SOCK_STREAM,
-        0,
-    )
-    .at("socket")?;
+    let socket =
+        sys::socket(if server.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }, libc::SOCK_STREAM, 0)
+            .at("socket")?;
     sys::connect(&socket, &sys::sockaddr(server)).at("connect")?;
     let question = marked(tried, FORBIDDEN, A);
     let length = u16::try_from(question.len()).unwrap_or_default().to_be_bytes();

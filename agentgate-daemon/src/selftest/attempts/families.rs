@@ -17,8 +17,14 @@ const CLOSED: &str = "seccomp of agentctl run; LSM socket_create (kernels with B
 const OLD_PACKET: i32 = 10;
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
-    Attempt::new(Families, "packet-dgram", "sends a packet by AF_PACKET", CLOSED, |t| packet(t, libc::SOCK_DGRAM)).root(),
-    Attempt::new(Families, "packet-raw", "sends a whole frame by AF_PACKET", CLOSED, |t| packet(t, libc::SOCK_RAW)).root(),
+    Attempt::new(Families, "packet-dgram", "sends a packet by AF_PACKET", CLOSED, |t| {
+        packet(t, libc::SOCK_DGRAM)
+    })
+    .root(),
+    Attempt::new(Families, "packet-raw", "sends a whole frame by AF_PACKET", CLOSED, |t| {
+        packet(t, libc::SOCK_RAW)
+    })
+    .root(),
     Attempt::new(Families, "packet-old", "sends by the obsolete SOCK_PACKET of AF_INET", CLOSED, |t| {
         open(t, libc::AF_INET, OLD_PACKET, 0x0300)
     })
@@ -44,7 +50,9 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new(Families, "rds", "opens AF_RDS", CLOSED, |t| open(t, libc::AF_RDS, libc::SOCK_SEQPACKET, 0)),
     Attempt::new(Families, "qipcrtr", "opens AF_QIPCRTR", CLOSED, |t| open(t, 42, libc::SOCK_DGRAM, 0)),
     Attempt::new(Families, "kcm", "opens AF_KCM", CLOSED, |t| open(t, 41, libc::SOCK_DGRAM, 0)),
-    Attempt::new(Families, "pppox", "opens AF_PPPOX", CLOSED, |t| open(t, libc::AF_PPPOX, libc::SOCK_STREAM, 0)),
+    Attempt::new(Families, "pppox", "opens AF_PPPOX", CLOSED, |t| {
+        open(t, libc::AF_PPPOX, libc::SOCK_STREAM, 0)
+    }),
     Attempt::new(Families, "llc", "opens AF_LLC", CLOSED, |t| open(t, libc::AF_LLC, libc::SOCK_DGRAM, 0)),
     Attempt::new(Families, "mctp", "opens AF_MCTP", CLOSED, |t| open(t, 45, libc::SOCK_DGRAM, 0)),
 ];

@@ -30,7 +30,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     }),
     Attempt::new(Http, "fronting-absolute", "allowed Host, another name in the request line", AGREE, |t| {
         let token = &t.orders.token;
-        let bytes = format!("GET http://{FORBIDDEN}/{token} HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n").into_bytes();
+        let bytes =
+            format!("GET http://{FORBIDDEN}/{token} HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n").into_bytes();
         tls::raw(t, origin(443), ALLOWED, &[b"http/1.1"], &bytes)
     }),
     Attempt::new(Http, "fronting-two-hosts", "two Host headers", AGREE, |t| {
@@ -60,7 +61,9 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new(Http, "forged-sni4", "an allowed SNI to a foreign address", OWN, |t| {
         tls::request(t, t.v4(443), ALLOWED, ALLOWED)
     }),
-    Attempt::new(Http, "forged-sni6", "the same over IPv6", OWN, |t| tls::request(t, t.v6(443), ALLOWED, ALLOWED)),
+    Attempt::new(Http, "forged-sni6", "the same over IPv6", OWN, |t| {
+        tls::request(t, t.v6(443), ALLOWED, ALLOWED)
+    }),
     Attempt::new(Http, "no-sni", "TLS without a server name", "the gate refuses what names nobody", |t| {
         tls::request(t, t.v4(443), "", ALLOWED)
     }),
@@ -87,7 +90,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     }),
     Attempt::new(Http, "plain-absolute", "plain HTTP, absolute form with another name", AGREE, |t| {
         let token = &t.orders.token;
-        let bytes = format!("GET http://{FORBIDDEN}/{token} HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n").into_bytes();
+        let bytes =
+            format!("GET http://{FORBIDDEN}/{token} HTTP/1.1\r\nHost: {ALLOWED}\r\n\r\n").into_bytes();
         plain(t, &bytes)
     }),
     Attempt::new(Http, "plain-connect", "asks the allowed origin to be a proxy (CONNECT)", AGREE, |t| {

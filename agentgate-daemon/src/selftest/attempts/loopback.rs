@@ -70,9 +70,13 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         t.note(done);
         if t.orders.guarded { Ok(()) } else { t.tcp(at(HOST_V4.into())) }
     }),
-    Attempt::new(Loopback, "relay-udp4", "sends a datagram to a server on loopback", "sendmsg4 refuses it", |t| {
-        t.udp(at(V4))
-    }),
+    Attempt::new(
+        Loopback,
+        "relay-udp4",
+        "sends a datagram to a server on loopback",
+        "sendmsg4 refuses it",
+        |t| t.udp(at(V4)),
+    ),
     Attempt::new(Loopback, "relay-udp6", "the same over IPv6", "sendmsg6 refuses it", |t| t.udp(at(V6))),
     Attempt::new(
         Loopback,
@@ -135,7 +139,8 @@ fn relay(tried: &mut Try, ip: IpAddr, bytes: &[u8]) -> Attempted {
 fn gate(tried: &mut Try, ip: IpAddr, port: u16) -> Attempted {
     let domain = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let socket = sys::socket(domain, libc::SOCK_STREAM, 0).at("socket")?;
-    sys::connect(&socket, &sys::sockaddr(SocketAddr::new(ip, port))).at(&format!("connect to {ip} {port}"))?;
+    sys::connect(&socket, &sys::sockaddr(SocketAddr::new(ip, port)))
+        .at(&format!("connect to {ip} {port}"))?;
     tried.report.reached = Some(format!("connected to the gate's port {port}"));
     Ok(())
 }

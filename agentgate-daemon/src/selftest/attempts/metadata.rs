@@ -52,15 +52,21 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new(Metadata, "metadata-port", "169.254.169.254 at another port", JUDGED, |t| {
         t.tcp(SocketAddr::from((COMMON, 8080)))
     }),
-    Attempt::new(Metadata, "metadata-decimal", "Host: 2852039166, a number", JUDGED, |t| host(t, "2852039166")),
+    Attempt::new(Metadata, "metadata-decimal", "Host: 2852039166, a number", JUDGED, |t| {
+        host(t, "2852039166")
+    }),
     Attempt::new(Metadata, "metadata-hex", "Host: 0xa9fea9fe", JUDGED, |t| host(t, "0xa9fea9fe")),
     Attempt::new(Metadata, "metadata-octal", "Host: 0251.0376.0251.0376", JUDGED, |t| {
         host(t, "0251.0376.0251.0376")
     }),
     Attempt::new(Metadata, "metadata-short", "Host: 169.254.43518", JUDGED, |t| host(t, "169.254.43518")),
-    Attempt::new(Metadata, "metadata-literal-host", "Host: 169.254.169.254 at a foreign address", JUDGED, |t| {
-        host(t, "169.254.169.254")
-    }),
+    Attempt::new(
+        Metadata,
+        "metadata-literal-host",
+        "Host: 169.254.169.254 at a foreign address",
+        JUDGED,
+        |t| host(t, "169.254.169.254"),
+    ),
     Attempt::new(Metadata, "metadata-bracketed", "Host: [::ffff:169.254.169.254]", JUDGED, |t| {
         host(t, "[::ffff:169.254.169.254]")
     }),
@@ -85,13 +91,9 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
             t.speak(&socket, &format!("mapped.{TUNNEL}"))
         },
     ),
-    Attempt::new(
-        Metadata,
-        "metadata-udp",
-        "a datagram to 169.254.169.254",
-        "sendmsg4 refuses it",
-        |t| t.udp(SocketAddr::from((COMMON, 9999))),
-    ),
+    Attempt::new(Metadata, "metadata-udp", "a datagram to 169.254.169.254", "sendmsg4 refuses it", |t| {
+        t.udp(SocketAddr::from((COMMON, 9999)))
+    }),
     Attempt::new(
         Metadata,
         "metadata-dns",

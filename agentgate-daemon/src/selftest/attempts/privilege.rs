@@ -18,7 +18,8 @@ use crate::selftest::{
     tried::{At as _, Attempted, Try},
 };
 
-const NETWORK: &str = "root with CAP_NET_ADMIN rewrites or copies packets below every hook; run agents as users";
+const NETWORK: &str =
+    "root with CAP_NET_ADMIN rewrites or copies packets below every hook; run agents as users";
 const SYSTEM: &str = "root with CAP_SYS_ADMIN can move itself; run agents as users";
 const TUNNEL: &str = "sendmsg4 and egress judge the inner packet; the outer one is the kernel's";
 
@@ -39,9 +40,13 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         |t| enter_world(t, true),
     )
     .user(),
-    Attempt::new(Privilege, "root-leaves-cgroup", "writes itself into another cgroup", "nothing for root; the sentry records it", |t| {
-        leave(t, false)
-    })
+    Attempt::new(
+        Privilege,
+        "root-leaves-cgroup",
+        "writes itself into another cgroup",
+        "nothing for root; the sentry records it",
+        |t| leave(t, false),
+    )
     .root()
     .undefended(SYSTEM),
     Attempt::new(
@@ -70,12 +75,14 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     )
     .root()
     .undo(&["ip link delete agst0", "sysctl -q -w net.ipv4.ip_forward=0"]),
-    Attempt::new(Privilege, "root-gre", "makes a GRE tunnel and sends into it", TUNNEL, |t| tunnel(t, "gre")).root().undo(
-        &["ip link delete agst1"],
-    ),
-    Attempt::new(Privilege, "root-ipip", "makes an IPIP tunnel and sends into it", TUNNEL, |t| tunnel(t, "ipip"))
+    Attempt::new(Privilege, "root-gre", "makes a GRE tunnel and sends into it", TUNNEL, |t| tunnel(t, "gre"))
         .root()
         .undo(&["ip link delete agst1"]),
+    Attempt::new(Privilege, "root-ipip", "makes an IPIP tunnel and sends into it", TUNNEL, |t| {
+        tunnel(t, "ipip")
+    })
+    .root()
+    .undo(&["ip link delete agst1"]),
     Attempt::new(Privilege, "root-vxlan", "makes a VXLAN and sends into it", TUNNEL, |t| tunnel(t, "vxlan"))
         .root()
         .undo(&["ip link delete agst1"]),
@@ -192,7 +199,9 @@ fn wired(tried: &mut Try, raw: bool) -> Attempted {
     )?;
     if raw {
         let socket = sys::socket(libc::AF_INET, libc::SOCK_RAW, 253).at("socket(SOCK_RAW)")?;
-        return sys::send_to(&socket, &tried.payload(), 0, &sys::sockaddr(tried.v4(0))).at("sendto").map(drop);
+        return sys::send_to(&socket, &tried.payload(), 0, &sys::sockaddr(tried.v4(0)))
+            .at("sendto")
+            .map(drop);
     }
     for done in [tried.tcp(tried.v4(80)), tried.udp(tried.v4(9999))] {
         tried.note(done);
@@ -224,7 +233,8 @@ fn tunnel(tried: &mut Try, kind: &str) -> Attempted {
 }
 
 fn tun(tried: &mut Try) -> Attempted {
-    let mut device = fs::File::options().read(true).write(true).open("/dev/net/tun").at("open /dev/net/tun")?;
+    let mut device =
+        fs::File::options().read(true).write(true).open("/dev/net/tun").at("open /dev/net/tun")?;
     process::make_tun(&device, c"agst2").at("TUNSETIFF")?;
     run("ip", &["-batch", "-"], "link set agst2 up\naddr add 192.0.3.1/24 dev agst2\n")?;
     run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"], "")?;
@@ -269,8 +279,8 @@ fn tc(tried: &mut Try) -> Attempted {
     run(
         "tc",
         &[
-            "filter", "add", "dev", "lo", "egress", "matchall", "action", "mirred", "egress", "mirror", "dev",
-            "gate0",
+            "filter", "add", "dev", "lo", "egress", "matchall", "action", "mirred", "egress", "mirror",
+            "dev", "gate0",
         ],
         "",
     )?;
@@ -285,7 +295,11 @@ fn tc(tried: &mut Try) -> Attempted {
 
 /// Policy routing before the local table, for what is sent to the listener's address.
 fn route(tried: &mut Try) -> Attempted {
-    run("ip", &["-batch", "-"], "route add default via 192.0.2.2 table 77\nrule add priority 1 to 127.0.0.1 table 77\n")?;
+    run(
+        "ip",
+        &["-batch", "-"],
+        "route add default via 192.0.2.2 table 77\nrule add priority 1 to 127.0.0.1 table 77\n",
+    )?;
     for to in [tried.v4(80), SocketAddr::from(([127, 0, 0, 1], LISTENER_PORT))] {
         let done = tried.tcp(to);
         tried.note(done);

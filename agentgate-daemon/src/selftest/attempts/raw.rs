@@ -29,24 +29,33 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     }),
     Attempt::new(Raw, "raw4-icmp", "sends an echo request by a raw socket", CREATE, |t| {
         echo(t, t.v4(0), libc::SOCK_RAW, libc::IPPROTO_ICMP, 8)
-    }).root(),
+    })
+    .root(),
     Attempt::new(Raw, "raw6-icmp", "the same over IPv6", CREATE, |t| {
         echo(t, t.v6(0), libc::SOCK_RAW, libc::IPPROTO_ICMPV6, 128)
-    }).root(),
-    Attempt::new(Raw, "raw4-header", "writes the IP header itself (IPPROTO_RAW)", CREATE, |t| header(t, true)).root(),
+    })
+    .root(),
+    Attempt::new(Raw, "raw4-header", "writes the IP header itself (IPPROTO_RAW)", CREATE, |t| {
+        header(t, true)
+    })
+    .root(),
     Attempt::new(Raw, "raw6-header", "the same over IPv6", CREATE, |t| header(t, false)).root(),
     Attempt::new(Raw, "raw4-udp", "makes UDP by hand on a raw socket", CREATE, |t| {
         datagram(t, t.v4(0), libc::SOCK_RAW, libc::IPPROTO_UDP)
-    }).root(),
+    })
+    .root(),
     Attempt::new(Raw, "raw4-tcp", "makes TCP by hand on a raw socket", CREATE, |t| {
         datagram(t, t.v4(0), libc::SOCK_RAW, libc::IPPROTO_TCP)
-    }).root(),
+    })
+    .root(),
     Attempt::new(Raw, "raw4-protocol-253", "sends an experimental IP protocol (RFC 3692)", CREATE, |t| {
         datagram(t, t.v4(0), libc::SOCK_RAW, 253)
-    }).root(),
+    })
+    .root(),
     Attempt::new(Raw, "raw4-gre", "tunnels in GRE by hand", CREATE, |t| {
         datagram(t, t.v4(0), libc::SOCK_RAW, libc::IPPROTO_GRE)
-    }).root(),
+    })
+    .root(),
     Attempt::new(Raw, "sctp4", "opens an association by SCTP", CREATE, |t| {
         stream(t, t.v4(9999), libc::SOCK_STREAM, libc::IPPROTO_SCTP)
     }),

@@ -21,23 +21,41 @@ const FOREIGN: &str = "the watch programs refuse a foreign socket in a guarded t
 const RUN: &str = "agentctl run closes what it was started with; enrolment refuses who holds network sockets";
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
-    Attempt::new(Sockets, "handed-tcp", "is handed a fresh TCP socket (SCM_RIGHTS) and connects it", FOREIGN, |t| {
-        let (socket, _held) = handed(t, Wanted::Tcp, 80)?;
-        t.tcp_on(&socket, t.v4(80))
-    }),
-    Attempt::new(Sockets, "handed-tcp-connected", "is handed a connected TCP socket and writes to it", FOREIGN, |t| {
-        let (socket, _held) = handed(t, Wanted::TcpConnected, 80)?;
-        t.speak(&socket, "203.0.113.1")
-    })
+    Attempt::new(
+        Sockets,
+        "handed-tcp",
+        "is handed a fresh TCP socket (SCM_RIGHTS) and connects it",
+        FOREIGN,
+        |t| {
+            let (socket, _held) = handed(t, Wanted::Tcp, 80)?;
+            t.tcp_on(&socket, t.v4(80))
+        },
+    ),
+    Attempt::new(
+        Sockets,
+        "handed-tcp-connected",
+        "is handed a connected TCP socket and writes to it",
+        FOREIGN,
+        |t| {
+            let (socket, _held) = handed(t, Wanted::TcpConnected, 80)?;
+            t.speak(&socket, "203.0.113.1")
+        },
+    )
     .marked(),
     Attempt::new(Sockets, "handed-udp", "is handed a UDP socket and sends from it", FOREIGN, |t| {
         let (socket, _held) = handed(t, Wanted::Udp, 9999)?;
         sys::send_to(&socket, &t.payload(), 0, &sys::sockaddr(t.v4(9999))).at("sendto").map(drop)
     }),
-    Attempt::new(Sockets, "handed-udp-connected", "is handed a connected UDP socket and writes to it", FOREIGN, |t| {
-        let (socket, _held) = handed(t, Wanted::UdpConnected, 9999)?;
-        sys::send(&socket, &t.payload(), 0).at("send").map(drop)
-    }),
+    Attempt::new(
+        Sockets,
+        "handed-udp-connected",
+        "is handed a connected UDP socket and writes to it",
+        FOREIGN,
+        |t| {
+            let (socket, _held) = handed(t, Wanted::UdpConnected, 9999)?;
+            sys::send(&socket, &t.payload(), 0).at("send").map(drop)
+        },
+    ),
     Attempt::new(
         Sockets,
         "handed-udp-write",
@@ -113,10 +131,16 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         sys::send(&socket, &t.payload(), 0).at("send").map(drop)
     })
     .inherits(Inherits::Udp),
-    Attempt::new(Sockets, "inherited-input", "is started with a connected UDP socket as standard input", RUN, |t| {
-        let socket = sys::duplicate(0).at("standard input")?;
-        sys::send(&socket, &t.payload(), 0).at("send").map(drop)
-    })
+    Attempt::new(
+        Sockets,
+        "inherited-input",
+        "is started with a connected UDP socket as standard input",
+        RUN,
+        |t| {
+            let socket = sys::duplicate(0).at("standard input")?;
+            sys::send(&socket, &t.payload(), 0).at("send").map(drop)
+        },
+    )
     .inherits(Inherits::Input),
     Attempt::new(
         Sockets,

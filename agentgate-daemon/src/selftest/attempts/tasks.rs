@@ -39,7 +39,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
             })
         },
     ),
-    Attempt::new(Tasks, "child-cgroup", "probes from a child of the guarded cgroup", INHERITED, child_cgroup).root(),
+    Attempt::new(Tasks, "child-cgroup", "probes from a child of the guarded cgroup", INHERITED, child_cgroup)
+        .root(),
     Attempt::new(Tasks, "user-namespace", "probes as root of a user namespace", INHERITED, |t| {
         in_fork(t, |_| process::unshare(libc::CLONE_NEWUSER).at("unshare(CLONE_NEWUSER)"))
     }),
@@ -103,7 +104,9 @@ fn in_own_network(tried: &mut Try, domain: i32, protocol: i32) -> Attempted {
 }
 
 fn thread(tried: &mut Try) -> Attempted {
-    std::thread::scope(|scope| scope.spawn(|| tried.probe()).join()).map_err(|_| io::ErrorKind::Other.into()).at("thread")
+    std::thread::scope(|scope| scope.spawn(|| tried.probe()).join())
+        .map_err(|_| io::ErrorKind::Other.into())
+        .at("thread")
 }
 
 /// Runs another attempt in a program of its own, with the same orders.
@@ -132,7 +135,9 @@ fn child_cgroup(tried: &mut Try) -> Attempted {
 
 fn uring(tried: &mut Try, socket_too: bool) -> Attempted {
     let mut ring = Ring::new().at("io_uring_setup")?;
-    let socket = if socket_too { by_ring(&mut ring)? } else {
+    let socket = if socket_too {
+        by_ring(&mut ring)?
+    } else {
         sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0).at("socket")?
     };
     let to = sys::sockaddr(tried.v4(80));

@@ -29,7 +29,13 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new(Tcp, "tcp4-odd-port", "connects to a port that nobody knows", REDIRECTED, |t| {
         t.tcp(t.v4(9999))
     }),
-    Attempt::new(Tcp, "tcp4-opaque", "speaks neither HTTP nor TLS", "the gate refuses what it cannot read", opaque),
+    Attempt::new(
+        Tcp,
+        "tcp4-opaque",
+        "speaks neither HTTP nor TLS",
+        "the gate refuses what it cannot read",
+        opaque,
+    ),
     Attempt::new(Tcp, "tcp4-fast-open", "sends data with the SYN (MSG_FASTOPEN)", REDIRECTED, |t| {
         let to = t.v4(80);
         fast_open(t, to)
@@ -72,7 +78,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "uses a foreign source address (IP_TRANSPARENT)",
         REDIRECTED,
         foreign_source,
-    ).root(),
+    )
+    .root(),
     Attempt::new(
         Tcp,
         "tcp6-foreign-source",
@@ -127,7 +134,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "puts a socket into ESTABLISHED without a handshake (TCP_REPAIR) and sends",
         "egress drops TCP that was not redirected",
         repair,
-    ).root(),
+    )
+    .root(),
     Attempt::new(
         Tcp,
         "tcp4-simultaneous-open",
@@ -143,13 +151,7 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         steal_listener,
     ),
     Attempt::new(Tcp, "tcp4-urgent", "sends a byte out of band first (MSG_OOB)", REDIRECTED, urgent),
-    Attempt::new(
-        Tcp,
-        "tcp4-zerocopy",
-        "sends by MSG_ZEROCOPY",
-        REDIRECTED,
-        zero_copy,
-    ),
+    Attempt::new(Tcp, "tcp4-zerocopy", "sends by MSG_ZEROCOPY", REDIRECTED, zero_copy),
 ];
 
 fn stream(domain: i32) -> Result<OwnedFd, Stop> {
@@ -222,7 +224,8 @@ fn bind_device(tried: &mut Try, domain: i32, to: SocketAddr) -> Attempted {
 fn unicast_interface(tried: &mut Try) -> Attempted {
     let socket = stream(libc::AF_INET)?;
     let index = sys::interface(c"gate0").at("if_nametoindex")?;
-    sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_UNICAST_IF, &index.to_be_bytes()).at("IP_UNICAST_IF")?;
+    sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_UNICAST_IF, &index.to_be_bytes())
+        .at("IP_UNICAST_IF")?;
     tried.tcp_on(&socket, tried.v4(80))
 }
 

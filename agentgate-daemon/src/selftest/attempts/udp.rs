@@ -110,12 +110,20 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
             send_to(t, &socket, t.v4(53))
         },
     ),
-    Attempt::new(Udp, "udp4-broadcast", "broadcasts on the host's own network", "SO_BROADCAST has no effect", |t| {
-        broadcast(t, Ipv4Addr::new(192, 0, 2, 255))
-    }),
-    Attempt::new(Udp, "udp4-broadcast-all", "broadcasts to 255.255.255.255", "SO_BROADCAST has no effect", |t| {
-        broadcast(t, Ipv4Addr::BROADCAST)
-    }),
+    Attempt::new(
+        Udp,
+        "udp4-broadcast",
+        "broadcasts on the host's own network",
+        "SO_BROADCAST has no effect",
+        |t| broadcast(t, Ipv4Addr::new(192, 0, 2, 255)),
+    ),
+    Attempt::new(
+        Udp,
+        "udp4-broadcast-all",
+        "broadcasts to 255.255.255.255",
+        "SO_BROADCAST has no effect",
+        |t| broadcast(t, Ipv4Addr::BROADCAST),
+    ),
     Attempt::new(Udp, "udp4-multicast", "sends to an IPv4 group", SENDMSG, |t| {
         t.udp(SocketAddr::from((Ipv4Addr::new(239, 1, 2, 3), 9999)))
     }),
@@ -231,7 +239,8 @@ fn mld_join(tried: &mut Try) -> Attempted {
     let socket = datagram(libc::AF_INET6)?;
     let mut request = group_v6(tried.orders.run).octets().to_vec();
     request.extend(sys::interface(c"gate0").at("if_nametoindex")?.to_ne_bytes());
-    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &request).at("IPV6_ADD_MEMBERSHIP")?;
+    sys::set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &request)
+        .at("IPV6_ADD_MEMBERSHIP")?;
     wait_for_report(tried, socket)
 }
 

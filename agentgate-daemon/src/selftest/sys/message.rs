@@ -48,11 +48,8 @@ pub(in crate::selftest) fn send_many(fd: &OwnedFd, bytes: &[u8], address: &[u8])
 /// Hands a descriptor to the peer of a unix socket.
 pub(in crate::selftest) fn give(socket: &impl AsRawFd, given: RawFd) -> io::Result<()> {
     let mut room = Room([0; 1024]);
-    let ancillary = Ancillary {
-        level: libc::SOL_SOCKET,
-        kind: libc::SCM_RIGHTS,
-        data: given.to_ne_bytes().to_vec(),
-    };
+    let ancillary =
+        Ancillary { level: libc::SOL_SOCKET, kind: libc::SCM_RIGHTS, data: given.to_ne_bytes().to_vec() };
     let used = fill(&mut room, &[ancillary])?;
     let bytes = [0_u8];
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: 1 };

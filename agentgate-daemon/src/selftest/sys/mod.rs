@@ -81,7 +81,9 @@ pub(super) fn listen(fd: &OwnedFd) -> io::Result<()> {
 /// accept(2).
 pub(super) fn accept(fd: &OwnedFd) -> io::Result<OwnedFd> {
     // SAFETY: null: the peer's address is not asked for.
-    let made = unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    let made = unsafe {
+        libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC)
+    };
     let made = outcome(made)?;
     // SAFETY: made this moment.
     Ok(unsafe { OwnedFd::from_raw_fd(made) })
@@ -92,8 +94,7 @@ pub(super) fn local_port(fd: &OwnedFd) -> io::Result<u16> {
     let mut address = [0_u8; 28];
     let mut length: libc::socklen_t = 28;
     // SAFETY: the kernel writes at most `length` bytes.
-    let result =
-        unsafe { libc::getsockname(fd.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut length) };
+    let result = unsafe { libc::getsockname(fd.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut length) };
     outcome(result)?;
     Ok(u16::from_be_bytes([address[2], address[3]]))
 }
@@ -110,14 +111,7 @@ pub(super) fn send_to(fd: &OwnedFd, bytes: &[u8], flags: i32, address: &[u8]) ->
     let (flags, size) = (flags | libc::MSG_NOSIGNAL, size(address)?);
     // SAFETY: as in `send` and `connect`.
     length(unsafe {
-        libc::sendto(
-            fd.as_raw_fd(),
-            bytes.as_ptr().cast(),
-            bytes.len(),
-            flags,
-            address.as_ptr().cast(),
-            size,
-        )
+        libc::sendto(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, address.as_ptr().cast(), size)
     })
 }
 

@@ -68,9 +68,8 @@ impl Ring {
     pub(in crate::selftest) fn new() -> io::Result<Self> {
         let mut parameters = Parameters::default();
         // SAFETY: the kernel fills the parameters, which have its layout.
-        let fd = descriptor_of(unsafe {
-            libc::syscall(libc::SYS_io_uring_setup, 4_u32, &raw mut parameters)
-        })?;
+        let fd =
+            descriptor_of(unsafe { libc::syscall(libc::SYS_io_uring_setup, 4_u32, &raw mut parameters) })?;
         let sq = parameters.sq[6] as usize + parameters.sq_entries as usize * 4;
         let cq = parameters.cq[5] as usize + parameters.cq_entries as usize * 16;
         Ok(Self {
