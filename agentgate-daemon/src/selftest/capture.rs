@@ -93,15 +93,23 @@ fn classify(ethertype: u16, packet: &[u8]) -> Class {
         let number = header.payload.get(8..16).and_then(|bytes| bytes.try_into().ok());
         return Class::Fence(number.map_or(0, u64::from_be_bytes));
     }
+    let own = [IpAddr::V4(HOST_V4), WORLD_V4.into(), HOST_V6.into(), WORLD_V6.into()].contains(&header.to);
+    let resolver = [IpAddr::V4(RESOLVER_V4), RESOLVER_V6.into()].contains(&header.to);
+    let origin = [IpAddr::V4(ALLOWED_V4), ALLOWED_V6.into()].contains(&header.to);
+    // The kernel's answer to a resolver that answers a closed socket quotes the question.
+    if resolver && matches!((header.protocol, header.payload.first()), (1, Some(3)) | (58, Some(1))) {
+        return if marked {
+            seen(format!("error to {} that quotes the token", header.to), Some(header.to), true)
+        } else {
+            Class::Excused
+        };
+    }
     if let Some(joined) = joined(&header) {
         return match joined.first() {
             Some(group) => seen(format!("report of membership in {group}"), Some(*group), false),
             None => Class::Excused,
         };
     }
-    let own = [IpAddr::V4(HOST_V4), WORLD_V4.into(), HOST_V6.into(), WORLD_V6.into()].contains(&header.to);
-    let resolver = [IpAddr::V4(RESOLVER_V4), RESOLVER_V6.into()].contains(&header.to);
-    let origin = [IpAddr::V4(ALLOWED_V4), ALLOWED_V6.into()].contains(&header.to);
     if header.plain {
         if resolver && matches!((header.protocol, port), (6 | 17, 53)) {
             if !marked {
@@ -113,7 +121,7 @@ fn classify(ethertype: u16, packet: &[u8]) -> Class {
             return Class::Excused;
         }
     }
-    if !marked && is_links_own(&header, own || resolver) {
+    if !marked && is_links_own(&header, own) {
         return Class::Excused;
     }
     let name = protocol_name(header.protocol);

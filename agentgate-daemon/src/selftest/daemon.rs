@@ -172,21 +172,24 @@ impl Records {
     }
 
     /// Waits until there is a record of this run, but not for long: many attempts leave none.
-    pub(super) fn wait(&self, run: u16, session: &str, patience: Duration) {
+    pub(super) fn wait(&self, run: u16, session: &str, pid: u32, patience: Duration) {
         let all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let none = |all: &mut Vec<Record>| !all.iter().any(|record| belongs(record, run, session));
+        let none = |all: &mut Vec<Record>| !all.iter().any(|record| belongs(record, run, session, pid));
         let _found = self.0.1.wait_timeout_while(all, patience, none);
     }
 
-    /// The records of one run: by session, or by the address that is its own.
-    pub(super) fn of(&self, run: u16, session: &str) -> Vec<Record> {
+    /// The records of one run: by session, by process where it has left its session, or by the address that is its own.
+    pub(super) fn of(&self, run: u16, session: &str, pid: u32) -> Vec<Record> {
         let all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter(|record| belongs(record, run, session)).cloned().collect()
+        all.iter().filter(|record| belongs(record, run, session, pid)).cloned().collect()
     }
 }
 
-fn belongs(record: &Record, run: u16, session: &str) -> bool {
-    let subject = record.subject.as_ref().is_some_and(|subject| subject.session.0.starts_with(session));
+fn belongs(record: &Record, run: u16, session: &str, pid: u32) -> bool {
+    let subject = record
+        .subject
+        .as_ref()
+        .is_some_and(|subject| subject.session.0.starts_with(session) || subject.pid == pid);
     let to: Option<IpAddr> = record.flow.as_ref().map(|flow| flow.original.0.ip());
     subject || to.and_then(run_of) == Some(run)
 }

@@ -101,6 +101,8 @@ struct Half {
     token: String,
     /// How its session's name begins.
     session: String,
+    /// The process that did it.
+    pid: u32,
     ended: Ended,
 }
 
@@ -273,7 +275,7 @@ impl Inner {
         let seen = |half: &Half| Run {
             ended: half.ended.clone(),
             sightings: self.evidence.of(half.number, &half.token),
-            records: records.of(half.number, &half.session),
+            records: records.of(half.number, &half.session, half.pid),
         };
         let (control, guarded) = (seen(&tried.control), seen(&tried.guarded));
         let host = judge::Host { launched: !self.task.bare && !self.task.unguarded, lsm: self.lsm };
@@ -324,9 +326,9 @@ impl Inner {
         self.undo(attempt).await;
         self.look()?;
         if guarded {
-            records.wait(number, &session, RECORD);
+            records.wait(number, &session, pid, RECORD);
         }
-        Ok(Half { number, token, session, ended })
+        Ok(Half { number, token, session, pid, ended })
     }
 
     fn orders(

@@ -79,6 +79,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "detach",
             "launch",
             "reload",
+            "selftest",
             "store::Side",
         ],
     ),
