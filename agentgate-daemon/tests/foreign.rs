@@ -216,7 +216,7 @@ fn the_sentry_ends_what_the_programs_do_not_see() {
     in_namespaces(|lab| {
         let kernel = Arc::new(lab.start());
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&directory.path().join("audit.redb")).unwrap());
+        let store = Arc::new(Store::open(directory.path().join("audit.redb")).unwrap());
         let (audit, _thread) = Audit::start(store, AuditOptions::default());
         let guarded = GuardedCgroup::find(lab.options.cgroup.to_str().unwrap()).unwrap();
         let sessions = Arc::new(Sessions::new(guarded.clone()));

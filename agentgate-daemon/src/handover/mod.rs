@@ -6,7 +6,7 @@
 //! the settings want, or it is closed, taken from the store, and said. A stop of the service, unlike a
 //! restart, empties the store: then nobody listens, and every connection is refused.
 
-mod manager;
+mod fdstore;
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use std::{
 
 use rustix::net::{AddressFamily, SocketType, getsockname, sockopt};
 
-pub use manager::Manager;
+pub use fdstore::Manager;
 
 /// What a socket has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Sockets {
     #[must_use]
     pub fn received() -> Self {
         let manager = Manager::of_this_process();
-        let given = manager::given().into_iter();
+        let given = fdstore::given().into_iter();
         Self::with(manager, given)
     }
 

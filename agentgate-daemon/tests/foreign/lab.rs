@@ -67,9 +67,6 @@ impl Lab {
     pub(crate) fn start(&self) -> Attached {
         let attached = Attached::start(&self.options).expect("the programs attach");
         attached.configure(&Settings { listener_port: LISTENER, ..Settings::default() }).unwrap();
-        for (name, state) in attached.layers().each() {
-            eprintln!("{name}: {state:?}");
-        }
         attached
     }
 

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{inside::Lab, manager::Manager, namespace};
+use super::{fdstore::Manager, inside::Lab, namespace};
 
 /// From start to READY=1: loading eBPF and opening a store take well under a second; a debug build on
 /// a busy machine takes more.

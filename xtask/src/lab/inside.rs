@@ -14,9 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     Job, Programs, RESTARTS,
     daemon::Daemon,
+    fdstore::Manager,
     hygiene::HOLDING,
     leftovers::NAMESPACES,
-    manager::Manager,
     namespace,
     network::{self, Internet},
     outside::Orders,

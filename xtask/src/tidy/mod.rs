@@ -28,7 +28,7 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 const MACHINE_PATHS: [&str; 3] = [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
 /// Where `unsafe` may be.
 const UNSAFE_PLACES: [&str; 9] = [
-    "agentgate-daemon/src/handover/manager.rs",
+    "agentgate-daemon/src/handover/fdstore.rs",
     // Bypass attempts are made of system calls that no safe wrapper offers.
     "agentgate-daemon/src/selftest/sys/",
     "agentgate-daemon/src/control/peer.rs",
