@@ -51,6 +51,11 @@ fn note(protocol: u16, packet: &[u8], evidence: &Evidence) {
     match classify(protocol, packet) {
         Class::Excused => {}
         Class::Fence(number) => evidence.pass(number),
+        Class::Joined(groups) => {
+            for group in groups {
+                evidence.see(format!("report of membership in {group}"), Some(group), packet, false);
+            }
+        }
         Class::Seen { what, to, question } => evidence.see(what, to, packet, question),
     }
 }
@@ -60,7 +65,13 @@ fn note(protocol: u16, packet: &[u8], evidence: &Evidence) {
 enum Class {
     Excused,
     Fence(u64),
-    Seen { what: String, to: Option<IpAddr>, question: bool },
+    /// Groups that somebody joined or left, one report for all; none where they are the host's own.
+    Joined(Vec<IpAddr>),
+    Seen {
+        what: String,
+        to: Option<IpAddr>,
+        question: bool,
+    },
 }
 
 /// What is read of an IP header.
@@ -105,10 +116,7 @@ fn classify(ethertype: u16, packet: &[u8]) -> Class {
         };
     }
     if let Some(joined) = joined(&header) {
-        return match joined.first() {
-            Some(group) => seen(format!("report of membership in {group}"), Some(*group), false),
-            None => Class::Excused,
-        };
+        return Class::Joined(joined);
     }
     if header.plain {
         if resolver && matches!((header.protocol, port), (6 | 17, 53)) {
@@ -313,15 +321,15 @@ mod tests {
             payload.extend(group.octets());
             v6("ff02::16".parse().unwrap(), 0, &payload)
         };
-        assert_eq!(classify(0x86dd, &report("ff02::1:ff00:1".parse().unwrap())), Class::Excused);
+        assert_eq!(classify(0x86dd, &report("ff02::1:ff00:1".parse().unwrap())), Class::Joined(vec![]));
         let group: Ipv6Addr = "ff15::dead:beef".parse().unwrap();
         let class = classify(0x86dd, &report(group));
-        assert!(matches!(class, Class::Seen { to: Some(to), .. } if to == group), "{class:?}");
+        assert_eq!(class, Class::Joined(vec![group.into()]));
         let old = v4(Ipv4Addr::new(239, 1, 2, 3), 2, &[0x16, 0, 0, 0, 239, 1, 2, 3]);
-        assert_ne!(classify(0x0800, &old), Class::Excused);
+        assert_eq!(classify(0x0800, &old), Class::Joined(vec![Ipv4Addr::new(239, 1, 2, 3).into()]));
         let new = [&[0x22_u8, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0][..], &[239, 1, 2, 3]].concat();
         let class = classify(0x0800, &v4(Ipv4Addr::new(224, 0, 0, 22), 2, &new));
-        assert!(matches!(class, Class::Seen { to: Some(to), .. } if to == Ipv4Addr::new(239, 1, 2, 3)));
+        assert_eq!(class, Class::Joined(vec![Ipv4Addr::new(239, 1, 2, 3).into()]));
     }
 
     #[test]

@@ -244,10 +244,10 @@ fn mld_join(tried: &mut Try) -> Attempted {
     wait_for_report(tried, socket)
 }
 
-/// The kernel sends a report within a tick or so; holding the membership meanwhile keeps it from being
+/// The kernel sends a report within a second of its choice (RFC 3376 8.11); holding the membership meanwhile keeps it from being
 /// taken back.
 fn wait_for_report(tried: &mut Try, socket: OwnedFd) -> Attempted {
-    sys::readable(&socket, 300).at("poll")?;
+    sys::readable(&socket, 1300).at("poll")?;
     tried.saw("joined");
     Ok(())
 }
