@@ -24,7 +24,7 @@ use crate::lab::{daemon::policy, inside::Lab, namespace, row::Row};
 
 /// Reloads of the policy for each restart under the hammer.
 const RELOADS: usize = 10;
-/// Restarts under the client that is allowed.
+/// Restarts under the client that is allowed, at most.
 const QUIET_RESTARTS: usize = 20;
 /// How long a client may take to end once it is told.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -162,7 +162,8 @@ async fn waits(lab: &mut Lab) -> anyhow::Result<Row> {
     client.line().await?;
     let began = Instant::now();
     let mut restarting = Duration::ZERO;
-    for _ in 0..QUIET_RESTARTS {
+    let restarts = QUIET_RESTARTS.min(lab.restarts);
+    for _ in 0..restarts {
         // In the middle of something, each time.
         client.line().await?;
         let began = Instant::now();
@@ -170,7 +171,7 @@ async fn waits(lab: &mut Lab) -> anyhow::Result<Row> {
         restarting += began.elapsed();
     }
     let counted = client.end().await?;
-    let took = restarting / u32::try_from(QUIET_RESTARTS)?;
+    let took = restarting / u32::try_from(restarts)?;
     row.saw(&format!(
         "{} s, a restart {} ms; fetched, failed, slowest: {counted}",
         began.elapsed().as_secs(),
@@ -180,7 +181,7 @@ async fn waits(lab: &mut Lab) -> anyhow::Result<Row> {
     let numbers: Vec<&str> = counted.split(' ').collect();
     row.expect(numbers.get(1) == Some(&"0"), || format!("some fetches failed: {counted}"));
     let fetched: usize = numbers.first().and_then(|n| n.parse().ok()).unwrap_or(0);
-    row.expect(fetched >= QUIET_RESTARTS, || format!("too few fetches to tell: {counted}"));
+    row.expect(fetched >= restarts, || format!("too few fetches to tell: {counted}"));
     let arrived = lab.internet.journal.snapshot().requests_to(OPEN).count();
     row.expect(arrived > 0, || "nothing arrived".to_owned());
     Ok(row)
