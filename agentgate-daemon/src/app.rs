@@ -196,7 +196,6 @@ impl App {
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
         let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
-            .await
             .context("the host's own addresses")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
@@ -481,6 +480,10 @@ fn gate_report(
         layers: Some(kernel.layers()),
         lost_events: kernel.lost_events().unwrap_or_else(|error| {
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
+            u64::MAX
+        }),
+        unbooked: kernel.unbooked().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel's counter of what it could not count cannot be read");
             u64::MAX
         }),
         counters: kernel.counters().map_or_else(

@@ -524,6 +524,10 @@ impl Kernel for Attached {
         entries.map_err(step("reading the books"))
     }
 
+    fn unbooked(&self) -> Result<u64, KernelError> {
+        count(&held(&self.maps).counters, verdict::UNBOOKED)
+    }
+
     fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
         let books = &mut held(&self.maps).books;
         for key in keys {

@@ -205,6 +205,12 @@ pub trait Kernel: Send + Sync + 'static {
     /// When it cannot be read.
     fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError>;
 
+    /// What found no room among them: then they are no proof.
+    ///
+    /// # Errors
+    /// When the counter cannot be read.
+    fn unbooked(&self) -> Result<u64, KernelError>;
+
     /// Takes numbers of windows that are over out of [`Kernel::booked`], once they are kept elsewhere.
     ///
     /// # Errors
