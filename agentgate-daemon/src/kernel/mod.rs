@@ -26,7 +26,7 @@ mod load;
 mod pin;
 mod take;
 
-pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie, netns_cookie_of};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
 pub use descriptors::{Descriptors, ForeignSocket, foreign_sockets};
 pub use layers::{LayerState, Layers, watched};
