@@ -186,7 +186,6 @@ impl App {
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
         let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
-            .await
             .context("the host's own addresses")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };

@@ -209,6 +209,10 @@ fn gate_report(
             tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
             u64::MAX
         }),
+        unbooked: kernel.unbooked().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel's counter of what it could not count cannot be read");
+            u64::MAX
+        }),
         counters: kernel.counters().map_or_else(
             |error| {
                 tracing::warn!(%error, "the kernel's counters cannot be read");
