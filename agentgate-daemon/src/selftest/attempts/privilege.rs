@@ -230,6 +230,8 @@ fn tunnel(tried: &mut Try, kind: &str) -> Attempted {
         _ => make.extend(["remote", &to, "local", "192.0.2.1"]),
     }
     run("ip", &make, "")?;
+    // Or the kernel greets its neighbours through it, by itself and at times of its own.
+    run("sysctl", &["-q", "-w", "net.ipv6.conf.agst1.disable_ipv6=1"], "")?;
     if kind == "wireguard" {
         // Without wg(8) no peer can be named by command: that it can be made is noted, and no more.
         run("wg", &["show", "agst1"], "")?;
