@@ -6,7 +6,7 @@
 
 use agentgate_common::{
     event::Hook,
-    flow::{Endpoint, INET, INET6},
+    flow::{Endpoint, INET, INET6, SocketState},
     verdict::{self, Denial, Origin, Passage, STREAM},
 };
 use aya_ebpf::{
@@ -40,10 +40,11 @@ pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
 pub(crate) fn judged<F: Family>(
     ctx: &SockAddrContext,
     hook: Hook,
-    judge: impl FnOnce(&SockAddrContext, u64) -> Result<Passage, Denial>,
+    judge: impl FnOnce(&SockAddrContext, u64, Option<&mut SocketState>) -> Result<Passage, Denial>,
 ) -> i32 {
-    let session = maps::session();
-    let result = judge(ctx, session);
+    let state = maps::socket(sk(ctx));
+    let session = maps::session_at(state.as_deref());
+    let result = judge(ctx, session, state);
     let outcome = match result {
         Ok(passage) => passage as u8,
         Err(denial) => denial as u8,
@@ -61,7 +62,11 @@ pub(crate) fn judged<F: Family>(
 }
 
 #[inline(always)]
-fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+fn try_connect<F: Family>(
+    ctx: &SockAddrContext,
+    session: u64,
+    state: Option<&mut SocketState>,
+) -> Result<Passage, Denial> {
     let mut destination = F::read(ctx);
     let unspecified = settle(&mut destination);
     let settings = maps::settings()?;
@@ -75,7 +80,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage
     {
         verdict::source(settings, &source, origin.netns, &facts)?;
     }
-    let state = maps::socket_or_new(sk(ctx), session, origin.netns)?;
+    let state = maps::socket_or_new(state, sk(ctx), session, origin.netns)?;
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
     state.flow.connected_ns = emit::boot_ns();
