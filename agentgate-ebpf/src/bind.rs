@@ -35,6 +35,7 @@ fn try_bind<F: Family>(
 ) -> Result<Passage, Denial> {
     let settings = maps::settings()?;
     let passage = verdict::bind(settings, F::read(ctx).port)?;
-    maps::socket_or_new(state, sk(ctx), session, origin(ctx).netns)?;
+    let netns = origin(ctx, state.as_deref()).netns;
+    maps::socket_or_new(state, sk(ctx), session, netns)?;
     Ok(passage)
 }

@@ -71,7 +71,7 @@ fn try_connect<F: Family>(
     let unspecified = settle(&mut destination);
     let settings = maps::settings()?;
     let socket = describe(ctx);
-    let origin = origin(ctx);
+    let origin = origin(ctx, state.as_deref());
     let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
     // The first packet is judged too, but of its loss the caller would hear after minutes.
@@ -183,14 +183,15 @@ fn bound_address(ctx: &SockAddrContext, family: u32) -> Option<[u8; 16]> {
     (ip6[0] | ip6[1] | ip6[2] | ip6[3] != 0).then(|| verdict::bytes(ip6))
 }
 
-/// Network namespace and interface of the socket.
+/// Network namespace, which a socket of the guarded has kept since it was made, and interface.
 #[inline(always)]
-pub(crate) fn origin(ctx: &SockAddrContext) -> Origin {
+pub(crate) fn origin(ctx: &SockAddrContext, state: Option<&SocketState>) -> Origin {
     let sk = sk(ctx);
+    let kept = state.map_or(0, |state| state.flow.netns);
     // SAFETY: the context is valid while the program runs, and so is its socket.
     unsafe {
         Origin {
-            netns: bpf_get_netns_cookie(ctx.sock_addr.cast()),
+            netns: if kept == 0 { bpf_get_netns_cookie(ctx.sock_addr.cast()) } else { kept },
             device: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
         }
     }

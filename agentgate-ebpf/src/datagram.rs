@@ -54,7 +54,7 @@ fn try_send<F: Family>(
         return Ok(passage);
     }
     let unspecified = settle(&mut destination);
-    let origin = origin(ctx);
+    let origin = origin(ctx, state.as_deref());
     let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::send(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
     match passage {
