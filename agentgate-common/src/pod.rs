@@ -1,8 +1,24 @@
-//! Marks the map types as plain bytes for aya. Layout tests live here too.
-#![cfg_attr(
-    feature = "user",
-    expect(unsafe_code, reason = "aya's Pod is an unsafe trait; each type below is repr(C) without padding")
+//! Plain bytes: the map types are marked as such for aya, and addresses are read as words. Layout tests
+//! live here too.
+#![expect(
+    unsafe_code,
+    reason = "aya's Pod is an unsafe trait; each type below is repr(C) without padding, as arrays are"
 )]
+
+/// The same sixteen bytes. As one step and not byte by byte, of which the compiler makes calls and loops
+/// for the BPF target.
+#[inline(always)]
+pub(crate) const fn address(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: of one size, and any bytes are valid.
+    unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) }
+}
+
+/// The reverse.
+#[inline(always)]
+pub(crate) const fn words(address: [u8; 16]) -> [u32; 4] {
+    // SAFETY: of one size, and any bits are valid.
+    unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(address) }
+}
 
 #[cfg(feature = "user")]
 mod user {

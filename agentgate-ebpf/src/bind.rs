@@ -7,6 +7,7 @@
 
 use agentgate_common::{
     event::Hook,
+    flow::SocketState,
     verdict::{self, Denial, Passage},
 };
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
@@ -27,9 +28,14 @@ pub(crate) fn gate_bind6(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_bind<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+fn try_bind<F: Family>(
+    ctx: &SockAddrContext,
+    session: u64,
+    state: Option<&mut SocketState>,
+) -> Result<Passage, Denial> {
     let settings = maps::settings()?;
     let passage = verdict::bind(settings, F::read(ctx).port)?;
-    maps::socket_or_new(sk(ctx), session, origin(ctx).netns)?;
+    let netns = origin(ctx, state.as_deref()).netns;
+    maps::socket_or_new(state, sk(ctx), session, netns)?;
     Ok(passage)
 }

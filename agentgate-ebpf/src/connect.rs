@@ -6,7 +6,7 @@
 
 use agentgate_common::{
     event::Hook,
-    flow::{Endpoint, INET, INET6},
+    flow::{Endpoint, INET, INET6, SocketState},
     verdict::{self, Denial, Origin, Passage, STREAM},
 };
 use aya_ebpf::{
@@ -40,10 +40,11 @@ pub(crate) fn gate_connect6(ctx: SockAddrContext) -> i32 {
 pub(crate) fn judged<F: Family>(
     ctx: &SockAddrContext,
     hook: Hook,
-    judge: impl FnOnce(&SockAddrContext, u64) -> Result<Passage, Denial>,
+    judge: impl FnOnce(&SockAddrContext, u64, Option<&mut SocketState>) -> Result<Passage, Denial>,
 ) -> i32 {
-    let session = maps::session();
-    let result = judge(ctx, session);
+    let state = maps::socket(sk(ctx));
+    let session = maps::session_at(state.as_deref());
+    let result = judge(ctx, session, state);
     let outcome = match result {
         Ok(passage) => passage as u8,
         Err(denial) => denial as u8,
@@ -61,12 +62,16 @@ pub(crate) fn judged<F: Family>(
 }
 
 #[inline(always)]
-fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+fn try_connect<F: Family>(
+    ctx: &SockAddrContext,
+    session: u64,
+    state: Option<&mut SocketState>,
+) -> Result<Passage, Denial> {
     let mut destination = F::read(ctx);
     let unspecified = settle(&mut destination);
     let settings = maps::settings()?;
     let socket = describe(ctx);
-    let origin = origin(ctx);
+    let origin = origin(ctx, state.as_deref());
     let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
     // The first packet is judged too, but of its loss the caller would hear after minutes.
@@ -75,7 +80,7 @@ fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage
     {
         verdict::source(settings, &source, origin.netns, &facts)?;
     }
-    let state = maps::socket_or_new(sk(ctx), session, origin.netns)?;
+    let state = maps::socket_or_new(state, sk(ctx), session, origin.netns)?;
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
     state.flow.connected_ns = emit::boot_ns();
@@ -178,14 +183,15 @@ fn bound_address(ctx: &SockAddrContext, family: u32) -> Option<[u8; 16]> {
     (ip6[0] | ip6[1] | ip6[2] | ip6[3] != 0).then(|| verdict::bytes(ip6))
 }
 
-/// Network namespace and interface of the socket.
+/// Network namespace, which a socket of the guarded has kept since it was made, and interface.
 #[inline(always)]
-pub(crate) fn origin(ctx: &SockAddrContext) -> Origin {
+pub(crate) fn origin(ctx: &SockAddrContext, state: Option<&SocketState>) -> Origin {
     let sk = sk(ctx);
+    let kept = state.map_or(0, |state| state.flow.netns);
     // SAFETY: the context is valid while the program runs, and so is its socket.
     unsafe {
         Origin {
-            netns: bpf_get_netns_cookie(ctx.sock_addr.cast()),
+            netns: if kept == 0 { bpf_get_netns_cookie(ctx.sock_addr.cast()) } else { kept },
             device: if sk.is_null() { 0 } else { (*sk).bound_dev_if },
         }
     }

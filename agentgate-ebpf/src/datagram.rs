@@ -40,21 +40,27 @@ pub(crate) fn gate_recvmsg6(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, Denial> {
+fn try_send<F: Family>(
+    ctx: &SockAddrContext,
+    session: u64,
+    state: Option<&mut SocketState>,
+) -> Result<Passage, Denial> {
     let mut destination = F::read(ctx);
     let settings = maps::settings()?;
     let socket = describe(ctx);
-    if let Some(passage) = to_own_peer(ctx, settings, socket.family, &destination) {
+    if let Some(state) = &state
+        && let Some(passage) = to_own_peer(state, settings, socket.family, &destination)
+    {
         return Ok(passage);
     }
     let unspecified = settle(&mut destination);
-    let origin = origin(ctx);
+    let origin = origin(ctx, state.as_deref());
     let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::send(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
     match passage {
         Passage::Resolver => {
             let target = verdict::resolver(settings, &destination)?;
-            let state = maps::socket_or_new(sk(ctx), session, origin.netns)?;
+            let state = maps::socket_or_new(state, sk(ctx), session, origin.netns)?;
             // As it was named: an answer seems to come from there.
             remember(state, F::read(ctx));
             state.flow.cookie = socket.cookie;
@@ -63,7 +69,7 @@ fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, D
         }
         // Each packet is judged once more; an unspecified address goes where it was judged to go.
         Passage::Own | Passage::Listed | Passage::Connected | Passage::Direct | Passage::Listener => {
-            maps::socket_or_new(sk(ctx), session, origin.netns)?;
+            maps::socket_or_new(state, sk(ctx), session, origin.netns)?;
             if unspecified {
                 F::write(ctx, &destination);
             }
@@ -77,12 +83,11 @@ fn try_send<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage, D
 /// kernel passes it on to IPv4 together with its address, which is the one written at connect(2).
 #[inline(always)]
 fn to_own_peer(
-    ctx: &SockAddrContext,
+    state: &SocketState,
     settings: &Settings,
     socket_family: u32,
     destination: &Endpoint,
 ) -> Option<Passage> {
-    let state = maps::socket(sk(ctx))?;
     let passed_on = socket_family == u32::from(INET6) && verdict::mapped(&destination.addr).is_some();
     let unnamed = destination.port == 0;
     if state.passage == Passage::Resolver as u32 {

@@ -7,6 +7,8 @@
 //! `ip_finish_output`). Packets that are forwarded, or written through AF_PACKET, do not come here,
 //! nor does the copy of an IPv4 packet to a group that is for this host itself (`ip_mc_output`).
 
+use core::mem::MaybeUninit;
+
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, FlowKey, INET, INET6, SocketState},
@@ -31,6 +33,10 @@ use crate::{
 /// `TCP_SYN_SENT` of include/net/tcp_states.h.
 const SYN_SENT: u32 = 2;
 
+/// `ETH_P_IP` of include/uapi/linux/if_ether.h: by what the kernel sends a packet as, whatever it says.
+const ETH_IP: u16 = 0x0800;
+/// `ETH_P_IPV6` of the same.
+const ETH_IPV6: u16 = 0x86dd;
 /// Fixed part of an IPv4 header, and the two ports behind it.
 const IPV4: usize = 20 + 4;
 /// Fixed part of an IPv6 header, and the two ports behind it.
@@ -115,10 +121,10 @@ fn meant<'a>(state: &'a SocketState, packet: &Packet) -> &'a Endpoint {
     if packet.destination.family == INET { &state.sent4 } else { &state.sent6 }
 }
 
-/// A packet of which nothing is known.
+/// A packet of which nothing is known. Not all zeros: the compiler would fill it byte by byte.
 const NOTHING: Packet = Packet {
-    source: Endpoint { addr: [0; 16], port: 0, family: 0 },
-    destination: Endpoint { addr: [0; 16], port: 0, family: 0 },
+    source: Endpoint { addr: verdict::map_v4([0; 4]), port: 0, family: INET },
+    destination: Endpoint { addr: verdict::map_v4([0; 4]), port: 0, family: INET },
     protocol: 0,
     plain: false,
     interface: 0,
@@ -176,29 +182,30 @@ impl Sender {
 /// Reads the headers; the kernel shows this hook a packet from its network header on.
 #[inline(always)]
 fn read(ctx: &SkBuffContext, packet: &mut Packet) -> Option<()> {
-    let [first] = load::<1>(ctx, 0)?;
-    match first >> 4 {
-        4 => {
+    // SAFETY: the context is valid while the program runs.
+    let version = unsafe { (*ctx.skb.skb).protocol };
+    match u16::from_be(version as u16) {
+        ETH_IP => {
             let h = load::<IPV4>(ctx, 0)?;
+            let [first, ..] = h;
             let fragment = u16::from_be_bytes([h[6], h[7]]) & 0x1fff;
             packet.protocol = u32::from(h[9]);
             // Five words of header: no options, so no source route and the ports in their place.
             packet.plain = first == 0x45 && fragment == 0;
             packet.source.addr = verdict::map_v4([h[12], h[13], h[14], h[15]]);
             packet.destination.addr = verdict::map_v4([h[16], h[17], h[18], h[19]]);
-            packet.source.family = INET;
-            packet.destination.family = INET;
             if packet.plain {
                 ports(packet, [h[20], h[21], h[22], h[23]]);
             }
         }
-        6 => {
+        ETH_IPV6 => {
             let h = load::<IPV6>(ctx, 0)?;
             // Extension headers, routing headers among them, show as another protocol.
             packet.protocol = u32::from(h[6]);
-            packet.plain = true;
-            packet.source.addr.copy_from_slice(&h[8..24]);
-            packet.destination.addr.copy_from_slice(&h[24..40]);
+            packet.plain = h[0] >> 4 == 6;
+            packet.source.addr = verdict::bytes([word(&h, 8), word(&h, 12), word(&h, 16), word(&h, 20)]);
+            packet.destination.addr =
+                verdict::bytes([word(&h, 24), word(&h, 28), word(&h, 32), word(&h, 36)]);
             packet.source.family = INET6;
             packet.destination.family = INET6;
             ports(packet, [h[40], h[41], h[42], h[43]]);
@@ -206,6 +213,12 @@ fn read(ctx: &SkBuffContext, packet: &mut Packet) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// Four bytes of a header as they stand.
+#[inline(always)]
+fn word<const N: usize>(header: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
 }
 
 /// Takes the ports, which stay 0 for a protocol that has none there.
@@ -219,12 +232,18 @@ fn ports(packet: &mut Packet, [a, b, c, d]: [u8; 4]) {
 
 #[inline(always)]
 fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
+    // Not zeroed before: the compiler would do so byte by byte.
+    let mut header = MaybeUninit::<Header<N>>::uninit();
     // SAFETY: the buffer is ours and of the length given.
     let result =
-        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (result == 0).then_some(bytes)
+        unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, header.as_mut_ptr().cast(), N as u32) };
+    // SAFETY: written in full where the helper says that it was.
+    (result == 0).then(|| unsafe { header.assume_init() }.0)
 }
+
+/// Aligned, so that words are read as such.
+#[repr(C, align(8))]
+struct Header<const N: usize>([u8; N]);
 
 /// Reports the first refused packet of a socket: of a connected UDP socket in the name of who connected
 /// it.
@@ -239,7 +258,7 @@ fn tell(
 ) {
     let state = match state {
         Some(state) => state,
-        None => match maps::socket_or_new(sender.sk, session, 0) {
+        None => match maps::socket_or_new(None, sender.sk, session, 0) {
             Ok(state) => state,
             Err(_) => return,
         },

@@ -65,5 +65,5 @@ fn multipath(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
         (verdict::bytes(bound.ip6), INET6)
     };
     let local = Endpoint { addr, port: bound.port, family };
-    maps::peer(&FlowKey { netns: origin(ctx).netns, local, towards: peer.port, protocol: TCP as u16 })
+    maps::peer(&FlowKey { netns: origin(ctx, None).netns, local, towards: peer.port, protocol: TCP as u16 })
 }

@@ -9,7 +9,7 @@ use agentgate_common::{
     names,
     rules::{UdpKey, UdpPorts},
     settings::Settings,
-    subject::NOBODY,
+    subject::{NOBODY, Task},
     tally::{Booked, Tally, window},
     verdict::{self, Denial},
 };
@@ -106,6 +106,28 @@ pub(crate) fn session() -> u64 {
     let Some(settings) = SETTINGS.get(0) else {
         return NOBODY;
     };
+    session_by(settings)
+}
+
+/// The same of a task that uses a socket whose state is known: mostly it is of the session that made it,
+/// which takes half as long to find out. A cgroup stays where it was made, and its id is never another's.
+#[inline(always)]
+pub(crate) fn session_at(state: Option<&SocketState>) -> u64 {
+    let Some(settings) = SETTINGS.get(0) else {
+        return NOBODY;
+    };
+    if let Some(state) = state
+        && state.guarded == 1
+        && state.owner != 0
+        && ancestor(settings.depth as i32 + 1) == state.owner
+    {
+        return state.owner;
+    }
+    session_by(settings)
+}
+
+#[inline(always)]
+fn session_by(settings: &Settings) -> u64 {
     if settings.guarded == 0 {
         return NOBODY;
     }
@@ -146,19 +168,23 @@ pub(crate) fn socket<'a>(sk: *mut bpf_sock) -> Option<&'a mut SocketState> {
     unsafe { bpf_sk_storage_get(sockets(), sk.cast(), ptr::null_mut(), 0).cast::<SocketState>().as_mut() }
 }
 
-/// The state of a socket that a hook of the guarded cgroup sees, which is how it is known to be of the
-/// guarded: marked here where no socket(2) made it (subflows of MPTCP) or one before the programs were
+/// The state of a socket that a hook of the guarded cgroup sees, `state` where it has one, which is how
+/// it is known to be of the guarded: marked here where no socket(2) made it (subflows of MPTCP) or one before the programs were
 /// there.
 ///
 /// # Errors
 /// [`Denial::NoFlow`] when the kernel gives no memory for it.
 #[inline(always)]
 pub(crate) fn socket_or_new<'a>(
+    state: Option<&'a mut SocketState>,
     sk: *mut bpf_sock,
     session: u64,
     netns: u64,
 ) -> Result<&'a mut SocketState, Denial> {
-    let state = any_socket_or_new(sk)?;
+    let state = match state {
+        Some(state) => state,
+        None => any_socket_or_new(sk)?,
+    };
     if state.guarded == 0 {
         state.guarded = 1;
         state.inner = 1;
@@ -249,6 +275,19 @@ pub(crate) fn keep_peer(key: &FlowKey, original: &Endpoint) {
 /// [`Denial::NoFlow`] when the map takes no entry; then there is none at all, not an older one.
 #[inline(always)]
 pub(crate) fn keep_asker(key: &FlowKey, flow: &KernelFlow, original: &Endpoint) -> Result<(), Denial> {
+    let now = emit::boot_ns();
+    // The next question of the same asker by the same socket takes far less than another entry.
+    if let Some(kept) = ASKERS.get_ptr_mut(key) {
+        // SAFETY: a live map value; where LRU reuses it meanwhile, another question names another
+        // server, and never another asker.
+        unsafe {
+            if (*kept).cookie == flow.cookie && is_same(&(*kept).task, &flow.task) {
+                (*kept).original = *original;
+                (*kept).connected_ns = now;
+                return Ok(());
+            }
+        }
+    }
     if ASKERS.insert(key, flow, 0).is_ok()
         && let Some(kept) = ASKERS.get_ptr_mut(key)
     {
@@ -257,12 +296,23 @@ pub(crate) fn keep_asker(key: &FlowKey, flow: &KernelFlow, original: &Endpoint) 
         // server.
         unsafe {
             (*kept).original = *original;
-            (*kept).connected_ns = emit::boot_ns();
+            (*kept).connected_ns = now;
         }
         return Ok(());
     }
     let _absent = ASKERS.remove(key);
     Err(Denial::NoFlow)
+}
+
+/// Whether all is the same but the name, which is a hint.
+#[inline(always)]
+fn is_same(one: &Task, other: &Task) -> bool {
+    one.tid == other.tid
+        && one.pid == other.pid
+        && one.cgroup == other.cgroup
+        && one.session == other.session
+        && one.uid == other.uid
+        && one.gid == other.gid
 }
 
 /// Whether it is one of the host's own addresses.

@@ -86,12 +86,13 @@ pub(crate) fn is_marked(state: Option<&SocketState>) -> bool {
 
 #[inline(always)]
 fn judge<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let Some(session) = guarded_caller() else {
-        return 1;
-    };
+    // First what costs least.
     if is_marked(maps::socket(sk(ctx)).as_deref()) {
         return 1;
     }
+    let Some(session) = guarded_caller() else {
+        return 1;
+    };
     let refused = Refused { destination: F::read(ctx), denial: Denial::Foreign };
     maps::count(Hook::Watch, refused.denial as u8, session);
     emit::refuse(ctx, Hook::Watch, session, describe(ctx), &refused);
@@ -103,6 +104,12 @@ pub(crate) fn watch_egress(ctx: SkBuffContext) -> i32 {
     // SAFETY: the context is valid while the program runs; all arms of the union are the pointer.
     let any: *mut bpf_sock = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     if any.is_null() {
+        return 1;
+    }
+    // What the guarded make is the most that is seen here of them; of everybody else's, hardly one has a
+    // state.
+    let state = maps::socket(any);
+    if is_marked(state.as_deref()) {
         return 1;
     }
     // SAFETY: not null; the helper gives null for a socket that is not a full one.
@@ -119,7 +126,7 @@ pub(crate) fn watch_egress(ctx: SkBuffContext) -> i32 {
             return 0;
         }
     }
-    match maps::socket(sk) {
+    match state {
         Some(state) if state.tainted == 1 => {
             maps::count(Hook::Watch, Denial::Foreign as u8, state.owner);
             0

@@ -1,25 +1,19 @@
 //! Addresses as the programs compare them: sixteen bytes, four words.
 
+use crate::pod;
+
 /// The four words of an address, each holding its bytes in network order.
 #[must_use]
 #[inline(always)]
 pub const fn words(addr: &[u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *addr;
-    [
-        u32::from_ne_bytes([a, b, c, d]),
-        u32::from_ne_bytes([e, f, g, h]),
-        u32::from_ne_bytes([i, j, k, l]),
-        u32::from_ne_bytes([m, n, o, p]),
-    ]
+    pod::words(*addr)
 }
 
 /// The reverse of [`words`].
 #[must_use]
 #[inline(always)]
-pub const fn bytes([first, second, third, fourth]: [u32; 4]) -> [u8; 16] {
-    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
-    let ([i, j, k, l], [m, n, o, p]) = (third.to_ne_bytes(), fourth.to_ne_bytes());
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+pub const fn bytes(words: [u32; 4]) -> [u8; 16] {
+    pod::address(words)
 }
 
 /// The third word of a mapped address.
