@@ -60,10 +60,16 @@ impl App {
         let window_at = window.as_ref().map(|window| window.at);
         control_note(&handles.audit, "the gate started").await;
         let unheard = reconcile::Why::NoListener { before_ns: stages.since_ns };
-        if let Err(error) = books.record_abandoned(unheard).await {
-            tracing::error!(%error, "connections made while no daemon listened are not recorded");
-        }
-        services.spawn(books.clone().keep(drain.watch()));
+        services.spawn({
+            let (books, drain) = (books.clone(), drain.watch());
+            async move {
+                // Before the balance is looked at, and beside what goes on: there may be many of them.
+                if let Err(error) = books.record_abandoned(unheard).await {
+                    tracing::error!(%error, "connections made while no daemon listened are not recorded");
+                }
+                books.keep(drain).await;
+            }
+        });
 
         if let Some(events) = kernel.events() {
             services.spawn(denials::record(

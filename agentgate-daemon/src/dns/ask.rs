@@ -128,6 +128,8 @@ impl Server {
                         let reply =
                             Reply::extended(ResponseCode::Refused, ede::BLOCKED, "too many new names");
                         draft.refused("gate:dns_tunnel", &reason);
+                        // Each name is another one: counted together, or the log is what grows.
+                        draft.asking.name.clear();
                         self.note(draft, reply.code, &Given::default()).await?;
                         return Ok(question.write(&reply, limit));
                     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use agentgate_common::tally::window;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::{ReconcileError, Reconciler, balance::is_of_listener};
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
 /// How long a connection may wait to be accepted: longer than a restart takes, and than the listener
 /// waits for a place.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Records that are written at once.
+const GROUP: usize = 256;
 /// Connections of one session and window that are recorded one by one; the others by their number.
 const ONE_BY_ONE: u64 = 10;
 
@@ -57,12 +59,19 @@ impl Reconciler {
             }
         }
         let mut first = Ok(());
-        for (flow, times) in told {
-            if first.is_ok() {
-                first = self.note_abandoned(&flow, times, why).await;
+        for group in told.chunks(GROUP) {
+            // Together, so that they share a commit.
+            let mut noting = JoinSet::new();
+            for (flow, times) in group.iter().cloned() {
+                let this = self.clone();
+                noting.spawn(async move { (this.note_abandoned(&flow, times, why).await, flow, times) });
             }
-            if first.is_err() && is_of_listener(&flow) {
-                self.audit.books().put_back(flow.session, window(flow.connected_ns), times);
+            while let Some(noted) = noting.join_next().await {
+                let (noted, flow, times) = noted?;
+                if noted.is_err() && is_of_listener(&flow) {
+                    self.audit.books().put_back(flow.session, window(flow.connected_ns), times);
+                }
+                first = first.and(noted);
             }
         }
         first

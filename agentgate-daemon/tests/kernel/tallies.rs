@@ -1,9 +1,20 @@
 //! Counters by session: they balance, also when there is no room for them.
 
-use std::os::unix::fs::MetadataExt;
+use std::{os::unix::fs::MetadataExt, sync::Arc};
 
-use agentgate::kernel::Kernel;
-use agentgate_common::{names, tally::Tally, verdict};
+use agentgate::{
+    audit::{Audit, AuditOptions},
+    drain::Drain,
+    kernel::{GuardedCgroup, Kernel, since_boot_ns},
+    reconcile::Reconciler,
+    session::Sessions,
+    store::{Query, Store},
+};
+use agentgate_common::{
+    names,
+    tally::{Booked, Tally, window},
+    verdict::{self, Denial},
+};
 use aya::maps::{HashMap, Map, MapData};
 use serde_json::json;
 
@@ -85,5 +96,60 @@ fn what_finds_no_room_is_counted_as_that() {
         assert_eq!(seen["raw"].as_array().unwrap().len(), 7);
         assert_eq!(lab.counted(&kernel, "sock_create", "socket_type"), 7);
         assert_eq!(kernel.untallied().unwrap(), 7);
+    });
+}
+
+/// The pinned map of the books, as somebody with a tool for such maps has it.
+fn books(lab: &crate::lab::Lab) -> HashMap<MapData, Booked, u64> {
+    let pin = lab.options.pin_dir.join(names::BOOKS);
+    HashMap::try_from(Map::HashMap(MapData::from_pin(pin).unwrap())).unwrap()
+}
+
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn books_without_room_say_how_much_is_not_in_them() {
+    in_namespaces(|lab| {
+        let kernel = lab.start();
+        let mut books = books(lab);
+        for session in 0..u64::from(names::BOOKS_CAPACITY) {
+            books.insert(Booked { session: u64::MAX - session, window: 0, outcome: 0 }, 0, 0).unwrap();
+        }
+        lab.agent("show(raw=[make(socket.AF_INET, socket.SOCK_RAW, 6) for _ in range(7)])");
+        assert_eq!(kernel.unbooked().unwrap(), 7);
+    });
+}
+
+#[test]
+#[ignore = "needs root; run by cargo xtask test"]
+fn a_number_that_was_changed_in_the_kernel_does_not_balance() {
+    in_namespaces(|lab| {
+        let kernel = Arc::new(lab.start());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        runtime.block_on(async {
+            let store = Arc::new(Store::open(root.join("audit.redb")).unwrap());
+            let (audit, _thread) = Audit::start(store.clone(), AuditOptions::default());
+            audit.books().tell_until(u64::MAX);
+            let guarded = GuardedCgroup::on_mount("/", root, &root.join("guarded")).unwrap();
+            let sessions = Arc::new(Sessions::new(guarded));
+            let reconciler = Reconciler::begin(kernel.clone(), store.clone(), audit, sessions).unwrap();
+            let drain = Drain::default();
+            let keeping = tokio::spawn(reconciler.clone().keep(drain.watch()));
+            assert!(reconciler.balance(true).await.unwrap().balanced);
+            // What is missing from before this daemon an earlier one may have lost.
+            let key = Booked { session: 7, window: window(since_boot_ns()) + 1, outcome: Denial::Udp as u32 };
+            books(lab).insert(key, 3, 0).unwrap();
+            let balance = reconciler.balance(true).await.unwrap();
+            assert!(!balance.balanced, "{balance:?}");
+            assert_eq!(
+                balance.rows.iter().map(|row| (row.session, row.difference)).collect::<Vec<_>>(),
+                [(7, 3)]
+            );
+            let declared = store.query(&Query { limit: 10, ..Query::default() }).unwrap().records;
+            assert!(declared.is_empty(), "nothing explains it: {declared:?}");
+            drain.start();
+            keeping.await.unwrap();
+        });
     });
 }

@@ -193,6 +193,14 @@ impl Lab {
         Ok(Restart { ending, starting: began.elapsed() - ending })
     }
 
+    /// Empties the store, as the service manager does for a service that is stopped, or has failed and is not
+    /// started again.
+    pub(crate) fn let_go_of_sockets(&mut self) {
+        if let Some(manager) = &mut self.manager {
+            manager.forget();
+        }
+    }
+
     async fn start_under(&mut self, mut manager: Manager) -> anyhow::Result<()> {
         anyhow::ensure!(self.daemon.is_none(), "the daemon runs already");
         let log = self.dir.join("agentgated.log");

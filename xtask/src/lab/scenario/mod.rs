@@ -81,6 +81,8 @@ pub(crate) async fn run_suite(lab: &mut Lab, filter: Option<&str>) -> anyhow::Re
         // Whatever was done: the log has to hold what the kernel saw of it.
         rest.extend(run(lab, vec![continuity::books()], None).await);
     }
+    // After the books, because new ones begin with it.
+    rest.extend(run(lab, vec![continuity::detach()], filter).await);
     let all_well = close(&[bare, rest].concat());
     if !all_well && let Some(daemon) = &lab.daemon {
         println!("the daemon's log ends:\n{}", daemon.log_tail());
