@@ -297,7 +297,8 @@ impl Inner {
             records: records.of(half.number, &half.session, half.pid),
         };
         let (control, guarded) = (seen(&tried.control), seen(&tried.guarded));
-        let host = judge::Host { launched: !self.task.bare && !self.task.unguarded, lsm: self.lsm };
+        let (bare, unguarded) = (self.task.bare, self.task.unguarded);
+        let host = judge::Host { launched: !bare && !unguarded, bare, lsm: self.lsm };
         let verdict = judge::verdict(&tried.attempt, &control, &guarded, host);
         let saw = match &guarded.ended {
             Ended::Reported(report) => {

@@ -62,6 +62,8 @@ impl Run {
 pub(super) struct Host {
     /// The layers of `agentctl run`.
     pub(super) launched: bool,
+    /// It is guarded without them.
+    pub(super) bare: bool,
     /// The kernel runs BPF LSM programs.
     pub(super) lsm: bool,
 }
@@ -76,7 +78,8 @@ pub(super) fn verdict(attempt: &Attempt, control: &Run, guarded: &Run, host: Hos
     }
     if let Some(seen) = guarded.arrival(attempt.flagged, attempt.marked) {
         let without_lsm = attempt.needs_lsm.filter(|_| !host.lsm);
-        return match attempt.undefended.or(without_lsm) {
+        let moved = attempt.needs_launch.filter(|_| host.bare && !host.lsm);
+        return match attempt.undefended.or(without_lsm).or(moved) {
             Some(because) => {
                 let told = detection(&guarded.records);
                 Verdict::Undefended { seen, because: format!("{because}; {told}") }
@@ -168,7 +171,7 @@ mod tests {
 
     const PLAIN: Attempt = Attempt::new(Family::Tcp, "plain", "what", "by", |_| Ok(()));
 
-    const HOST: Host = Host { launched: true, lsm: false };
+    const HOST: Host = Host { launched: true, bare: false, lsm: false };
 
     fn sighting(question: bool) -> Sighting {
         let what = "TCP packet to 203.0.113.7:443".to_owned();
@@ -250,6 +253,22 @@ mod tests {
         assert_eq!(word(&attempt, false), "not defended");
         assert_eq!(word(&attempt, true), "LEAKED");
         assert_eq!(word(&PLAIN, false), "LEAKED");
+    }
+
+    #[test]
+    fn the_lack_of_agentctl_run_excuses_only_what_it_would_stop() {
+        let attempt = PLAIN.needs_launch("no program sees it");
+        let control = run(vec![sighting(false)], vec![]);
+        let word = |attempt: &Attempt, bare: bool, lsm| {
+            verdict(attempt, &control, &control, Host { launched: !bare, bare, lsm }).word()
+        };
+        assert_eq!(word(&attempt, true, false), "not defended");
+        assert_eq!(word(&attempt, true, true), "LEAKED");
+        assert_eq!(word(&attempt, false, false), "LEAKED");
+        assert_eq!(word(&PLAIN, true, false), "LEAKED");
+        // With nothing guarded at all nothing is excused either.
+        let unguarded = Host { launched: false, bare: false, lsm: false };
+        assert_eq!(verdict(&attempt, &control, &control, unguarded).word(), "LEAKED");
     }
 
     #[test]
