@@ -251,13 +251,12 @@ impl Inner {
             let half = loop {
                 let half = self.half(&super::attempts::ALLOWED_REQUEST, identity, true, records).await?;
                 left = left.saturating_sub(1);
-                match &half.ended {
-                    Ended::Reported(report) if report.reached.is_some() => break half,
-                    _ if left > 0 => {}
-                    ended => {
-                        let told = format!("a request that policy allows does not get through: {ended:?}");
-                        return Err(SelftestError::Blind(told));
-                    }
+                if matches!(&half.ended, Ended::Reported(report) if report.reached.is_some()) {
+                    break half;
+                }
+                if left == 0 {
+                    let told = format!("a request that policy allows does not get through: {:?}", half.ended);
+                    return Err(SelftestError::Blind(told));
                 }
             };
             if !records.wait(half.number, &half.session, half.pid, LOG) {
