@@ -25,7 +25,9 @@ const MEMORY: &str = "3072";
 /// # Errors
 /// When qemu cannot be started or the log not be written.
 pub(super) fn run(kernel: &Kernel, image: &Path, log: &Path, deadline: Duration) -> anyhow::Result<Report> {
-    let until = Instant::now() + deadline;
+    let began = Instant::now();
+    println!("Linux {}: boots", kernel.version);
+    let until = began + deadline;
     // It dies with this process: the signal that setpriv(1) asks for survives its exec.
     let mut qemu = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
@@ -58,7 +60,7 @@ pub(super) fn run(kernel: &Kernel, image: &Path, log: &Path, deadline: Duration)
                 log.write_all(&line)?;
                 log.write_all(b"\n")?;
                 if let Some(shown) = report.take(&String::from_utf8_lossy(&line)) {
-                    println!("{shown}");
+                    println!("{} {:4}s {shown}", kernel.version, began.elapsed().as_secs());
                 }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break None,

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{archive::Archive, kernel::Kernel, programs::Programs};
+use super::{archive::Archive, kernel::Kernel, programs::Program};
 
 /// What the base holds besides Debian's essential packages: a host that agentgate is installed on, and
 /// the clients of the lab.
@@ -107,7 +107,7 @@ pub(super) fn write(
     path: &Path,
     base: &Path,
     kernel: &Kernel,
-    programs: &Programs,
+    programs: &[Program],
     root: &Path,
 ) -> anyhow::Result<()> {
     fs::copy(base, path).with_context(|| base.display().to_string())?;
@@ -121,9 +121,9 @@ pub(super) fn write(
 }
 
 /// What a package would install, where it would.
-fn product<W: io::Write>(archive: &mut Archive<W>, programs: &Programs, root: &Path) -> anyhow::Result<()> {
-    for (name, path) in programs.0.iter().filter(|(name, _)| name == "agentgated" || name == "agentctl") {
-        archive.file(&format!("usr/bin/{name}"), 0o755, &read(path)?)?;
+fn product<W: io::Write>(archive: &mut Archive<W>, programs: &[Program], root: &Path) -> anyhow::Result<()> {
+    for Program { name, file, .. } in programs.iter().filter(|program| is_product(program)) {
+        archive.file(&format!("usr/bin/{name}"), 0o755, &read(file)?)?;
     }
     let packaging = root.join("packaging");
     for (path, name) in files(&packaging.join("systemd"))? {
@@ -143,18 +143,27 @@ fn product<W: io::Write>(archive: &mut Archive<W>, programs: &Programs, root: &P
     Ok(())
 }
 
+/// What is installed, rather than what tests it.
+fn is_product(program: &Program) -> bool {
+    ["agentgated", "agentctl"].contains(&program.name.as_str())
+}
+
 /// The lab, the script, and the unit that runs it.
-fn lab<W: io::Write>(archive: &mut Archive<W>, programs: &Programs) -> anyhow::Result<()> {
-    for (name, path) in &programs.0 {
-        match name.as_str() {
-            "agentgated" | "agentctl" => {
-                archive.link(&format!("{LAB}/{name}"), &format!("/usr/bin/{name}"))?
-            }
-            name => archive.file(&format!("{LAB}/{name}"), 0o755, &read(path)?)?,
+fn lab<W: io::Write>(archive: &mut Archive<W>, programs: &[Program]) -> anyhow::Result<()> {
+    for program in programs {
+        let Program { name, file, built } = program;
+        if is_product(program) {
+            // Beside the lab, and where the tests that start them were built.
+            let installed = format!("/usr/bin/{name}");
+            archive.link(&format!("{LAB}/{name}"), &installed)?;
+            archive.link(&built.strip_prefix("/").unwrap_or(built).to_string_lossy(), &installed)?;
+        } else {
+            archive.file(&format!("{LAB}/{name}"), 0o755, &read(file)?)?;
         }
     }
     archive.file(&format!("{LAB}/check.sh"), 0o755, include_bytes!("guest/check.sh"))?;
     archive.file(&format!("{LAB}/agent.py"), 0o644, include_bytes!("guest/agent.py"))?;
+    archive.file(&format!("{LAB}/probe.py"), 0o644, include_bytes!("guest/probe.py"))?;
     archive.file(&format!("{LAB}/ask.py"), 0o644, include_bytes!("guest/ask.py"))?;
     let unit = "agentgate-check.service";
     archive.file(&format!("etc/systemd/system/{unit}"), 0o644, include_bytes!("guest/check.service"))?;

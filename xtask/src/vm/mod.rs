@@ -38,7 +38,8 @@ struct Outcome {
     took: Duration,
 }
 
-/// Boots every kernel, one after the other, and prints a table.
+/// Boots every kernel, all at once, and prints a table: most of what is checked waits for something, so
+/// that one machine alone leaves processors idle.
 ///
 /// # Errors
 /// When something cannot be built or fetched, and when a check failed or a kernel ended before its end.
@@ -51,19 +52,25 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         SERIES.iter().map(|series| kernel::newest(series, &work)).collect::<anyhow::Result<Vec<_>>>()?;
     let base = image::base(&work)?;
     let programs = programs::build(&work)?;
-    let mut outcomes = Vec::new();
-    for kernel in kernels.iter().filter(|kernel| filter.is_none_or(|text| kernel.version.contains(text))) {
-        println!("\n--> Linux {}", kernel.version);
-        let outcome = boot(kernel, &base, &programs, &root, &work)?;
-        outcomes.push(outcome);
-    }
+    let chosen = kernels.iter().filter(|kernel| filter.is_none_or(|text| kernel.version.contains(text)));
+    let chosen: Vec<&Kernel> = chosen.collect();
+    let outcomes = std::thread::scope(|scope| {
+        let machines: Vec<_> = chosen
+            .into_iter()
+            .map(|kernel| scope.spawn(|| boot(kernel, &base, &programs, &root, &work)))
+            .collect();
+        let ended = machines.into_iter().map(|machine| {
+            machine.join().unwrap_or_else(|_| Err(anyhow::anyhow!("what watches a machine has panicked")))
+        });
+        ended.collect::<anyhow::Result<Vec<_>>>()
+    })?;
     close(&outcomes)
 }
 
 fn boot(
     kernel: &Kernel,
     base: &Path,
-    programs: &programs::Programs,
+    programs: &[programs::Program],
     root: &Path,
     work: &Path,
 ) -> anyhow::Result<Outcome> {
@@ -85,6 +92,9 @@ fn close(outcomes: &[Outcome]) -> anyhow::Result<()> {
     }
     let mut well = !outcomes.is_empty();
     for Outcome { kernel, report, .. } in outcomes {
+        for note in report.notes() {
+            println!("{kernel}: {note}");
+        }
         for line in report.failures() {
             println!("{kernel}: {line}");
             well = false;

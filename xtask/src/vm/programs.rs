@@ -10,12 +10,21 @@ use std::{
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// Programs and tests, stripped: name and file.
+/// A program or test.
 #[derive(Debug)]
-pub(super) struct Programs(pub(super) Vec<(String, PathBuf)>);
+pub(super) struct Program {
+    pub(super) name: String,
+    /// Stripped.
+    pub(super) file: PathBuf,
+    /// Where cargo left it, which tests know as the place of the programs.
+    pub(super) built: PathBuf,
+}
 
 /// Those tests of the step `root` that say something about the kernel.
-const TESTS: [&str; 4] = ["foreign", "host", "kernel", "namespaces"];
+const TESTS: [&str; 5] = ["foreign", "host", "kernel", "namespaces", "privileges"];
+/// Crates of this workspace that are optimised as their dependencies are: emulated, each instruction costs
+/// ten times what it does here. The rest is what an ordinary build has left.
+const OPTIMISED: [&str; 3] = ["agentgate-daemon", "fake-internet", "xtask"];
 
 /// A line of `cargo --message-format=json`, of which there are many kinds.
 #[derive(Debug, Deserialize)]
@@ -33,7 +42,7 @@ struct Target {
 ///
 /// # Errors
 /// When cargo or strip fails.
-pub(super) fn build(work: &Path) -> anyhow::Result<Programs> {
+pub(super) fn build(work: &Path) -> anyhow::Result<Vec<Program>> {
     let mut found = cargo(&["build", "--package", "agentgate-daemon", "--package", "xtask", "--bins"])?;
     let mut arguments = vec!["test", "--no-run", "--package", "agentgate-daemon"];
     for test in TESTS {
@@ -55,15 +64,19 @@ pub(super) fn build(work: &Path) -> anyhow::Result<Programs> {
         let to = into.join(&name);
         let status = Command::new("strip").arg("-o").arg(&to).arg(&path).status();
         anyhow::ensure!(status.context("start strip (package binutils)")?.success(), "strip {name} failed");
-        stripped.push((name, to));
+        stripped.push(Program { name, file: to, built: path });
     }
-    Ok(Programs(stripped))
+    Ok(stripped)
 }
 
 /// Runs cargo and gives what it built that can be run.
 fn cargo(arguments: &[&str]) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let optimised = OPTIMISED
+        .iter()
+        .flat_map(|name| ["--config".to_owned(), format!("profile.dev.package.{name}.opt-level=1")]);
     let output = Command::new("cargo")
         .args(arguments)
+        .args(optimised)
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()

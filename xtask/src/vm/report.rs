@@ -2,7 +2,8 @@
 //! and of systemd.
 //!
 //! `@@ ok SECONDS NAME`, `@@ FAIL SECONDS NAME`, `@@ skip 0 NAME`, each after the lines that the check
-//! printed, as `  | …`; and `@@ end` as the last.
+//! printed, as `  | …`; `  | @@ note TEXT` among those for what belongs into the table; and `@@ end` as the
+//! last.
 
 /// Lines of a failed check's own output that are shown.
 const DETAILS: usize = 60;
@@ -26,6 +27,7 @@ struct Check {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     checks: Vec<Check>,
+    notes: Vec<String>,
     /// Since the last check ended.
     details: Vec<String>,
     ended: bool,
@@ -37,6 +39,10 @@ impl Report {
     /// Takes one line; gives what is to be shown of it at once.
     pub(super) fn take(&mut self, line: &str) -> Option<String> {
         let line = line.trim_end();
+        if let Some(note) = line.strip_prefix("  | @@ note ") {
+            self.notes.push(note.to_owned());
+            return None;
+        }
         if let Some(detail) = line.strip_prefix("  | ") {
             self.details.push(detail.to_owned());
             return None;
@@ -76,6 +82,11 @@ impl Report {
     pub(super) fn counts(&self) -> [usize; 3] {
         [Word::Ok, Word::Fail, Word::Skip]
             .map(|word| self.checks.iter().filter(|check| check.word == word).count())
+    }
+
+    /// What checks wanted to be shown, whether they passed or not.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What failed, line by line with what it printed; empty when all is well.
@@ -124,6 +135,9 @@ mod tests {
         let mut report = told(&["  | fine", "@@ ok 1 one", "  | bad", "@@ FAIL 2 two", "@@ end"]);
         report.close(None);
         assert_eq!(report.failures(), ["FAIL two", "  | bad"]);
+        assert!(report.notes().is_empty());
+        let told = told(&["  | one", "  | @@ note 3 of 4", "@@ ok 1 one", "@@ end"]);
+        assert_eq!(told.notes(), ["3 of 4"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ ask.py arrived SITE: how many connections a site has accepted.
 ask.py last: number of the newest record.
 ask.py recorded AFTER EXPRESSION: waits for a record beyond AFTER for which a Python expression of `r`
 holds, and prints its gist.
+ask.py selftest FILE: the summary in what `agentctl selftest --json` printed, and what was not stopped.
 """
 
 import json
@@ -17,7 +18,9 @@ import time
 def talk(path, words):
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(path)
-        s.sendall(words)
+        # The journal answers unasked, and may have closed by now.
+        if words:
+            s.sendall(words)
         return b"".join(iter(lambda: s.recv(65536), b""))
 
 
@@ -41,6 +44,15 @@ if what == "agent":
 elif what == "arrived":
     journal = json.loads(talk("/run/internet/journal.sock", b""))
     print(sum(c["site"] == rest[0] for c in journal["connections"]))
+elif what == "selftest":
+    with open(rest[0]) as f:
+        rows = [json.loads(line) for line in f]
+    summary = rows.pop()["summary"]
+    for row in rows:
+        if row["verdict"] not in ("blocked", "captured"):
+            told = {key: row[key] for key in row if key not in ("attempt", "family", "as", "verdict")}
+            print(row["verdict"], row["family"], row["attempt"], row["as"], json.dumps(told)[:600])
+    print("@@ note selftest:", ", ".join(f"{key} {value}" for key, value in summary.items()))
 elif what == "last":
     print(max((r["id"] for r in records(1)), default=0))
 elif what == "recorded":
