@@ -33,7 +33,16 @@ impl Need {
     const fn parts(self) -> &'static [Part] {
         match self {
             Self::Build => &[Part::EbpfCompiler, Part::BpfLinker],
-            Self::Lab => &[Part::Root, Part::Ip, Part::Setpriv, Part::Curl, Part::Python, Part::Slirp],
+            Self::Lab => &[
+                Part::Root,
+                Part::Ip,
+                Part::Setpriv,
+                Part::Curl,
+                Part::Python,
+                Part::Git,
+                Part::Ssh,
+                Part::Slirp,
+            ],
             Self::Deny => &[Part::CargoDeny],
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
             Self::Vm => &[Part::Qemu, Part::Mmdebstrap, Part::Cpio, Part::Depmod, Part::Strip, Part::Setpriv],
@@ -58,6 +67,10 @@ enum Part {
     Curl,
     /// The agents of the lab.
     Python,
+    /// What people's agents run, and what speaks another protocol.
+    Git,
+    /// The same.
+    Ssh,
     /// The network of a sandbox without privileges.
     Slirp,
     /// A browser without a screen.
@@ -88,6 +101,8 @@ impl Part {
             Self::Setpriv => "setpriv",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Git => "git",
+            Self::Ssh => "ssh",
             Self::Slirp => "slirp4netns",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
@@ -112,6 +127,8 @@ impl Part {
             Self::Ip => shown(ebpf::program("ip")),
             Self::Curl => shown(ebpf::program("curl")),
             Self::Python => shown(ebpf::program("python3")),
+            Self::Git => shown(ebpf::program("git")),
+            Self::Ssh => shown(ebpf::program("ssh")),
             Self::Slirp => shown(ebpf::program("slirp4netns")),
             Self::Chromium => shown(ebpf::program("chromium")),
             Self::Chromedriver => shown(ebpf::program("chromedriver")),
@@ -139,6 +156,8 @@ impl Part {
             Self::Ip => vec![Remedy::Apt(&["iproute2"])],
             Self::Curl => vec![Remedy::Apt(&["curl"])],
             Self::Python => vec![Remedy::Apt(&["python3"])],
+            Self::Git => vec![Remedy::Apt(&["git"])],
+            Self::Ssh => vec![Remedy::Apt(&["openssh-client"])],
             Self::Slirp => vec![Remedy::Apt(&["slirp4netns"])],
             Self::Chromium => vec![Remedy::Apt(&["chromium"])],
             Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
@@ -164,6 +183,8 @@ impl Part {
             Self::Setpriv => "util-linux",
             Self::Curl => "curl",
             Self::Python => "python3",
+            Self::Git => "git",
+            Self::Ssh => "ssh (openssh-client)",
             Self::Slirp => "slirp4netns",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver (chromium-driver)",

@@ -25,9 +25,10 @@ mod dns;
 pub mod journal;
 pub mod odd;
 mod origin;
+pub mod repository;
 mod root;
 mod routes;
-mod sink;
+pub mod sink;
 mod wire;
 pub mod world;
 
@@ -169,6 +170,9 @@ impl FakeInternet {
             }
             Kind::TcpSink => {
                 self.tasks.spawn(sink::swallow_streams(listener, site.name, port, self.journal()));
+            }
+            Kind::Greets => {
+                self.tasks.spawn(sink::greet(listener, site.name, port, self.journal()));
             }
             Kind::UdpSink => {}
         }

@@ -16,7 +16,7 @@ use crate::{
     body::{Body, Sender, streamed, whole},
     journal,
     origin::Arrival,
-    world,
+    repository, world,
 };
 
 /// Most of a request body that is kept for an echo; the rest is counted and hashed.
@@ -122,6 +122,10 @@ async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body>
             tokio::time::sleep(Duration::from_millis(received.number("ms", 100))).await;
             text(StatusCode::OK, "slow\n".to_owned())
         }
+        ("GET", "tiny.git") => match repository::file(rest) {
+            Some(file) => respond(StatusCode::OK, "application/octet-stream", whole(file)),
+            None => status(StatusCode::NOT_FOUND),
+        },
         (_, "sse") => events(arrival, id, received),
         (_, "reset") => reset(&arrival),
         (_, "truncate") => truncate(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinSet,
 };
@@ -47,4 +47,35 @@ async fn swallow(mut stream: TcpStream, id: u64, journal: Arc<Journal>) {
             }
         }
     }
+}
+
+/// What a server that speaks first says.
+pub const GREETING: &str = "SSH-2.0-fake-internet";
+
+pub(crate) async fn greet(listener: TcpListener, site: &'static str, port: u16, journal: Arc<Journal>) {
+    let mut streams = JoinSet::new();
+    while let Ok((stream, peer)) = listener.accept().await {
+        while streams.try_join_next().is_some() {}
+        let Ok(local) = stream.local_addr() else { continue };
+        let id = journal.connection(site, port, peer, local);
+        let journal = Arc::clone(&journal);
+        streams.spawn(async move {
+            let ended = match greeted(stream).await {
+                Ok(received) => (received, None),
+                Err(error) => (0, Some(error.to_string())),
+            };
+            journal.update_connection(id, |c| (c.received, c.error) = ended);
+        });
+    }
+}
+
+/// How many bytes the peer said.
+async fn greeted(mut stream: TcpStream) -> std::io::Result<u64> {
+    stream.write_all(format!("{GREETING}\r\n").as_bytes()).await?;
+    let mut buffer = vec![0; 65_536];
+    let mut received = 0;
+    for _ in 0..2 {
+        received += stream.read(&mut buffer).await? as u64;
+    }
+    Ok(received)
 }

@@ -25,6 +25,8 @@ pub enum Kind {
     Http,
     /// Takes any bytes, counts them and answers nothing.
     TcpSink,
+    /// Speaks first, as an SSH server does, and hangs up when its peer has said something twice.
+    Greets,
     /// Counts datagrams and answers nothing.
     UdpSink,
 }
@@ -88,6 +90,7 @@ pub const OUTSIDE_RESOLVER: &str = "dns.google";
 const VALID: Kind = Kind::Https { certificate: Presents::Valid, h2: true };
 const TLS: Service = Service { port: 443, kind: VALID };
 const PLAIN: Service = Service { port: 80, kind: Kind::Http };
+const SSH: Service = Service { port: 22, kind: Kind::Greets };
 const ODD: Service = Service { port: 8080, kind: Kind::Http };
 
 const fn bad(certificate: Presents) -> Kind {
@@ -104,7 +107,7 @@ const fn site(name: &'static str, v4: [u8; 4], v6: Option<Ipv6Addr>, services: &
 
 /// Every site.
 pub const SITES: &[Site] = &[
-    site(OPEN, [198, 51, 100, 10], v6(0x10), &[TLS, PLAIN, ODD]),
+    site(OPEN, [198, 51, 100, 10], v6(0x10), &[TLS, PLAIN, ODD, SSH]),
     site(ANTHROPIC, [198, 51, 100, 20], v6(0x20), &[TLS]),
     site(DENIED, [198, 51, 100, 30], v6(0x30), &[TLS, PLAIN]),
     site(UNLISTED, [203, 0, 113, 40], v6(0x40), &[TLS]),

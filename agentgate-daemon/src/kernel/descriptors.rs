@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "unshare(2) of the table of descriptors")]
 
 use std::{
+    cmp::Ordering,
     collections::HashSet,
     fs, io,
     mem::ManuallyDrop,
@@ -128,7 +129,7 @@ fn handle_of(thread: Pid) -> Result<OwnedFd, Errno> {
 }
 
 /// One thread for each table of descriptors that a process has, and whether there were more threads than
-/// are looked at. The first thread's is the first, where it has not ended.
+/// are looked at. A process can have as many tables as threads, so they are kept in the kernel's order.
 fn tables_of(process: Pid) -> io::Result<(Vec<Pid>, bool)> {
     let mut tables: Vec<Pid> = Vec::new();
     let mut cut = false;
@@ -141,21 +142,24 @@ fn tables_of(process: Pid) -> io::Result<(Vec<Pid>, bool)> {
         let Some(thread) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
             continue;
         };
-        if !tables.iter().any(|known| is_shared(*known, thread)) {
-            tables.push(thread);
+        if let Err(at) = tables.binary_search_by(|known| order(*known, thread)) {
+            tables.insert(at, thread);
         }
     }
     Ok((tables, cut))
 }
 
-/// Whether two threads have the same table. Where the kernel does not tell, each counts as its own, which
-/// costs time and misses nothing.
-fn is_shared(one: Pid, other: Pid) -> bool {
+/// How the tables of two threads stand to each other (kcmp(2)); equal where they are one. Where the kernel
+/// does not tell, each counts as its own, which costs time and misses nothing.
+fn order(one: Pid, other: Pid) -> Ordering {
     /// `KCMP_FILES` of linux/kcmp.h.
     const FILES: libc::c_int = 2;
     // SAFETY: the call takes numbers and touches no memory of this process.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw_pid(), other.as_raw_pid(), FILES, 0, 0) };
-    order == 0
+    match unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw_pid(), other.as_raw_pid(), FILES, 0, 0) } {
+        0 => Ordering::Equal,
+        2 => Ordering::Greater,
+        _ => Ordering::Less,
+    }
 }
 
 /// Descriptors of a thread that are sockets, with their inodes; no more than `left`, which it lowers.
@@ -375,6 +379,34 @@ mod tests {
         assert_eq!((found.descriptor, found.ended), (descriptor, true));
         drop(tell.0);
         assert!(thread.join().unwrap(), "it still sends");
+    }
+
+    #[test]
+    fn threads_that_share_a_table_count_once() {
+        let (own, with_own) = std::sync::mpsc::channel();
+        let threads: Vec<_> = (0..24)
+            .map(|n| {
+                let (done, end) = std::sync::mpsc::channel::<()>();
+                let own = own.clone();
+                let thread = std::thread::spawn(move || {
+                    let wait = move || {
+                        own.send(rustix::thread::gettid()).unwrap();
+                        let _ended = end.recv();
+                    };
+                    if n % 2 == 0 { wait() } else { in_own_table(wait).unwrap() }
+                });
+                (done, thread)
+            })
+            .collect();
+        let ids: Vec<Pid> = with_own.iter().take(24).collect();
+        let (tables, cut) = tables_of(rustix::process::getpid()).unwrap();
+        // Other tests' threads come and go beside these.
+        let ours = tables.iter().filter(|thread| ids.contains(thread)).count();
+        assert!((12..=13).contains(&ours) && !cut, "{ours} tables of {}", tables.len());
+        for (done, thread) in threads {
+            drop(done);
+            thread.join().unwrap();
+        }
     }
 
     #[test]

@@ -251,13 +251,12 @@ impl Inner {
             let half = loop {
                 let half = self.half(&super::attempts::ALLOWED_REQUEST, identity, true, records).await?;
                 left = left.saturating_sub(1);
-                match &half.ended {
-                    Ended::Reported(report) if report.reached.is_some() => break half,
-                    _ if left > 0 => {}
-                    ended => {
-                        let told = format!("a request that policy allows does not get through: {ended:?}");
-                        return Err(SelftestError::Blind(told));
-                    }
+                if matches!(&half.ended, Ended::Reported(report) if report.reached.is_some()) {
+                    break half;
+                }
+                if left == 0 {
+                    let told = format!("a request that policy allows does not get through: {:?}", half.ended);
+                    return Err(SelftestError::Blind(told));
                 }
             };
             if !records.wait(half.number, &half.session, half.pid, LOG) {
@@ -297,7 +296,8 @@ impl Inner {
             records: records.of(half.number, &half.session, half.pid),
         };
         let (control, guarded) = (seen(&tried.control), seen(&tried.guarded));
-        let host = judge::Host { launched: !self.task.bare && !self.task.unguarded, lsm: self.lsm };
+        let (bare, unguarded) = (self.task.bare, self.task.unguarded);
+        let host = judge::Host { launched: !bare && !unguarded, bare, lsm: self.lsm };
         let verdict = judge::verdict(&tried.attempt, &control, &guarded, host);
         let saw = match &guarded.ended {
             Ended::Reported(report) => {

@@ -108,7 +108,7 @@ pub enum Verdict {
         /// What was seen where.
         seen: String,
     },
-    /// It arrived, and the documentation says that it would: only root can do it.
+    /// It arrived, and the documentation says that it would.
     Undefended {
         /// What was seen where.
         seen: String,
@@ -218,6 +218,9 @@ pub struct Listed {
     /// Why nothing stops it on a kernel without BPF LSM, where that makes the difference.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs_lsm: Option<String>,
+    /// Why nothing stops it there, if besides `agentctl run` did not start it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs_launch: Option<String>,
 }
 
 /// What the inner process tells the outer one, one JSON object a line.

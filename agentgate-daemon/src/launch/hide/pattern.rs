@@ -139,6 +139,8 @@ pub(super) fn wanted(
             None => wanted.patterns.extend(expand(entry, user)),
         }
     }
+    let moved = moved(&wanted.patterns, user, &variable);
+    wanted.patterns.extend(moved);
     wanted.patterns.extend(hidden.sockets.iter().filter_map(|path| Pattern::new(path)));
     for word in left {
         let path = Path::new(word);
@@ -169,6 +171,27 @@ fn add_place(
         wanted.patterns.extend(socket_in(&value).as_deref().and_then(Pattern::new));
     }
     wanted.unset.extend(place.unset);
+}
+
+/// The patterns below `/run/user/UID` and `/tmp`, where the user has the like elsewhere.
+fn moved(patterns: &[Pattern], user: User<'_>, variable: &impl Fn(&str) -> Option<OsString>) -> Vec<Pattern> {
+    let runtime = PathBuf::from(format!("/run/user/{}", user.uid));
+    let mut moved = Vec::new();
+    for (name, usual) in [("XDG_RUNTIME_DIR", runtime.as_path()), ("TMPDIR", Path::new("/tmp"))] {
+        let Some(actual) = variable(name).map(PathBuf::from).filter(|path| path.is_absolute()) else {
+            continue;
+        };
+        moved.extend(patterns.iter().filter_map(|pattern| {
+            let rest = pattern.directory.strip_prefix(usual).ok()?;
+            // No slash at the end, by which the same path would be another.
+            let directory = actual.components().chain(rest.components()).collect();
+            Some(Pattern { directory, last: pattern.last.clone(), made: false })
+        }));
+    }
+    moved.retain(|pattern| {
+        !patterns.iter().any(|known| known.directory == pattern.directory && known.last == pattern.last)
+    });
+    moved
 }
 
 /// `{uid}` and `{home}` filled in; `None` where the user has no home to fill in.
@@ -211,6 +234,18 @@ mod tests {
 
     fn paths(wanted: &Wanted) -> Vec<String> {
         wanted.patterns.iter().map(|pattern| pattern.path().display().to_string()).collect()
+    }
+
+    #[test]
+    fn what_a_user_has_elsewhere_is_hidden_there_too() {
+        let elsewhere = [("XDG_RUNTIME_DIR", "/home/me/run/"), ("TMPDIR", "/tmp/user/1000")];
+        let found = paths(&run(&["podman", "ssh-agent"], &[], &elsewhere).unwrap());
+        for path in ["/home/me/run/podman", "/run/user/1000/podman", "/tmp/ssh-*", "/tmp/user/1000/ssh-*"] {
+            assert!(found.iter().any(|found| found == path), "{path}: {found:?}");
+        }
+        let usual = [("XDG_RUNTIME_DIR", "/run/user/1000"), ("TMPDIR", "/tmp/")];
+        assert_eq!(run(&["podman", "tmux"], &[], &usual), run(&["podman", "tmux"], &[], &[]));
+        assert_eq!(run(&["podman"], &[], &[("XDG_RUNTIME_DIR", "run")]), run(&["podman"], &[], &[]));
     }
 
     #[test]

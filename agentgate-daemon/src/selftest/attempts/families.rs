@@ -13,6 +13,9 @@ use crate::selftest::{
 const CLOSED: &str = "seccomp of agentctl run; LSM socket_create (kernels with BPF LSM); RestrictAddressFamilies= \
                       in units";
 
+/// Of what was merely moved into the cgroup.
+pub(super) const MOVED: &str = "no program on a cgroup sees sockets of other families";
+
 /// `SOCK_PACKET` of linux/net.h.
 const OLD_PACKET: i32 = 10;
 
@@ -20,10 +23,12 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     Attempt::new(Families, "packet-dgram", "sends a packet by AF_PACKET", CLOSED, |t| {
         packet(t, libc::SOCK_DGRAM)
     })
+    .needs_launch(MOVED)
     .root(),
     Attempt::new(Families, "packet-raw", "sends a whole frame by AF_PACKET", CLOSED, |t| {
         packet(t, libc::SOCK_RAW)
     })
+    .needs_launch(MOVED)
     .root(),
     Attempt::new(
         Families,
@@ -32,34 +37,49 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "seccomp of agentctl run; LSM socket_create; units have no CAP_NET_RAW",
         |t| open(t, libc::AF_INET, OLD_PACKET, 0x0300),
     )
+    .needs_launch(MOVED)
     .root(),
     Attempt::new(Families, "vsock", "opens AF_VSOCK, towards the hypervisor", CLOSED, |t| {
         open(t, libc::AF_VSOCK, libc::SOCK_STREAM, 0)
-    }),
+    })
+    .needs_launch(MOVED),
     Attempt::new(Families, "vsock-dgram", "opens AF_VSOCK for datagrams", CLOSED, |t| {
         open(t, libc::AF_VSOCK, libc::SOCK_DGRAM, 0)
-    }),
+    })
+    .needs_launch(MOVED),
     Attempt::new(Families, "xdp", "opens AF_XDP, beside the network stack", CLOSED, |t| {
         open(t, libc::AF_XDP, libc::SOCK_RAW, 0)
     })
+    .needs_launch(MOVED)
     .root(),
     Attempt::new(Families, "alg", "opens AF_ALG: no egress, but kernel surface", CLOSED, |t| {
         open(t, libc::AF_ALG, libc::SOCK_SEQPACKET, 0)
-    }),
+    })
+    .needs_launch(MOVED),
     Attempt::new(Families, "bluetooth", "opens AF_BLUETOOTH", CLOSED, |t| {
         open(t, libc::AF_BLUETOOTH, libc::SOCK_RAW, 1)
-    }),
-    Attempt::new(Families, "can", "opens AF_CAN", CLOSED, |t| open(t, libc::AF_CAN, libc::SOCK_RAW, 1)),
-    Attempt::new(Families, "tipc", "opens AF_TIPC", CLOSED, |t| open(t, libc::AF_TIPC, libc::SOCK_RDM, 0)),
-    Attempt::new(Families, "smc", "opens AF_SMC", CLOSED, |t| open(t, 43, libc::SOCK_STREAM, 0)),
-    Attempt::new(Families, "rds", "opens AF_RDS", CLOSED, |t| open(t, libc::AF_RDS, libc::SOCK_SEQPACKET, 0)),
-    Attempt::new(Families, "qipcrtr", "opens AF_QIPCRTR", CLOSED, |t| open(t, 42, libc::SOCK_DGRAM, 0)),
-    Attempt::new(Families, "kcm", "opens AF_KCM", CLOSED, |t| open(t, 41, libc::SOCK_DGRAM, 0)),
+    })
+    .needs_launch(MOVED),
+    Attempt::new(Families, "can", "opens AF_CAN", CLOSED, |t| open(t, libc::AF_CAN, libc::SOCK_RAW, 1))
+        .needs_launch(MOVED),
+    Attempt::new(Families, "tipc", "opens AF_TIPC", CLOSED, |t| open(t, libc::AF_TIPC, libc::SOCK_RDM, 0))
+        .needs_launch(MOVED),
+    Attempt::new(Families, "smc", "opens AF_SMC", CLOSED, |t| open(t, 43, libc::SOCK_STREAM, 0))
+        .needs_launch(MOVED),
+    Attempt::new(Families, "rds", "opens AF_RDS", CLOSED, |t| open(t, libc::AF_RDS, libc::SOCK_SEQPACKET, 0))
+        .needs_launch(MOVED),
+    Attempt::new(Families, "qipcrtr", "opens AF_QIPCRTR", CLOSED, |t| open(t, 42, libc::SOCK_DGRAM, 0))
+        .needs_launch(MOVED),
+    Attempt::new(Families, "kcm", "opens AF_KCM", CLOSED, |t| open(t, 41, libc::SOCK_DGRAM, 0))
+        .needs_launch(MOVED),
     Attempt::new(Families, "pppox", "opens AF_PPPOX", CLOSED, |t| {
         open(t, libc::AF_PPPOX, libc::SOCK_STREAM, 0)
-    }),
-    Attempt::new(Families, "llc", "opens AF_LLC", CLOSED, |t| open(t, libc::AF_LLC, libc::SOCK_DGRAM, 0)),
-    Attempt::new(Families, "mctp", "opens AF_MCTP", CLOSED, |t| open(t, 45, libc::SOCK_DGRAM, 0)),
+    })
+    .needs_launch(MOVED),
+    Attempt::new(Families, "llc", "opens AF_LLC", CLOSED, |t| open(t, libc::AF_LLC, libc::SOCK_DGRAM, 0))
+        .needs_launch(MOVED),
+    Attempt::new(Families, "mctp", "opens AF_MCTP", CLOSED, |t| open(t, 45, libc::SOCK_DGRAM, 0))
+        .needs_launch(MOVED),
 ];
 
 fn open(tried: &mut Try, domain: i32, kind: i32, protocol: i32) -> Attempted {

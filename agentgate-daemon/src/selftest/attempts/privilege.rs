@@ -163,6 +163,10 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Attempted {
 
 /// Leaves the cgroup, or tries to, and probes.
 fn leave(tried: &mut Try, user: bool) -> Attempted {
+    if tried.orders.join.is_some() {
+        // Nobody told the gate of it: what the sentry has not seen inside, it cannot miss.
+        tried.stay(1500)?;
+    }
     let procs = tried.orders.outside.join("cgroup.procs");
     let left = fs::write(procs, "0").at("write cgroup.procs");
     tried.note(left);

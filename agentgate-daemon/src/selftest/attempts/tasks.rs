@@ -57,7 +57,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "makes a user and a network namespace and opens a packet(7) socket in it",
         "seccomp of agentctl run; LSM socket_create (kernels with BPF LSM)",
         |t| in_own_network(t, libc::AF_PACKET, 0),
-    ),
+    )
+    .needs_launch(super::families::MOVED),
     Attempt::new(Tasks, "cgroup-namespace", "probes from a cgroup namespace of its own", INHERITED, |t| {
         in_fork(t, |_| process::unshare(libc::CLONE_NEWCGROUP).at("unshare(CLONE_NEWCGROUP)"))
     })

@@ -10,6 +10,7 @@ mod containers;
 mod continuity;
 mod lifecycle;
 mod scripts;
+mod tools;
 mod traffic;
 
 /// A check that needs more than one command.
@@ -62,6 +63,7 @@ fn all() -> Vec<Scenario> {
     let mut all = traffic::scenarios();
     all.extend(bad_input::scenarios());
     all.extend(containers::scenarios());
+    all.extend(tools::scenarios());
     all.extend(lifecycle::scenarios());
     all.extend(continuity::scenarios());
     all
