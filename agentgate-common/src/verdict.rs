@@ -10,9 +10,11 @@ use crate::{
 };
 
 mod address;
+mod option;
 mod outcome;
 
 pub use address::{LOOPBACK4, LOOPBACK6, bytes, is_group, is_loopback, map_v4, mapped, settled, words};
+pub use option::is_swallowed;
 pub use outcome::{
     COUNTERS, Denial, LOST, OUTCOMES, Passage, REPLACED, REPLACED_CODE, UNBOOKED, UNTALLIED, counter,
     outcomes,
@@ -32,12 +34,6 @@ pub const MPTCP: u32 = 262;
 pub const DNS_PORT: u16 = 53;
 /// The port of DNS over TLS and over QUIC (RFC 7858 3.1, RFC 9250 4.1.1).
 pub const DNS_OVER_TLS_PORT: u16 = 853;
-/// `SOL_SOCKET` of include/uapi/asm-generic/socket.h.
-const SOCKET_LEVEL: i32 = 1;
-/// `SO_BROADCAST` of the same.
-const BROADCAST: i32 = 6;
-/// `SO_REUSEPORT` of the same.
-const REUSEPORT: i32 = 15;
 /// The interface index of `lo`: the first interface of every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 
@@ -312,15 +308,19 @@ pub fn bind(settings: &Settings, port: u16) -> Result<Passage, Denial> {
     Ok(Passage::Direct)
 }
 
-/// Whether setsockopt(2) says that it succeeded and changes nothing.
+/// Judges the address that a connection within the host is made from, or a packet on loopback says it
+/// comes from: one of this host, since whatever answers, the gate among them, answers to there. What is
+/// the host's own in another network namespace than the daemon's is not known.
 ///
-/// `SO_BROADCAST`: without it the kernel refuses to connect or send to any broadcast address.
-/// `SO_REUSEPORT`: with it the socket that a lookup finds at a port need not be the one that receives,
-/// and one of the two could be a stranger's.
-#[must_use]
+/// # Errors
+/// [`Denial::Source`].
 #[inline(always)]
-pub const fn is_swallowed(level: i32, name: i32) -> bool {
-    level == SOCKET_LEVEL && (name == BROADCAST || name == REUSEPORT)
+pub fn source(settings: &Settings, addr: &[u8; 16], netns: u64, facts: &impl Facts) -> Result<(), Denial> {
+    if is_loopback(addr) || netns == settings.netns && facts.is_host(addr) {
+        Ok(())
+    } else {
+        Err(Denial::Source)
+    }
 }
 
 /// Judges socket(2).
@@ -374,6 +374,7 @@ pub fn packet(settings: &Settings, packet: &Packet, facts: &impl Facts) -> Resul
     if packet.interface != LOOPBACK_INDEX {
         return leaving(settings, packet, facts);
     }
+    source(settings, &packet.source.addr, packet.netns, facts)?;
     // Only by way of the port of DNS.
     if packet.asked && is_resolver(settings, destination) {
         return Ok(Passage::Resolver);

@@ -1,4 +1,4 @@
-//! Constructs, binds, runs and drains: every task of the daemon is owned here.
+//! Constructs and binds the gate; `running` runs and drains it: every task of the daemon is owned here.
 //!
 //! The order is the promise: the programs are attached before anything is admitted, every socket is
 //! bound before anything runs, and readiness is told when all of it stands. On the way out nothing
@@ -6,49 +6,41 @@
 
 mod elsewhere;
 mod process;
+mod running;
 mod upkeep;
 
 use std::{
     fs,
-    net::{Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::watch,
-};
+use tokio::net::{TcpListener, UnixListener};
 
 pub use self::process::{check, run};
-use self::upkeep::{Wanted, follow_policy, reload_on_hangup, sweep};
+use self::upkeep::Wanted;
 use crate::{
     audit::{Audit, AuditOptions, AuditThread},
     config::Config,
     conn::Stages,
-    control::{
-        self, ControlContext, DashboardAccess, Door, Enroller, socket,
-        wire::{GateReport, HookCount},
-    },
-    dashboard::{self, DashboardContext, LoginCodes, Token},
-    denials, dns,
-    drain::{Drain, Tasks},
+    control::{Door, Enroller, socket},
+    dashboard::Token,
+    dns,
+    drain::Drain,
     exchange::{self, Exchanger},
     forward::{self, Forwarder, Resolver},
     handover::Sockets,
     host,
     http::{gauge::Budget, serve},
-    kernel::{Counter, GuardedCgroup, Kernel, since_boot_ns},
+    kernel::{GuardedCgroup, Kernel, since_boot_ns},
     launch,
     listen::Listeners,
-    model::{Kind, Record, State, Timestamp},
-    namespaces::{self, Doors},
-    reconcile::{self, Reconciler},
+    model::Timestamp,
+    reconcile::Reconciler,
     reload::PolicyHandle,
-    sentry::{self, CarefulEnroller, Enrolled},
     session::Sessions,
     share::{Few, Shares},
     sniff,
@@ -62,8 +54,6 @@ const CAPTURE_MEMORY: usize = 256 << 20;
 const EXCHANGES: usize = 8192;
 /// Connections without a flow that are recorded one by one, a second.
 const STRANGERS: u32 = 5;
-/// How long the audit log may take to write what is left, after everything else has stopped.
-const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// The cgroup side of a gate.
 #[derive(Clone, Debug)]
@@ -196,7 +186,6 @@ impl App {
         let resolver =
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
         let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
-            .await
             .context("the host's own addresses")?;
         let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
@@ -305,223 +294,12 @@ impl App {
     pub fn handles(&self) -> Handles {
         self.handles.clone()
     }
-
-    /// Serves until `stop`, then drains: no more accepting, what is under way ends or is ended at the
-    /// deadline, and the last records are written.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self {
-            config,
-            handles,
-            kernel,
-            guard,
-            stages,
-            listeners,
-            books,
-            dns,
-            dns_sockets,
-            doors,
-            window,
-            host,
-            wanted,
-            ca,
-            audit_thread,
-            drain,
-            started,
-        } = self;
-        let connections = Tasks::default();
-        let services = Tasks::default();
-        let (port, dns_port) = (listeners.port(), dns_sockets.port());
-        let window_at = window.as_ref().map(|window| window.at);
-        control_note(&handles.audit, "the gate started").await;
-        let unheard = reconcile::Why::NoListener { before_ns: stages.since_ns };
-        if let Err(error) = books.record_abandoned(unheard).await {
-            tracing::error!(%error, "connections made while no daemon listened are not recorded");
-        }
-        services.spawn(books.clone().keep(drain.watch()));
-
-        if let Some(events) = kernel.events() {
-            services.spawn(denials::record(
-                kernel.clone(),
-                events,
-                stages.sessions.clone(),
-                handles.audit.clone(),
-            ));
-        }
-        services.spawn(follow_policy(handles.policy.clone(), kernel.clone(), wanted, drain.watch()));
-        services.spawn(host.run(drain.watch()));
-        let watching = handles.policy.clone().watch(drain.watch());
-        services.spawn(async move {
-            if let Err(error) = watching.await {
-                tracing::error!(%error, "policy files are not watched; reload with SIGHUP or agentctl policy reload");
-            }
-        });
-        services.spawn(sweep(stages.clone(), drain.watch()));
-        services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
-        let enrolled = Enrolled::default();
-        services.spawn(sentry::run(
-            kernel.clone(),
-            guard.cgroup.clone(),
-            enrolled.clone(),
-            stages.sessions.clone(),
-            handles.audit.clone(),
-            drain.watch(),
-        ));
-
-        let gate =
-            gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
-        let codes = LoginCodes::default();
-        let access = window.as_ref().map(|&Window { at, .. }| {
-            let codes = codes.clone();
-            DashboardAccess { listen: at, url: Arc::new(move || codes.url(at)) }
-        });
-        let context = ControlContext {
-            policy: handles.policy.clone(),
-            audit: handles.audit.clone(),
-            store: handles.store.clone(),
-            enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
-            gate: gate.clone(),
-            books: Some(books.clone()),
-            ca_pem: ca,
-            bundle: config.paths.bundle.clone(),
-            hidden: control::wire::Hidden {
-                places: config.run.hide.clone(),
-                sockets: vec![config.paths.control_socket.clone(), config.paths.enrol_socket.clone()],
-            },
-            guarded: guard.cgroup.clone(),
-            dashboard: access,
-        };
-        let context = Arc::new(context);
-        for (door, listener) in doors {
-            services.spawn(control::server::serve(door, listener, context.clone(), drain.watch()));
-        }
-        if let Some(Window { listener, at: listen, token }) = window {
-            let context = DashboardContext {
-                policy: handles.policy.clone(),
-                audit: handles.audit.clone(),
-                store: handles.store.clone(),
-                token,
-                codes,
-                listen,
-                status: Arc::new(move || serde_json::to_value(gate()).unwrap_or_default()),
-            };
-            services.spawn(dashboard::serve(listener, context, drain.watch()));
-        }
-
-        for socket in dns_sockets.udp {
-            services.spawn(dns.clone().serve_udp(socket, None));
-        }
-        for listener in dns_sockets.tcp {
-            services.spawn(dns.clone().serve_tcp(listener, None));
-        }
-        services.spawn(dns.clone().settle());
-        let elsewhere = Doors {
-            kernel: kernel.clone(),
-            guarded: guard.cgroup.clone(),
-            sessions: stages.sessions.clone(),
-            audit: handles.audit.clone(),
-            ports: namespaces::Ports { listener: port, dns: dns_port },
-            serve: elsewhere::serve(
-                stages.clone(),
-                dns,
-                connections.clone(),
-                listeners.places(),
-                drain.watch(),
-            ),
-        };
-        services.spawn(elsewhere.run(drain.watch()));
-
-        let accepting = {
-            let connections = connections.clone();
-            listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
-        };
-        services.spawn(accepting);
-        tell_systemd(&[sd_notify::NotifyState::Ready]);
-        tracing::info!(port, cgroup = guard.cgroup.path(), mode = %handles.policy.current().mode(), "the gate is up");
-
-        stop.await;
-        tell_systemd(&[sd_notify::NotifyState::Stopping]);
-        tracing::info!("stopping");
-        drain.start();
-        let deadline = config.limits.drain_timeout();
-        let ended = connections.finish(deadline).await;
-        if ended > 0 {
-            tracing::warn!(ended, ?deadline, "connections were ended at the deadline");
-        }
-        control_note(&handles.audit, "the gate stopped; the programs stay attached").await;
-        services.finish(Duration::from_secs(2)).await;
-        if let Err(error) = books.close().await {
-            tracing::error!(%error, "the balance of the audit log is left to the next start");
-        }
-        drop(books);
-        drop(handles);
-        let drained = audit_thread.drain(LAST_WRITES).await;
-        if drained.unwritten > 0 {
-            tracing::error!(?drained, "records could not be written");
-        }
-    }
-}
-
-fn gate_report(
-    guard: &Guard,
-    kernel: Arc<dyn Kernel>,
-    connections: Tasks,
-    port: u16,
-    dashboard: Option<SocketAddr>,
-    started: Timestamp,
-    drain: watch::Receiver<bool>,
-) -> Arc<dyn Fn() -> GateReport + Send + Sync> {
-    let (guarded, programs) = (guard.cgroup.path().to_owned(), guard.programs.clone());
-    Arc::new(move || GateReport {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        started,
-        guarded: guarded.clone(),
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))],
-        programs: programs.clone(),
-        layers: Some(kernel.layers()),
-        lost_events: kernel.lost_events().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the kernel's counter of lost events cannot be read");
-            u64::MAX
-        }),
-        counters: kernel.counters().map_or_else(
-            |error| {
-                tracing::warn!(%error, "the kernel's counters cannot be read");
-                Vec::new()
-            },
-            |all| {
-                let count = |c: &Counter| HookCount {
-                    hook: c.hook.to_owned(),
-                    outcome: c.outcome.to_owned(),
-                    count: c.count,
-                };
-                all.iter().map(count).collect()
-            },
-        ),
-        connections: connections.len() as u64,
-        dashboard,
-        draining: *drain.borrow(),
-    })
 }
 
 /// When the host was booted, `since_ns` before now.
 fn boot(since_ns: u64) -> Timestamp {
     let micros = i64::try_from(since_ns / 1000).unwrap_or(i64::MAX);
     Timestamp(Timestamp::now().0.saturating_sub(micros))
-}
-
-async fn control_note(audit: &Audit, what: &str) {
-    let mut record = Record::new(Kind::Control, Timestamp::now());
-    record.state = State::Done;
-    record.note = Some(what.to_owned());
-    if let Err(error) = audit.note(record).await {
-        tracing::error!(%error, what, "not recorded");
-    }
-}
-
-fn tell_systemd(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "sd_notify");
-    }
 }
 
 /// A directory that only the daemon may read.

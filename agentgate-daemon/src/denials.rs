@@ -281,6 +281,7 @@ fn reason(denial: Denial) -> &'static str {
         Denial::DnsOverTls => "DNS over TLS would hide which names are asked for",
         Denial::Foreign => "the socket was made outside the guard",
         Denial::Family => "only IPv4, IPv6, UNIX and netlink sockets may be made",
+        Denial::Source => "the source address is not this host's, so that answers would go elsewhere",
     }
 }
 

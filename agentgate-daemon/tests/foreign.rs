@@ -56,7 +56,7 @@ const ATTEMPTS: [(&str, By); 14] = [
     ("udp_options(WAY)", By::Packets),
     ("tcp_connected(socket.AF_INET, WAY, socket.MSG_MORE)", By::Lsm),
     ("tcp_connected(socket.AF_INET6, WAY, socket.MSG_MORE)", By::Lsm),
-    ("raw(WAY)", By::Lsm),
+    ("raw(WAY)", By::Packets),
     ("packet(WAY)", By::Lsm),
 ];
 

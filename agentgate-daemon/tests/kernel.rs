@@ -12,6 +12,8 @@ mod lab;
 mod namespaces;
 #[path = "kernel/own.rs"]
 mod own;
+#[path = "kernel/sources.rs"]
+mod sources;
 #[path = "kernel/tallies.rs"]
 mod tallies;
 

@@ -142,6 +142,7 @@ impl Daemon {
                 programs: Vec::new(),
                 layers: None,
                 lost_events: 0,
+                unbooked: 0,
                 counters: Vec::new(),
                 connections: 0,
                 dashboard: None,

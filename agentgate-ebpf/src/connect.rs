@@ -7,7 +7,7 @@
 use agentgate_common::{
     event::Hook,
     flow::{Endpoint, INET, INET6},
-    verdict::{self, Denial, Origin, Passage},
+    verdict::{self, Denial, Origin, Passage, STREAM},
 };
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -69,6 +69,12 @@ fn try_connect<F: Family>(ctx: &SockAddrContext, session: u64) -> Result<Passage
     let origin = origin(ctx);
     let facts = OfCall::new(ctx, socket.protocol, session);
     let passage = verdict::connect(settings, &destination, socket.kind, socket.protocol, origin, &facts)?;
+    // The first packet is judged too, but of its loss the caller would hear after minutes.
+    if socket.kind == STREAM
+        && let Some(source) = bound_address(ctx, socket.family)
+    {
+        verdict::source(settings, &source, origin.netns, &facts)?;
+    }
     let state = maps::socket_or_new(sk(ctx), session, origin.netns)?;
     state.passage = passage as u32;
     state.flow.cookie = socket.cookie;
@@ -156,6 +162,20 @@ impl Bound {
         };
         Self { ip4, ip6, port: port as u16 }
     }
+}
+
+/// The address that a socket of this family is bound to, `None` where it is bound to none.
+#[inline(always)]
+fn bound_address(ctx: &SockAddrContext, family: u32) -> Option<[u8; 16]> {
+    let sk = sk(ctx);
+    if sk.is_null() {
+        return None;
+    }
+    let Bound { ip4, ip6, .. } = Bound::of(sk);
+    if family == u32::from(INET) {
+        return (ip4 != 0).then(|| verdict::map_v4(ip4.to_ne_bytes()));
+    }
+    (ip6[0] | ip6[1] | ip6[2] | ip6[3] != 0).then(|| verdict::bytes(ip6))
 }
 
 /// Network namespace and interface of the socket.

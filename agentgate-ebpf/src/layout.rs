@@ -3,7 +3,9 @@
 //! aya has no relocations for Rust programs, so the offsets are globals of the read-only section, which
 //! the verifier knows as constants: an offset that does not fit its type is refused at load.
 
-use aya_ebpf::Global;
+use core::arch::asm;
+
+use aya_ebpf::{Global, bindings::bpf_sock, helpers::generated::bpf_probe_read_kernel};
 
 #[unsafe(no_mangle)]
 static SOCKET_SK: Global<u32> = Global::new(0);
@@ -65,6 +67,27 @@ impl KernelSock {
         self.0
     }
 
+    /// [`Self::is_kernels`] of a socket of any kind, of whose kernel structure the verifier gives no
+    /// pointer: so it is read by address. What cannot be read counts as the kernel's.
+    #[inline(always)]
+    pub(crate) fn is_kernels_own(sk: *const bpf_sock) -> bool {
+        let address = number(sk);
+        let (mut kernel, mut allocation) = (0_u8, 0_u32);
+        // SAFETY: the buffers are ours and of the lengths given; a fault is an error.
+        let failed = unsafe {
+            bpf_probe_read_kernel(
+                (&raw mut kernel).cast(),
+                1,
+                (address + u64::from(SOCK_KERNEL.load())) as *const _,
+            ) | bpf_probe_read_kernel(
+                (&raw mut allocation).cast(),
+                4,
+                (address + u64::from(SOCK_ALLOCATION.load())) as *const _,
+            )
+        };
+        failed != 0 || serves_the_kernel(kernel, allocation)
+    }
+
     /// `AF_*`.
     #[inline(always)]
     pub(crate) fn family(self) -> u16 {
@@ -87,8 +110,26 @@ impl KernelSock {
         // SAFETY: as above.
         let (kernel, allocation) =
             unsafe { (at::<u8>(self.0, &SOCK_KERNEL), at::<u32>(self.0, &SOCK_ALLOCATION)) };
-        u32::from(kernel) >> (SOCK_KERNEL_BIT.load() & 7) & 1 == 1 || allocation & IO_AND_FS != IO_AND_FS
+        serves_the_kernel(kernel, allocation)
     }
+}
+
+/// By the byte with `sk_kern_sock`, and `sk_allocation`.
+#[inline(always)]
+fn serves_the_kernel(kernel: u8, allocation: u32) -> bool {
+    u32::from(kernel) >> (SOCK_KERNEL_BIT.load() & 7) & 1 == 1 || allocation & IO_AND_FS != IO_AND_FS
+}
+
+/// The address in a pointer. The verifier forbids arithmetic on a pointer to a socket, also where only
+/// the kernel is to follow it; twice negated it is a number to it.
+#[inline(always)]
+fn number<T>(pointer: *const T) -> u64 {
+    let mut address = pointer as u64;
+    // SAFETY: arithmetic on one register.
+    unsafe {
+        asm!("{address} = -{address}", "{address} = -{address}", address = inout(reg) address, options(pure, nomem, nostack));
+    }
+    address
 }
 
 /// # Safety

@@ -37,6 +37,12 @@ use crate::{
 
 /// UDP-Lite, whose header begins as that of UDP does.
 const UDP_LITE: u32 = 136;
+/// `SOCK_RAW`.
+const RAW: u32 = 3;
+/// `IPPROTO_RAW`: its users write the headers, of whatever protocol.
+const ANY_PROTOCOL: u32 = 255;
+/// `IPPROTO_ESP`, `IPPROTO_AH` and `IPPROTO_COMP`.
+const IPSEC: [u32; 3] = [50, 51, 108];
 /// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`.
 const PING: [u32; 2] = [1, 58];
 /// IPv6 headers that a socket puts between the fixed one and its own: options, routing, destination.
@@ -155,8 +161,14 @@ fn is_callers(ctx: &SkBuffContext, sk: *mut bpf_sock) -> bool {
             let tcp = KernelSock::new(tcp);
             tcp.is_held() && !tcp.is_kernels()
         }
-        (DGRAM, UDP | UDP_LITE) => is_own_header(ctx, protocol, Some(port)),
-        (DGRAM, _) if PING.contains(&protocol) => is_own_header(ctx, protocol, None),
+        (DGRAM, UDP | UDP_LITE) => {
+            is_own_header(ctx, protocol, Some(port)) && !KernelSock::is_kernels_own(sk)
+        }
+        (DGRAM, _) if PING.contains(&protocol) => {
+            is_own_header(ctx, protocol, None) && !KernelSock::is_kernels_own(sk)
+        }
+        // The kernel answers by such sockets of its own (ICMP, resets) to what a task just sent.
+        (RAW, _) => is_own_header(ctx, protocol, None) && !KernelSock::is_kernels_own(sk),
         _ => false,
     }
 }
@@ -179,7 +191,8 @@ fn is_own_header(ctx: &SkBuffContext, protocol: u32, port: Option<u32>) -> bool 
             None => return false,
         },
     };
-    if found != protocol {
+    let expected = if protocol == ANY_PROTOCOL { !IPSEC.contains(&found) } else { found == protocol };
+    if !expected {
         return false;
     }
     match (port, load::<2>(ctx, at)) {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use crate::{privilege, setup, setup::Need, tidy, vm};
+use crate::{lab::Programs, privilege, setup, setup::Need, tidy, vm};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Browser,
     /// Scenarios on real eBPF
     Lab,
+    /// `agentctl selftest`: every known way round the gate, on this kernel
+    Selftest,
     /// The packaged product under systemd on Debian's kernels, in qemu; only where it is named, since it
     /// takes long
     Vm,
@@ -37,7 +39,7 @@ pub(crate) enum Step {
     All,
 }
 
-const ORDER: [Step; 9] = [
+const ORDER: [Step; 10] = [
     Step::Fmt,
     Step::Clippy,
     Step::Unit,
@@ -46,6 +48,7 @@ const ORDER: [Step; 9] = [
     Step::Root,
     Step::Browser,
     Step::Lab,
+    Step::Selftest,
     Step::Vm,
 ];
 
@@ -60,6 +63,7 @@ impl fmt::Display for Step {
             Self::Root => "root",
             Self::Browser => "browser",
             Self::Lab => "lab",
+            Self::Selftest => "selftest",
             Self::Vm => "vm",
             Self::All => "all",
         };
@@ -73,7 +77,7 @@ impl Step {
             Self::Fmt | Self::Tidy => &[],
             Self::Clippy | Self::Unit => &[Need::Build],
             Self::Deny => &[Need::Deny],
-            Self::Root | Self::Lab => &[Need::Build, Need::Lab],
+            Self::Root | Self::Lab | Self::Selftest => &[Need::Build, Need::Lab],
             Self::Browser => &[Need::Build, Need::Browser],
             Self::Vm => &[Need::Build, Need::Vm],
             Self::All => &[Need::Build, Need::Lab, Need::Deny, Need::Browser],
@@ -92,6 +96,7 @@ impl Step {
                 cargo(&["test", "--package", "agentgate-daemon", "--test", "browser", "--", "--ignored"])
             }
             Self::Lab => lab(filter),
+            Self::Selftest => selftest(filter),
             Self::Vm => vm::run(filter),
             Self::All => Ok(()),
         }
@@ -124,10 +129,10 @@ pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCo
         }
         results.push((step, result, began.elapsed()));
     }
-    println!("\nstep    result  time");
+    println!("\nstep      result  time");
     for (step, result, took) in &results {
         let word = if result.is_ok() { "ok" } else { "FAILED" };
-        println!("{step:7} {word:7} {:.1} s", took.as_secs_f64());
+        println!("{step:9} {word:7} {:.1} s", took.as_secs_f64());
     }
     let failed = results.iter().filter(|(_, result, _)| result.is_err()).count();
     println!("{} passed, {failed} failed", results.len() - failed);
@@ -166,7 +171,7 @@ fn deny() -> anyhow::Result<()> {
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     let mut arguments = vec!["test", "--package", "agentgate-daemon"];
-    for test in ["host", "kernel", "foreign", "namespaces", "privileges", "run"] {
+    for test in ["host", "kernel", "foreign", "namespaces", "privileges", "run", "selftest"] {
         arguments.extend(["--test", test]);
     }
     command.args(arguments);
@@ -183,4 +188,18 @@ fn lab(filter: Option<&str>) -> anyhow::Result<()> {
     let suite = status(&mut privilege::this_as_root(&arguments)?);
     // Also after a failure: what a failing lab leaves behind matters as much.
     status(&mut privilege::this_as_root(&["lab", "hygiene", "--daemon"])?).and(suite)
+}
+
+/// The programs that were built here, on this machine's kernel, as a user would on his.
+fn selftest(filter: Option<&str>) -> anyhow::Result<()> {
+    build_programs()?;
+    let agentctl = Programs::beside_this()?.agentctl;
+    let mut command = if privilege::is_root() {
+        Command::new(agentctl)
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("--").arg(agentctl);
+        sudo
+    };
+    status(command.arg("selftest").args(filter))
 }

@@ -32,11 +32,13 @@ pub enum Denial {
     Foreign = 13,
     /// An address family other than IPv4, IPv6, UNIX and netlink.
     Family = 14,
+    /// A source address that is not the host's own, to which the gate's own answers would go.
+    Source = 15,
 }
 
 impl Denial {
     /// Every denial.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::GatePort,
         Self::Loopback,
         Self::Udp,
@@ -50,6 +52,7 @@ impl Denial {
         Self::DnsOverTls,
         Self::Foreign,
         Self::Family,
+        Self::Source,
     ];
 
     /// The denial behind a number of [`crate::event::KernelEvent::denial`].
@@ -75,6 +78,7 @@ impl Denial {
             Self::DnsOverTls => "dns_over_tls",
             Self::Foreign => "foreign_socket",
             Self::Family => "address_family",
+            Self::Source => "source_address",
         }
     }
 }

@@ -433,20 +433,61 @@ fn ports_to_bind() {
 
 #[test]
 fn options_that_are_not_set() {
-    // SO_BROADCAST, SO_REUSEPORT; SO_REUSEADDR; others that share one of their numbers.
-    let rows = [
-        (1, 6, true),
-        (1, 15, true),
-        (1, 2, false),
-        (6, 6, false),
-        (0, 6, false),
-        (6, 1, false),
-        (6, 15, false),
-        (0, 15, false),
+    let rows: &[(i32, &[i32])] = &[
+        // SO_BROADCAST, SO_REUSEPORT.
+        (1, &[6, 15]),
+        // IP_FREEBIND, IP_TRANSPARENT, and all about groups.
+        (0, &[15, 19, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48]),
+        // The same, and anycast.
+        (41, &[20, 21, 27, 28, 42, 43, 44, 45, 46, 47, 48, 75, 78]),
+        // TCP_REPAIR.
+        (6, &[19]),
+        // UDP has none, nor have levels that are none.
+        (17, &[]),
+        (-1, &[]),
     ];
-    for (level, name, swallowed) in rows {
-        assert_eq!(is_swallowed(level, name), swallowed, "{level} {name}");
+    for (level, swallowed) in rows {
+        for name in -1..300 {
+            assert_eq!(is_swallowed(*level, name), swallowed.contains(&name), "{level} {name}");
+        }
     }
+}
+
+#[test]
+fn sources_within_the_host() {
+    let (ours, theirs) = (Ok(()), Err(Denial::Source));
+    // In the daemon's network namespace, and in another one with doors.
+    let rows = [
+        ("127.0.0.1:0", ours, ours),
+        ("127.9.9.9:0", ours, ours),
+        ("[::1]:0", ours, ours),
+        ("[::ffff:127.0.0.1]:0", ours, ours),
+        ("192.0.2.1:0", ours, theirs),
+        ("[2001:db8:1::1]:0", ours, theirs),
+        ("192.0.2.2:0", theirs, theirs),
+        ("203.0.113.7:0", theirs, theirs),
+        ("[2001:db8::7]:0", theirs, theirs),
+        ("[::2]:0", theirs, theirs),
+        ("[ff02::1]:0", theirs, theirs),
+        ("255.255.255.255:0", theirs, theirs),
+    ];
+    for (address, here, elsewhere) in rows {
+        let from = to(address);
+        assert_eq!(source(&settings(), &from.addr, NETNS, &WORLD), here, "{address}");
+        assert_eq!(source(&settings(), &from.addr, ADMITTED, &WORLD), elsewhere, "{address} elsewhere");
+        // A packet is refused whatever it is about.
+        for destination in ["127.0.0.1:7880", "127.0.0.1:3000", "[::1]:7880"] {
+            let spoken =
+                Packet { source: from, destination: to(destination), asked: true, ..datagram_packet() };
+            let judged = packet(&settings(), &spoken, &WORLD);
+            assert_eq!(
+                judged == Err(Denial::Source),
+                here.is_err(),
+                "{address} to {destination}: {judged:?}"
+            );
+        }
+    }
+    assert_eq!(source(&settings(), &to("127.0.0.1:0").addr, NETNS, &BLIND), Ok(()));
 }
 
 /// An ordinary packet of UDP on loopback.

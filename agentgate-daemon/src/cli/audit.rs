@@ -58,6 +58,11 @@ fn lines(balance: &Balance) -> Vec<(String, bool)> {
     if balance.lost_events > 0 {
         lines.push((format!("{} events found the kernel's buffer full", balance.lost_events), false));
     }
+    if balance.unbooked > 0 {
+        let words =
+            format!("{} events found no room in the kernel's books, so nothing is proven", balance.unbooked);
+        lines.push((words, true));
+    }
     for miscount in balance.miscounts.iter().flatten() {
         let words = format!(
             "the log was changed: session number {}, {}: {} {} by the sums, {} by the records",
@@ -94,6 +99,7 @@ mod tests {
             left_out: 0,
             total: vec![row(0)],
             lost_events: 2,
+            unbooked: 0,
             miscounts: Some(Vec::new()),
             earlier: Vec::new(),
             balanced: true,
@@ -105,5 +111,7 @@ mod tests {
         balance.miscounts = Some(vec![miscount]);
         balance.balanced = false;
         assert_eq!(faults(&balance), 4);
+        balance.unbooked = 7;
+        assert_eq!(faults(&balance), 5);
     }
 }

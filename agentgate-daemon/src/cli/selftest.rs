@@ -20,6 +20,10 @@ guarded cgroup too, where it must arrive: so what cannot be tried here is told, 
 
 Needs root, cgroup v2 and iproute2.
 
+Verdicts: *blocked*: nothing arrived. *captured*: the gate got it, judged it and let nothing through.
+*LEAKED*: it arrived. *not defended*: it arrived, and README.md says that it would. *not testable here*:
+it does not arrive outside either. The suite takes two to five minutes.
+
 Exit codes: 0 nothing leaked, 1 something did, 2 wrong usage, 4 the suite could not be run";
 
 #[derive(Debug, clap::Args)]
@@ -62,18 +66,15 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
     let summary = selftest::run(options, |event| shown.hear(event)).map_err(Failure::Selftest);
     shown.clear();
     let summary = summary?;
-    for row in shown.rows.values() {
-        if session.output.json {
-            session.output.json(row)?;
-        } else {
-            let line = line(session, row);
-            session.output.line(&line)?;
-        }
-    }
     if session.output.json {
+        for row in shown.rows.values() {
+            session.output.json(row)?;
+        }
         session.output.json(&serde_json::json!({ "summary": summary }))?;
     } else {
+        table(session, &shown)?;
         session.output.line("")?;
+        advise(session, &shown)?;
         session.output.line(&told(&summary))?;
     }
     session.output.flush()?;
@@ -99,17 +100,102 @@ fn list(session: &mut Session, filter: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn line(session: &Session, row: &Row) -> String {
+/// One line per attempt, or two where it ended otherwise for root than for a user; by family.
+fn table(session: &mut Session, shown: &Shown) -> Result<(), Failure> {
+    let rows: Vec<&Row> = shown.rows.values().collect();
+    let mut family = None;
+    for ran in rows.chunk_by(|one, other| one.attempt == other.attempt) {
+        let Some(first) = ran.first() else { continue };
+        if family != Some(first.family) {
+            if family.is_some() {
+                session.output.line("")?;
+            }
+            let heading = format!("{}: {}", first.family.as_str(), first.family.about());
+            session.output.line(&heading)?;
+            family = Some(first.family);
+        }
+        for alike in ran.chunk_by(|one, other| told_of(one) == told_of(other)) {
+            let who: Vec<&str> = alike.iter().map(|row| row.identity.as_str()).collect();
+            if let Some(row) = alike.first() {
+                line(session, row, &who.join(" "))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Verdict and its reason without what differs by run: the run's own address.
+fn told_of(row: &Row) -> (&'static str, String) {
+    let arrived = matches!(row.verdict, Verdict::Leaked { .. } | Verdict::Undefended { .. });
+    (row.verdict.word(), if arrived { String::new() } else { row.verdict.detail() })
+}
+
+/// Columns of a terminal that a line may take.
+const WIDTH: usize = 100;
+/// Where the reason begins.
+const REASON: usize = 59;
+
+fn line(session: &mut Session, row: &Row, who: &str) -> Result<(), Failure> {
     let colour = match &row.verdict {
         Verdict::Leaked { .. } => Colour::Red,
         Verdict::Blocked { .. } | Verdict::Captured { .. } => Colour::Green,
         Verdict::Undefended { .. } => Colour::Yellow,
         Verdict::Untestable { .. } => Colour::Dim,
     };
-    let word = session.output.paint(colour, &format!("{:17}", row.verdict.word()));
+    let word = session.output.paint(colour, &format!("{:18}", row.verdict.word()));
+    let start = format!("  {:26} {who:9}  {word} ", row.attempt);
     let detail = escape(&row.verdict.detail());
-    format!("{:9} {:28} {:4}  {word} {detail}", row.family.as_str(), row.attempt, row.identity.as_str())
+    let mut parts = wrapped(&detail, WIDTH - REASON).into_iter();
+    session.output.line(&format!("{start}{}", parts.next().unwrap_or_default()))?;
+    for part in parts {
+        session.output.line(&format!("{:REASON$}{part}", ""))?;
+    }
+    Ok(())
 }
+
+/// The text in lines of `width` characters at most, where its words allow it.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let full =
+            |line: &String| !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width;
+        if lines.last().is_some_and(full) {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// What to do about what leaked.
+fn advise(session: &mut Session, shown: &Shown) -> Result<(), Failure> {
+    let leaked = shown.rows.values().filter(|row| matches!(row.verdict, Verdict::Leaked { .. }));
+    let names: std::collections::BTreeSet<&str> = leaked.map(|row| row.attempt.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = names.into_iter().collect();
+    for part in wrapped(&format!("LEAKED: {}", names.join(", ")), WIDTH) {
+        let part = session.output.paint(Colour::Red, &part);
+        session.output.line(&part)?;
+    }
+    for advice in ADVICE {
+        session.output.line(advice)?;
+    }
+    session.output.line("")
+}
+
+const ADVICE: [&str; 4] = [
+    "What leaked gets past the gate on this kernel. `agentctl doctor` says which layers are not in force",
+    "and how to have them; `agentctl selftest --list NAME` says what should have stopped it; until then run",
+    "agents as ordinary users by `agentctl run` or agent@.service. If every layer is in force it is a fault",
+    "of agentgate: please report it with the output of `agentctl selftest --json NAME`.",
+];
 
 fn told(summary: &Summary) -> String {
     format!(

@@ -98,6 +98,9 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
     if gate.lost_events > 0 {
         rows.push(("kernel", format!("{} refusals could not be recorded singly", gate.lost_events), true));
     }
+    if gate.unbooked > 0 {
+        rows.push(("", format!("{} events found no room in the kernel's books", gate.unbooked), true));
+    }
     rows.push((
         "dashboard",
         gate.dashboard.map_or_else(|| "off".to_owned(), |listen| format!("{listen} (`agentctl dashboard`)")),
@@ -144,6 +147,7 @@ mod tests {
                 programs: vec!["connect4".into()],
                 layers: None,
                 lost_events: 0,
+                unbooked: 0,
                 counters: Vec::new(),
                 connections: 2,
                 dashboard: None,
@@ -170,8 +174,9 @@ mod tests {
         bad.policy.errors = vec!["policy.toml:1:1: x".into(), "y".into()];
         bad.audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 9, written: 5 };
         bad.gate.lost_events = 3;
+        bad.gate.unbooked = 1;
         bad.gate.draining = true;
-        assert_eq!(faults(&bad), 6);
+        assert_eq!(faults(&bad), 7);
         let line = "the policy on disk is not in force, the one before stays:";
         assert!(rows(&bad, Timestamp(0)).iter().any(|row| row.1 == line));
     }

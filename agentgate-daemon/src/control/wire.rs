@@ -218,6 +218,9 @@ pub struct GateReport {
     pub layers: Option<Layers>,
     /// Kernel events that could not be handed over.
     pub lost_events: u64,
+    /// What the kernel had no room to count by session and time: `audit reconcile` proves nothing then.
+    #[serde(default)]
+    pub unbooked: u64,
     /// How often each hook came to each outcome since the programs were attached first.
     #[serde(default)]
     pub counters: Vec<HookCount>,

@@ -251,6 +251,9 @@ impl Draft {
         question.answers.clone_from(&given.told);
         question.took_us = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.record.flags.extend(given.flags.iter().cloned());
+        if let Some(verdict) = &given.emptied {
+            self.record.verdict = Some(verdict.clone());
+        }
         let rule = self.record.verdict.as_ref().map(|verdict| verdict.rule.clone()).unwrap_or_default();
         Told::new(code, rule, given.addresses.clone())
     }
@@ -278,7 +281,7 @@ impl Admits for Rule<'_> {
 /// An answer with records.
 fn told(answers: &[Resource], kind: RecordType, rule: &dyn Admits) -> Outcome {
     let mut given = given::give(answers, kind, rule);
-    if given.emptied {
+    if given.emptied.is_some() {
         // NXDOMAIN, so that a client does not go on to look for another type of the same name.
         let reply = Reply::extended(ResponseCode::NXDomain, ede::FILTERED, "the answer points inside");
         given.records.clear();

@@ -12,7 +12,7 @@ use hickory_proto::rr::{
 };
 
 use super::message::kind_word;
-use crate::model::{Flag, Refusal, Severity};
+use crate::model::{Flag, Refusal, Severity, Verdict};
 
 /// Records that one answer may have.
 const MOST: usize = 128;
@@ -31,8 +31,8 @@ pub(super) struct Given {
     /// In words, for the record: all but addresses, and what was left out.
     pub(super) told: Vec<String>,
     pub(super) flags: Vec<Flag>,
-    /// Addresses were left out, and none was left.
-    pub(super) emptied: bool,
+    /// Why addresses were left out, where none was left.
+    pub(super) emptied: Option<Verdict>,
 }
 
 /// What an agent is not given.
@@ -40,6 +40,8 @@ pub(super) struct Given {
 struct LeftOut {
     addresses: Vec<IpAddr>,
     worst: Option<Severity>,
+    /// Of the first of them.
+    verdict: Option<Verdict>,
 }
 
 /// Judges each address of an answer.
@@ -81,14 +83,14 @@ pub(super) fn give(answers: &[Record], kind: RecordType, rule: &dyn Admits) -> G
         }
         given.records.push(record);
     }
-    let LeftOut { addresses, worst } = left_out;
+    let LeftOut { addresses, worst, verdict } = left_out;
     if !addresses.is_empty() {
         let listed: Vec<String> = addresses.iter().take(8).map(ToString::to_string).collect();
         let more = addresses.len().saturating_sub(listed.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let evidence = format!("the answer pointed to {}{more}", listed.join(", "));
         given.flags.push(Flag::new("dns_rebinding", worst.unwrap_or(Severity::Medium), evidence));
-        given.emptied = given.addresses.is_empty();
+        given.emptied = verdict.filter(|_| given.addresses.is_empty());
     }
     given
 }
@@ -108,6 +110,7 @@ impl Given {
                 left_out.addresses.push(ip);
                 let worst = refusal.flags.iter().map(|flag| flag.severity).max();
                 left_out.worst = left_out.worst.max(worst);
+                left_out.verdict.get_or_insert(refusal.verdict);
                 false
             }
         }

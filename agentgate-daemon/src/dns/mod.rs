@@ -53,6 +53,8 @@ const CONNECTIONS: usize = 512;
 const CONNECTIONS_OF_SESSION: usize = 32;
 /// Questions without a known asker that are recorded, a second.
 const STRANGERS: u32 = 5;
+/// Of them and of refusals for lack of a place, under way at once.
+const NOTES: usize = 32;
 /// How often what was only counted is looked over.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -94,6 +96,8 @@ pub struct Server {
     strangers: Few,
     crowds: Few,
     troubles: Few,
+    /// Records of refusals that are on their way beside the loops that receive.
+    notes: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Server {
@@ -125,6 +129,7 @@ impl Server {
             strangers: Few::new(STRANGERS),
             crowds: Few::new(STRANGERS),
             troubles: Few::new(1),
+            notes: Arc::new(Semaphore::new(NOTES)),
         })
     }
 

@@ -15,7 +15,7 @@ use super::{Server, ask::Asker, message};
 use crate::{
     audit::Entry,
     drain::told,
-    kernel::AgentEnd,
+    kernel::{AgentEnd, since_boot_ns},
     model::{Action, Failure, Flag, Flow, Kind, Record, SessionId, Severity, State, Timestamp, Verdict},
 };
 
@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NO_ROOM: Duration = Duration::from_millis(100);
 /// Bytes of datagrams that wait in a socket, as the kernel counts them: some five thousand questions.
 const BUFFER: usize = 4 << 20;
+/// How old the kernel's word of who asks from a port may be, in nanoseconds: it is renewed with each
+/// question, and one that waited while the daemon was restarted is younger. After that the port may be
+/// somebody else's.
+const FRESH_NS: u64 = 60_000_000_000;
 /// How long questions under way may take once the gate stops: less than what ends every task.
 const GRACE: Duration = Duration::from_millis(1500);
 
@@ -64,11 +68,17 @@ impl Server {
                 }
             };
             // At once: the agent's port may be another socket's as soon as this one is gone.
-            let Some(flow) = self.asker(AgentEnd { netns, peer, door }).await else { continue };
+            let flow = match self.asker(AgentEnd { netns, peer, door }) {
+                Ok(flow) => flow,
+                Err(why) => {
+                    self.keep(self.stranger("udp", why), &mut tasks).await;
+                    continue;
+                }
+            };
             let session = SessionId(flow.session.to_string());
             let place = self.questions.clone().try_acquire_owned().ok().zip(self.shares.take(&session));
             let Some(place) = place else {
-                self.crowded(&flow, "udp").await;
+                self.keep(self.crowded(&flow, "udp"), &mut tasks).await;
                 continue;
             };
             let bytes = buffer.get(..length).unwrap_or_default().to_vec();
@@ -101,15 +111,36 @@ impl Server {
         }
     }
 
-    /// Who sent the last datagram from there; recorded where nobody knows.
-    async fn asker(&self, end: AgentEnd) -> Option<Flow> {
-        let why = match self.kernel.asker(end) {
-            Ok(Some(flow)) => return Some(flow),
-            Ok(None) => format!("{} asked without a redirect", end.peer),
-            Err(error) => error.to_string(),
-        };
-        self.stranger("udp", why).await;
-        None
+    /// Who sent the last datagram from there; else why nobody knows.
+    fn asker(&self, end: AgentEnd) -> Result<Flow, String> {
+        match self.kernel.asker(end) {
+            Ok(Some(flow)) if since_boot_ns().saturating_sub(flow.connected_ns) <= FRESH_NS => Ok(flow),
+            Ok(Some(_)) => Err(format!("{} is a port from which an agent asked long ago", end.peer)),
+            Ok(None) => Err(format!("{} asked without a redirect", end.peer)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Records what is refused beside the loop that receives: a slow disk is not to hold up everybody's
+    /// questions. Only so many at once, then the loop waits all the same.
+    async fn keep(self: &Arc<Self>, record: Option<Record>, tasks: &mut JoinSet<()>) {
+        let Some(record) = record else { return };
+        match self.notes.clone().try_acquire_owned() {
+            Ok(place) => {
+                let server = self.clone();
+                tasks.spawn(async move {
+                    let _place = place;
+                    server.refused(record).await;
+                });
+            }
+            Err(_) => self.refused(record).await,
+        }
+    }
+
+    async fn refused(&self, record: Record) {
+        if let Err(error) = self.audit.note(record).await {
+            tracing::error!(%error, "a question was refused and could not be recorded");
+        }
     }
 
     /// Serves connections until the drain. `netns` is the namespace of the listener where it is not the
@@ -147,7 +178,7 @@ impl Server {
                     };
                     reset(&stream);
                     drop(stream);
-                    self.stranger("tcp", why).await;
+                    self.keep(self.stranger("tcp", why), &mut tasks).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept");
@@ -172,7 +203,10 @@ impl Server {
             self.connections.clone().try_acquire_owned().ok().zip(self.connection_shares.take(&session));
         let Some(_place) = place else {
             reset(&stream);
-            return self.crowded(&flow, "tcp").await;
+            if let Some(record) = self.crowded(&flow, "tcp") {
+                self.refused(record).await;
+            }
+            return;
         };
         let Some(subject) = self.askers.subject(&flow).await else { return reset(&stream) };
         let mut record = Record::new(Kind::Flow, Timestamp::now());
@@ -234,7 +268,9 @@ impl Server {
             let session = SessionId(asker.flow.session.to_string());
             let place = self.questions.clone().try_acquire_owned().ok().zip(self.shares.take(&session));
             let Some(_place) = place else {
-                self.crowded(&asker.flow, "tcp").await;
+                if let Some(record) = self.crowded(&asker.flow, "tcp") {
+                    self.refused(record).await;
+                }
                 return Err(io::Error::other("too many questions at once"));
             };
             let answer = self.ask(&bytes, asker).await.map_err(io::Error::other)?;
@@ -251,8 +287,8 @@ impl Server {
 
     /// A question or connection that nobody redirected. Anybody on the host can make such, so only some
     /// of a second are recorded one by one.
-    async fn stranger(&self, transport: &str, why: String) {
-        let Some(unseen) = self.strangers.admit() else { return };
+    fn stranger(&self, transport: &str, why: String) -> Option<Record> {
+        let unseen = self.strangers.admit()?;
         let mut record = Record::new(Kind::Dns, Timestamp::now());
         record.state = State::Refused;
         record.protocol = "dns".to_owned();
@@ -261,14 +297,12 @@ impl Server {
         record.verdict = Some(deny("invariant:unknown_flow", "who asks is not known"));
         record.times = unseen + 1;
         record.note = Some(why);
-        if let Err(error) = self.audit.note(record).await {
-            tracing::error!(%error, "a question of an unknown asker was refused and could not be recorded");
-        }
+        Some(record)
     }
 
     /// A question or connection beyond what its session, or the gate as a whole, may have under way.
-    async fn crowded(&self, flow: &Flow, transport: &str) {
-        let Some(unseen) = self.crowds.admit() else { return };
+    fn crowded(&self, flow: &Flow, transport: &str) -> Option<Record> {
+        let unseen = self.crowds.admit()?;
         let mut record = Record::new(Kind::Dns, Timestamp::now());
         record.state = State::Refused;
         record.protocol = "dns".to_owned();
@@ -282,9 +316,7 @@ impl Server {
             "the share of one session is used up, or all places are taken",
         ));
         record.times = unseen + 1;
-        if let Err(error) = self.audit.note(record).await {
-            tracing::error!(%error, "a question was refused and could not be recorded");
-        }
+        Some(record)
     }
 }
 

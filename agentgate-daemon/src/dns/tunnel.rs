@@ -203,14 +203,12 @@ impl Tunnels {
         if matches!(kind, RecordType::NULL | RecordType::Unknown(65_280..)) {
             flag(Severity::Medium, format!("{} is asked for by tunnels only", kind_word(kind)));
         }
-        if domain.ends_with(b"arpa") {
-            // Reverse names hold addresses, and their zones belong to the registries.
-            return suspicion;
-        }
+        // Those of reverse names are hexadecimal by nature.
+        let coded = bytes.len() >= CODED && entropy(&bytes) >= MIXED && labels.last() != Some(&&b"arpa"[..]);
         let counts = Counts {
             bytes: bytes.len() as u64,
             names: 1,
-            coded: u64::from(bytes.len() >= CODED && entropy(&bytes) >= MIXED),
+            coded: u64::from(coded),
             odd: u64::from(carries_any(kind)),
         };
         let hash = self.hasher.hash_one((&bytes, u16::from(kind)));
@@ -282,8 +280,13 @@ impl Domain {
 /// Labels of the registered domain: two, or three below a country that sells names below `co`, `com` and
 /// the like. Without the list of public suffixes: where this is wrong, names of more parties are counted
 /// together.
+///
+/// Reverse zones are those of whoever has the addresses, which anybody can have: some sixteen bits of IPv4,
+/// 32 of IPv6, are what registries give out.
 fn registered(labels: &[&[u8]]) -> usize {
     match labels {
+        [.., b"in-addr", b"arpa"] => 4,
+        [.., b"ip6", b"arpa"] => 10,
         [.., second, country] if country.len() == 2 && second.len() <= 3 => 3,
         _ => 2,
     }

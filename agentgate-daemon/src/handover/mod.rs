@@ -2,8 +2,8 @@
 //! (sd_pid_notify_with_fds(3), FDSTORE=1) and given back at the next start (sd_listen_fds(3)), so that
 //! whoever connects meanwhile waits in the backlog instead of being refused.
 //!
-//! What is given back is looked at before it is used: kind, family, address and state must be those that
-//! the settings want, or it is closed, taken from the store, and said. A stop of the service, unlike a
+//! What is given back is looked at before it is used: kind, family, address, network namespace and state
+//! must be those that the settings want, and its age possible, or it is closed, taken from the store, and said. A stop of the service, unlike a
 //! restart, empties the store: then nobody listens, and every connection is refused.
 
 mod fdstore;
@@ -14,9 +14,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::net::{AddressFamily, SocketType, getsockname, sockopt};
+use rustix::net::{AddressFamily, SocketType, getpeername, getsockname, sockopt};
 
 pub use fdstore::Manager;
+
+use crate::kernel::{KernelError, netns_cookie, netns_cookie_of, since_boot_ns};
 
 /// What a socket has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +34,29 @@ pub enum Wanted {
 enum Mismatch {
     #[error("it cannot be asked: {0}")]
     Unknown(#[from] rustix::io::Errno),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     #[error("it is of another kind or family")]
     Kind,
     #[error("it does not listen")]
     Deaf,
+    #[error("it is connected to one peer")]
+    Connected,
+    #[error("it is of another network namespace")]
+    Namespace,
+    #[error("it says that it was bound in the future")]
+    Future,
     #[error("it is bound to {0:?}")]
     Elsewhere(Option<SocketAddr>),
 }
 
 impl Wanted {
-    fn check(self, socket: BorrowedFd<'_>) -> Result<(), Mismatch> {
+    fn check(self, socket: BorrowedFd<'_>, since_ns: u64) -> Result<(), Mismatch> {
+        let own = netns_cookie()?;
+        // Everything older than its socket is refused as nobody's: that would be everything.
+        if since_ns > since_boot_ns() {
+            return Err(Mismatch::Future);
+        }
         let (kind, wanted) = match self {
             Self::Listener(wanted) => (SocketType::STREAM, wanted),
             Self::Datagrams(wanted) => (SocketType::DGRAM, wanted),
@@ -55,6 +70,13 @@ impl Wanted {
         }
         if kind == SocketType::STREAM && !sockopt::socket_acceptconn(socket)? {
             return Err(Mismatch::Deaf);
+        }
+        if kind == SocketType::DGRAM && getpeername(socket).is_ok_and(|peer| peer.is_some()) {
+            return Err(Mismatch::Connected);
+        }
+        // The service's may have changed: what is bound in the one before hears nobody.
+        if netns_cookie_of(socket)? != own {
+            return Err(Mismatch::Namespace);
         }
         let bound = SocketAddr::try_from(getsockname(socket)?).ok();
         let there = bound.is_some_and(|bound| {
@@ -123,7 +145,7 @@ impl Sockets {
     pub fn take(&mut self, name: &str, wanted: Wanted) -> Option<(OwnedFd, u64)> {
         let at = self.given.iter().position(|given| given.name == name)?;
         let given = self.given.swap_remove(at);
-        match wanted.check(given.socket.as_fd()) {
+        match wanted.check(given.socket.as_fd(), given.since_ns) {
             Ok(()) => Some((given.socket, given.since_ns)),
             Err(why) => {
                 tracing::warn!(name, %why, "a socket from the service manager is not the one that is wanted: closed");

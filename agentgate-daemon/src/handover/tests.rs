@@ -81,6 +81,11 @@ fn what_is_not_wanted_is_closed_and_taken_from_the_store() {
     let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let wide = OwnedFd::from(TcpListener::bind("0.0.0.0:0").unwrap());
     let other_port: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let to_one_peer = {
+        let socket = UdpSocket::bind(any).unwrap();
+        socket.connect("127.0.0.1:9").unwrap();
+        OwnedFd::from(socket)
+    };
     for (socket, wanted) in [
         (listener(), Wanted::Datagrams(any)),
         (listener(), Wanted::Listener(six)),
@@ -89,6 +94,7 @@ fn what_is_not_wanted_is_closed_and_taken_from_the_store() {
         (connected, Wanted::Listener(any)),
         (file, Wanted::Listener(any)),
         (wide, Wanted::Listener(any)),
+        (to_one_peer, Wanted::Datagrams(any)),
     ] {
         let scene = Scene::new();
         assert!(scene.given(&["x.5"], socket).take("x", wanted).is_none(), "{wanted:?}");
@@ -98,6 +104,32 @@ fn what_is_not_wanted_is_closed_and_taken_from_the_store() {
     assert!(scene.given(&["x.5"], listener()).take("x", Wanted::Listener(any)).is_some());
     assert!(scene.given(&["x.5"], datagrams()).take("x", Wanted::Datagrams(any)).is_some());
     assert!(scene.heard().is_none());
+}
+
+/// A socket of tomorrow would have every connection until then refused, as made before the gate listened.
+#[test]
+fn a_socket_cannot_be_of_the_future() {
+    let scene = Scene::new();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let name = format!("x.{}", since_boot_ns() + 3_600_000_000_000);
+    let mut sockets = scene.given(&[&name], TcpListener::bind(any).unwrap());
+    assert!(sockets.take("x", Wanted::Listener(any)).is_none());
+    assert_eq!(scene.heard().unwrap().0, format!("FDSTOREREMOVE=1\nFDNAME={name}\n"));
+}
+
+#[test]
+#[ignore = "needs root for a network namespace"]
+#[expect(unsafe_code, reason = "unshare(2) of a thread that the test made for it")]
+fn a_socket_of_another_network_namespace_is_closed() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let elsewhere = std::thread::spawn(move || {
+        // SAFETY: the flag touches no file descriptors and no memory that others rely on.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+        TcpListener::bind(any).unwrap()
+    });
+    let scene = Scene::new();
+    let mut sockets = scene.given(&["x.5"], elsewhere.join().unwrap());
+    assert!(sockets.take("x", Wanted::Listener(any)).is_none());
 }
 
 #[test]

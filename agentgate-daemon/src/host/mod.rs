@@ -1,15 +1,20 @@
 //! Keeps policy and kernel told what the host's own addresses and NAT64 prefixes are.
 //!
 //! Addresses are read once and after each notice of the kernel's; prefixes are asked for as often, and
-//! from time to time, because they change without the host being told. Judges nothing: what follows from
-//! an address is policy's.
+//! from time to time, because they change without the host being told. A start waits for no resolver: the
+//! first answer about prefixes comes while the gate runs. Judges nothing: what follows from an address is
+//! policy's.
 
 mod addresses;
 mod nat64;
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use ipnet::Ipv6Net;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use self::addresses::Notices;
 use crate::{
@@ -45,8 +50,6 @@ pub struct Follower {
     policy: PolicyHandle,
     /// As installed.
     facts: HostFacts,
-    /// Whether the prefixes could be asked for.
-    asked: bool,
 }
 
 impl fmt::Debug for Follower {
@@ -56,11 +59,12 @@ impl fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// Reads and installs what there is: when it returns, the host's own addresses are closed.
+    /// Reads and installs what the host itself knows: when it returns, its own addresses are closed. Asks
+    /// nobody on the network, so that a silent resolver does not delay the gate.
     ///
     /// # Errors
     /// [`HostError`]: then the gate must not open.
-    pub async fn start(
+    pub fn start(
         resolver: Resolver,
         kernel: Arc<dyn Kernel>,
         policy: PolicyHandle,
@@ -68,33 +72,51 @@ impl Follower {
         // Before reading, so that no change falls between.
         let notices = Notices::open().map_err(HostError::Addresses)?;
         let facts = HostFacts::default();
-        let mut follower = Self { notices, resolver, kernel, policy, facts, asked: false };
-        follower.refresh().await?;
+        let mut follower = Self { notices, resolver, kernel, policy, facts };
+        follower.read_addresses()?;
         Ok(follower)
     }
 
     /// Follows changes until the drain.
     pub async fn run(mut self, mut drain: watch::Receiver<bool>) {
-        let mut pause = if self.asked { RECHECK } else { RETRY };
+        // Beside the notices: while a resolver is silent, the host's addresses are followed all the same.
+        let mut asking = self.asking();
+        let mut next = None;
         loop {
-            let notice = tokio::select! {
-                notice = self.notices.changed() => notice,
-                () = sleep(pause) => Ok(()),
-                () = told(&mut drain) => return,
-            };
-            let refreshed = match notice {
-                Ok(()) => self.refresh().await,
-                Err(error) => self.reopen(error).await,
-            };
-            pause = match refreshed {
-                Ok(()) if self.asked => RECHECK,
-                Ok(()) => RETRY,
-                Err(error) => {
-                    tracing::error!(%error, "the host's addresses before stay installed; trying again");
-                    RETRY
+            tokio::select! {
+                notice = self.notices.changed() => {
+                    let read = match notice {
+                        Ok(()) => self.read_addresses(),
+                        Err(error) => self.reopen(error).await,
+                    };
+                    next = Some(Instant::now() + read.map_or_else(kept, |()| Duration::ZERO));
                 }
-            };
+                found = &mut asking, if next.is_none() => {
+                    next = Some(Instant::now() + self.learn(found));
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    next = match self.read_addresses() {
+                        Ok(()) => None,
+                        Err(error) => Some(Instant::now() + kept(error)),
+                    };
+                    asking = self.asking();
+                }
+                () = told(&mut drain) => return,
+            }
         }
+    }
+
+    fn asking(&self) -> Pin<Box<dyn Future<Output = Option<Vec<Ipv6Net>>> + Send>> {
+        let resolver = self.resolver.clone();
+        Box::pin(async move { nat64::discover(&resolver).await })
+    }
+
+    /// Installs the prefixes that were found; where nobody can say, what was known stays. Gives the time
+    /// after which to ask again.
+    fn learn(&mut self, found: Option<Vec<Ipv6Net>>) -> Duration {
+        let Some(nat64) = found else { return RETRY };
+        let installed = self.install(HostFacts { addresses: self.facts.addresses.clone(), nat64 });
+        installed.map_or_else(kept, |()| RECHECK)
     }
 
     /// A socket that failed tells nothing more: another one, and all is read anew.
@@ -103,18 +125,12 @@ impl Follower {
         // Not at once: what fails for good must not spin.
         sleep(Duration::from_secs(1)).await;
         self.notices = Notices::open().map_err(HostError::Addresses)?;
-        self.refresh().await
+        self.read_addresses()
     }
 
-    async fn refresh(&mut self) -> Result<(), HostError> {
+    fn read_addresses(&mut self) -> Result<(), HostError> {
         let addresses = addresses::read().map_err(HostError::Addresses)?;
-        // At once: the prefixes may take their time.
-        self.install(HostFacts { addresses, nat64: self.facts.nat64.clone() })?;
-        let found = nat64::discover(&self.resolver).await;
-        self.asked = found.is_some();
-        // Where nobody can say, what was known stays.
-        let nat64 = found.unwrap_or_else(|| self.facts.nat64.clone());
-        self.install(HostFacts { addresses: self.facts.addresses.clone(), nat64 })
+        self.install(HostFacts { addresses, nat64: self.facts.nat64.clone() })
     }
 
     fn install(&mut self, facts: HostFacts) -> Result<(), HostError> {
@@ -126,4 +142,10 @@ impl Follower {
         self.facts = facts;
         Ok(())
     }
+}
+
+/// What could not be installed: what was before stays, until this time is over.
+fn kept(error: HostError) -> Duration {
+    tracing::error!(%error, "the host's addresses before stay installed; trying again");
+    RETRY
 }

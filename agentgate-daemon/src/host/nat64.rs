@@ -23,7 +23,7 @@ const NAME: &str = "ipv4only.arpa";
 const WELL_KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
 /// RFC 6052 2.2.
 const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
-/// A host whose resolver is silent is not kept from starting for longer.
+/// A resolver that is silent for so long is asked again later.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Prefixes that are kept: networks have one, seldom two.
 const MOST: usize = 8;

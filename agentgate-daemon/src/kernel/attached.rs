@@ -320,17 +320,26 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// Where no socket can be bound to 127.0.0.1.
-#[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
 pub fn netns_cookie() -> Result<u64, KernelError> {
-    use std::os::fd::AsRawFd;
-    let what = "asking for the network namespace (SO_NETNS_COOKIE)";
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(step(what))?;
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).map_err(step(ASKING_NETNS))?;
+    netns_cookie_of(socket.as_fd())
+}
+
+const ASKING_NETNS: &str = "asking for the network namespace (SO_NETNS_COOKIE)";
+
+/// Cookie of the network namespace that a socket is of.
+///
+/// # Errors
+/// Where the kernel does not say.
+#[expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
+pub fn netns_cookie_of(socket: BorrowedFd<'_>) -> Result<u64, KernelError> {
+    let what = ASKING_NETNS;
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(step(what))?;
     // SAFETY: the buffer is ours and as long as said.
     let result = unsafe {
         libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_NETNS_COOKIE,
             (&raw mut cookie).cast(),
@@ -522,6 +531,10 @@ impl Kernel for Attached {
     fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
         let entries: Result<Vec<_>, _> = held(&self.maps).books.iter().collect();
         entries.map_err(step("reading the books"))
+    }
+
+    fn unbooked(&self) -> Result<u64, KernelError> {
+        count(&held(&self.maps).counters, verdict::UNBOOKED)
     }
 
     fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {

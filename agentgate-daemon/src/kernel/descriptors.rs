@@ -3,6 +3,9 @@
 //! A duplicate of each descriptor is asked. The last one of a socket may linger at close(2) for as long
 //! as its owner likes (`SO_LINGER`), so duplicates are made in a thread with a table of descriptors of
 //! its own, and go with it: a thread that ends waits for nobody (net/ipv4/af_inet.c, `inet_release`).
+//!
+//! A thread may have a table of its own too (`unshare(CLONE_FILES)`), and the first thread may have ended
+//! before the others: every table of a process is looked at.
 #![expect(unsafe_code, reason = "unshare(2) of the table of descriptors")]
 
 use std::{
@@ -14,6 +17,7 @@ use std::{
 };
 
 use rustix::{
+    io::Errno,
     net::{
         AddressFamily, Shutdown, SocketType, connect_unspec, getpeername, getsockname, shutdown,
         sockopt::{socket_domain, socket_protocol, socket_type},
@@ -26,6 +30,8 @@ use super::Kernel;
 
 /// Descriptors of one process that are looked at: a hundred times what agents have.
 const DESCRIPTORS: usize = 16_384;
+/// Threads of one process that are looked at.
+const THREADS: usize = 16_384;
 /// Sockets of one process that are duplicated at a time, well below what a daemon may have open.
 const DUPLICATES: usize = 512;
 
@@ -48,7 +54,8 @@ pub struct ForeignSocket {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Descriptors {
     pub foreign: Vec<ForeignSocket>,
-    /// There were more than are looked at.
+    /// There were more than are looked at, or some that this kernel does not let anybody look at: those of
+    /// threads with a table of their own, before Linux 6.9.
     pub cut: bool,
 }
 
@@ -64,33 +71,103 @@ pub fn foreign_sockets(
     end: bool,
     known: &mut HashSet<u64>,
 ) -> io::Result<Descriptors> {
-    // First the process is held, so that the list read after it is that of the same one.
+    // First the process is held, so that the lists read after it are those of the same one.
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let handle = pidfd_open(number.ok_or(io::ErrorKind::InvalidInput)?, PidfdFlags::empty())?;
-    let (sockets, cut) = sockets_of(pid)?;
-    let mut fresh: Vec<(i32, u64)> = Vec::new();
-    for (descriptor, inode) in sockets {
-        if !known.contains(&inode) && !fresh.iter().any(|(_, seen)| *seen == inode) {
-            fresh.push((descriptor, inode));
+    let number = number.ok_or(io::ErrorKind::InvalidInput)?;
+    let process = pidfd_open(number, PidfdFlags::empty())?;
+    let (tables, mut cut) = tables_of(number)?;
+    let mut found = Descriptors::default();
+    let mut left = DESCRIPTORS;
+    for thread in tables {
+        // A thread that has ended meanwhile has none.
+        let Ok(sockets) = sockets_of(number, thread, &mut left) else { continue };
+        cut |= left == 0;
+        let mut fresh: Vec<(i32, u64)> = Vec::new();
+        let mut asked = HashSet::new();
+        for (descriptor, inode) in sockets {
+            if !known.contains(&inode) && asked.insert(inode) {
+                fresh.push((descriptor, inode));
+            }
+        }
+        if fresh.is_empty() {
+            continue;
+        }
+        let own;
+        let handle = match handle_of(thread) {
+            Ok(handle) => {
+                own = handle;
+                own.as_fd()
+            }
+            // The kernel has handles of processes only, and those stand for the first thread.
+            Err(Errno::INVAL) if thread == number => process.as_fd(),
+            Err(Errno::INVAL) => {
+                cut = true;
+                continue;
+            }
+            Err(_) => continue,
+        };
+        for some in fresh.chunks(DUPLICATES) {
+            let (guarded, foreign) = in_own_table(|| examine(kernel, handle, some, end))?;
+            known.extend(guarded);
+            for socket in foreign {
+                if !found.foreign.iter().any(|told| told.inode == socket.inode) {
+                    found.foreign.push(socket);
+                }
+            }
         }
     }
-    let mut found = Descriptors { foreign: Vec::new(), cut };
-    for some in fresh.chunks(DUPLICATES) {
-        let (guarded, foreign) = in_own_table(|| examine(kernel, handle.as_fd(), some, end))?;
-        known.extend(guarded);
-        found.foreign.extend(foreign);
-    }
+    found.cut = cut;
     Ok(found)
 }
 
-/// Descriptors that are sockets, with their inodes.
-fn sockets_of(pid: u32) -> io::Result<(Vec<(i32, u64)>, bool)> {
-    let mut found = Vec::new();
-    for (n, entry) in fs::read_dir(format!("/proc/{pid}/fd"))?.enumerate() {
-        if n == DESCRIPTORS {
-            return Ok((found, true));
+/// A handle of one thread, since Linux 6.9.
+fn handle_of(thread: Pid) -> Result<OwnedFd, Errno> {
+    /// `PIDFD_THREAD` of linux/pidfd.h.
+    const THREAD: PidfdFlags = PidfdFlags::from_bits_retain(libc::O_EXCL.cast_unsigned());
+    pidfd_open(thread, THREAD)
+}
+
+/// One thread for each table of descriptors that a process has, and whether there were more threads than
+/// are looked at. The first thread's is the first, where it has not ended.
+fn tables_of(process: Pid) -> io::Result<(Vec<Pid>, bool)> {
+    let mut tables: Vec<Pid> = Vec::new();
+    let mut cut = false;
+    for (n, entry) in fs::read_dir(format!("/proc/{}/task", process.as_raw_pid()))?.enumerate() {
+        if n == THREADS {
+            cut = true;
+            break;
         }
+        let name = entry?.file_name();
+        let Some(thread) = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        if !tables.iter().any(|known| is_shared(*known, thread)) {
+            tables.push(thread);
+        }
+    }
+    Ok((tables, cut))
+}
+
+/// Whether two threads have the same table. Where the kernel does not tell, each counts as its own, which
+/// costs time and misses nothing.
+fn is_shared(one: Pid, other: Pid) -> bool {
+    /// `KCMP_FILES` of linux/kcmp.h.
+    const FILES: libc::c_int = 2;
+    // SAFETY: the call takes numbers and touches no memory of this process.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one.as_raw_pid(), other.as_raw_pid(), FILES, 0, 0) };
+    order == 0
+}
+
+/// Descriptors of a thread that are sockets, with their inodes; no more than `left`, which it lowers.
+fn sockets_of(process: Pid, thread: Pid, left: &mut usize) -> io::Result<Vec<(i32, u64)>> {
+    let mut found = Vec::new();
+    let directory = format!("/proc/{}/task/{}/fd", process.as_raw_pid(), thread.as_raw_pid());
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            break;
+        }
         // Closed in the meantime, which is as good as not there.
         let Ok(link) = fs::read_link(entry.path()) else { continue };
         let inode =
@@ -98,7 +175,7 @@ fn sockets_of(pid: u32) -> io::Result<(Vec<(i32, u64)>, bool)> {
         let descriptor = entry.file_name().to_str().and_then(|name| name.parse().ok());
         found.extend(descriptor.zip(inode));
     }
-    Ok((found, false))
+    Ok(found)
 }
 
 /// Runs `work` where descriptors are nobody else's, and go without waiting.
@@ -192,7 +269,7 @@ fn end_socket(socket: BorrowedFd<'_>, family: AddressFamily) -> bool {
     let _no_peer = connect_unspec(socket);
     let quiet = match shutdown(socket, Shutdown::Both) {
         // IPv4 and IPv6 take the order also where they say that there is no peer.
-        Ok(()) | Err(rustix::io::Errno::NOTCONN) => true,
+        Ok(()) | Err(Errno::NOTCONN) => true,
         Err(_) => false,
     };
     let can_be = family != AddressFamily::PACKET && socket_type(socket) != Ok(SocketType::RAW);
@@ -214,11 +291,12 @@ mod tests {
     fn foreign(inode: u64, end: bool) -> Option<ForeignSocket> {
         let kernel = FakeKernel::default();
         kernel.guard_nothing();
-        let (all, cut) = sockets_of(std::process::id()).unwrap();
+        let own = rustix::process::getpid();
+        let all = sockets_of(own, own, &mut usize::MAX.clone()).unwrap();
         let mut known: HashSet<u64> = all.into_iter().map(|(_, inode)| inode).collect();
         known.remove(&inode);
         let found = foreign_sockets(&kernel, std::process::id(), end, &mut known).unwrap();
-        assert!(!cut && !found.cut);
+        assert!(!found.cut);
         found.foreign.into_iter().find(|socket| socket.inode == inode)
     }
 
@@ -270,6 +348,33 @@ mod tests {
             assert!(foreign(inode(&sender), true).unwrap().ended, "{connected}");
             assert!(sender.send_to(b"x", sink.local_addr().unwrap()).is_err(), "{connected}");
         }
+    }
+
+    #[test]
+    fn a_socket_in_a_threads_own_table_is_found() {
+        use std::sync::mpsc::channel;
+        let (told, tell) = (channel(), channel::<()>());
+        let thread = std::thread::spawn(move || {
+            in_own_table(move || {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.connect("127.0.0.1:9").unwrap();
+                told.0.send((inode(&socket), socket.as_raw_fd())).unwrap();
+                let _closed = tell.1.recv();
+                socket.send(b"x").is_err()
+            })
+            .unwrap()
+        });
+        let (inode, descriptor) = told.1.recv().unwrap();
+        if handle_of(rustix::process::getpid()).is_err() {
+            let kernel = FakeKernel::default();
+            kernel.guard_nothing();
+            assert!(foreign_sockets(&kernel, std::process::id(), false, &mut HashSet::new()).unwrap().cut);
+            return;
+        }
+        let found = foreign(inode, true).unwrap();
+        assert_eq!((found.descriptor, found.ended), (descriptor, true));
+        drop(tell.0);
+        assert!(thread.join().unwrap(), "it still sends");
     }
 
     #[test]

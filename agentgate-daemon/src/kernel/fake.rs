@@ -28,6 +28,7 @@ pub struct FakeKernel {
     unguarded: AtomicBool,
     booked: Mutex<HashMap<Booked, u64>>,
     lost: AtomicU64,
+    unbooked: AtomicU64,
     heard_until: AtomicU64,
     sender: mpsc::Sender<KernelEvent>,
     receiver: Mutex<Option<mpsc::Receiver<KernelEvent>>>,
@@ -46,6 +47,7 @@ impl Default for FakeKernel {
             unguarded: AtomicBool::default(),
             booked: Mutex::default(),
             lost: AtomicU64::new(0),
+            unbooked: AtomicU64::new(0),
             heard_until: AtomicU64::new(u64::MAX),
             sender,
             receiver: Mutex::new(Some(receiver)),
@@ -106,6 +108,11 @@ impl FakeKernel {
     /// Sets how many events found the ring buffer full.
     pub fn lose(&self, events: u64) {
         self.lost.store(events, Ordering::SeqCst);
+    }
+
+    /// Sets how many found no room in the books.
+    pub fn unbook(&self, events: u64) {
+        self.unbooked.store(events, Ordering::SeqCst);
     }
 
     /// Sets until when all events were handed over; from the beginning all are, always.
@@ -179,6 +186,9 @@ impl Kernel for FakeKernel {
     }
     fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError> {
         Ok(locked(&self.booked).iter().map(|(key, count)| (*key, *count)).collect())
+    }
+    fn unbooked(&self) -> Result<u64, KernelError> {
+        Ok(self.unbooked.load(Ordering::SeqCst))
     }
     fn forget_booked(&self, keys: &[Booked]) -> Result<(), KernelError> {
         locked(&self.booked).retain(|key, _| !keys.contains(key));

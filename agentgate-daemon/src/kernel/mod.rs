@@ -26,7 +26,7 @@ mod load;
 mod pin;
 mod take;
 
-pub use attached::{Attached, Options, attached_programs, detach, netns_cookie};
+pub use attached::{Attached, Options, attached_programs, detach, netns_cookie, netns_cookie_of};
 pub use cgroup::{GuardedCgroup, Place, cgroup2_mount};
 pub use descriptors::{Descriptors, ForeignSocket, foreign_sockets};
 pub use layers::{LayerState, Layers, watched};
@@ -204,6 +204,12 @@ pub trait Kernel: Send + Sync + 'static {
     /// # Errors
     /// When it cannot be read.
     fn booked(&self) -> Result<Vec<(Booked, u64)>, KernelError>;
+
+    /// What found no room among them: then they are no proof.
+    ///
+    /// # Errors
+    /// When the counter cannot be read.
+    fn unbooked(&self) -> Result<u64, KernelError>;
 
     /// Takes numbers of windows that are over out of [`Kernel::booked`], once they are kept elsewhere.
     ///

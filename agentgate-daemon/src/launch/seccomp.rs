@@ -5,7 +5,8 @@
 //!   (ioctl_tty(2), ioctl_console(2)) put text into the terminal's input, which the shell would run once
 //!   the agent has ended.
 //! - Sockets of other families than unix, inet, inet6 and netlink (AF_PACKET, AF_VSOCK, AF_ALG and what
-//!   comes): no hook of a cgroup's judges what they send.
+//!   comes): no hook of a cgroup's judges what they send. Nor of `SOCK_PACKET`, which makes an AF_PACKET
+//!   socket where AF_INET is asked for.
 //! - io_uring, which makes and uses sockets by entries in a ring that this filter does not read.
 //!
 //! Everything else is let through: this is no sandbox. ptrace(2), process_vm_writev(2) and
@@ -41,6 +42,10 @@ const FAMILIES: [u32; 4] = [
     libc::AF_NETLINK.cast_unsigned(),
 ];
 
+/// `SOCK_PACKET` of linux/net.h, and the bits of a socket's type that are not flags (`SOCK_TYPE_MASK`).
+const OLD_PACKET: u32 = 10;
+const TYPE: u32 = 0xf;
+
 /// `io_uring_setup`, `_enter` and `_register`: the same number in every ABI (asm-generic/unistd.h). The
 /// last two as well, for a ring that was handed in.
 const IO_URING: [u32; 3] = [425, 426, 427];
@@ -55,7 +60,7 @@ struct Abi {
     /// Bits of the number that choose the table and not the call.
     ignored: u32,
     ioctl: &'static [u32],
-    /// socket(2) and socketpair(2): both take the family first.
+    /// socket(2) and socketpair(2): both take the family first and the type second.
     socket: &'static [u32],
     /// socketcall(2): its family is behind a pointer, which a filter cannot follow.
     socketcall: &'static [u32],
@@ -122,11 +127,12 @@ fn program() -> Vec<sock_filter> {
 /// What happens to the calls of one ABI; ends with an answer on every way through.
 fn judge(abi: &Abi) -> Vec<sock_filter> {
     let typing = choose(SECOND, &[TIOCSTI, TIOCLINUX], REFUSE, SECCOMP_RET_ALLOW);
-    let family = choose(FIRST, &FAMILIES, SECCOMP_RET_ALLOW, NO_FAMILY);
+    let mut family = vec![load(SECOND), keep(TYPE), unless_equal(OLD_PACKET, 1), give(NO_FAMILY)];
+    family.extend(choose(FIRST, &FAMILIES, SECCOMP_RET_ALLOW, NO_FAMILY));
     // So a 32 bit program whose C library makes sockets by socketcall(2) has none.
     let socketcall = choose(FIRST, &SOCKETCALLS, NO_FAMILY, SECCOMP_RET_ALLOW);
     let ring = vec![give(NO_CALL)];
-    let mut body = vec![load(NUMBER), statement(BPF_ALU | BPF_AND | BPF_K, !abi.ignored)];
+    let mut body = vec![load(NUMBER), keep(!abi.ignored)];
     for (numbers, judgement) in
         [(abi.ioctl, typing), (abi.socket, family), (abi.socketcall, socketcall), (&IO_URING[..], ring)]
     {
@@ -152,6 +158,11 @@ fn choose(offset: u32, values: &[u32], then: u32, otherwise: u32) -> Vec<sock_fi
 
 fn load(offset: u32) -> sock_filter {
     statement(BPF_LD | BPF_W | BPF_ABS, offset)
+}
+
+/// Leaves these bits of the accumulator.
+fn keep(bits: u32) -> sock_filter {
+    statement(BPF_ALU | BPF_AND | BPF_K, bits)
 }
 
 fn give(answer: u32) -> sock_filter {

@@ -77,9 +77,12 @@ pub struct Balance {
     pub total: Vec<BalanceRow>,
     /// Events that the ring buffer had no room for.
     pub lost_events: u64,
+    /// What the kernel had no room to count: then the numbers are no proof.
+    #[serde(default)]
+    pub unbooked: u64,
     /// Where the log itself was counted: what does not agree.
     pub miscounts: Option<Vec<Miscount>>,
     pub earlier: Vec<EarlierBalance>,
-    /// No difference and no miscount. What is pending is on its way and no difference.
+    /// No difference and no miscount, and everything was counted. What is pending is on its way and no difference.
     pub balanced: bool,
 }

@@ -38,6 +38,7 @@ use crate::{
     kernel::{GuardedCgroup, Kernel},
     model::{Flag, Flow, Kind, OriginalDestination, Record, Severity, State, Timestamp},
     session::Sessions,
+    share::Few,
 };
 
 /// From one look to the next: what a container sends first may come sooner, and is refused.
@@ -49,7 +50,11 @@ const MOST: usize = agentgate_common::names::NAMESPACES_CAPACITY as usize;
 /// Namespaces with doors of one session, so that it does not take those of all others.
 const MOST_OF_ONE: usize = 16;
 /// Namespaces without doors that are kept in mind; beyond them nothing is tried.
-const WAITING: usize = 256;
+const WAITING: usize = 512;
+/// Of one session: whoever makes namespaces by the hundred keeps its own waiting, and nobody else's.
+const WAITING_OF_ONE: usize = 32;
+/// Namespaces without doors that are recorded, a second.
+const TOLD: u32 = 5;
 /// Looks that have to find nobody in a namespace before its doors go: a process is between two cgroups
 /// for a moment when it is moved.
 const ABSENT: u32 = 4;
@@ -93,13 +98,25 @@ enum Standing {
 }
 
 /// What is known, between two looks.
-#[derive(Default)]
 struct Watched {
     namespaces: HashMap<NamespaceId, Known>,
     serving: JoinSet<()>,
     /// Said once, not with every look.
     denied: bool,
     cut: bool,
+    few: Few,
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self {
+            namespaces: HashMap::new(),
+            serving: JoinSet::new(),
+            denied: false,
+            cut: false,
+            few: Few::new(TOLD),
+        }
+    }
 }
 
 impl Doors {
@@ -182,7 +199,7 @@ impl Doors {
 
     async fn meet(&self, place: &Place, id: NamespaceId, guest: Guest, watched: &mut Watched) {
         if !watched.namespaces.contains_key(&id) {
-            if watched.namespaces.len() >= MOST + WAITING {
+            if !may_wait(watched.namespaces.values(), guest.session) {
                 return;
             }
             let doors = Standing::Closed { attempts: 0, next: Instant::now(), told: false };
@@ -213,8 +230,11 @@ impl Doors {
         match opened {
             Ok(open) => known.doors = open,
             Err(why) if *attempts >= PATIENCE && !*told => {
+                // One that is not told of now is with its next attempt.
+                let Some(more) = watched.few.admit() else { return };
                 *told = true;
-                let what = format!("network namespace {}: {why}; what is in it has no network", id.ino);
+                let more = if more > 0 { format!("; {more} more before it") } else { String::new() };
+                let what = format!("network namespace {}: {why}; what is in it has no network{more}", id.ino);
                 self.note(Some((place, &guest)), State::Refused, what).await;
             }
             Err(_) => {}
@@ -284,6 +304,16 @@ impl Doors {
     }
 }
 
+/// Whether another namespace of this session is kept in mind.
+fn may_wait<'a>(known: impl Iterator<Item = &'a Known>, session: u64) -> bool {
+    let (mut all, mut own) = (0, 0);
+    for known in known {
+        all += 1;
+        own += usize::from(known.session == session);
+    }
+    all < MOST + WAITING && own < MOST_OF_ONE + WAITING_OF_ONE
+}
+
 /// Whether another namespace of this session may have doors.
 fn room<'a>(known: impl Iterator<Item = &'a Known>, session: u64) -> Result<(), &'static str> {
     let open = known.filter(|known| matches!(known.doors, Standing::Open { .. }));
@@ -332,6 +362,16 @@ mod tests {
             absent: 0,
             doors: Standing::Open { netns: 1, serving: JoinSet::<()>::new().spawn(std::future::pending()) },
         };
+        let waiting = |session| Known {
+            session,
+            absent: 0,
+            doors: Standing::Closed { attempts: 0, next: Instant::now(), told: false },
+        };
+        let mut crowd: Vec<Known> = (0..MOST_OF_ONE + WAITING_OF_ONE).map(|_| waiting(1)).collect();
+        assert!(!may_wait(crowd.iter(), 1), "it made too many");
+        assert!(may_wait(crowd.iter(), 2), "and nobody else suffers for it");
+        crowd.extend((crowd.len()..MOST + WAITING).map(|number| waiting(number as u64 + 100)));
+        assert!(!may_wait(crowd.iter(), 2));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _inside = runtime.enter();
         let mut known: Vec<Known> = (0..MOST_OF_ONE).map(|_| open(1)).collect();

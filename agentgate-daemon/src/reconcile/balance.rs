@@ -111,6 +111,8 @@ fn is_settled(window: u32, class: Class, now: u64, told_until: u64) -> bool {
 pub(super) struct Finding {
     pub(super) key: Key,
     pub(super) missing: u64,
+    /// Nothing of its window is on its way any more, so what does not explain it now never will.
+    pub(super) over: bool,
 }
 
 /// What a look found in the windows that are over.
@@ -122,8 +124,11 @@ pub(super) struct Findings {
     pub(super) surplus: Vec<(Key, u64)>,
 }
 
-/// Windows that are over, nothing of them pending; differences only where the last look saw the same,
-/// which `seen` remembers.
+/// Windows that are over; differences only where the last look saw the same, which `seen` remembers.
+///
+/// What is on its way is on its way, for a minute where it never arrives: that holds up the closing of its
+/// window, and not what is missing besides. A surplus is only one when nothing is on its way, because a
+/// connection that moves on while the numbers are read is counted where it was and where it is.
 pub(super) fn find(
     numbers: &HashMap<Key, Numbers>,
     now: u64,
@@ -137,28 +142,24 @@ pub(super) fn find(
     let before = std::mem::take(seen);
     let mut found = Findings::default();
     for (window, keys) in windows {
-        let over = keys.iter().all(|((window, _, class), numbers)| {
-            numbers.pending == 0 && is_settled(*window, *class, now, told_until)
-        });
-        if !over {
-            continue;
-        }
+        let settled = |(window, _, class): &Key| is_settled(*window, *class, now, told_until);
+        let over = keys.iter().all(|(key, numbers)| numbers.pending == 0 && settled(key));
         let mut balanced = true;
         for (key, numbers) in keys {
             let difference = numbers.difference();
-            if difference == 0 {
+            if difference == 0 || !settled(&key) {
                 continue;
             }
             balanced = false;
             if before.get(&key) != Some(&difference) {
                 seen.insert(key, difference);
             } else if difference > 0 {
-                found.missing.push(Finding { key, missing: difference.unsigned_abs() });
-            } else {
+                found.missing.push(Finding { key, missing: difference.unsigned_abs(), over });
+            } else if over {
                 found.surplus.push((key, difference.unsigned_abs()));
             }
         }
-        if balanced {
+        if over && balanced {
             found.balanced.push(window);
         }
     }

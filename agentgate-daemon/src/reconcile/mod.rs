@@ -33,7 +33,7 @@ use crate::{
     session::Sessions,
     store::{
         Store, StoreError,
-        tally::{CLOSED, Class, RING_FULL},
+        tally::{CLOSED, Class, RING_FULL, TallyRow},
     },
 };
 pub use abandoned::Why;
@@ -86,6 +86,8 @@ struct Look {
     numbers: HashMap<Key, Numbers>,
     /// Events that found the ring buffer full.
     lost: u64,
+    /// What found no room in the books.
+    unbooked: u64,
     /// Connections whose place another took, by window and session.
     replaced: HashMap<(u32, u64), u64>,
 }
@@ -177,7 +179,8 @@ impl Reconciler {
     /// Declares what is missing from windows that are over, and closes those that balance.
     async fn settle(self: &Arc<Self>, now: u64) -> Result<(), ReconcileError> {
         let this = self.clone();
-        let Look { numbers, lost, replaced } = spawn_blocking(move || this.numbers()).await??;
+        let Look { numbers, lost, replaced, .. } =
+            spawn_blocking(move || this.numbers(Store::unsettled_tallies)).await??;
         let findings = {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             balance::find(&numbers, now, self.audit.books().told_until(), &mut seen)
@@ -185,7 +188,7 @@ impl Reconciler {
         let declared = numbers.get(&(CLOSED, 0, Class::Ring)).map_or(0, |ring| ring.declared);
         let mut budget = lost.saturating_sub(declared);
         let mut close = findings.balanced;
-        for Finding { key, missing } in findings.missing {
+        for Finding { key, missing, over } in findings.missing {
             let (window, session, class) = key;
             let (known, cause) = match class {
                 Class::Flows => (replaced.get(&(window, session)).copied().unwrap_or(0), REPLACED),
@@ -201,7 +204,7 @@ impl Reconciler {
             let rest = missing - explained;
             if rest > 0 && window <= self.began {
                 self.declare(key, rest, RESTART).await?;
-            } else if rest > 0 {
+            } else if rest > 0 && over {
                 tracing::error!(
                     window,
                     session,
@@ -240,17 +243,20 @@ impl Reconciler {
         Ok(self.store.close_windows(windows)?)
     }
 
-    /// The numbers of every window, and what the kernel says of its losses.
-    fn numbers(&self) -> Result<Look, ReconcileError> {
-        // The kernel first: what it counts after that only makes the log seem to hold too much, which the
-        // next look mends.
+    /// The numbers of the windows that `rows` reads, and what the kernel says of its losses.
+    fn numbers(
+        &self,
+        rows: impl FnOnce(&Store) -> Result<Vec<TallyRow>, StoreError>,
+    ) -> Result<Look, ReconcileError> {
+        // The kernel first, and then in the order in which a connection moves on: it may be counted twice
+        // while it does, which the next look mends, and is never missed.
         let booked = self.kernel.booked()?;
-        let lost = self.kernel.lost_events()?;
+        let (lost, unbooked) = (self.kernel.lost_events()?, self.kernel.unbooked()?);
         let waiting = self.kernel.pending_flows()?;
         let carried = self.audit.books().carried();
-        let rows = self.store.tallies()?;
+        let rows = rows(&self.store)?;
         let numbers = balance::gather(&balance::kernel_counts(&booked), &waiting, &carried, &rows);
-        Ok(Look { numbers, lost, replaced: balance::replaced(&booked) })
+        Ok(Look { numbers, lost, unbooked, replaced: balance::replaced(&booked) })
     }
 
     /// The balance as soon as nothing is on its way, or at the deadline with what is; with `recount`
@@ -273,10 +279,11 @@ impl Reconciler {
     }
 
     fn balance_at(&self, now: u64) -> Result<Balance, ReconcileError> {
-        let Look { numbers, lost, .. } = self.numbers()?;
+        let Look { numbers, lost, unbooked, .. } = self.numbers(Store::tallies)?;
         let mut rows = balance::rows(&numbers, now, self.audit.books().told_until());
         let total = balance::total(&rows);
-        let balanced = rows.iter().all(|row| row.difference == 0);
+        // What the kernel could not count it cannot be asked for: nobody knows whether the log holds it.
+        let balanced = unbooked == 0 && rows.iter().all(|row| row.difference == 0);
         rows.sort_by_key(|row| (row.difference == 0, row.pending == 0, Reverse(row.kernel)));
         let left_out = rows.len().saturating_sub(SHOWN);
         rows.truncate(SHOWN);
@@ -291,6 +298,7 @@ impl Reconciler {
             left_out: u64::try_from(left_out).unwrap_or(u64::MAX),
             total,
             lost_events: lost,
+            unbooked,
             miscounts: None,
             earlier: Vec::new(),
             balanced,

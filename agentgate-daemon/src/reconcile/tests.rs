@@ -157,7 +157,7 @@ async fn what_is_on_its_way_is_pending() {
     scene.kernel.declare(peer, flow(9, 9 * SECOND));
     let taken = scene.audit.books().take(&flow(9, 9 * SECOND + 1));
     let row = |what: &str, told_until| {
-        let Look { numbers, .. } = scene.books.numbers().unwrap();
+        let Look { numbers, .. } = scene.books.numbers(Store::tallies).unwrap();
         balance::rows(&numbers, LATER, told_until).into_iter().find(|row| row.what == what).unwrap()
     };
     assert_eq!((row("flows", 0).pending, row("flows", 0).difference), (2, 0));
@@ -206,6 +206,55 @@ async fn a_log_that_was_tampered_with_does_not_balance() {
     assert!(!balance.balanced);
     let miscount = &balance.miscounts.unwrap()[0];
     assert_eq!((miscount.summed, miscount.counted, miscount.what.as_str()), (20, 1, "udp"));
+}
+
+#[tokio::test]
+async fn a_record_that_was_taken_out_is_missed_with_its_sums_or_without() {
+    for sums_too in [false, true] {
+        let scene = Scene::new();
+        scene.kernel.book(9, 2, UDP, 20);
+        let id = scene.audit.note(refusal(9, 9 * SECOND, 20)).await.unwrap();
+        assert!(scene.books.balance(true).await.unwrap().balanced);
+        scene.store.tamper(id, sums_too).unwrap();
+        let difference = if sums_too { 20 } else { 0 };
+        assert_eq!(scene.difference(), difference);
+        let recounted = scene.books.completed(scene.books.balance_at(LATER).unwrap(), true).unwrap();
+        assert!(!recounted.balanced, "{recounted:?}");
+        assert_eq!(recounted.miscounts.unwrap().is_empty(), sums_too);
+        scene.settle().await;
+        assert!(scene.causes().is_empty(), "a loss without a cause is not declared");
+        assert_eq!(scene.difference(), difference, "and it stays");
+    }
+}
+
+#[tokio::test]
+async fn what_the_kernel_could_not_count_is_no_balance() {
+    let scene = Scene::new();
+    assert!(scene.books.balance_at(LATER).unwrap().balanced);
+    scene.kernel.unbook(1);
+    let balance = scene.books.balance_at(LATER).unwrap();
+    assert_eq!((balance.balanced, balance.unbooked), (false, 1));
+}
+
+/// A connection whose agent gave up may be on its way for a minute. Meanwhile the books said that what a
+/// killed daemon had lost in the same seconds was a difference that nothing explains.
+#[tokio::test]
+async fn a_connection_on_its_way_does_not_hold_up_what_was_lost_besides() {
+    let scene = Scene::new();
+    let peer: SocketAddr = "127.0.0.1:5000".parse().unwrap();
+    scene.kernel.declare(peer, flow(9, 5 * SECOND));
+    scene.kernel.book(9, 1, LISTENER, 3);
+    scene.kernel.book(9, 1, UDP, 7);
+    scene.audit.note(flow_record(9, 6 * SECOND)).await.unwrap();
+    scene.settle().await;
+    assert_eq!(scene.causes(), [("restart".to_owned(), 1), ("restart".to_owned(), 7)]);
+    assert!(scene.books.balance_at(LATER).unwrap().balanced);
+    assert!(!scene.kernel.booked().unwrap().is_empty(), "its window stays open");
+    scene.books.record_abandoned(Why::NoListener { before_ns: LATER }).await.unwrap();
+    scene.settle().await;
+    assert!(scene.kernel.booked().unwrap().is_empty());
+    assert_eq!(scene.difference(), 0);
+    assert_eq!(scene.causes().len(), 2);
 }
 
 #[tokio::test]

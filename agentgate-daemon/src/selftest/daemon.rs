@@ -171,11 +171,12 @@ impl Records {
         self.0.1.notify_all();
     }
 
-    /// Waits until there is a record of this run, but not for long: many attempts leave none.
-    pub(super) fn wait(&self, run: u16, session: &str, pid: u32, patience: Duration) {
+    /// Waits until there is a record of this run; whether there is one.
+    pub(super) fn wait(&self, run: u16, session: &str, pid: u32, patience: Duration) -> bool {
         let all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let none = |all: &mut Vec<Record>| !all.iter().any(|record| belongs(record, run, session, pid));
-        let _found = self.0.1.wait_timeout_while(all, patience, none);
+        let waited = self.0.1.wait_timeout_while(all, patience, none);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// The records of one run: by session, by process where it has left its session, or by the address that is its own.

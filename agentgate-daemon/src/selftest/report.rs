@@ -48,6 +48,24 @@ impl Family {
             Self::Privilege => "privilege",
         }
     }
+
+    /// What it is about, for a heading.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP to addresses that no policy names",
+            Self::Udp => "UDP, in all its ways of sending",
+            Self::Raw => "other protocols over IP",
+            Self::Families => "address families besides IPv4 and IPv6",
+            Self::Tasks => "the same from other kinds of tasks",
+            Self::Sockets => "sockets that somebody else made",
+            Self::Dns => "names, and data in names",
+            Self::Http => "TLS and HTTP that lie about their destination",
+            Self::Loopback => "this host's own services, and the gate's",
+            Self::Metadata => "cloud metadata, in many spellings",
+            Self::Privilege => "what needs root or a capability",
+        }
+    }
 }
 
 /// Whom an attempt runs as.

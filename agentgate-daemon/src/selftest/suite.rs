@@ -189,6 +189,37 @@ mod tests {
         }
     }
 
+    fn readme() -> String {
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap()
+    }
+
+    /// What stands between backquotes.
+    fn quoted(text: &str) -> Vec<&str> {
+        text.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn the_published_table_has_every_family_and_no_other() {
+        let readme = readme();
+        let (_, table) = readme.split_once("\n| family |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let published: Vec<&str> = rows.map(|row| quoted(row)[0]).collect();
+        let mut families: Vec<&str> = list(None).into_iter().map(|listed| listed.family.as_str()).collect();
+        families.dedup();
+        assert_eq!(published, families);
+    }
+
+    #[test]
+    fn what_is_published_as_not_defended_is_what_the_suite_excuses() {
+        let readme = readme();
+        let (_, section) = readme.split_once("\n*Not defended*").unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let published: BTreeSet<&str> = quoted(section).into_iter().collect();
+        let excused = |attempt: &Attempt| attempt.undefended.is_some() || attempt.needs_lsm.is_some();
+        let excused: BTreeSet<&str> = all().iter().filter(|a| excused(a)).map(|a| a.name).collect();
+        assert_eq!(published, excused);
+    }
+
     #[test]
     fn metadata_is_spelled_in_ten_ways_at_least() {
         assert!(matching(Some("metadata")).len() >= 10);

@@ -155,6 +155,12 @@ impl Try {
         sys::send_to(&socket, &payload, 0, &sys::sockaddr(to)).at(&format!("sendto {to}")).map(drop)
     }
 
+    /// Stays for some milliseconds, so that somebody who looks now and then finds it.
+    pub(super) fn stay(&mut self, milliseconds: i32) -> Attempted {
+        let (quiet, _kept) = io::pipe().at("pipe")?;
+        sys::readable(&quiet.into(), milliseconds).at("poll").map(drop)
+    }
+
     /// What anybody would try first, from wherever the caller is: TCP and UDP, both families. One that
     /// is refused does not keep the others from being tried.
     pub(super) fn probe(&mut self) {

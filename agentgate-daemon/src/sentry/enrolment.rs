@@ -1,6 +1,6 @@
 //! Enrolment with a look first: who holds a socket from elsewhere does not come under guard with it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, sync::Arc};
 
 use super::inside::Enrolled;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
         enrol::{EnrolError, Enroller},
         peer::Process,
     },
-    kernel::{ForeignSocket, Kernel, foreign_sockets},
+    kernel::{ForeignSocket, Kernel, cgroup2_mount, foreign_sockets},
 };
 
 /// Refuses processes with foreign sockets, remembers those it let in.
@@ -48,7 +48,9 @@ impl Enroller for CarefulEnroller {
         let found = looked.map_err(EnrolError::step(format!("look at the descriptors of process {pid}")))?;
         if found.cut {
             return Err(EnrolError::step(format!("look at the descriptors of process {pid}"))(
-                std::io::Error::other("there are too many"),
+                std::io::Error::other(
+                    "there are too many, or a thread has its own and Linux is older than 6.9",
+                ),
             ));
         }
         if !found.foreign.is_empty() {
@@ -56,8 +58,16 @@ impl Enroller for CarefulEnroller {
         }
         // Before it is in: the sentry may look at once.
         self.enrolled.add(pid);
-        self.inner.enrol(process)
+        let path = self.inner.enrol(process)?;
+        self.enrolled.is_in(pid, number_of(&path));
+        Ok(path)
     }
+}
+
+/// Number of the cgroup at this path below the mount; 0 where it has gone.
+fn number_of(path: &str) -> u64 {
+    let Ok(mount) = cgroup2_mount() else { return 0 };
+    fs::metadata(mount.join(path.trim_start_matches('/'))).map_or(0, |metadata| metadata.ino())
 }
 
 /// The first few, with their numbers.

@@ -1,7 +1,7 @@
 //! Who is in the guarded cgroup, and who was put there through the gate.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
@@ -97,8 +97,9 @@ impl Inside {
 pub(super) fn process(pid: u32, cgroup: u64) -> Option<Process> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let stat = Stat::from_read(read(&proc.join("stat"))?.as_slice()).ok()?;
-    // Zombie and dead: what is left of such a process is its number.
-    if matches!(stat.state, 'Z' | 'X' | 'x') {
+    // Zombie and dead: what is left of such a process is its number. One whose first thread has ended is a
+    // zombie too, while its others go on.
+    if matches!(stat.state, 'X' | 'x') || stat.state == 'Z' && stat.num_threads <= 1 {
         return None;
     }
     let owner = fs::metadata(&proc).ok()?;
@@ -111,28 +112,55 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Processes that came in through the gate, so that nobody takes them for moved in by others.
+/// Processes that came in through the gate, so that nobody takes them for moved in by others, and that they
+/// are known though they leave before anybody has looked.
 #[derive(Clone, Debug, Default)]
-pub struct Enrolled(Arc<Mutex<HashSet<Id>>>);
+pub struct Enrolled(Arc<Mutex<HashMap<Id, Entry>>>);
+
+/// One of them, as it was.
+#[derive(Clone, Debug)]
+struct Entry {
+    process: Process,
+    /// It has been in the guarded cgroup; before that it is elsewhere by right.
+    inside: bool,
+}
 
 impl Enrolled {
-    /// The process with this number, which is held until this returns.
+    /// The process with this number, which is held until this returns, is about to come in.
     pub(super) fn add(&self, pid: u32) {
         if let Some(process) = process(pid, 0) {
-            self.with(|ids| ids.insert(process.id()));
+            self.with(|all| all.insert(process.id(), Entry { process, inside: false }));
+        }
+    }
+
+    /// It is in the cgroup with this number. Nothing where it has ended meanwhile.
+    pub(super) fn is_in(&self, pid: u32, cgroup: u64) {
+        if let Some(id) = process(pid, 0).map(|process| process.id()) {
+            self.with(|all| {
+                if let Some(entry) = all.get_mut(&id) {
+                    entry.inside = true;
+                    entry.process.cgroup = cgroup;
+                }
+            });
         }
     }
 
     pub(super) fn contains(&self, id: Id) -> bool {
-        self.with(|ids| ids.contains(&id))
+        self.with(|all| all.contains_key(&id))
+    }
+
+    /// Those that have been inside.
+    pub(super) fn insiders(&self) -> Vec<Process> {
+        let inside = |entry: &&Entry| entry.inside;
+        self.with(|all| all.values().filter(inside).map(|entry| entry.process.clone()).collect())
     }
 
     /// Forgets those that `alive` does not have.
     pub(super) fn keep(&self, alive: impl Fn(&Id) -> bool) {
-        self.with(|ids| ids.retain(|id| alive(id)));
+        self.with(|all| all.retain(|id, _| alive(id)));
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut HashSet<Id>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut HashMap<Id, Entry>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

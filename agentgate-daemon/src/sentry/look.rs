@@ -105,29 +105,30 @@ impl Look {
 
     /// Those who were inside and are not: dead and forgotten, or elsewhere.
     fn gone(&mut self, here: &HashSet<Id>) -> Vec<Finding> {
+        // Who came in through the gate was inside, also where it left before anybody looked.
+        for process in self.enrolled.insiders() {
+            let id = process.id();
+            if !here.contains(&id) && !self.seen.contains_key(&id) && left(&self.guarded, id).is_some() {
+                self.seen.insert(id, Seen { process, told: HashSet::new(), left: false });
+            }
+        }
         let mut findings = Vec::new();
         let guarded = &self.guarded;
         self.seen.retain(|id, seen| {
             if here.contains(id) {
                 return true;
             }
-            let alive = process(id.pid, seen.process.cgroup).is_some_and(|now| now.start == id.start);
-            if alive
-                && !seen.left
-                && let Some(to) = cgroup_of(id.pid)
-                && guarded.place(&to) == Place::Outside
-                // Read between two looks at the same process, or it is not that process's.
-                && process(id.pid, 0).is_some_and(|now| now.start == id.start)
+            if !seen.left
+                && let Some(to) = left(guarded, *id)
             {
                 seen.left = true;
                 findings.push(Finding { process: seen.process.clone(), what: What::Left { to } });
             }
-            alive
+            is_alive(*id)
         });
         let known = &self.seen;
         // One that was just enrolled has not been seen yet.
-        self.enrolled
-            .keep(|id| known.contains_key(id) || process(id.pid, 0).is_some_and(|p| p.start == id.start));
+        self.enrolled.keep(|id| known.contains_key(id) || is_alive(*id));
         findings
     }
 
@@ -170,6 +171,17 @@ fn foreign(kernel: &dyn Kernel, seen: &mut Seen, known: &mut HashSet<u64>) -> Ve
         }
     }
     findings
+}
+
+fn is_alive(id: Id) -> bool {
+    process(id.pid, 0).is_some_and(|now| now.start == id.start)
+}
+
+/// Where a process is that is alive and not under guard.
+fn left(guarded: &GuardedCgroup, id: Id) -> Option<String> {
+    // Read between two looks at the same process, or it is not that process's.
+    let to = is_alive(id).then(|| cgroup_of(id.pid)).flatten()?;
+    (guarded.place(&to) == Place::Outside && is_alive(id)).then_some(to)
 }
 
 fn cgroup_of(pid: u32) -> Option<String> {

@@ -133,6 +133,39 @@ fn who_is_alive_elsewhere_has_left_and_the_dead_have_not() {
 }
 
 #[test]
+fn who_was_let_in_and_left_between_two_looks_has_left() {
+    let host = Host::new();
+    let (leaver, arriving) = (sleeper(), sleeper());
+    let mut look = host.look();
+    host.enrolled.add(leaver.id());
+    host.enrolled.add(arriving.id());
+    assert_eq!(look.take(), [], "neither has been inside");
+    host.enrolled.is_in(leaver.id(), 7);
+    let found = look.take();
+    assert_eq!(found[0].process.cgroup, 7);
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    assert_eq!(whats(found), [(leaver.id(), format!("left to {own}"))]);
+    assert_eq!(look.take(), [], "told once");
+    end(leaver);
+    end(arriving);
+}
+
+#[test]
+fn a_process_goes_on_after_its_first_thread_has_ended() {
+    let script = "import ctypes,threading,time\n\
+                  threading.Thread(target=time.sleep, args=(60,)).start()\n\
+                  ctypes.CDLL(None).pthread_exit(None)";
+    let child = Command::new("python3").args(["-c", script]).spawn().unwrap();
+    let state = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    while !state().contains(") Z ") {
+        std::thread::yield_now();
+    }
+    assert!(process(child.id(), 0).is_some());
+    end(child);
+}
+
+#[test]
 fn foreign_sockets_are_ended_and_told_once() {
     let host = Host::new();
     host.kernel.guard_nothing();

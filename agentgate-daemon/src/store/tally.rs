@@ -5,7 +5,7 @@
 //! and a column. A record is counted in the transaction that first holds it, and never again, so that a
 //! batch that is done twice counts once. Windows that are over are summed up under [`CLOSED`].
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, ops::RangeBounds, sync::atomic::Ordering};
 
 use agentgate_common::{
     tally::window,
@@ -272,6 +272,20 @@ impl Store {
         self.tallies_of(self.epoch.load(Ordering::Acquire))
     }
 
+    /// The numbers of windows that are not summed up, and what was declared because the ring buffer was
+    /// full. Costs nothing for sessions that are over, of which a host that is up for long has many.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn unsettled_tallies(&self) -> Result<Vec<TallyRow>, StoreError> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let ring = (epoch, CLOSED, 0, Class::Ring.number(), Column::Declared.number());
+        let transaction = self.read()?;
+        let mut found = tallies_in(&transaction, (epoch, 0, 0, 0, 0)..(epoch, CLOSED, 0, 0, 0))?;
+        found.extend(tallies_in(&transaction, ring..=ring)?);
+        Ok(found)
+    }
+
     fn tallies_of(&self, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
         tallies(&self.read()?, epoch)
     }
@@ -353,6 +367,25 @@ impl Store {
         Ok(table.get(key)?.map(|name| name.value().to_owned()))
     }
 
+    /// As somebody with a tool for such files would: takes a record out, and out of the sums too.
+    #[cfg(test)]
+    pub(crate) fn tamper(&self, id: RecordId, sums_too: bool) -> Result<(), StoreError> {
+        let transaction = self.begin_write()?;
+        {
+            let mut records = transaction.open_table(RECORDS)?;
+            let record = {
+                let value = records.remove(id.0)?.ok_or(StoreError::Missing { id })?;
+                record::decode(id, value.value())?
+            };
+            if sums_too {
+                let epoch = self.epoch.load(Ordering::Acquire);
+                Tallies::open(&transaction, epoch)?.take_back(&record)?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// Keeps what the kernel counted: each number replaces the one that was kept before.
     ///
     /// # Errors
@@ -399,6 +432,13 @@ impl Store {
 }
 
 fn tallies(transaction: &ReadTransaction, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
+    tallies_in(transaction, (epoch, 0, 0, 0, 0)..=(epoch, u32::MAX, u64::MAX, u8::MAX, u8::MAX))
+}
+
+fn tallies_in(
+    transaction: &ReadTransaction,
+    keys: impl RangeBounds<Key>,
+) -> Result<Vec<TallyRow>, StoreError> {
     let table = match transaction.open_table(TALLIES) {
         Ok(table) => table,
         // No epoch was entered in this file so far.
@@ -406,7 +446,7 @@ fn tallies(transaction: &ReadTransaction, epoch: u32) -> Result<Vec<TallyRow>, S
         Err(error) => return Err(error.into()),
     };
     let mut found = Vec::new();
-    for row in table.range((epoch, 0, 0, 0, 0)..=(epoch, u32::MAX, u64::MAX, u8::MAX, u8::MAX))? {
+    for row in table.range(keys)? {
         let (key, count) = row?;
         let (_, window, session, class, column) = key.value();
         // A column of a later version is not of this balance.

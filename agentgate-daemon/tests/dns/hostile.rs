@@ -213,3 +213,19 @@ async fn a_flood_is_refused_and_told_by_its_number() {
     assert_eq!(records.iter().filter(of_flood).map(|r| r.times).sum::<u64>(), refused);
     assert!(records.iter().filter(of_flood).count() < 10);
 }
+
+/// The port of an agent that asked long ago may be anybody's by now.
+#[tokio::test]
+async fn who_asked_long_ago_is_not_who_asks() {
+    let world = World::new(POLICY).await;
+    let agent = world.agent_since(7, 0).await;
+    agent
+        .socket
+        .send_to(&question("open.example.", RecordType::A).to_vec().unwrap(), agent.dns)
+        .await
+        .unwrap();
+    let record = world.questions(1).await.remove(0);
+    assert_eq!(record.state, State::Refused);
+    assert_eq!(record.verdict.unwrap().rule, "invariant:unknown_flow");
+    assert!(record.subject.is_none() && world.heard() == 0);
+}

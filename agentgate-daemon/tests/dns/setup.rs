@@ -84,6 +84,11 @@ impl World {
 
     /// An agent of the session that the kernel numbers `session`.
     pub(crate) async fn agent(&self, session: u64) -> Agent {
+        self.agent_since(session, u64::MAX).await
+    }
+
+    /// One that asked last at this time, in nanoseconds since boot.
+    pub(crate) async fn agent_since(&self, session: u64, connected_ns: u64) -> Agent {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let flow = Flow {
             cookie: self.cookies.fetch_add(1, Ordering::Relaxed),
@@ -95,7 +100,7 @@ impl World {
             cgroup: session,
             session,
             netns: 0,
-            connected_ns: u64::MAX,
+            connected_ns,
         };
         self.kernel.declare_asker(socket.local_addr().unwrap(), flow.clone());
         Agent { socket, flow, kernel: self.kernel.clone(), dns: self.gate.dns }
@@ -211,7 +216,7 @@ pub(crate) struct Agent {
     pub(crate) socket: UdpSocket,
     flow: Flow,
     kernel: Arc<FakeKernel>,
-    dns: SocketAddr,
+    pub(crate) dns: SocketAddr,
 }
 
 /// A question with EDNS.

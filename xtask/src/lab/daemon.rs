@@ -4,7 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -28,6 +28,15 @@ const STOP: Duration = Duration::from_secs(15);
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
+}
+
+/// How long the two halves of a restart took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Restart {
+    /// From the signal to the end of the process.
+    pub(crate) ending: Duration,
+    /// From its start until it said that it is ready.
+    pub(crate) starting: Duration,
 }
 
 impl Daemon {
@@ -174,11 +183,14 @@ impl Lab {
     ///
     /// # Errors
     /// As [`Lab::start_daemon`].
-    pub(crate) async fn restart_daemon(&mut self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) async fn restart_daemon(&mut self, signal: Signal) -> anyhow::Result<Restart> {
         let daemon = self.daemon.take().context("the daemon does not run")?;
+        let began = Instant::now();
         daemon.end(signal).await?;
+        let ending = began.elapsed();
         let manager = self.manager.take().context("the daemon has no manager")?;
-        self.start_under(manager).await
+        self.start_under(manager).await?;
+        Ok(Restart { ending, starting: began.elapsed() - ending })
     }
 
     async fn start_under(&mut self, mut manager: Manager) -> anyhow::Result<()> {

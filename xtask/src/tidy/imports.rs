@@ -66,7 +66,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("doctor", &["control::wire", "control::client", "config", "kernel", "launch", "reload"]),
     ("privileges", &[]),
     ("reconcile", &["kernel", "session", "audit", "store"]),
-    ("handover", &[]),
+    ("handover", &["kernel"]),
     ("detach", &["kernel", "store", "config"]),
     (
         "cli",

@@ -94,6 +94,7 @@ impl Gate {
             programs: Vec::new(),
             layers: None,
             lost_events: 0,
+            unbooked: 0,
             counters: Vec::new(),
             connections: 0,
             dashboard: None,

@@ -73,6 +73,7 @@ fn replies_survive() {
         programs: vec!["connect4".into()],
         layers: None,
         lost_events: 0,
+        unbooked: 0,
         counters: vec![HookCount { hook: "connect4".into(), outcome: "listener".into(), count: 3 }],
         connections: 4,
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),

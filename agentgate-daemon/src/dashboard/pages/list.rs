@@ -61,6 +61,7 @@ impl List<'_> {
             ("flow", "Connections"),
             ("dns", "DNS"),
             ("kernel", "Kernel refusals"),
+            ("guard", "Guard"),
             ("control", "Changes and logins"),
         ];
         html! {

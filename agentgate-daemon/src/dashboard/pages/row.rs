@@ -64,11 +64,14 @@ fn room(record: &Record, hostless: bool) -> Option<u8> {
 fn outcome(record: &Record) -> Markup {
     html! {
         @if record.kind != Kind::Kernel {
-            td.c-status { (status(record)) }
-            td.c-size {
-                @if let Some((up, down)) = show::traffic(record) {
-                    span.up { (show::size(up)) }
-                    span.down { (show::size(down)) }
+            // A question has no size, and its code is a long word.
+            td.c-status colspan=[(record.kind == Kind::Dns).then_some("2")] { (status(record)) }
+            @if record.kind != Kind::Dns {
+                td.c-size {
+                    @if let Some((up, down)) = show::traffic(record) {
+                        span.up { (show::size(up)) }
+                        span.down { (show::size(down)) }
+                    }
                 }
             }
             td.c-took {

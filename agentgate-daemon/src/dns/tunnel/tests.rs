@@ -163,3 +163,26 @@ fn a_session_asks_so_much_and_no_more() {
     assert!((1_000..2_000).contains(&asked), "{asked}");
     assert!(tunnels.has_room(2), "another session has its own");
 }
+
+/// Whoever has a range of addresses has its reverse zone, and so hears the names below it.
+#[test]
+fn reverse_names_carry_data_too() {
+    for zone in ["8.b.d.0.1.0.0.2.ip6.arpa", "113.203.in-addr.arpa"] {
+        let tunnels = Tunnels::default();
+        let mut last = Suspicion::default();
+        let mut asked = 0;
+        while last.refused.is_none() && asked < 5_000 {
+            let labels = coded(asked, 48, BASE32);
+            last = tunnels.look(1, &name(&format!("{labels}.{zone}")), RecordType::PTR);
+            asked += 1;
+        }
+        assert!(last.refused.is_some(), "{zone}: {asked} names");
+        assert!(severities(&last).contains(&Severity::High));
+    }
+    // Who reads a log of a hundred hosts asks for each once.
+    let tunnels = Tunnels::default();
+    for host in 0..200 {
+        let reverse = name(&format!("{host}.7.113.203.in-addr.arpa"));
+        assert_eq!(tunnels.look(1, &reverse, RecordType::PTR), Suspicion::default());
+    }
+}

@@ -77,21 +77,38 @@ fn typing_into_the_terminal_is_refused_by_every_abi() {
     assert_eq!(run(0, 0x8000_0016, [0, 0]), REFUSE);
 }
 
+/// socket(2) and socketpair(2).
+const SOCKETS: [(u32, u32); 10] = [
+    (41, X86_64),
+    (53, X86_64),
+    (X32 | 41, X86_64),
+    (X32 | 53, X86_64),
+    (359, I386),
+    (360, I386),
+    (198, AARCH64),
+    (199, AARCH64),
+    (281, ARM),
+    (288, ARM),
+];
+
+#[test]
+fn an_old_packet_socket_is_refused_by_every_abi() {
+    // The kernel makes an AF_PACKET socket of AF_INET with SOCK_PACKET.
+    const FLAGS: [u64; 5] = [0, 0o2_000_000, 0o4000, 0o2_004_000, 0xffff_ffff_0000_0000];
+    for (number, architecture) in SOCKETS {
+        for kind in 0..16_u64 {
+            let expect = if kind == 10 { NO_FAMILY } else { SECCOMP_RET_ALLOW };
+            for (family, flags) in [1, 2, 10, 16].into_iter().flat_map(|f| FLAGS.map(|flags| (f, flags))) {
+                let given = run(number, architecture, [family, kind | flags]);
+                assert_eq!(given, expect, "{architecture:#x} {number} {family} {kind} {flags:#x}");
+            }
+        }
+    }
+}
+
 #[test]
 fn sockets_are_of_four_families_in_every_abi() {
-    let calls = [
-        (41, X86_64),
-        (53, X86_64),
-        (X32 | 41, X86_64),
-        (X32 | 53, X86_64),
-        (359, I386),
-        (360, I386),
-        (198, AARCH64),
-        (199, AARCH64),
-        (281, ARM),
-        (288, ARM),
-    ];
-    for (number, architecture) in calls {
+    for (number, architecture) in SOCKETS {
         // As linux/socket.h numbers them, and a few that are not families.
         for family in (0..64_u64).chain([255, 0xffff_ffff]) {
             let expect = if [1, 2, 10, 16].contains(&family) { SECCOMP_RET_ALLOW } else { NO_FAMILY };

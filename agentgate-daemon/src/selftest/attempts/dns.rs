@@ -133,6 +133,26 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     ),
     Attempt::new(
         Dns,
+        "dns4-foreign-source-once",
+        "the same over IPv4 (IP_TRANSPARENT, IP_PKTINFO)",
+        "egress refuses foreign sources",
+        |t| {
+            let socket = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0).at("socket")?;
+            sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1).at("IP_TRANSPARENT")?;
+            // struct in_pktinfo: index, the source, what the kernel tells.
+            let mut data = vec![0; 4];
+            data.extend(t.orders.v4.octets());
+            data.extend([0; 4]);
+            let source = Ancillary { level: libc::IPPROTO_IP, kind: libc::IP_PKTINFO, data };
+            let question = marked(t, FORBIDDEN, A);
+            let server = sys::sockaddr(SocketAddr::from((RESOLVER_V4, 53)));
+            message::send(&socket, &question, &server, &[source], 0).at("sendmsg")?;
+            hear(t, &socket)
+        },
+    )
+    .root(),
+    Attempt::new(
+        Dns,
         "dns4-foreign-source",
         "the same over IPv4 (IP_TRANSPARENT)",
         "the kernel: loopback does not answer to other addresses; egress",

@@ -25,9 +25,13 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         packet(t, libc::SOCK_RAW)
     })
     .root(),
-    Attempt::new(Families, "packet-old", "sends by the obsolete SOCK_PACKET of AF_INET", CLOSED, |t| {
-        open(t, libc::AF_INET, OLD_PACKET, 0x0300)
-    })
+    Attempt::new(
+        Families,
+        "packet-old",
+        "opens a packet(7) socket by the obsolete SOCK_PACKET of AF_INET",
+        "seccomp of agentctl run; LSM socket_create; units have no CAP_NET_RAW",
+        |t| open(t, libc::AF_INET, OLD_PACKET, 0x0300),
+    )
     .root(),
     Attempt::new(Families, "vsock", "opens AF_VSOCK, towards the hypervisor", CLOSED, |t| {
         open(t, libc::AF_VSOCK, libc::SOCK_STREAM, 0)
@@ -37,7 +41,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     }),
     Attempt::new(Families, "xdp", "opens AF_XDP, beside the network stack", CLOSED, |t| {
         open(t, libc::AF_XDP, libc::SOCK_RAW, 0)
-    }),
+    })
+    .root(),
     Attempt::new(Families, "alg", "opens AF_ALG: no egress, but kernel surface", CLOSED, |t| {
         open(t, libc::AF_ALG, libc::SOCK_SEQPACKET, 0)
     }),

@@ -129,6 +129,15 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     )
     .root()
     .undo(&["ip route delete table 77 default", "ip rule delete priority 1"]),
+    Attempt::new(
+        Privilege,
+        "root-mptcp-join",
+        "has its own MPTCP server announce an address outside, which the kernel then joins by itself",
+        "egress drops TCP on its way out that was not redirected",
+        join_elsewhere,
+    )
+    .root()
+    .undo(&["ip mptcp endpoint flush", "ip mptcp limits set subflows 2 add_addr_accepted 0"]),
 ];
 
 /// Runs a program of the host's; `Absent` where there is none.
@@ -162,8 +171,7 @@ fn leave(tried: &mut Try, user: bool) -> Attempted {
     tried.probe();
     if tried.orders.guarded && !user {
         // The sentry looks every second: one that stays is found.
-        let (quiet, _kept) = io::pipe().at("pipe")?;
-        sys::readable(&quiet.into(), 2500).at("poll")?;
+        return tried.stay(2500);
     }
     Ok(())
 }
@@ -198,6 +206,9 @@ fn wired(tried: &mut Try, raw: bool) -> Attempted {
         "link set lo up\nlink set agst9 up\naddr add 192.0.3.2/24 dev agst9\nroute add default via 192.0.3.1\n",
     )?;
     if raw {
+        // Until the neighbour is known a packet waits, and would go down with the namespace.
+        let met = tried.tcp(SocketAddr::from(([192, 0, 3, 1], 9)));
+        tried.note(met);
         let socket = sys::socket(libc::AF_INET, libc::SOCK_RAW, 253).at("socket(SOCK_RAW)")?;
         return sys::send_to(&socket, &tried.payload(), 0, &sys::sockaddr(tried.v4(0)))
             .at("sendto")
@@ -219,6 +230,8 @@ fn tunnel(tried: &mut Try, kind: &str) -> Attempted {
         _ => make.extend(["remote", &to, "local", "192.0.2.1"]),
     }
     run("ip", &make, "")?;
+    // Or the kernel greets its neighbours through it, by itself and at times of its own.
+    run("sysctl", &["-q", "-w", "net.ipv6.conf.agst1.disable_ipv6=1"], "")?;
     if kind == "wireguard" {
         // Without wg(8) no peer can be named by command: that it can be made is noted, and no more.
         run("wg", &["show", "agst1"], "")?;
@@ -291,6 +304,29 @@ fn tc(tried: &mut Try) -> Attempted {
         SocketAddr::from(([127, 0, 0, 1], crate::selftest::orders::RELAY_PORT))
     };
     tried.tcp(to)
+}
+
+/// A connection within loopback that grows a second path: no call of the agent's names its address.
+fn join_elsewhere(tried: &mut Try) -> Attempted {
+    let announced = tried.orders.v4.to_string();
+    run("ip", &["mptcp", "limits", "set", "subflows", "4", "add_addr_accepted", "4"], "")?;
+    run("ip", &["mptcp", "endpoint", "add", &announced, "signal"], "")?;
+    let make = || sys::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP).at("socket(MPTCP)");
+    let server = make()?;
+    sys::bind(&server, &sys::sockaddr(SocketAddr::from(([127, 0, 0, 1], 0)))).at("bind")?;
+    sys::listen(&server).at("listen")?;
+    let port = sys::local_port(&server).at("getsockname")?;
+    let client = make()?;
+    sys::connect(&client, &sys::sockaddr(SocketAddr::from(([127, 0, 0, 1], port)))).at("connect")?;
+    let peer = sys::accept(&server).at("accept")?;
+    // Both ends have to hear of each other before a path is added.
+    let mut said = [0; 64];
+    for (from, to) in [(&client, &peer), (&peer, &client)] {
+        sys::send(from, &tried.payload(), 0).at("send")?;
+        sys::receive(to, &mut said).at("recv")?;
+    }
+    sys::readable(&client, 700).at("poll")?;
+    Ok(())
 }
 
 /// Policy routing before the local table, for what is sent to the listener's address.

@@ -9,7 +9,7 @@ use crate::selftest::{
     tried::{At as _, Attempted, Try},
 };
 
-const CREATE: &str = "sock_create refuses the type or protocol; seccomp of agentctl run and LSM as well";
+const CREATE: &str = "sock_create refuses the type or protocol";
 
 /// `IPPROTO_MPTCP`'s neighbours that libc has no name for, linux/in.h and in6.h.
 const L2TP: i32 = 115;

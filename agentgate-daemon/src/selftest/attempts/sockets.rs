@@ -18,6 +18,8 @@ use crate::selftest::{
 
 const FOREIGN: &str = "the watch programs refuse a foreign socket in a guarded task's hands; packets of connected \
                        ones need egress on the watched cgroup (6.4 and later) or LSM file_receive";
+const HELD: &str = "what waits to be sent is sent by the kernel later, when no guarded task is on the processor; \
+                    the sentry ends the socket within 3 s";
 const RUN: &str = "agentctl run closes what it was started with; enrolment refuses who holds network sockets";
 
 pub(super) const ATTEMPTS: &[Attempt] = &[
@@ -42,6 +44,35 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         },
     )
     .marked(),
+    Attempt::new(
+        Sockets,
+        "handed-tcp-more",
+        "is handed a connected TCP socket and writes with MSG_MORE, so that the kernel sends it later",
+        "LSM socket_sendmsg",
+        |t| {
+            let (socket, _held) = handed(t, Wanted::TcpConnected, 80)?;
+            let request = t.request("203.0.113.1");
+            sys::send(&socket, &request, libc::MSG_MORE).at("send")?;
+            until_looked_at(t, &socket)
+        },
+    )
+    .marked()
+    .needs_lsm(HELD),
+    Attempt::new(
+        Sockets,
+        "handed-tcp-cork",
+        "is handed a connected TCP socket and corks it (TCP_CORK), to the same end",
+        "LSM socket_sendmsg",
+        |t| {
+            let (socket, _held) = handed(t, Wanted::TcpConnected, 80)?;
+            sys::set_int(&socket, libc::IPPROTO_TCP, libc::TCP_CORK, 1).at("TCP_CORK")?;
+            let request = t.request("203.0.113.1");
+            sys::send(&socket, &request, 0).at("send")?;
+            until_looked_at(t, &socket)
+        },
+    )
+    .marked()
+    .needs_lsm(HELD),
     Attempt::new(Sockets, "handed-udp", "is handed a UDP socket and sends from it", FOREIGN, |t| {
         let (socket, _held) = handed(t, Wanted::Udp, 9999)?;
         sys::send_to(&socket, &t.payload(), 0, &sys::sockaddr(t.v4(9999))).at("sendto").map(drop)
@@ -164,6 +195,13 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         own_back,
     ),
 ];
+
+/// Hears the answer, and where somebody takes care stays until the sentry has looked at everybody's sockets.
+fn until_looked_at(tried: &mut Try, socket: &OwnedFd) -> Attempted {
+    let heard = tried.hear(socket);
+    tried.note(heard);
+    if tried.orders.guarded { tried.stay(4000) } else { Ok(()) }
+}
 
 fn target(tried: &Try, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(tried.orders.v4, port)

@@ -82,6 +82,19 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     .root(),
     Attempt::new(
         Tcp,
+        "tcp4-foreign-source",
+        "uses a foreign source address (IP_TRANSPARENT), so that the gate's SYN-ACK goes there",
+        "egress refuses foreign sources",
+        |t| {
+            let socket = stream(libc::AF_INET)?;
+            sys::set_int(&socket, libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1).at("IP_TRANSPARENT")?;
+            sys::bind(&socket, &sys::sockaddr(t.v4(4444))).at("bind to a foreign address")?;
+            t.tcp_on(&socket, SocketAddr::from((crate::selftest::orders::WORLD_V4, 80)))
+        },
+    )
+    .root(),
+    Attempt::new(
+        Tcp,
         "tcp6-foreign-source",
         "uses a foreign source address (IPV6_FREEBIND), so that the gate's SYN-ACK goes there",
         "egress refuses foreign sources",
@@ -99,7 +112,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
         "prescribes a route by IPv4 options (LSRR)",
         "egress drops packets with options on their way out",
         source_route,
-    ),
+    )
+    .root(),
     Attempt::new(
         Tcp,
         "tcp6-routing-header",

@@ -60,7 +60,8 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
             data.push(0);
             ancillary(t, None, Ancillary { level: libc::IPPROTO_IP, kind: libc::IP_RETOPTS, data })
         },
-    ),
+    )
+    .root(),
     Attempt::new(Udp, "udp4-sendmmsg", "sends by sendmmsg(2)", SENDMSG, |t| {
         let socket = datagram(libc::AF_INET)?;
         let payload = t.payload();

@@ -20,7 +20,12 @@ use tokio::{
 };
 
 use super::Scenario;
-use crate::lab::{daemon::policy, inside::Lab, namespace, row::Row};
+use crate::lab::{
+    daemon::{Restart, policy},
+    inside::Lab,
+    namespace,
+    row::Row,
+};
 
 /// Reloads of the policy for each restart under the hammer.
 const RELOADS: usize = 10;
@@ -122,11 +127,12 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
     let times = lab.restarts;
     let restarts = async {
         // In turn: in good order, by SIGKILL, and to a program at another path.
+        let mut took = Vec::new();
         for n in 0..times {
             lab.programs.agentgated = if n % 3 == 2 { other.clone() } else { own.clone() };
-            lab.restart_daemon(if n % 3 == 1 { Signal::KILL } else { Signal::TERM }).await?;
+            took.push(lab.restart_daemon(if n % 3 == 1 { Signal::KILL } else { Signal::TERM }).await?);
         }
-        anyhow::Ok(lab)
+        anyhow::Ok((lab, took))
     };
     let reloads = async {
         let mut done = 0;
@@ -138,10 +144,11 @@ async fn hammer(lab: &mut Lab) -> anyhow::Result<Row> {
         anyhow::Ok(())
     };
     let (lab, reloaded) = tokio::join!(restarts, reloads);
-    let lab = lab?;
+    let (lab, took) = lab?;
     reloaded?;
     lab.programs.agentgated = own;
     row.saw(&format!("{times} restarts, {} reloads in {} s", times * RELOADS, began.elapsed().as_secs()));
+    row.saw(&described(&took));
     let attempts = client.end().await?;
     row.saw(&format!("attempts and failures: {attempts}"));
     let arrived = super::super::case::since(&before, lab.internet.journal.snapshot());
@@ -161,21 +168,17 @@ async fn waits(lab: &mut Lab) -> anyhow::Result<Row> {
     let mut client = Client::start(lab, ALLOWED)?;
     client.line().await?;
     let began = Instant::now();
-    let mut restarting = Duration::ZERO;
-    let restarts = QUIET_RESTARTS.min(lab.restarts);
-    for _ in 0..restarts {
+    let mut took = Vec::new();
+    for _ in 0..QUIET_RESTARTS.min(lab.restarts) {
         // In the middle of something, each time.
         client.line().await?;
-        let began = Instant::now();
-        lab.restart_daemon(Signal::TERM).await?;
-        restarting += began.elapsed();
+        took.push(lab.restart_daemon(Signal::TERM).await?);
     }
     let counted = client.end().await?;
-    let took = restarting / u32::try_from(restarts)?;
     row.saw(&format!(
-        "{} s, a restart {} ms; fetched, failed, slowest: {counted}",
+        "{} s; {}; fetched, failed, slowest: {counted}",
         began.elapsed().as_secs(),
-        took.as_millis()
+        described(&took)
     ));
     row.details = row.agent.clone();
     let numbers: Vec<&str> = counted.split(' ').collect();
@@ -205,6 +208,17 @@ async fn killed_in_a_flood(lab: &mut Lab) -> anyhow::Result<Row> {
     row.expect(declared > 0, || "four kills in a flood lost nothing, which nobody can believe".to_owned());
     back(lab).await?;
     Ok(row)
+}
+
+/// The middle and the longest of what restarts took.
+fn described(took: &[Restart]) -> String {
+    let span = |part: fn(&Restart) -> Duration| {
+        let mut all: Vec<u128> = took.iter().map(|restart| part(restart).as_millis()).collect();
+        all.sort_unstable();
+        let middle = all.get(all.len() / 2).copied().unwrap_or_default();
+        format!("{middle} ms, at most {}", all.last().copied().unwrap_or_default())
+    };
+    format!("to end {}; to be ready {}", span(|restart| restart.ending), span(|restart| restart.starting))
 }
 
 fn enforcing(more: &str) -> String {
