@@ -169,7 +169,8 @@ async fn waits(lab: &mut Lab) -> anyhow::Result<Row> {
     client.line().await?;
     let began = Instant::now();
     let mut took = Vec::new();
-    for _ in 0..QUIET_RESTARTS.min(lab.restarts) {
+    let restarts = QUIET_RESTARTS.min(lab.restarts);
+    for _ in 0..restarts {
         // In the middle of something, each time.
         client.line().await?;
         took.push(lab.restart_daemon(Signal::TERM).await?);
