@@ -13,14 +13,15 @@ use anyhow::Context as _;
 use super::{archive::Archive, kernel::Kernel, programs::Program};
 
 /// What the base holds besides Debian's essential packages: a host that agentgate is installed on, and
-/// the clients of the lab.
-const PACKAGES: [&str; 12] = [
+/// the clients of the lab and of the selftest.
+const PACKAGES: [&str; 13] = [
     "bash",
     "ca-certificates",
     "curl",
     "dbus",
     "iproute2",
     "kmod",
+    "nftables",
     "procps",
     "python3",
     "slirp4netns",
@@ -37,7 +38,8 @@ const PACK: &str = "cd \"$1\" && find . -xdev \\( -path ./var/lib/apt/lists -o -
 /// here when an agent asks for it.
 const MODULES: [&str; 4] = ["kernel/net", "kernel/crypto", "kernel/lib", "kernel/arch/x86/crypto"];
 /// And of the drivers those without hardware.
-const DRIVERS: [&str; 8] = ["bonding", "dummy", "macvlan", "macvtap", "tap", "tun", "veth", "vsock"];
+const DRIVERS: [&str; 11] =
+    ["bonding", "dummy", "geneve", "macvlan", "macvtap", "tap", "tun", "veth", "vsock", "vxlan", "wireguard"];
 /// Where the lab and the guest's own script are.
 const LAB: &str = "usr/lib/agentgate-lab";
 /// Units that only cost time in there. Nobody logs in on the console.

@@ -43,19 +43,21 @@ struct Target {
 /// # Errors
 /// When cargo or strip fails.
 pub(super) fn build(work: &Path) -> anyhow::Result<Vec<Program>> {
-    let mut found = cargo(&["build", "--package", "agentgate-daemon", "--package", "xtask", "--bins"])?;
+    // The tests bring the programs that they start with them, so the library is built once.
     let mut arguments = vec!["test", "--no-run", "--package", "agentgate-daemon"];
     for test in TESTS {
         arguments.extend(["--test", test]);
     }
-    let tests = cargo(&arguments)?;
-    found.retain(|(name, _)| ["agentgated", "agentctl", "xtask"].contains(&name.as_str()));
-    found.extend(
-        tests
-            .into_iter()
-            .filter(|(name, _)| TESTS.contains(&name.as_str()))
-            .map(|(name, path)| (format!("test-{name}"), path)),
-    );
+    let mut found = Vec::new();
+    for (name, path) in cargo(&arguments)? {
+        match name.as_str() {
+            "agentgated" | "agentctl" => found.push((name, path)),
+            test if TESTS.contains(&test) => found.push((format!("test-{test}"), path)),
+            _ => {}
+        }
+    }
+    let lab = cargo(&["build", "--package", "xtask", "--bins"])?;
+    found.extend(lab.into_iter().filter(|(name, _)| name == "xtask"));
     anyhow::ensure!(found.len() == 3 + TESTS.len(), "cargo built {found:?}");
     let into = work.join("programs");
     fs::create_dir_all(&into)?;

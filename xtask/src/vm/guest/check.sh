@@ -147,6 +147,8 @@ long_agent() {
 }
 
 killed() {
+    # However it ends: what follows wants the unit as shipped.
+    trap up_again EXIT
     mkdir -p $DROP
     printf '[Service]\nRestart=no\n' > $DROP/stay-down.conf
     systemctl daemon-reload
@@ -158,10 +160,14 @@ killed() {
     echo "without a daemon: $answer"
     [ "$answer" != 200 ]
     same "connections at the origin" "$before" "$(ask arrived open.example)"
-    rm -r $DROP
+    up_again
+    same "started again" 200 "$(agent fetch https://open.example/)"
+}
+
+up_again() {
+    rm -rf $DROP
     systemctl daemon-reload
     systemctl start $UNIT
-    same "started again" 200 "$(agent fetch https://open.example/)"
 }
 
 comes_back() {
