@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    evidence::{Evidence, tokens},
+    evidence::{Evidence, Segment, tokens},
     orders::{ALLOWED_V4, ALLOWED_V6, FENCE, HOST_V4, HOST_V6, RESOLVER_V4, RESOLVER_V6, WORLD_V4, WORLD_V6},
     sys::{self, message},
 };
@@ -56,8 +56,25 @@ fn note(protocol: u16, packet: &[u8], evidence: &Evidence) {
                 evidence.see(format!("report of membership in {group}"), Some(group), packet, false);
             }
         }
-        Class::Seen { what, to, question } => evidence.see(what, to, packet, question),
+        Class::Seen { what, to, question } => {
+            evidence.see_segment(what, to, packet, question, segment(protocol, packet));
+        }
     }
+}
+
+/// The connection of a plain TCP segment.
+fn segment(ethertype: u16, packet: &[u8]) -> Option<Segment> {
+    let (header, addresses) = match ethertype {
+        0x0800 => (ipv4(packet)?, packet.get(12..20)?),
+        0x86dd => (ipv6(packet)?, packet.get(8..40)?),
+        _ => return None,
+    };
+    if header.protocol != 6 || !header.plain {
+        return None;
+    }
+    // RFC 9293 3.1: SYN is bit 1, ACK bit 4 of the fourteenth byte.
+    let opens = header.payload.get(13)? & 0b1_0010 == 0b10;
+    Some(Segment { ends: [addresses, header.payload.get(..4)?].concat(), opens })
 }
 
 /// What a packet is to the test.
@@ -286,6 +303,20 @@ mod tests {
         }
         let class = classify(0x86dd, &v6("2001:db8:bad::7".parse().unwrap(), 6, &ports(443, b"")));
         assert!(matches!(class, Class::Seen { .. }));
+    }
+
+    #[test]
+    fn segments_are_of_their_connection() {
+        let to = Ipv4Addr::new(203, 0, 113, 7);
+        let with = |flags: u8| {
+            let mut bytes = ports(443, &[0; 12]);
+            bytes[13] = flags;
+            segment(0x0800, &v4(to, 6, &bytes)).unwrap()
+        };
+        assert!(with(2).opens && !with(18).opens && !with(17).opens);
+        assert_eq!(with(2).ends, with(17).ends);
+        assert_eq!(segment(0x0800, &v4(to, 17, &ports(443, &[0; 12]))), None);
+        assert_eq!(segment(0x0800, &v4(to, 6, &ports(443, b""))), None, "cut off");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What detectors saw, and whose doing it was.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
@@ -33,9 +34,20 @@ struct Shared {
     fence: Condvar,
 }
 
+/// The connection that a TCP segment is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// Both addresses and both ports, as they are in the packet.
+    pub(super) ends: Vec<u8>,
+    /// A SYN without ACK, which begins one.
+    pub(super) opens: bool,
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     sightings: Vec<Sighting>,
+    /// The run that opened each connection: its last segments may come in the time of the next.
+    opened: HashMap<Vec<u8>, u16>,
     /// The run that is under way.
     run: u16,
     /// Highest fence that came through.
@@ -53,10 +65,30 @@ impl Evidence {
 
     /// Notes something seen.
     pub(super) fn see(&self, what: String, to: Option<IpAddr>, payload: &[u8], question: bool) {
+        self.see_segment(what, to, payload, question, None);
+    }
+
+    /// Notes something seen, which is the doing of the run that opened its connection.
+    pub(super) fn see_segment(
+        &self,
+        what: String,
+        to: Option<IpAddr>,
+        payload: &[u8],
+        question: bool,
+        segment: Option<Segment>,
+    ) {
         let tokens = tokens(payload);
         let mut seen = self.lock();
         if seen.sightings.len() < MOST {
-            let during = seen.run;
+            let run = seen.run;
+            let during = match segment {
+                Some(Segment { ends, opens: true }) => {
+                    seen.opened.insert(ends, run);
+                    run
+                }
+                Some(Segment { ends, opens: false }) => seen.opened.get(&ends).copied().unwrap_or(run),
+                None => run,
+            };
             seen.sightings.push(Sighting { what, to, tokens, question, during });
         }
     }
@@ -140,6 +172,26 @@ mod tests {
         assert_eq!(whats(2), ["by token"]);
         assert_eq!(whats(3), ["by address"]);
         assert_eq!(whats(7), ["by time"]);
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_its_openers_doing() {
+        let evidence = Evidence::default();
+        let segment = |opens| Some(Segment { ends: vec![1, 2, 3], opens });
+        let see = |what: &str, opens| {
+            evidence.see_segment(what.into(), None, b"", false, segment(opens));
+        };
+        evidence.begin(1);
+        see("SYN", true);
+        evidence.begin(2);
+        see("late FIN", false);
+        let whats = |run| -> Vec<String> {
+            evidence.of(run, "agst0").into_iter().map(|sighting| sighting.what).collect()
+        };
+        assert_eq!((whats(1), whats(2)), (vec!["SYN".to_owned(), "late FIN".to_owned()], vec![]));
+        see("SYN from the same port", true);
+        see("its FIN", false);
+        assert_eq!(whats(2), ["SYN from the same port", "its FIN"]);
     }
 
     #[test]
