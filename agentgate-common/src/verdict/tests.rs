@@ -475,7 +475,7 @@ fn sources_within_the_host() {
         let from = to(address);
         assert_eq!(source(&settings(), &from.addr, NETNS, &WORLD), here, "{address}");
         assert_eq!(source(&settings(), &from.addr, ADMITTED, &WORLD), elsewhere, "{address} elsewhere");
-        // A packet is refused whatever it is about.
+        // Packets that would pass.
         for destination in ["127.0.0.1:7880", "127.0.0.1:3000", "[::1]:7880"] {
             let spoken =
                 Packet { source: from, destination: to(destination), asked: true, ..datagram_packet() };
