@@ -374,9 +374,9 @@ pub fn packet(settings: &Settings, packet: &Packet, facts: &impl Facts) -> Resul
     if packet.interface != LOOPBACK_INDEX {
         return leaving(settings, packet, facts);
     }
-    source(settings, &packet.source.addr, packet.netns, facts)?;
     // Only by way of the port of DNS.
     if packet.asked && is_resolver(settings, destination) {
+        source(settings, &packet.source.addr, packet.netns, facts)?;
         return Ok(Passage::Resolver);
     }
     if is_gate_port(settings, destination.port) {
@@ -386,6 +386,7 @@ pub fn packet(settings: &Settings, packet: &Packet, facts: &impl Facts) -> Resul
         return Err(Denial::Udp);
     }
     if settings.loopback_own == 1 && facts.is_own(destination) {
+        source(settings, &packet.source.addr, packet.netns, facts)?;
         return Ok(Passage::Own);
     }
     Err(Denial::Loopback)

@@ -8,6 +8,8 @@ mod connected;
 mod datagrams;
 #[path = "kernel/lab.rs"]
 mod lab;
+#[path = "kernel/leftovers.rs"]
+mod leftovers;
 #[path = "kernel/namespaces.rs"]
 mod namespaces;
 #[path = "kernel/own.rs"]

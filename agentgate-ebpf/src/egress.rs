@@ -242,7 +242,7 @@ fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
 }
 
 /// Aligned, so that words are read as such.
-#[repr(C, align(8))]
+#[repr(C, align(4))]
 struct Header<const N: usize>([u8; N]);
 
 /// Reports the first refused packet of a socket: of a connected UDP socket in the name of who connected

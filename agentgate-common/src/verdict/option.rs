@@ -24,6 +24,8 @@ const MEMBERSHIP6: [i32; 2] = [20, 21];
 const ANYCAST6: [i32; 2] = [27, 28];
 /// `MCAST_JOIN_GROUP` to `MCAST_MSFILTER` of include/uapi/linux/in.h.
 const SOURCES6: [i32; 2] = [42, 48];
+/// `IPV6_2292RTHDR`, `IPV6_2292PKTOPTIONS` and `IPV6_RTHDR` of include/uapi/linux/in6.h.
+const ROUTING6: [i32; 3] = [5, 6, 57];
 /// `IPV6_TRANSPARENT` of include/uapi/linux/in6.h.
 const TRANSPARENT6: i32 = 75;
 /// `IPV6_FREEBIND` of the same.
@@ -42,6 +44,8 @@ const REPAIR: i32 = 19;
 /// - Joining groups: the kernel itself reports the group's address, which is data, to the network (IGMP,
 ///   MLD), by a packet that is nobody's. Leaving them, which would fail where nothing was joined.
 /// - Addresses of others as one's own: what comes back, from whomever, goes to them.
+/// - Routing headers on each packet of a connection: it begins on loopback, and where segment routing is on
+///   for that (`seg6_enabled`) it would go on to where the header says. Of datagrams, egress sees them.
 /// - `TCP_REPAIR`: a connection that no packet has opened.
 #[must_use]
 #[inline(always)]
@@ -52,6 +56,9 @@ pub const fn is_swallowed(level: i32, name: i32) -> bool {
         IPV6 => {
             name == FREEBIND6
                 || name == TRANSPARENT6
+                || name == ROUTING6[0]
+                || name == ROUTING6[1]
+                || name == ROUTING6[2]
                 || is_in(MEMBERSHIP6, name)
                 || is_in(ANYCAST6, name)
                 || is_in(SOURCES6, name)

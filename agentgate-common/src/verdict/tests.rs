@@ -438,8 +438,8 @@ fn options_that_are_not_set() {
         (1, &[6, 15]),
         // IP_FREEBIND, IP_TRANSPARENT, and all about groups.
         (0, &[15, 19, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48]),
-        // The same, and anycast.
-        (41, &[20, 21, 27, 28, 42, 43, 44, 45, 46, 47, 48, 75, 78]),
+        // The same, anycast, and routing headers.
+        (41, &[5, 6, 20, 21, 27, 28, 42, 43, 44, 45, 46, 47, 48, 57, 75, 78]),
         // TCP_REPAIR.
         (6, &[19]),
         // UDP has none, nor have levels that are none.
@@ -475,7 +475,7 @@ fn sources_within_the_host() {
         let from = to(address);
         assert_eq!(source(&settings(), &from.addr, NETNS, &WORLD), here, "{address}");
         assert_eq!(source(&settings(), &from.addr, ADMITTED, &WORLD), elsewhere, "{address} elsewhere");
-        // A packet is refused whatever it is about.
+        // Packets that would pass.
         for destination in ["127.0.0.1:7880", "127.0.0.1:3000", "[::1]:7880"] {
             let spoken =
                 Packet { source: from, destination: to(destination), asked: true, ..datagram_packet() };

@@ -7,6 +7,8 @@
 //! - Sockets of other families than unix, inet, inet6 and netlink (AF_PACKET, AF_VSOCK, AF_ALG and what
 //!   comes): no hook of a cgroup's judges what they send. Nor of `SOCK_PACKET`, which makes an AF_PACKET
 //!   socket where AF_INET is asked for.
+//! - Options that the programs take and do not set: for calls of 32 bit programs, and of x32, the kernel does
+//!   not ask them (net/socket.c, `do_sock_setsockopt`), and every process can make such calls.
 //! - io_uring, which makes and uses sockets by entries in a ring that this filter does not read.
 //!
 //! Everything else is let through: this is no sandbox. ptrace(2), process_vm_writev(2) and
@@ -15,18 +17,21 @@
 
 use std::io;
 
+use agentgate_common::verdict::is_swallowed;
 use libc::{
     BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO, sock_filter,
 };
 
 /// Offsets in `struct seccomp_data` (seccomp(2)): the number of the call, the architecture, and the low
-/// halves of the first two arguments on a little-endian machine. The kernel takes an ioctl's command and a
-/// socket's family as 32 bits, so the high halves say nothing and must not be looked at.
+/// halves of the first three arguments on a little-endian machine. The kernel takes an ioctl's command, a
+/// socket's family, and an option and its level as 32 bits, so the high halves say nothing and must not be
+/// looked at.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST: u32 = 16;
 const SECOND: u32 = 24;
+const THIRD: u32 = 32;
 
 /// Commands that write into a terminal's input: asm-generic/ioctls.h, the same on every architecture
 /// here.
@@ -52,6 +57,10 @@ const IO_URING: [u32; 3] = [425, 426, 427];
 
 /// `SYS_SOCKET` and `SYS_SOCKETPAIR` of socketcall(2) (linux/net.h).
 const SOCKETCALLS: [u32; 2] = [1, 8];
+/// `SYS_SETSOCKOPT` of the same.
+const SETSOCKOPT: u32 = 14;
+/// Levels and names of options that can matter are below this.
+const OPTIONS: i32 = 256;
 
 /// An ABI that processes of this machine can call the kernel by: `AUDIT_ARCH_*` of linux/audit.h, and
 /// the numbers of calls in it.
@@ -64,6 +73,8 @@ struct Abi {
     socket: &'static [u32],
     /// socketcall(2): its family is behind a pointer, which a filter cannot follow.
     socketcall: &'static [u32],
+    /// setsockopt(2), where the kernel does not ask the programs.
+    setsockopt: &'static [u32],
 }
 
 /// Of x86_64: 64 bit, x32 (the same architecture with bit 30 set and an ioctl of its own; kernels have
@@ -76,13 +87,37 @@ const ABIS: [Abi; 4] = [
         ioctl: &[16, 514],
         socket: &[41, 53],
         socketcall: &[],
+        setsockopt: &[541],
     },
-    Abi { architecture: 0x4000_0003, ignored: 0, ioctl: &[54], socket: &[359, 360], socketcall: &[102] },
-    Abi { architecture: 0xc000_00b7, ignored: 0, ioctl: &[29], socket: &[198, 199], socketcall: &[] },
-    Abi { architecture: 0x4000_0028, ignored: 0, ioctl: &[54], socket: &[281, 288], socketcall: &[102] },
+    Abi {
+        architecture: 0x4000_0003,
+        ignored: 0,
+        ioctl: &[54],
+        socket: &[359, 360],
+        socketcall: &[102],
+        setsockopt: &[366],
+    },
+    Abi {
+        architecture: 0xc000_00b7,
+        ignored: 0,
+        ioctl: &[29],
+        socket: &[198, 199],
+        socketcall: &[],
+        setsockopt: &[],
+    },
+    Abi {
+        architecture: 0x4000_0028,
+        ignored: 0,
+        ioctl: &[54],
+        socket: &[281, 288],
+        socketcall: &[102],
+        setsockopt: &[294],
+    },
 ];
 
 const REFUSE: u32 = answer(libc::EPERM);
+/// For an option: that it is set, as the programs on the cgroup say.
+const DONE: u32 = answer(0);
 /// For a socket: what socket(2) says where the kernel lacks the family, so clients that only try take
 /// the way they have for that. It is what systemd's `RestrictAddressFamilies=` answers too.
 const NO_FAMILY: u32 = answer(libc::EAFNOSUPPORT);
@@ -130,16 +165,39 @@ fn judge(abi: &Abi) -> Vec<sock_filter> {
     let mut family = vec![load(SECOND), keep(TYPE), unless_equal(OLD_PACKET, 1), give(NO_FAMILY)];
     family.extend(choose(FIRST, &FAMILIES, SECCOMP_RET_ALLOW, NO_FAMILY));
     // So a 32 bit program whose C library makes sockets by socketcall(2) has none.
-    let socketcall = choose(FIRST, &SOCKETCALLS, NO_FAMILY, SECCOMP_RET_ALLOW);
+    let mut socketcall = vec![load(FIRST), unless_equal(SETSOCKOPT, 1), give(REFUSE)];
+    socketcall.extend(choose(FIRST, &SOCKETCALLS, NO_FAMILY, SECCOMP_RET_ALLOW));
+    let option = options();
     let ring = vec![give(NO_CALL)];
     let mut body = vec![load(NUMBER), keep(!abi.ignored)];
-    for (numbers, judgement) in
-        [(abi.ioctl, typing), (abi.socket, family), (abi.socketcall, socketcall), (&IO_URING[..], ring)]
-    {
+    for (numbers, judgement) in [
+        (abi.ioctl, typing),
+        (abi.socket, family),
+        (abi.socketcall, socketcall),
+        (abi.setsockopt, option),
+        (&IO_URING[..], ring),
+    ] {
         for number in numbers {
             // The number stays in the accumulator where the judgement is jumped over.
             body.push(unless_equal(*number, judgement.len()));
             body.extend(&judgement);
+        }
+    }
+    body.push(give(SECCOMP_RET_ALLOW));
+    body
+}
+
+/// What setsockopt(2) comes to, by level and name.
+fn options() -> Vec<sock_filter> {
+    let mut body = vec![load(SECOND)];
+    for level in 0..OPTIONS {
+        let swallowed = (0..OPTIONS).filter(|name| is_swallowed(level, *name));
+        let names: Vec<u32> = swallowed.map(i32::cast_unsigned).collect();
+        if !names.is_empty() {
+            let judgement = choose(THIRD, &names, DONE, SECCOMP_RET_ALLOW);
+            // The level stays in the accumulator where the judgement is jumped over.
+            body.push(unless_equal(level.cast_unsigned(), judgement.len()));
+            body.extend(judgement);
         }
     }
     body.push(give(SECCOMP_RET_ALLOW));

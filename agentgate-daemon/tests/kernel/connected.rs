@@ -348,7 +348,7 @@ fn on_loopback_there_is_dns_and_tcp_alone() {
 
 #[test]
 #[ignore = "needs root; run by cargo xtask test"]
-fn of_all_options_two_are_not_set() {
+fn options_that_are_taken_reach_the_kernel_whole() {
     in_namespaces(|lab| {
         let _kernel = lab.start();
         // Values of all lengths reach the kernel: longer than a page is more than a program is shown.
@@ -363,7 +363,7 @@ fn of_all_options_two_are_not_set() {
             \x20   flag=put(t, socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), tos=put(u, socket.IPPROTO_IP, socket.IP_TOS, 8),\n\
             \x20   linger=put(t, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 7), 8),\n\
             \x20   name=put(t, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b'reno', 16),\n\
-            \x20   long=[attempt(u.setsockopt, socket.IPPROTO_IP, 48, bytes(n)) for n in (10, 4096, 4097, 9000)],\n\
+            \x20   long=[attempt(t.setsockopt, socket.IPPROTO_TCP, socket.TCP_CONGESTION, bytes(n)) for n in (10, 4096, 4097, 9000)],\n\
             \x20   bad=attempt(u.setsockopt, socket.SOL_SOCKET, 9999, 1))";
         let (guarded, _) = lab.agent(script);
         let (mut free, _) = lab.process(None, script);

@@ -3,12 +3,17 @@
 use super::*;
 
 /// Runs the filter as the kernel would (Documentation/networking/filter.rst), on what it uses.
-fn run(number: u32, architecture: u32, arguments: [u64; 2]) -> u32 {
+fn run(number: u32, architecture: u32, [first, second]: [u64; 2]) -> u32 {
+    run_three(number, architecture, [first, second, 0])
+}
+
+fn run_three(number: u32, architecture: u32, arguments: [u64; 3]) -> u32 {
     let mut data = [0_u8; 64];
     data[..4].copy_from_slice(&number.to_le_bytes());
     data[4..8].copy_from_slice(&architecture.to_le_bytes());
     data[16..24].copy_from_slice(&arguments[0].to_le_bytes());
     data[24..32].copy_from_slice(&arguments[1].to_le_bytes());
+    data[32..40].copy_from_slice(&arguments[2].to_le_bytes());
     let program = program();
     let (mut at, mut accumulator) = (0, 0);
     loop {
@@ -132,6 +137,8 @@ fn what_hides_the_family_behind_a_pointer_makes_no_socket() {
             (1, NO_FAMILY),
             (8, NO_FAMILY),
             (0x1_0000_0001, NO_FAMILY),
+            // setsockopt, whose option is behind the pointer too.
+            (14, REFUSE),
             // connect, bind, send, sendmsg.
             (3, SECCOMP_RET_ALLOW),
             (2, SECCOMP_RET_ALLOW),
@@ -143,6 +150,30 @@ fn what_hides_the_family_behind_a_pointer_makes_no_socket() {
     }
     // getuid(2) of x86_64.
     assert_eq!(run(102, X86_64, [1, 0]), SECCOMP_RET_ALLOW);
+}
+
+#[test]
+fn options_are_not_set_by_calls_that_the_programs_do_not_see() {
+    // SO_BROADCAST, SO_REUSEPORT, IP_FREEBIND, IP_ADD_MEMBERSHIP, MCAST_JOIN_GROUP, IPV6_JOIN_GROUP.
+    let swallowed = [(1, 6), (1, 15), (0, 15), (0, 35), (41, 42), (41, 20)];
+    // SO_REUSEADDR, SO_KEEPALIVE, TCP_NODELAY, IP_TOS, IPV6_V6ONLY.
+    let set = [(1, 2), (1, 9), (6, 1), (0, 1), (41, 26)];
+    for (number, architecture) in [(366, I386), (X32 | 541, X86_64), (294, ARM)] {
+        for high in [0, 0xffff_ffff_0000_0000] {
+            for (level, name) in swallowed {
+                let answer = run_three(number, architecture, [3, high | level, high | name]);
+                assert_eq!(answer, DONE, "{architecture:#x} {level} {name}");
+            }
+            for (level, name) in set {
+                let answer = run_three(number, architecture, [3, high | level, high | name]);
+                assert_eq!(answer, SECCOMP_RET_ALLOW, "{architecture:#x} {level} {name}");
+            }
+        }
+    }
+    // Of 64 bit programs the cgroup's own program is asked.
+    for (number, architecture) in [(54, X86_64), (208, AARCH64)] {
+        assert_eq!(run_three(number, architecture, [3, 1, 6]), SECCOMP_RET_ALLOW);
+    }
 }
 
 #[test]
