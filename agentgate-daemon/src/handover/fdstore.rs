@@ -78,3 +78,28 @@ pub(super) fn given() -> Vec<(String, OwnedFd)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::{Sockets, Wanted};
+
+    #[test]
+    #[ignore = "needs root for a network namespace"]
+    #[expect(unsafe_code, reason = "unshare(2) of a thread that the test made for it")]
+    fn a_socket_of_another_network_namespace_is_closed() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let elsewhere = std::thread::spawn(move || {
+            // SAFETY: the flag touches no file descriptors and no memory that others rely on.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+            TcpListener::bind("127.0.0.1:0").unwrap()
+        });
+        let given = [("x.5".to_owned(), elsewhere.join().unwrap().into())];
+        let mut sockets = Sockets::with(None, given.into_iter());
+        assert!(sockets.take("x", Wanted::Listener(any)).is_none());
+        let given = [("x.5".to_owned(), TcpListener::bind("127.0.0.1:0").unwrap().into())];
+        let mut sockets = Sockets::with(None, given.into_iter());
+        assert!(sockets.take("x", Wanted::Listener(any)).is_some());
+    }
+}

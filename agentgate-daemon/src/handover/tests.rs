@@ -118,21 +118,6 @@ fn a_socket_cannot_be_of_the_future() {
 }
 
 #[test]
-#[ignore = "needs root for a network namespace"]
-#[expect(unsafe_code, reason = "unshare(2) of a thread that the test made for it")]
-fn a_socket_of_another_network_namespace_is_closed() {
-    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let elsewhere = std::thread::spawn(move || {
-        // SAFETY: the flag touches no file descriptors and no memory that others rely on.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
-        TcpListener::bind(any).unwrap()
-    });
-    let scene = Scene::new();
-    let mut sockets = scene.given(&["x.5"], elsewhere.join().unwrap());
-    assert!(sockets.take("x", Wanted::Listener(any)).is_none());
-}
-
-#[test]
 fn what_nobody_takes_is_closed() {
     let scene = Scene::new();
     let names = ["listener4.5", "no number", "odd.x", "two\nlines"];

@@ -397,3 +397,36 @@ fn says_that_it_is_closed_when_it_cannot_reopen() {
     faults.unopenable.store(false, Ordering::SeqCst);
     assert_eq!(store.recover(&[]).unwrap(), RecordId(1));
 }
+
+/// As the version before wrote it: no tables of the balance, and records without what came with it.
+#[test]
+fn a_log_of_the_version_before_is_read_and_written_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    let mut record = Record::new(Kind::Flow, Timestamp::now());
+    record.id = RecordId(1);
+    let mut json = serde_json::to_value(&record).unwrap();
+    let fields = json.as_object_mut().unwrap();
+    for new in ["times", "question", "loss"] {
+        fields.remove(new);
+    }
+    let bytes = [&[1][..], json.to_string().as_bytes()].concat();
+    let database = redb::Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(tables::META).unwrap();
+        meta.insert(tables::SCHEMA, 1).unwrap();
+        meta.insert(tables::LAST_ID, 1).unwrap();
+        transaction.open_table(tables::RECORDS).unwrap().insert(1, &*bytes).unwrap();
+        transaction.open_table(tables::OPEN).unwrap().insert(1, "").unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = Store::open(&path).unwrap();
+    let read = store.get(RecordId(1)).unwrap().unwrap();
+    assert_eq!((read.times, read.state), (1, State::Failed), "and what was open is ended");
+    assert!(store.earlier_tallies().unwrap().is_empty() && store.tallies().unwrap().is_empty());
+    store.enter_epoch("boot/1").unwrap();
+    assert_eq!(store.next_id().unwrap(), RecordId(2));
+    assert!(store.recount().unwrap().is_empty());
+}
