@@ -78,7 +78,7 @@ pub(super) fn verdict(attempt: &Attempt, control: &Run, guarded: &Run, host: Hos
     }
     if let Some(seen) = guarded.arrival(attempt.flagged, attempt.marked) {
         let without_lsm = attempt.needs_lsm.filter(|_| !host.lsm);
-        let moved = attempt.needs_launch.filter(|_| host.bare && !host.lsm);
+        let moved = attempt.needs_launch.filter(|_| host.bare && (attempt.past_lsm || !host.lsm));
         return match attempt.undefended.or(without_lsm).or(moved) {
             Some(because) => {
                 let told = detection(&guarded.records);

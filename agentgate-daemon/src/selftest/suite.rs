@@ -62,6 +62,8 @@ pub(super) struct Attempt {
     pub(super) needs_lsm: Option<&'static str>,
     /// Why nothing stops it where the kernel has no BPF LSM and `agentctl run` did not start it.
     pub(super) needs_launch: Option<&'static str>,
+    /// The same holds where the kernel has BPF LSM: no hook of it looks.
+    pub(super) past_lsm: bool,
     /// Commands that undo in the host's namespace what the attempt may have done there.
     pub(super) undo: &'static [&'static str],
 }
@@ -88,6 +90,7 @@ impl Attempt {
             marked: false,
             needs_lsm: None,
             needs_launch: None,
+            past_lsm: false,
             undo: &[],
         }
     }
@@ -122,6 +125,10 @@ impl Attempt {
 
     pub(super) const fn needs_launch(self, because: &'static str) -> Self {
         Self { needs_launch: Some(because), ..self }
+    }
+
+    pub(super) const fn past_lsm(self) -> Self {
+        Self { past_lsm: true, ..self }
     }
 
     pub(super) const fn undo(self, undo: &'static [&'static str]) -> Self {

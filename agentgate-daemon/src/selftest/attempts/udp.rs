@@ -141,6 +141,15 @@ pub(super) const ATTEMPTS: &[Attempt] = &[
     ),
     Attempt::new(
         Udp,
+        "igmp-join-i386",
+        "joins an IPv4 group by a system call of 32 bit programs",
+        "seccomp of agentctl run, SystemCallArchitectures= of the unit: the kernel asks no setsockopt program",
+        igmp_join_i386,
+    )
+    .needs_launch("for calls of 32 bit programs the kernel asks no setsockopt program")
+    .past_lsm(),
+    Attempt::new(
+        Udp,
         "mld-join",
         "joins an IPv6 group whose address is data",
         "the setsockopt program refuses to join groups; the report itself is the kernel's packet",
@@ -233,6 +242,16 @@ fn igmp_join(tried: &mut Try) -> Attempted {
     request.extend([0; 4]);
     request.extend(sys::interface(c"gate0").at("if_nametoindex")?.to_ne_bytes());
     sys::set_option(&socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request).at("IP_ADD_MEMBERSHIP")?;
+    wait_for_report(tried, socket)
+}
+
+fn igmp_join_i386(tried: &mut Try) -> Attempted {
+    let socket = datagram(libc::AF_INET)?;
+    let mut request = group_v4(tried.orders.run).octets().to_vec();
+    request.extend([0; 4]);
+    request.extend(sys::interface(c"gate0").at("if_nametoindex")?.to_ne_bytes());
+    sys::i386::set_option(&socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)
+        .at("IP_ADD_MEMBERSHIP by int 0x80")?;
     wait_for_report(tried, socket)
 }
 

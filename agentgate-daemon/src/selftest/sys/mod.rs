@@ -11,6 +11,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
+pub(super) mod i386;
 pub(super) mod message;
 pub(super) mod process;
 pub(super) mod ring;
