@@ -36,6 +36,9 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
     checks.push(seccomp());
     checks.push(scopes(landlock::version()));
     checks.push(user_namespaces(namespaces::obstacle()));
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+    let own = [config.gate.listen_port, config.dns.listen_port, config.dashboard.listen.port()];
+    checks.push(ports(&own, setting("ip_local_port_range"), setting("ip_local_reserved_ports")));
     if systemd::is_running() {
         checks.push(units(|unit| UNIT_DIRECTORIES.iter().any(|at| Path::new(at).join(unit).exists())));
     }
@@ -163,6 +166,36 @@ fn user_namespaces(obstacle: Option<&str>) -> Check {
     }
 }
 
+/// Whether the kernel may hand out the gate's own ports to whoever asks for any: while the daemon is down an
+/// agent could have one that way, which no program on bind(2) sees.
+fn ports(own: &[u16], range: io::Result<String>, reserved: io::Result<String>) -> Check {
+    let name = "ports";
+    let (Ok(range), Ok(reserved)) = (range, reserved) else {
+        return Check::unseen(name, "the range of local ports cannot be read");
+    };
+    let bounds: Vec<u16> = range.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [first, last] = bounds[..] else {
+        return Check::unseen(name, "the range of local ports cannot be read");
+    };
+    let kept = |port: u16| {
+        reserved.trim().split(',').any(|part| {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            matches!((from.parse(), to.parse()), (Ok(from), Ok(to)) if (from..=to).contains(&port))
+        })
+    };
+    let open: Vec<String> = own
+        .iter()
+        .filter(|port| **port != 0 && (first..=last).contains(*port) && !kept(**port))
+        .map(ToString::to_string)
+        .collect();
+    if open.is_empty() {
+        return Check::ok(name, "nobody is given the gate's own by chance");
+    }
+    let listed = open.join(",");
+    Check::warn(name, format!("{listed}: within net.ipv4.ip_local_port_range ({first}-{last}), not reserved"))
+        .advise(format!("sysctl net.ipv4.ip_local_reserved_ports={listed}, added to what is there"))
+}
+
 fn units(installed: impl Fn(&str) -> bool) -> Check {
     let missing: Vec<&str> = UNITS.into_iter().filter(|unit| !installed(unit)).collect();
     if missing.is_empty() {
@@ -189,6 +222,20 @@ mod tests {
         ] {
             assert_eq!(kernel(release).state, expect, "{release}");
         }
+    }
+
+    #[test]
+    fn own_ports_are_not_for_everybody() {
+        let state = |range: &str, reserved: &str| {
+            ports(&[7879, 7880, 0], Ok(range.to_owned()), Ok(reserved.to_owned())).state
+        };
+        assert_eq!(state("32768\t60999\n", "\n"), State::Ok);
+        assert_eq!(state("1024\t60999\n", "\n"), State::Warn);
+        assert_eq!(state("1024\t60999\n", "7879\n"), State::Warn);
+        assert_eq!(state("1024\t60999\n", "80,7878-7881\n"), State::Ok);
+        assert_eq!(state("", ""), State::Unseen);
+        let told = ports(&[7879, 7880], Ok("1024 60999".to_owned()), Ok("7879".to_owned()));
+        assert!(told.advice.contains("ip_local_reserved_ports=7880"), "{told:?}");
     }
 
     #[test]

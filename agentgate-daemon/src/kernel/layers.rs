@@ -192,8 +192,9 @@ fn sees_the_root() -> Result<(), String> {
 
 /// Programs load also where the module does not run, and are then never called.
 fn runs_bpf_lsm() -> Result<(), String> {
-    let active = fs::read_to_string(ACTIVE_MODULES)
-        .map_err(|error| format!("whether BPF LSM runs is not to be seen: {ACTIVE_MODULES}: {error}"))?;
+    let active = fs::read_to_string(ACTIVE_MODULES).map_err(|error| {
+        format!("cannot tell whether BPF LSM runs: {ACTIVE_MODULES}: {error}; is securityfs mounted?")
+    })?;
     if active.trim().split(',').any(|module| module == "bpf") {
         return Ok(());
     }
