@@ -179,6 +179,7 @@ impl Server {
             Some(mut entry) => {
                 let told = draft.answered(outcome.reply.code, &outcome.given);
                 let record = entry.record();
+                record.verdict = draft.record.verdict;
                 record.flags = draft.record.flags;
                 record.failure = draft.record.failure;
                 record.question = draft.record.question;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use agentgate::model::State;
+use agentgate::model::{Action, State};
 use fake_internet::odd;
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
@@ -69,6 +69,8 @@ async fn addresses_inside_are_left_out() {
     }
     let record = world.record(odd::METADATA).await;
     assert_eq!(record.state, State::Refused);
+    let verdict = record.verdict.unwrap();
+    assert_eq!((verdict.action, verdict.rule.as_str()), (Action::Deny, "invariant:metadata"));
     assert!(record.question.unwrap().addresses.is_empty());
 }
 
