@@ -14,14 +14,16 @@ use super::{archive::Archive, kernel::Kernel, programs::Program};
 
 /// What the base holds besides Debian's essential packages: a host that agentgate is installed on, and
 /// the clients of the lab and of the selftest.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 15] = [
     "bash",
     "ca-certificates",
     "curl",
     "dbus",
+    "git",
     "iproute2",
     "kmod",
     "nftables",
+    "openssh-client",
     "procps",
     "python3",
     "slirp4netns",
@@ -174,6 +176,7 @@ fn lab<W: io::Write>(archive: &mut Archive<W>, programs: &[Program]) -> anyhow::
         archive.link(&format!("etc/systemd/system/{masked}"), "/dev/null")?;
     }
     archive.file("etc/hostname", 0o644, b"vm\n")?;
+    archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost vm\n::1 localhost\n")?;
     // What the kernel starts.
     archive.link("init", "usr/lib/systemd/systemd")?;
     Ok(())
