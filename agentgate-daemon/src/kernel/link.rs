@@ -23,6 +23,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 /// enum bpf_link_type: a link to a cgroup.
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 /// Programs on one hook of one cgroup that the kernel admits (`BPF_CGROUP_MAX_PROGS`).
@@ -98,6 +99,14 @@ impl CgroupLink {
     pub(super) fn update(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let mut attr = words([raw(self.0.as_fd()), raw(program), 0, 0]);
         bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
+    }
+
+    /// Takes the program off the cgroup, and has it off when it returns: a link whose last descriptor is
+    /// closed is taken off some time later.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        let mut attr = [0; ATTR];
+        attr[0] = u64::from(raw(self.0.as_fd()));
+        bpf(BPF_LINK_DETACH, &mut attr).map(drop)
     }
 
     /// What the link holds.

@@ -19,7 +19,7 @@ use rustix::{
     mount::MountFlags,
 };
 
-use super::{KernelError, step};
+use super::{KernelError, link::CgroupLink, step};
 
 /// Where bpffs is mounted by convention, and the only place where it is mounted for the user.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -107,6 +107,14 @@ pub(super) fn detach(path: &Path, cgroup: &Path) -> Result<(), KernelError> {
     let Some(directory) = PinDirectory::open(path)? else {
         return Err(KernelError::AlreadyGuarded { cgroup: cgroup.display().to_string() });
     };
+    for name in names::PROGRAMS.into_iter().chain(names::LAYERS) {
+        let pin = directory.pin(name);
+        if pin.exists() {
+            let shown = pin.display().to_string();
+            let link = CgroupLink::open(&pin).map_err(step(&shown))?;
+            link.detach().map_err(step(&shown))?;
+        }
+    }
     for name in names::PROGRAMS.into_iter().chain(names::LAYERS).chain(names::PINNED_MAPS) {
         let pin = directory.pin(name);
         match fs::remove_file(&pin) {
