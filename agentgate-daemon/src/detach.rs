@@ -128,16 +128,9 @@ fn recorded(
     record.protocol = "control".to_owned();
     record.note = Some(caller.note(&format!("detach: {} is no longer guarded", plan.cgroup)));
     record.subject = Some(Subject {
-        session: SessionId("-".to_owned()),
-        pid: caller.pid,
-        uid: caller.uid,
-        start: None,
         comm: "agentctl".to_owned(),
-        exe: None,
-        cmdline: Vec::new(),
-        ancestors: Vec::new(),
-        privileges: Vec::new(),
         cgroup: caller.cgroup.clone(),
+        ..Subject::unknown(SessionId("-".to_owned()), caller.pid, caller.uid)
     });
     store.apply(&[Write::Open(&record)]).map_err(DetachError::Unrecorded)?;
     let detached = detach(&plan.options);

@@ -198,16 +198,9 @@ fn compile(defaults: &Given, given: &Given) -> Result<Policy, Vec<String>> {
 
 fn subject() -> Subject {
     Subject {
-        session: SessionId("case@1".to_owned()),
-        pid: 1,
-        uid: 1000,
-        start: None,
         comm: "case".to_owned(),
-        exe: None,
-        cmdline: Vec::new(),
-        ancestors: Vec::new(),
         cgroup: "/agent.slice/case".to_owned(),
-        privileges: Vec::new(),
+        ..Subject::unknown(SessionId("case@1".to_owned()), 1, 1000)
     }
 }
 

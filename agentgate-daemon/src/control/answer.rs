@@ -207,16 +207,10 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         exe.as_deref().unwrap_or("executable unknown")
     ));
     record.subject = Some(Subject {
-        session: session(cgroup, &context.guarded),
-        pid: peer.process.pid(),
-        uid: peer.uid,
-        start: None,
         comm: peer.process.comm(),
         exe,
-        cmdline: Vec::new(),
-        ancestors: Vec::new(),
         cgroup: cgroup.clone(),
-        privileges: Vec::new(),
+        ..Subject::unknown(session(cgroup, &context.guarded), peer.process.pid(), peer.uid)
     });
     record
 }

@@ -69,18 +69,7 @@ mod tests {
     };
 
     fn subject() -> Subject {
-        Subject {
-            session: SessionId("a@1".to_owned()),
-            pid: 1,
-            uid: 0,
-            start: None,
-            comm: String::new(),
-            exe: None,
-            cmdline: Vec::new(),
-            ancestors: Vec::new(),
-            privileges: Vec::new(),
-            cgroup: String::new(),
-        }
+        Subject::unknown(SessionId("a@1".to_owned()), 1, 0)
     }
 
     #[test]

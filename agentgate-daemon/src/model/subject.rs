@@ -48,3 +48,22 @@ pub struct Subject {
     #[serde(default)]
     pub privileges: Vec<String>,
 }
+
+impl Subject {
+    /// One of whom no more than this is known.
+    #[must_use]
+    pub fn unknown(session: SessionId, pid: u32, uid: u32) -> Self {
+        Self {
+            session,
+            pid,
+            uid,
+            start: None,
+            comm: String::new(),
+            exe: None,
+            cmdline: Vec::new(),
+            ancestors: Vec::new(),
+            cgroup: String::new(),
+            privileges: Vec::new(),
+        }
+    }
+}

@@ -41,18 +41,7 @@ impl Files {
 /// The rule that decides a request for `host`.
 fn rule(handle: &PolicyHandle, host: &str) -> String {
     let name = crate::model::Host::parse(host).unwrap();
-    let subject = crate::model::Subject {
-        session: crate::model::SessionId("test@1".to_owned()),
-        pid: 1,
-        uid: 0,
-        start: None,
-        comm: String::new(),
-        exe: None,
-        cmdline: Vec::new(),
-        ancestors: Vec::new(),
-        cgroup: String::new(),
-        privileges: Vec::new(),
-    };
+    let subject = crate::model::Subject::unknown(crate::model::SessionId("test@1".to_owned()), 1, 0);
     let context = RequestContext {
         original: "203.0.113.7:443".parse().unwrap(),
         scheme: Scheme::Https,

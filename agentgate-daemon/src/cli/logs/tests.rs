@@ -48,16 +48,9 @@ fn exchange() -> Record {
     response.body.total = 12_345;
     record.response = Some(response);
     record.subject = Some(Subject {
-        session: SessionId("run-1-0.scope@5".into()),
-        pid: 99,
-        uid: 1000,
-        start: None,
         comm: "curl".into(),
-        exe: None,
-        cmdline: Vec::new(),
-        ancestors: Vec::new(),
         cgroup: "/agent.slice/run-1-0.scope".into(),
-        privileges: Vec::new(),
+        ..Subject::unknown(SessionId("run-1-0.scope@5".into()), 99, 1000)
     });
     record
 }

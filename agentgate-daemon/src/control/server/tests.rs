@@ -331,16 +331,10 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     let gate = Gate::start(elsewhere(), STEERING);
     let mut record = Record::new(Kind::Exchange, Timestamp::now());
     record.subject = Some(Subject {
-        session: SessionId("s@1".into()),
-        pid: 1,
-        uid: 0,
-        start: None,
         comm: "curl".into(),
-        exe: None,
         cmdline: vec!["curl".into(), "--user".into(), "me:hunter2hunter2".into()],
-        ancestors: Vec::new(),
         cgroup: "/x".into(),
-        privileges: Vec::new(),
+        ..Subject::unknown(SessionId("s@1".into()), 1, 0)
     });
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut head = RequestHead::default();
@@ -582,18 +576,7 @@ async fn a_search_tells_what_it_found_while_it_goes_on() {
     let audit = &gate.context.audit;
     let of = |session: &str| {
         let mut record = Record::new(Kind::Flow, Timestamp::now());
-        record.subject = Some(Subject {
-            session: SessionId(session.into()),
-            pid: 1,
-            uid: 1,
-            start: None,
-            comm: String::new(),
-            exe: None,
-            cmdline: Vec::new(),
-            ancestors: Vec::new(),
-            cgroup: String::new(),
-            privileges: Vec::new(),
-        });
+        record.subject = Some(Subject::unknown(SessionId(session.into()), 1, 1));
         record
     };
     let old = audit.note(of("rare@1")).await.unwrap();

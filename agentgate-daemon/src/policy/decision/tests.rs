@@ -11,18 +11,7 @@ use crate::{
 const MODES: [&str; 3] = ["enforce", "blocklist", "audit"];
 
 fn subject() -> Subject {
-    Subject {
-        session: SessionId("test@1".to_owned()),
-        pid: 1,
-        uid: 0,
-        start: None,
-        comm: String::new(),
-        exe: None,
-        cmdline: Vec::new(),
-        ancestors: Vec::new(),
-        cgroup: String::new(),
-        privileges: Vec::new(),
-    }
+    Subject::unknown(SessionId("test@1".to_owned()), 1, 0)
 }
 
 /// The address was told for some name.
