@@ -69,8 +69,7 @@ pub struct BindError {
 
 /// Connections that may wait for a place.
 const WAITING: usize = 1024;
-/// accept(2) failing for lack of descriptors or memory is tried again after this long: nothing
-/// tells when there is room.
+/// accept(2) failing for lack of room is tried again after this long.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
 impl Listeners {
@@ -181,15 +180,16 @@ pub async fn accept(
                 let end = AgentEnd { netns, peer, door };
                 serve(Accepted { stream, end, places: places.clone(), waiting });
             }
-            Err(error) => {
-                tracing::warn!(%error, "accept");
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                ) {
-                    sleep(NO_ROOM).await;
-                }
-            }
+            Err(error) => not_accepted(&error, NO_ROOM).await,
         }
+    }
+}
+
+/// Tells that accept(2) failed, and pauses where that was for lack of descriptors or memory: nothing tells
+/// when there is room.
+pub async fn not_accepted(error: &io::Error, pause: Duration) {
+    tracing::warn!(%error, "accept");
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
+        sleep(pause).await;
     }
 }

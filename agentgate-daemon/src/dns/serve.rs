@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use super::{Server, ask::Asker, message};
@@ -16,6 +16,7 @@ use crate::{
     audit::Entry,
     drain::told,
     kernel::{AgentEnd, since_boot_ns},
+    listen::not_accepted,
     model::{Action, Failure, Flag, Flow, Kind, Record, SessionId, Severity, State, Timestamp, Verdict},
 };
 
@@ -25,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const TOTAL: Duration = Duration::from_secs(120);
 /// How long an agent may take nothing of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long accepting pauses when the process has no more room for sockets: nothing tells when it has.
+/// How long accepting pauses when the process has no more room for sockets.
 const NO_ROOM: Duration = Duration::from_millis(100);
 /// Bytes of datagrams that wait in a socket, as the kernel counts them: some five thousand questions.
 const BUFFER: usize = 4 << 20;
@@ -180,15 +181,7 @@ impl Server {
                     drop(stream);
                     self.keep(self.stranger("tcp", why), &mut tasks).await;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "accept");
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                    ) {
-                        sleep(NO_ROOM).await;
-                    }
-                }
+                Err(error) => not_accepted(&error, NO_ROOM).await,
             }
         }
         let rest = async { while tasks.join_next().await.is_some() {} };

@@ -18,7 +18,20 @@ const TABLE: &[(&str, &[&str])] = &[
     ("drain", &[]),
     ("share", &[]),
     // A spine of its own: it asks the kernel who asks, judges, asks upstream, records.
-    ("dns", &["policy", "kernel", "handover", "session", "reload", "forward::Resolver", "audit", "store"]),
+    (
+        "dns",
+        &[
+            "policy",
+            "kernel",
+            "listen::not_accepted",
+            "handover",
+            "session",
+            "reload",
+            "forward::Resolver",
+            "audit",
+            "store",
+        ],
+    ),
     // The permit, and what it is made of.
     (
         "forward",
