@@ -1,5 +1,8 @@
 //! A gate with its name server, and agents that ask.
 
+#[path = "../shared/guard.rs"]
+mod guard;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -11,10 +14,9 @@ use std::{
 };
 
 use agentgate::{
-    app::{App, Guard, Handles},
+    app::{App, Handles},
     config::Config,
-    control::{EnrolError, Enroller, Process},
-    kernel::{GuardedCgroup, fake::FakeKernel},
+    kernel::fake::FakeKernel,
     model::{Flow, Kind, OriginalDestination, Record, State},
     store::Query,
 };
@@ -40,22 +42,6 @@ pub(crate) struct World {
     pub(crate) root: tempfile::TempDir,
     pub(crate) gate: Gate,
     cookies: AtomicU64,
-}
-
-/// A guard over nothing: the kernel is a fake one, and nobody is enrolled.
-fn guard(root: &Path) -> Guard {
-    #[derive(Debug)]
-    struct Nobody;
-    impl Enroller for Nobody {
-        fn enrol(&self, process: &Process) -> Result<String, EnrolError> {
-            Err(EnrolError::ProcessGone { pid: process.pid() })
-        }
-    }
-    Guard {
-        cgroup: GuardedCgroup::on_mount("/", root, &root.join("guarded")).unwrap(),
-        enroller: Arc::new(Nobody),
-        programs: Vec::new(),
-    }
 }
 
 impl World {
@@ -188,7 +174,7 @@ pub(crate) struct Gate {
 impl Gate {
     async fn start(root: &Path, kernel: &Arc<FakeKernel>) -> Self {
         let config = Config::load(Some(&root.join("agentgate.toml")), root).unwrap();
-        let app = App::start(config, kernel.clone(), guard(root)).await.unwrap();
+        let app = App::start(config, kernel.clone(), guard::over_nothing(root)).await.unwrap();
         let (dns, handles) = ((Ipv4Addr::LOCALHOST, app.dns_port()).into(), app.handles());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {

@@ -1,15 +1,18 @@
 //! Throw-away cgroups, a mount namespace, a network namespace and a bpffs: `…/agent.slice` is guarded,
 //! the cgroup above it is watched, `…/host` is where everybody else lives.
 
+#[path = "../shared/namespaces.rs"]
+mod namespaces;
+
 use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
 };
 
 use agentgate::kernel::{Attached, Kernel as _, LayerState, Options, cgroup2_mount, detach};
 use agentgate_common::settings::Settings;
+use namespaces::run;
 
 /// What the programs in Python begin with.
 const PRELUDE: &str = include_str!("prelude.py");
@@ -18,21 +21,7 @@ pub(crate) const LISTENER: u16 = 7879;
 
 /// Runs a test in namespaces of one thread, and of what it starts.
 pub(crate) fn in_namespaces(test: impl FnOnce(&Lab) + Send) {
-    // One after another: a process that another thread is about to start holds every descriptor until
-    // its exec(2), also locks and mounts.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let flags = rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::NEWNET;
-                // SAFETY: the flags touch no file descriptors and no memory that others rely on.
-                unsafe { rustix::thread::unshare_unsafe(flags) }.expect("namespaces need root");
-                test(&Lab::new());
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
+    namespaces::alone(|| test(&Lab::new()));
 }
 
 /// Undone when dropped.
@@ -118,10 +107,4 @@ pub(crate) fn is_on(state: &LayerState) -> bool {
         LayerState::On => true,
         LayerState::Absent(_) => false,
     }
-}
-
-/// Runs a command of the set-up, which has to succeed.
-pub(crate) fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
 }

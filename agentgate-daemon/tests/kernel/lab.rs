@@ -1,6 +1,9 @@
 //! A place to attack: a throw-away cgroup, mount namespace, network namespace and bpffs for each
 //! test, and agents that are small Python programs inside the cgroup.
 
+#[path = "../shared/namespaces.rs"]
+mod namespaces;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
@@ -14,6 +17,7 @@ use agentgate::{
     model::Flow,
 };
 use agentgate_common::{event::KernelEvent, settings::Settings};
+pub(crate) use namespaces::run;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Port of the listener, as in the default configuration: each lab has its own network namespace.
@@ -67,21 +71,7 @@ def show(**values):
 
 /// Runs a test in namespaces of its own: those of one thread, and of what it starts.
 pub(crate) fn in_namespaces(test: impl FnOnce(&Lab) + Send) {
-    // One after another: a process that another thread is about to start holds every descriptor
-    // until its exec(2), also locks and mounts.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let flags = rustix::thread::UnshareFlags::NEWNS | rustix::thread::UnshareFlags::NEWNET;
-                // SAFETY: the flags touch no file descriptors and no memory that others rely on.
-                unsafe { rustix::thread::unshare_unsafe(flags) }.expect("namespaces need root");
-                test(&Lab::new());
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    });
+    namespaces::alone(|| test(&Lab::new()));
 }
 
 /// Undone when dropped.
@@ -276,12 +266,6 @@ impl Drop for Lab {
             removed.unwrap();
         }
     }
-}
-
-/// Runs a command of the set-up, which has to succeed.
-pub(crate) fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap();
-    assert!(status.success(), "{program} {arguments:?}: {status}");
 }
 
 /// Another host behind a wire, in a network namespace that ends with its sockets: what arrives

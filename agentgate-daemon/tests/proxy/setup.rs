@@ -1,5 +1,8 @@
 //! A gate, an internet and agents, all on loopback.
 
+#[path = "../shared/guard.rs"]
+mod guard;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -11,10 +14,9 @@ use std::{
 };
 
 use agentgate::{
-    app::{App, Guard},
+    app::App,
     config::Config,
-    control::{EnrolError, Enroller, Process},
-    kernel::{GuardedCgroup, fake::FakeKernel},
+    kernel::fake::FakeKernel,
     model::{Flow, Host, Kind, OriginalDestination, Record, SessionId, State},
     store::Query,
 };
@@ -47,22 +49,6 @@ pub(crate) struct World {
     cookies: AtomicU64,
 }
 
-/// A guard over nothing: the kernel is a fake one, and nobody is enrolled.
-fn guard(root: &std::path::Path) -> Guard {
-    #[derive(Debug)]
-    struct Nobody;
-    impl Enroller for Nobody {
-        fn enrol(&self, process: &Process) -> Result<String, EnrolError> {
-            Err(EnrolError::ProcessGone { pid: process.pid() })
-        }
-    }
-    Guard {
-        cgroup: GuardedCgroup::on_mount("/", root, &root.join("guarded")).unwrap(),
-        enroller: Arc::new(Nobody),
-        programs: Vec::new(),
-    }
-}
-
 /// A policy for tests: everything lives on loopback, so loopback may be dialled.
 pub(crate) const LOOPBACK: &str = "[network]\ncidrs = [{ allow = \"127.0.0.0/8\" }]\n";
 
@@ -93,7 +79,7 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), root.path()).unwrap();
         let kernel = Arc::new(FakeKernel::default());
-        let app = App::start(config, kernel.clone(), guard(root.path())).await.unwrap();
+        let app = App::start(config, kernel.clone(), guard::over_nothing(root.path())).await.unwrap();
         let (port, ca, handles) = (app.port(), app.ca_pem().to_owned(), app.handles());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(async move {
