@@ -56,25 +56,12 @@ enum Task {
     },
     /// Measure
     #[command(subcommand)]
-    Bench(BenchTask),
+    Bench(bench::Task),
     /// Check module headers, file sizes, the import table and what must not be in a source file
     Tidy,
     /// The parts of the lab, as root
     #[command(subcommand)]
     Lab(LabTask),
-}
-
-#[derive(Debug, Subcommand)]
-enum BenchTask {
-    /// What the programs add to connect(2) and to sending a datagram, with and without them in turn
-    Connect {
-        /// Rounds of a hundred calls of each kind in each place
-        #[arg(long, default_value_t = 100)]
-        rounds: usize,
-        /// Print JSON instead of a table
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -138,7 +125,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
-        Task::Bench(BenchTask::Connect { rounds, json }) => bench::connect(rounds, json),
+        Task::Bench(task) => bench::run(task),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
     }
