@@ -9,7 +9,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, process::Command, time::timeo
 use super::{
     figure::{Figure, Metric},
     peer::{Kind, Running},
-    setting::{COUNTERS, Setting},
+    setting::{COUNTERS, NAMES, Setting},
 };
 
 /// Longer than any cell takes, a stalling peer's included.
@@ -72,6 +72,10 @@ impl Load<'_> {
         command.arg("load").arg("--to").arg(peer.kind.meets().to_string());
         command.args(peer.kind.is_explicit().then_some("--connect"));
         command.arg("--name").arg(self.name);
+        if peer.kind.is_gate() {
+            // The gate wants to know by which name an agent came by an address, as all agents do.
+            command.arg("--resolve").arg(NAMES.to_string());
+        }
         command.arg("--ca").arg(setting.trusted(peer.kind, self.name));
         if let Some(cgroup) = &peer.cgroup {
             command.arg("--charge").arg(cgroup);

@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::{
     peer::Kind,
-    setting::{INTERCEPTED, NAMES, ORIGIN, RAW, Setting, UNTRUSTED},
+    setting::{INTERCEPTED, NAMES, RAW, Setting, UNTRUSTED},
 };
 use crate::lab::fdstore::Manager;
 
@@ -71,10 +71,7 @@ fn write_settings(kind: Kind, setting: &Setting, guarded: &Path) -> anyhow::Resu
     fs::write(etc.join("agentgate.toml"), config)?;
     let policy = format!(
         "version = 1\nmode = \"enforce\"\n\n\
-         [hosts]\nallow = [\"{INTERCEPTED}\", \"{UNTRUSTED}\"]\npassthrough = [\"{RAW}\"]\n\n\
-         [network]\ncidrs = [{{ allow = \"{}/32\", ports = [{}] }}]\n",
-        ORIGIN.ip(),
-        ORIGIN.port(),
+         [hosts]\nallow = [\"{INTERCEPTED}\", \"{UNTRUSTED}\"]\npassthrough = [\"{RAW}\"]\n",
     );
     fs::write(etc.join("policy.toml"), policy)?;
     Ok(())
@@ -88,7 +85,8 @@ pub(crate) fn knows(kind: Kind, setting: &Setting) -> anyhow::Result<bool> {
     command.args(arguments(kind, setting)).arg("--check-config");
     let checked = command.output().context("agentgated --check-config")?;
     let complaint = String::from_utf8_lossy(&checked.stderr).into_owned();
-    let unknown = complaint.contains("unknown field") && complaint.contains("audit");
+    let unknown =
+        ["audit", "durability"].iter().any(|key| complaint.contains(&format!("unknown key `{key}`")));
     anyhow::ensure!(checked.status.success() || unknown, "agentgated --check-config: {complaint}");
     Ok(checked.status.success())
 }

@@ -82,8 +82,9 @@ impl Setting {
         mount_bind(&hosts, "/etc/hosts").context("bind /etc/hosts")?;
         for words in [
             vec!["link", "set", "lo", "up"],
-            vec!["addr", "add", "192.0.2.10/32", "dev", "lo"],
-            vec!["addr", "add", "192.0.2.53/32", "dev", "lo"],
+            // Addresses of no interface, yet delivered here: an interface's own would be the host itself, to
+            // which the gate lets nobody connect.
+            vec!["route", "add", "local", "192.0.2.0/24", "dev", "lo"],
         ] {
             let output = Blocking::new("ip").args(&words).output().context("ip (package iproute2)")?;
             let complaint = String::from_utf8_lossy(&output.stderr);

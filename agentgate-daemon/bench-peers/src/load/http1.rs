@@ -12,6 +12,9 @@ use super::Client;
 /// Most of a head, and what one read may bring.
 const BUFFER: usize = 64 * 1024;
 
+/// What is told of an answer that is no 200.
+const EXCERPT: usize = 400;
+
 /// A connection, and what was read beyond the last answer.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -62,10 +65,16 @@ impl Connection {
     /// Reads one answer, which must be a 200; `see` gets its body as it comes.
     pub(super) async fn answer(
         &mut self,
-        see: impl FnMut(&[u8]) -> anyhow::Result<()>,
+        mut see: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<u64> {
-        let (status, length) = self.any_answer(see).await?;
-        anyhow::ensure!(status == 200, "status {status}");
+        let mut beginning = Vec::new();
+        let seen = self.any_answer(|data| {
+            beginning
+                .extend_from_slice(data.get(..data.len().min(EXCERPT - beginning.len())).unwrap_or_default());
+            see(data)
+        });
+        let (status, length) = seen.await?;
+        anyhow::ensure!(status == 200, "status {status}: {}", String::from_utf8_lossy(&beginning));
         Ok(length)
     }
 

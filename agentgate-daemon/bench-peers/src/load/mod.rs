@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Ask it for a tunnel first
     #[arg(long)]
     connect: bool,
+    /// Name server to ask for the name first, as whoever does not know the address would
+    #[arg(long)]
+    resolve: Option<SocketAddr>,
     /// The name of the origin
     #[arg(long, default_value = names::INTERCEPTED)]
     name: String,
@@ -215,6 +218,25 @@ async fn tunnel(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Asks for the IPv4 addresses of a name, and wants to be told one.
+fn resolve(server: SocketAddr, name: &str) -> anyhow::Result<()> {
+    let mut question = vec![7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(u8::try_from(label.len())?);
+        question.extend_from_slice(label.as_bytes());
+    }
+    question.extend_from_slice(&[0, 0, 1, 0, 1]);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(server)?;
+    socket.send(&question)?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer)?;
+    let answers = answer.get(..length).and_then(|answer| answer.get(6..8));
+    anyhow::ensure!(answers.is_some_and(|count| count != [0, 0]), "{name} has no address");
+    Ok(())
+}
+
 /// What is charged to the peer so far, in seconds.
 fn charged(cgroup: Option<&Path>) -> anyhow::Result<Option<f64>> {
     let Some(cgroup) = cgroup else { return Ok(None) };
@@ -253,6 +275,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let mut set = CpuSet::new();
         set.set(cpu);
         sched_setaffinity(None, &set).context("stay on one CPU")?;
+    }
+    if let Some(server) = arguments.resolve {
+        resolve(server, &arguments.name).context("ask the name server")?;
     }
     let client = Arc::new(Client::new(arguments)?);
     let single = match arguments.what {

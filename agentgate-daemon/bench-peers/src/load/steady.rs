@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{Client, PATIENCE, Report, Stretch, http1, http2};
 
-const WARMING: u8 = 0;
+/// Phases; before them, while it warms up, 0.
 const MEASURING: u8 = 1;
 const OVER: u8 = 2;
 
