@@ -40,13 +40,14 @@ pub(crate) async fn run(setting: &Setting, options: &ProfileOptions) -> anyhow::
     if let Some(complaint) = report.complaint() {
         anyhow::bail!("{complaint}");
     }
-    println!("\nSelf, all code:\n\n{}", list(&data, &["--no-children"], |_| true, options.lines).await?);
+    let most = options.lines;
+    println!("\nSelf, by crate:\n\n{}", crates(&data).await?);
     println!("\nSelf, by thread:\n\n{}", threads(&data).await?);
+    println!("\nSelf, by function:\n\n{}", list(&data, "--no-children", most, |_| true).await?);
     let ours = |line: &str| line.contains("agentgate::") || line.contains("bench_peers::");
-    println!(
-        "\nWith what they call, our functions:\n\n{}",
-        list(&data, &["--children"], ours, options.lines).await?
-    );
+    println!("\nWith what they call, our functions:\n\n{}", list(&data, "--children", most, ours).await?);
+    let calls = |line: &str| line.contains(" __x64_sys_") || line.contains(" __arm64_sys_");
+    println!("\nWith what they call, system calls:\n\n{}", list(&data, "--children", most, calls).await?);
     if let Some(keep) = &options.keep {
         fs::copy(&data, keep).with_context(|| keep.display().to_string())?;
         println!("\nkept: {} (perf report --no-inline -i {0})", keep.display());
@@ -86,18 +87,19 @@ async fn profiled(
 /// The first lines of a report of perf's that hold what is wanted.
 async fn list(
     data: &Path,
-    arguments: &[&str],
-    wanted: impl Fn(&str) -> bool,
+    children: &str,
     most: usize,
+    wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<String> {
-    let text = report(data, &[arguments, &["--sort", "symbol"]].concat()).await?;
+    let text = report(data, &[children, "--sort", "symbol", "--percent-limit", "0.2"]).await?;
     let lines = text.lines().filter(|line| line.contains('%') && wanted(line)).take(most);
-    Ok(lines.map(|line| line.trim_end().chars().take(200).collect::<String>()).collect::<Vec<_>>().join("\n"))
+    let cut = |line: &str| line.chars().take(160).collect::<String>().trim_end().to_owned();
+    Ok(lines.map(cut).collect::<Vec<_>>().join("\n"))
 }
 
 async fn report(data: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     let mut perf = Command::new("perf");
-    perf.args(["report", "--stdio", "--no-inline", "--call-graph", "none", "--percent-limit", "0.2"]);
+    perf.args(["report", "--stdio", "--no-inline", "--call-graph", "none"]);
     perf.args(arguments).arg("--input").arg(data).stdin(Stdio::null());
     let output = perf.output().await.context("perf")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -107,16 +109,72 @@ async fn report(data: &Path, arguments: &[&str]) -> anyhow::Result<String> {
 
 /// Shares of threads, those of one name together: workers are numbered.
 async fn threads(data: &Path) -> anyhow::Result<String> {
-    let text = report(data, &["--no-children", "--sort", "comm"]).await?;
+    summed(data, "comm", |name| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()).await
+}
+
+/// Shares of crates, of the kernel, of the allocator, and of what copies memory.
+async fn crates(data: &Path) -> anyhow::Result<String> {
+    summed(data, "symbol", crate_of).await
+}
+
+/// Which crate a line's symbol is of: `[.] hyper::proto::h1::…` or `[.] <hyper::body::Incoming as …>::…`.
+fn crate_of(symbol: &str) -> String {
+    let (space, name) = symbol.split_once(' ').unwrap_or(("", symbol));
+    let name = name.trim();
+    let allocates = ["malloc", "free", "realloc", "calloc", "_int_", "unlink_chunk", "sysmalloc"];
+    if space == "[k]" {
+        "kernel".to_owned()
+    } else if name.starts_with("aws_lc_") {
+        "aws-lc".to_owned()
+    } else if name.starts_with("__mem") {
+        "libc's memory copies and comparisons".to_owned()
+    } else if allocates.iter().any(|part| name.contains(part)) && !name.contains("::") {
+        "libc's allocator".to_owned()
+    } else if let Some((first, _)) = name.trim_start_matches(['<', '&']).split_once("::") {
+        let first = first.trim_start_matches("mut ").trim_start_matches("dyn ");
+        first.split(['<', ' ']).next().unwrap_or(first).to_owned()
+    } else {
+        "other code".to_owned()
+    }
+}
+
+/// Shares by what `group` makes of what perf(1) sorts by, largest first.
+async fn summed(data: &Path, sort: &str, group: impl Fn(&str) -> String) -> anyhow::Result<String> {
+    let text = report(data, &["--no-children", "--sort", sort]).await?;
     let mut shares: BTreeMap<String, f64> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_whitespace();
-        let share = words.next().and_then(|word| word.strip_suffix('%')?.parse::<f64>().ok());
-        if let (Some(share), Some(name)) = (share, words.next()) {
-            *shares.entry(name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()).or_default() +=
-                share;
+        if let Some((share, name)) = line.trim().split_once('%')
+            && let Ok(share) = share.parse::<f64>()
+        {
+            *shares.entry(group(name.trim())).or_default() += share;
         }
     }
-    let rows = shares.iter().map(|(name, share)| format!("{share:>8.2}%  {name}"));
+    let mut rows: Vec<(String, f64)> = shares.into_iter().filter(|(_, share)| *share >= 0.1).collect();
+    rows.sort_unstable_by(|(_, a), (_, b)| b.total_cmp(a));
+    let rows = rows.iter().map(|(name, share)| format!("{share:>8.2}%  {name}"));
     Ok(rows.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_have_crates() {
+        for (symbol, expect) in [
+            ("[k] tcp_ack", "kernel"),
+            ("[.] _int_malloc", "libc's allocator"),
+            ("[.] cfree@GLIBC_2.2.5", "libc's allocator"),
+            ("[.] __memmove_avx512_unaligned_erms", "libc's memory copies and comparisons"),
+            ("[.] aws_lc_0_47_0_aes_gcm_encrypt_avx512", "aws-lc"),
+            ("[.] redb::tree_store::btree::Btree<K,V>::get", "redb"),
+            (
+                "[.] <hyper::client::conn::http1::Connection<T,B> as core::future::future::Future>::poll",
+                "hyper",
+            ),
+            ("[.] do_it", "other code"),
+        ] {
+            assert_eq!(crate_of(symbol), expect, "{symbol}");
+        }
+    }
 }
