@@ -63,8 +63,8 @@ pub(crate) struct Ends {
 const SPLICE_BUFFER: usize = 64 * 1024;
 /// rustls asks for 4 KiB at a time: a record took five calls.
 const AHEAD: usize = 32 * 1024;
-/// One record of TLS: what one read yields.
-const TLS_BUFFER: usize = 16 * 1024;
+/// Two records of TLS, as much as is read ahead.
+const TLS_BUFFER: usize = 32 * 1024;
 
 pub(crate) fn run(kind: &Kind) -> anyhow::Result<()> {
     let (ends, floor) = match kind {
