@@ -21,6 +21,9 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Server name of the ClientHello.
     pub sni: Option<String>,
+    /// Protocols that the ClientHello offered, in its order.
+    #[serde(default)]
+    pub offered: Vec<String>,
     /// Protocol agreed on.
     pub alpn: Option<String>,
     /// Why TLS or HTTP ended badly.
@@ -44,13 +47,22 @@ pub struct Request {
     pub version: String,
     /// Names in lower case, values as sent, in order.
     pub headers: Vec<(String, String)>,
+    /// The head as it came, to its empty line; nothing of HTTP/2's.
+    #[serde(default)]
+    pub raw_head: String,
     /// Bytes of body that arrived.
     pub body_len: u64,
+    /// The first of them, until the body ended none; only for readers in this process.
+    #[serde(skip)]
+    pub body: Vec<u8>,
     /// SHA-256 of them in hex; empty until the body ended.
     pub body_sha256: String,
     pub trailers: Vec<(String, String)>,
     /// The body ended as it should.
     pub complete: bool,
+    /// The answer was handed over whole, or nobody wants the rest of it.
+    #[serde(default)]
+    pub answered: bool,
     /// The peer went away before the end of its body or of the answer.
     pub aborted: bool,
 }
@@ -171,6 +183,7 @@ impl Journal {
                 peer,
                 local,
                 sni: None,
+                offered: Vec::new(),
                 alpn: None,
                 error: None,
                 received: 0,

@@ -22,6 +22,8 @@ mod anthropic;
 mod body;
 mod control;
 mod dns;
+mod ending;
+mod heard;
 pub mod journal;
 pub mod odd;
 mod origin;

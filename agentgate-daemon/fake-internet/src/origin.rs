@@ -10,9 +10,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
+    heard::{Heard, Listening},
     journal::Journal,
     routes,
     wire::{Breaker, Wire},
@@ -39,6 +40,7 @@ pub(crate) struct Arrival {
     pub(crate) origin: Arc<Origin>,
     pub(crate) connection: u64,
     pub(crate) breaker: Breaker,
+    pub(crate) heard: Heard,
 }
 
 pub(crate) async fn serve(listener: TcpListener, origin: Arc<Origin>) {
@@ -56,11 +58,17 @@ async fn converse(tcp: TcpStream, peer: SocketAddr, origin: Arc<Origin>) {
     let journal = Arc::clone(&origin.journal);
     let connection = journal.connection(origin.site, origin.port, peer, local);
     let (wire, breaker) = Wire::new(tcp);
-    let arrival = Arrival { origin, connection, breaker };
+    let arrival = Arrival { origin, connection, breaker, heard: Heard::default() };
     let ended = match &arrival.origin.tls {
         None => talk(wire, arrival.clone(), false).await,
         Some(config) => {
-            let accepting = TlsAcceptor::from(Arc::clone(config)).accept(wire);
+            let accepting = async {
+                let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), wire).await?;
+                let offered = begun.client_hello().alpn().into_iter().flatten();
+                let offered = offered.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+                journal.update_connection(connection, |c| c.offered = offered);
+                begun.into_stream(Arc::clone(config)).await
+            };
             match tokio::time::timeout(PATIENCE, accepting).await {
                 Err(_) => Err("handshake not finished in time".to_owned()),
                 Ok(Err(error)) => Err(format!("handshake: {error}")),
@@ -87,7 +95,7 @@ async fn talk<S>(stream: S, arrival: Arrival, h2: bool) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(stream);
+    let heard = arrival.heard.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let arrival = arrival.clone();
         async move { Ok::<_, Infallible>(routes::answer(arrival, request).await) }
@@ -95,13 +103,14 @@ where
     let ended = if h2 {
         conn::http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(u32::try_from(HEAD_LIMIT).unwrap_or(u32::MAX))
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(stream), service)
             .await
     } else {
         conn::http1::Builder::new()
             .max_buf_size(HEAD_LIMIT)
             .half_close(true)
-            .serve_connection(io, service)
+            .serve_connection(TokioIo::new(Listening::new(stream, heard)), service)
+            .with_upgrades()
             .await
     };
     ended.map_err(|error| format!("http: {error}"))

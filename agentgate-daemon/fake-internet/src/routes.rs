@@ -4,8 +4,8 @@ use std::{collections::HashMap, io, sync::OnceLock, time::Duration};
 
 use http_body_util::BodyExt as _;
 use hyper::{
-    HeaderMap, Request, Response, StatusCode,
-    body::{Bytes, Frame, Incoming},
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Body as _, Bytes, Frame, Incoming},
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use rustls::{SupportedCipherSuite, crypto::hash};
@@ -14,13 +14,15 @@ use serde_json::json;
 use crate::{
     anthropic,
     body::{Body, Sender, streamed, whole},
-    journal,
+    ending, journal,
     origin::Arrival,
     repository, world,
 };
 
 /// Most of a request body that is kept for an echo; the rest is counted and hashed.
 const KEPT: usize = 8 << 20;
+/// Most of it that the journal keeps.
+const JOURNALLED: usize = 1 << 20;
 /// Most that `/bytes/N` sends.
 const MOST: usize = 64 << 20;
 
@@ -40,6 +42,22 @@ pub(crate) struct Received {
 
 /// Reads the request to its end, logs it and answers.
 pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Response<Body> {
+    let journal = arrival.origin.journal.clone();
+    let unread = request.method() == Method::HEAD;
+    let (id, mut response) = judge(arrival, request).await;
+    if unread {
+        // hyper would send the body on HTTP/2.
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        *response.body_mut() = whole(Bytes::new());
+    }
+    let unread = unread || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status());
+    response.map(|body| ending::told(body, journal, id, unread))
+}
+
+/// The journal's number of the request, and the answer.
+async fn judge(arrival: Arrival, request: Request<Incoming>) -> (u64, Response<Body>) {
     let journal = &arrival.origin.journal;
     let (head, mut incoming) = request.into_parts();
     let id = journal.request(journal::Request {
@@ -51,10 +69,13 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
         target: head.uri.to_string(),
         version: format!("{:?}", head.version),
         headers: pairs(&head.headers),
+        raw_head: arrival.heard.head(),
         body_len: 0,
+        body: Vec::new(),
         body_sha256: String::new(),
         trailers: Vec::new(),
         complete: false,
+        answered: false,
         aborted: false,
     });
     let mut received = Received {
@@ -74,7 +95,7 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
         let Ok(frame) = frame else {
             // The body stopped in the middle: nobody reads an answer.
             journal.update_request(id, |r| r.aborted = true);
-            return status(StatusCode::BAD_REQUEST);
+            return (id, status(StatusCode::BAD_REQUEST));
         };
         match frame.into_data() {
             Ok(data) => {
@@ -90,10 +111,12 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
     received.body_sha256 = hex(digest.finish().as_ref());
     journal.update_request(id, |r| {
         r.body_sha256.clone_from(&received.body_sha256);
+        let kept = received.body.len().min(JOURNALLED);
+        r.body = received.body.get(..kept).unwrap_or_default().to_vec();
         r.trailers.clone_from(&received.trailers);
         r.complete = true;
     });
-    route(arrival, id, &received).await
+    (id, route(arrival, id, &received).await)
 }
 
 async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body> {
