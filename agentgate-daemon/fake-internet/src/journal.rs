@@ -75,6 +75,19 @@ impl Request {
     }
 }
 
+/// One message that an origin received over a WebSocket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// [`Request::id`] of the request that opened the socket.
+    pub request: u64,
+    /// 1 for text, 2 for bytes.
+    pub opcode: u8,
+    /// It came compressed.
+    pub deflated: bool,
+    /// What it said, decompressed.
+    pub text: String,
+}
+
 /// One datagram that a sink received.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Datagram {
@@ -102,6 +115,9 @@ pub struct Query {
 pub struct Snapshot {
     pub connections: Vec<Connection>,
     pub requests: Vec<Request>,
+    /// Of WebSockets.
+    #[serde(default)]
+    pub messages: Vec<Message>,
     pub datagrams: Vec<Datagram>,
     pub queries: Vec<Query>,
 }
@@ -207,6 +223,10 @@ impl Journal {
 
     pub(crate) fn update_request(&self, id: u64, change: impl FnOnce(&mut Request)) {
         self.write(|s| s.requests.iter_mut().find(|r| r.id == id).map(change));
+    }
+
+    pub(crate) fn message(&self, message: Message) {
+        self.write(|s| s.messages.push(message));
     }
 
     pub(crate) fn datagram(&self, datagram: Datagram) {

@@ -18,19 +18,21 @@ use tokio::{
     task::JoinSet,
 };
 
-mod anthropic;
 mod body;
 mod control;
 mod dns;
+mod encoding;
 mod ending;
 mod heard;
 pub mod journal;
 pub mod odd;
 mod origin;
+mod provider;
 pub mod repository;
 mod root;
 mod routes;
 pub mod sink;
+mod websocket;
 mod wire;
 pub mod world;
 

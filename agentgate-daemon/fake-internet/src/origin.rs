@@ -102,6 +102,7 @@ where
     });
     let ended = if h2 {
         conn::http2::Builder::new(TokioExecutor::new())
+            .enable_connect_protocol()
             .max_header_list_size(u32::try_from(HEAD_LIMIT).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(stream), service)
             .await

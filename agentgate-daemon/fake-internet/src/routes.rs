@@ -12,11 +12,10 @@ use rustls::{SupportedCipherSuite, crypto::hash};
 use serde_json::json;
 
 use crate::{
-    anthropic,
     body::{Body, Sender, streamed, whole},
     ending, journal,
     origin::Arrival,
-    repository, world,
+    provider, repository, websocket,
 };
 
 /// Most of a request body that is kept for an echo; the rest is counted and hashed.
@@ -34,7 +33,7 @@ pub(crate) struct Received {
     pub(crate) body: Vec<u8>,
     version: String,
     target: String,
-    query: HashMap<String, String>,
+    pub(crate) query: HashMap<String, String>,
     body_len: u64,
     body_sha256: String,
     trailers: Vec<(String, String)>,
@@ -57,18 +56,17 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
 }
 
 /// The journal's number of the request, and the answer.
-async fn judge(arrival: Arrival, request: Request<Incoming>) -> (u64, Response<Body>) {
+async fn judge(arrival: Arrival, mut request: Request<Incoming>) -> (u64, Response<Body>) {
     let journal = &arrival.origin.journal;
-    let (head, mut incoming) = request.into_parts();
     let id = journal.request(journal::Request {
         id: 0,
         connection: arrival.connection,
         site: arrival.origin.site.to_owned(),
         port: arrival.origin.port,
-        method: head.method.to_string(),
-        target: head.uri.to_string(),
-        version: format!("{:?}", head.version),
-        headers: pairs(&head.headers),
+        method: request.method().to_string(),
+        target: request.uri().to_string(),
+        version: format!("{:?}", request.version()),
+        headers: pairs(request.headers()),
         raw_head: arrival.heard.head(),
         body_len: 0,
         body: Vec::new(),
@@ -78,6 +76,10 @@ async fn judge(arrival: Arrival, request: Request<Incoming>) -> (u64, Response<B
         answered: false,
         aborted: false,
     });
+    if let Some(response) = websocket::accept(&arrival, id, &mut request) {
+        return (id, response);
+    }
+    let (head, mut incoming) = request.into_parts();
     let mut received = Received {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
@@ -120,9 +122,8 @@ async fn judge(arrival: Arrival, request: Request<Incoming>) -> (u64, Response<B
 }
 
 async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body> {
-    if arrival.origin.site == world::ANTHROPIC
-        && let Some(response) = anthropic::answer(&arrival, id, received)
-    {
+    let visit = provider::Visit { arrival: &arrival, id, received };
+    if let Some(response) = provider::answer(visit) {
         return response;
     }
     let (first, rest) = received

@@ -71,7 +71,9 @@ pub(crate) fn accept(arrival: &Arrival, id: u64, request: &mut Request<Incoming>
     let mut response = Response::new(whole(Vec::new()));
     let offered = request.headers().get("sec-websocket-extensions").and_then(|value| value.to_str().ok());
     let deflate = offered.is_some_and(|offers| {
-        offers.split(',').any(|offer| offer.split(';').next().is_some_and(|name| name.trim() == "permessage-deflate"))
+        offers
+            .split(',')
+            .any(|offer| offer.split(';').next().is_some_and(|name| name.trim() == "permessage-deflate"))
     });
     if deflate {
         let agreed = HeaderValue::from_static("permessage-deflate");
@@ -232,7 +234,10 @@ impl Socket {
             },
             len => (u64::from(len), 2),
         };
-        let len = usize::try_from(len).ok().filter(|len| *len <= MOST).ok_or_else(|| broken("a frame too large"))?;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= MOST)
+            .ok_or_else(|| broken("a frame too large"))?;
         if self.read.len() < at + 4 + len {
             return Ok(None);
         }
@@ -242,7 +247,12 @@ impl Socket {
         for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
             *byte ^= key;
         }
-        Ok(Some(Frame { last: first & 0x80 != 0, deflated: first & 0x40 != 0, opcode: first & 0x0f, payload }))
+        Ok(Some(Frame {
+            last: first & 0x80 != 0,
+            deflated: first & 0x40 != 0,
+            opcode: first & 0x0f,
+            payload,
+        }))
     }
 
     /// Sends one message of text.
@@ -306,8 +316,7 @@ fn deflated(context: &mut Compress, bytes: &[u8]) -> io::Result<Vec<u8>> {
     loop {
         let taken = usize::try_from(context.total_in() - before).unwrap_or(usize::MAX);
         let rest = bytes.get(taken..).unwrap_or_default();
-        let status =
-            context.compress_vec(rest, &mut coded, FlushCompress::Sync).map_err(io::Error::other)?;
+        let status = context.compress_vec(rest, &mut coded, FlushCompress::Sync).map_err(io::Error::other)?;
         let all = context.total_in() - before == bytes.len() as u64;
         if all && coded.len() < coded.capacity() && status != Status::StreamEnd {
             coded.truncate(coded.strip_suffix(&TAIL).map_or(coded.len(), <[u8]>::len));

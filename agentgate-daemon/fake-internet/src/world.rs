@@ -73,12 +73,8 @@ pub const GEMINI: &str = "generativelanguage.googleapis.com";
 /// A registry of packages that command lines ask for their newest version.
 pub const NPM: &str = "registry.npmjs.org";
 /// Where command lines send what they count; each is answered and has nothing to say.
-pub const TELEMETRY: [&str; 4] = [
-    "ab.chatgpt.com",
-    "play.googleapis.com",
-    "http-intake.logs.us5.datadoghq.com",
-    "us.i.posthog.com",
-];
+pub const TELEMETRY: [&str; 4] =
+    ["ab.chatgpt.com", "play.googleapis.com", "http-intake.logs.us5.datadoghq.com", "us.i.posthog.com"];
 /// For deny lists.
 pub const DENIED: &str = "denied.example";
 /// In no list.

@@ -31,7 +31,9 @@ fn beside(visit: Visit<'_>) -> Response<Body> {
     match (visit.method(), visit.path()) {
         ("HEAD", _) => visit.empty(StatusCode::OK),
         ("GET", "/api/hello") => visit.json(StatusCode::OK, &json!({ "message": "hello" })),
-        ("GET", "/api/claude_code/policy_limits") => visit.json(StatusCode::OK, &json!({ "restrictions": {} })),
+        ("GET", "/api/claude_code/policy_limits") => {
+            visit.json(StatusCode::OK, &json!({ "restrictions": {} }))
+        }
         ("GET", "/api/claude_code/settings") => {
             let settings = json!({ "uuid": "fake", "checksum": "sha256:fake", "settings": {} });
             visit.json(StatusCode::OK, &settings)
@@ -63,7 +65,9 @@ fn api(visit: Visit<'_>) -> Result<Response<Body>, (StatusCode, &'static str)> {
             return Ok(visit.json(StatusCode::OK, &model_info(id)));
         }
         ("POST", "/v1/messages" | "/v1/messages/count_tokens") => {}
-        ("GET" | "HEAD", "/v1/messages") => return Err((StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")),
+        ("GET" | "HEAD", "/v1/messages") => {
+            return Err((StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"));
+        }
         _ => return Err((StatusCode::NOT_FOUND, "no such endpoint")),
     }
     let Some(request) = visit.json_body() else {
@@ -126,7 +130,10 @@ fn asked(request: &Value) -> Asked {
         said,
         tools: tools.map(|tool| Tool::json(str_at(tool, "/name"), tool.get("input_schema"))).collect(),
         results: results.map(script::text).collect(),
-        schema: request.pointer("/output_config/format/schema").or(request.pointer("/output_format/schema")).cloned(),
+        schema: request
+            .pointer("/output_config/format/schema")
+            .or(request.pointer("/output_format/schema"))
+            .cloned(),
         turn: messages.len(),
         thinks: matches!(str_at(request, "/thinking/type"), "enabled" | "adaptive"),
     }
@@ -195,7 +202,9 @@ fn events(message: &Value) -> Vec<Value> {
             all.push(json!({ "type": "ping" }));
         }
         all.extend(
-            deltas.into_iter().map(|delta| json!({ "type": "content_block_delta", "index": index, "delta": delta })),
+            deltas
+                .into_iter()
+                .map(|delta| json!({ "type": "content_block_delta", "index": index, "delta": delta })),
         );
         all.push(json!({ "type": "content_block_stop", "index": index }));
     }

@@ -18,7 +18,9 @@ pub(super) fn answer(visit: Visit<'_>) -> Option<Response<Body>> {
         },
         ("GET", "wham/accounts/check") => visit.json(StatusCode::OK, &accounts(visit)),
         ("GET", "codex/models") => visit.json(StatusCode::OK, &json!({ "models": [] })),
-        ("POST", "codex/analytics-events/events") => visit.json(StatusCode::ACCEPTED, &json!({ "status": "ok" })),
+        ("POST", "codex/analytics-events/events") => {
+            visit.json(StatusCode::ACCEPTED, &json!({ "status": "ok" }))
+        }
         _ => openai::refuse(visit, StatusCode::NOT_FOUND, "no such endpoint"),
     })
 }

@@ -1,7 +1,10 @@
 //! The Generative Language API: whole answers, streams as events and as a JSON array, counting, models,
 //! errors. The model is in the path alone.
 
-use hyper::{Response, StatusCode, body::{Bytes, Frame}};
+use hyper::{
+    Response, StatusCode,
+    body::{Bytes, Frame},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -16,10 +19,9 @@ use crate::{
 
 /// The answer, where the path is one of the API's.
 pub(super) fn answer(visit: Visit<'_>) -> Option<Response<Body>> {
-    let path = ["/v1/", "/v1beta/", "/v1alpha/"].iter().find_map(|version| visit.path().strip_prefix(version))?;
-    Some(api(visit, path).unwrap_or_else(|(status, words)| {
-        visit.json(status, &failure(status, words))
-    }))
+    let path =
+        ["/v1/", "/v1beta/", "/v1alpha/"].iter().find_map(|version| visit.path().strip_prefix(version))?;
+    Some(api(visit, path).unwrap_or_else(|(status, words)| visit.json(status, &failure(status, words))))
 }
 
 fn failure(status: StatusCode, words: &str) -> Value {
@@ -48,7 +50,9 @@ fn api(visit: Visit<'_>, path: &str) -> Result<Response<Body>, (StatusCode, &'st
         let models = ["gemini-3.8-flash", "gemini-3.1-pro-preview"].map(model_info);
         return Ok(visit.json(StatusCode::OK, &json!({ "models": models })));
     }
-    let Some(asked_of) = path.strip_prefix("models/") else { return Err((StatusCode::NOT_FOUND, "Not Found")) };
+    let Some(asked_of) = path.strip_prefix("models/") else {
+        return Err((StatusCode::NOT_FOUND, "Not Found"));
+    };
     let Some((model, method)) = asked_of.split_once(':') else {
         return Ok(visit.json(StatusCode::OK, &model_info(asked_of)));
     };
@@ -96,7 +100,8 @@ fn asked(request: &Value) -> Asked {
         results: results.map(Value::to_string).collect(),
         schema: configured(["responseJsonSchema", "responseSchema"]),
         turn: contents.len(),
-        thinks: request.pointer("/generationConfig/thinkingConfig/includeThoughts") == Some(&Value::Bool(true)),
+        thinks: request.pointer("/generationConfig/thinkingConfig/includeThoughts")
+            == Some(&Value::Bool(true)),
     }
 }
 

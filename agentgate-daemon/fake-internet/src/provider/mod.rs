@@ -70,7 +70,9 @@ impl Visit<'_> {
     pub(crate) fn json_body(&self) -> Option<Value> {
         match self.header("content-encoding") {
             None | Some("identity") => serde_json::from_slice(&self.received.body).ok(),
-            Some(name) => serde_json::from_slice(&Coding::named(name)?.decode(&self.received.body).ok()?).ok(),
+            Some(name) => {
+                serde_json::from_slice(&Coding::named(name)?.decode(&self.received.body).ok()?).ok()
+            }
         }
     }
 

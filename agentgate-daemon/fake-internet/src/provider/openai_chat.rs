@@ -56,7 +56,9 @@ fn as_sent(call: &Call, arguments: &str) -> Value {
         Given::Json(_) => {
             json!({ "id": id, "type": "function", "function": { "name": call.name, "arguments": arguments } })
         }
-        Given::Text(_) => json!({ "id": id, "type": "custom", "custom": { "name": call.name, "input": arguments } }),
+        Given::Text(_) => {
+            json!({ "id": id, "type": "custom", "custom": { "name": call.name, "input": arguments } })
+        }
     }
 }
 
@@ -118,7 +120,9 @@ fn chunks(model: &str, asked: &Asked, with_usage: bool) -> Vec<Value> {
             }
             all.push(choice(json!({ "tool_calls": [begun] }), None));
         }
-        all.extend(interleaved(calls).into_iter().map(|piece| choice(json!({ "tool_calls": [piece] }), None)));
+        all.extend(
+            interleaved(calls).into_iter().map(|piece| choice(json!({ "tool_calls": [piece] }), None)),
+        );
     }
     if breaks(model) {
         all.truncate(3);

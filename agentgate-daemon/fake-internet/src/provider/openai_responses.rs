@@ -191,12 +191,16 @@ fn describe(index: usize, item: &Value, all: &mut Vec<Value>) {
     match str_at(item, "/type") {
         "reasoning" => {
             tell("response.output_item.added", begin("summary", json!([])));
-            let part = |text: &str| json!({ "summary_index": 0, "part": { "type": "summary_text", "text": text } });
+            let part =
+                |text: &str| json!({ "summary_index": 0, "part": { "type": "summary_text", "text": text } });
             tell("response.reasoning_summary_part.added", part(""));
             for piece in script::pieces(script::THOUGHT) {
                 tell("response.reasoning_summary_text.delta", json!({ "summary_index": 0, "delta": piece }));
             }
-            tell("response.reasoning_summary_text.done", json!({ "summary_index": 0, "text": script::THOUGHT }));
+            tell(
+                "response.reasoning_summary_text.done",
+                json!({ "summary_index": 0, "text": script::THOUGHT }),
+            );
             tell("response.reasoning_summary_part.done", part(script::THOUGHT));
         }
         "message" => {
@@ -210,7 +214,10 @@ fn describe(index: usize, item: &Value, all: &mut Vec<Value>) {
             };
             tell("response.content_part.added", part(""));
             for piece in script::pieces(text) {
-                tell("response.output_text.delta", json!({ "content_index": 0, "delta": piece, "logprobs": [] }));
+                tell(
+                    "response.output_text.delta",
+                    json!({ "content_index": 0, "delta": piece, "logprobs": [] }),
+                );
             }
             tell("response.output_text.done", json!({ "content_index": 0, "text": text, "logprobs": [] }));
             tell("response.content_part.done", part(text));

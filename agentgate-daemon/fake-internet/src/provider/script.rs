@@ -100,7 +100,9 @@ impl Tool {
         match &self.takes {
             Takes::Text if self.name == "exec" => {
                 let command = Value::from(COMMAND);
-                Some(Given::Text(format!("const r = await tools.exec_command({{cmd: {command}}});\ntext(r.output);\n")))
+                Some(Given::Text(format!(
+                    "const r = await tools.exec_command({{cmd: {command}}});\ntext(r.output);\n"
+                )))
             }
             Takes::Text => None,
             Takes::Json(schema) if known.contains(&self.name.to_ascii_lowercase().as_str()) => {
@@ -275,7 +277,10 @@ mod tests {
     #[test]
     fn results_end_the_turns_and_schemas_are_kept() {
         let result = |text: &str| Asked { results: vec![text.to_owned()], ..Asked::default() }.turn();
-        assert_eq!(result("Output:\nthe answer is 42\n"), Turn::Say(format!("Done: the tool printed `{ANSWER}`.")));
+        assert_eq!(
+            result("Output:\nthe answer is 42\n"),
+            Turn::Say(format!("Done: the tool printed `{ANSWER}`."))
+        );
         assert_eq!(result("denied"), Turn::Say("Done, after 1 result of tools.".into()));
         let schema = json!({"type": "OBJECT", "required": ["a", "b"], "properties": {
             "a": {"type": "string", "enum": ["flash", "pro"]},
