@@ -20,13 +20,28 @@ pub(crate) fn blocks(arrivals: &Snapshot, noise: &[Noise]) -> Vec<String> {
         .filter(|request| !left_out(request, noise))
         .map(|request| {
             let on = arrivals.connections.iter().find(|connection| connection.id == request.connection);
-            block(request, on, noise)
+            block(request, on, noise) + &messages(arrivals, request, noise)
         })
         .collect();
     if noise.iter().any(|noise| matches!(noise, Noise::Order)) {
         blocks.sort();
     }
     blocks
+}
+
+/// What came over the WebSocket that a request opened, if it did.
+fn messages(arrivals: &Snapshot, request: &Request, noise: &[Noise]) -> String {
+    let change = noise.iter().find_map(|noise| match noise {
+        Noise::Message(change) => Some(change),
+        Noise::Field(_) | Noise::Output(_) | Noise::Body(_) | Noise::Request(_) | Noise::Order => None,
+    });
+    let its = arrivals.messages.iter().filter(|message| message.request == request.id);
+    its.map(|message| {
+        let text = change.map_or_else(|| message.text.clone(), |change| change(&message.text));
+        let how = if message.deflated { "deflated" } else { "plain" };
+        format!("message, opcode {}, {how}: {}\n", message.opcode, visible(&text))
+    })
+    .collect()
 }
 
 /// Whether a request is not compared.
@@ -105,7 +120,7 @@ fn field(text: &mut String, name: &str, value: &str, between: &str, noise: &[Noi
 fn body(text: &mut String, request: &Request, noise: &[Noise]) {
     let change = noise.iter().find_map(|noise| match noise {
         Noise::Body(change) => Some(change),
-        Noise::Field(_) | Noise::Output(_) | Noise::Request(_) | Noise::Order => None,
+        Noise::Field(_) | Noise::Output(_) | Noise::Message(_) | Noise::Request(_) | Noise::Order => None,
     });
     if let Some(change) = change {
         let _ok = writeln!(text, "body, less what is random: {}", change(request));

@@ -32,6 +32,8 @@ pub(crate) enum Noise {
     Output(fn(&str) -> String),
     /// The bodies of requests, after this change.
     Body(fn(&Request) -> String),
+    /// Messages that it sends over WebSockets, after this change.
+    Message(fn(&str) -> String),
     /// Requests that it sends when it likes, such as telemetry: not compared where this holds. They must be
     /// on record all the same.
     Request(fn(&Request) -> bool),

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 
 use crate::{lab, privilege, setup, setup::Need, test};
 
+mod agents;
 mod arrived;
 mod case;
 mod diff;
@@ -61,7 +62,9 @@ pub(crate) struct Options {
 
 /// Every case.
 fn all() -> Vec<Case> {
-    library::cases()
+    let mut cases = library::cases();
+    cases.extend(agents::cases());
+    cases
 }
 
 impl Case {
