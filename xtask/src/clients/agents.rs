@@ -62,8 +62,9 @@ fn claude_code() -> Case {
         .requests(3)
         .within(PATIENCE)
         .noise(Noise::Order)
+        .noise(Noise::Request(random::telemetry))
         .noise(Noise::Body(random::body))
-        .noise(Noise::Message(random::text))
+        .noise(Noise::Message(random::message))
 }
 
 /// Given where a client lets its session be named.
@@ -78,8 +79,9 @@ fn codex() -> Vec<Case> {
             .requests(3)
             .within(PATIENCE)
             .noise(Noise::Order)
+            .noise(Noise::Request(random::telemetry))
             .noise(Noise::Body(random::body))
-            .noise(Noise::Message(random::text))
+            .noise(Noise::Message(random::message))
     };
     // A provider of one's own, since the built-in one prefers WebSockets.
     let provider = "model_providers.plain={name=\"plain\", base_url=\"https://api.openai.com/v1\", \
@@ -107,8 +109,9 @@ fn opencode(name: &'static str, key: &'static str, model: &str) -> Case {
         .requests(2)
         .within(PATIENCE)
         .noise(Noise::Order)
+        .noise(Noise::Request(random::telemetry))
         .noise(Noise::Body(random::body))
-        .noise(Noise::Message(random::text))
+        .noise(Noise::Message(random::message))
 }
 
 fn gemini() -> Case {
@@ -118,8 +121,9 @@ fn gemini() -> Case {
         .requests(3)
         .within(PATIENCE)
         .noise(Noise::Order)
+        .noise(Noise::Request(random::telemetry))
         .noise(Noise::Body(random::body))
-        .noise(Noise::Message(random::text))
+        .noise(Noise::Message(random::message))
 }
 
 fn aider(name: &'static str, key: &'static str, model: &str) -> Case {

@@ -3,18 +3,37 @@
 
 use fake_internet::journal::Request;
 
-/// A body as text without what is random, decoded where it came compressed.
+/// A body without what is random, decoded where it came compressed.
 pub(super) fn body(request: &Request) -> String {
-    text(&request.text())
+    message(&request.text())
 }
+
+/// The same of a message; a line for each member of JSON, so that a difference shows where it is.
+pub(super) fn message(whole: &str) -> String {
+    text(whole).replace(",\"", ",\n\"")
+}
+
+/// What is counted and timed: a batch of it is never like another.
+pub(super) fn telemetry(request: &Request) -> bool {
+    let path = request.target.split_once(&request.site).map_or(request.target.as_str(), |(_, path)| path);
+    TELEMETRY.iter().any(|(site, prefix)| request.site == *site && path.starts_with(prefix))
+}
+
+const TELEMETRY: [(&str, &str); 4] = [
+    ("api.anthropic.com", "/api/event_logging/"),
+    ("chatgpt.com", "/backend-api/codex/analytics-events/"),
+    ("ab.chatgpt.com", "/otlp/"),
+    ("play.googleapis.com", "/log"),
+];
 
 /// Text without what is random: UUIDs, points of time, long numbers and long hexadecimal words.
 pub(super) fn text(text: &str) -> String {
     let mut calm = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let word: usize = rest.find(|c: char| !is_of_word(c)).unwrap_or(rest.len());
-        let len = if word == 0 { first.len_utf8() } else { word };
+        let word = rest.get(..rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())).unwrap_or_default();
+        // At its end they are punctuation.
+        let len = word.trim_end_matches(['-', ':', '.', '+']).len().max(first.len_utf8());
         let (taken, more) = rest.split_at(len);
         calm.push_str(form(taken).unwrap_or(taken));
         rest = more;
@@ -55,7 +74,7 @@ mod tests {
     #[test]
     fn forms_are_known_and_the_rest_stays() {
         let rows = [
-            ("id 210ddd14-678c-41ca-8e0f-2d3c727e60a2.", "id 210ddd14-678c-41ca-8e0f-2d3c727e60a2."),
+            ("id 210ddd14-678c-41ca-8e0f-2d3c727e60a2.", "id <uuid>."),
             ("{\"id\":\"210ddd14-678c-41ca-8e0f-2d3c727e60a2\"}", "{\"id\":\"<uuid>\"}"),
             ("at_210ddd14-678c-41ca-8e0f-2d3c727e60a2", "at_<uuid>"),
             ("\"2026-11-20T14:03:33.794Z\", 1763647413794", "\"<time>\", <number>"),
