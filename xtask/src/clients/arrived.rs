@@ -20,7 +20,14 @@ pub(crate) fn blocks(arrivals: &Snapshot, noise: &[Noise]) -> Vec<String> {
         .filter(|request| !left_out(request, noise))
         .map(|request| {
             let on = arrivals.connections.iter().find(|connection| connection.id == request.connection);
-            block(request, on, noise)
+            let mut text = block(request, on, noise);
+            for message in arrivals.messages.iter().filter(|message| message.request == request.id) {
+                let how = if message.deflated { " deflated" } else { "" };
+                let shown: String = visible(&message.text).chars().take(SHOWN).collect();
+                // Writing to a String does not fail.
+                let _ok = writeln!(text, "message {}{how}: {shown}", message.opcode);
+            }
+            text
         })
         .collect();
     if noise.iter().any(|noise| matches!(noise, Noise::Order)) {
