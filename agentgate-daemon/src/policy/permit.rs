@@ -89,6 +89,26 @@ impl Permit {
     }
 }
 
+/// Leave to connect to an origin, and no more: to learn what it speaks before the agent is answered.
+#[derive(Clone, Debug)]
+pub struct ReachPermit {
+    pub(in crate::policy) destination: Destination,
+    pub(in crate::policy) addresses: Arc<dyn AddressRule>,
+}
+
+impl ReachPermit {
+    /// The origin.
+    #[must_use]
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+    /// What judges its addresses.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<dyn AddressRule> {
+        &self.addresses
+    }
+}
+
 /// Where a tunnel goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TunnelTo {
