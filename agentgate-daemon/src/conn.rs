@@ -37,7 +37,7 @@ use crate::{
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    tls::{AgentTls, AgentTlsError, agent::alert},
+    tls::{AgentAlpn, AgentTls, AgentTlsError, Offer, agent::alert},
 };
 
 /// The stages that a connection runs through.
@@ -270,7 +270,10 @@ impl Stages {
                 let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
                 // The record and the handshake are made at the same time; nothing is served before
                 // both are there.
-                let (entry, tls) = tokio::join!(audit.open(record), self.agent_tls.accept(&host, stream));
+                let (entry, tls) = tokio::join!(
+                    audit.open(record),
+                    self.agent_tls.accept(&host, AgentAlpn::AsAsked(Offer::of(&hello.alpn)), stream)
+                );
                 let mut entry = match entry {
                     Ok(entry) => entry,
                     Err(error) => return tracing::error!(%error, "refused: the audit log cannot be written"),

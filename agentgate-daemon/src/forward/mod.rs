@@ -31,7 +31,7 @@ use crate::{
     },
     model::{Action, Flag, RecordId, Refusal, SessionId, Severity, Verdict},
     policy::{Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
-    tls::origin::OriginTls,
+    tls::{Offer, OriginTls},
 };
 use pool::{Key, OriginBody, Pool, Ready};
 
@@ -259,7 +259,7 @@ impl Forwarder {
             if key.http2 { self.http2(key, tcp).await? } else { http1(tcp).await? }
         } else {
             let tls = connect::tls(
-                self.tls.offering(key.http2),
+                self.tls.offering(if key.http2 { Offer::Both } else { Offer::Http1 }),
                 &destination.authority.host,
                 tcp,
                 self.deadlines.connect,
