@@ -67,6 +67,11 @@ impl Permit {
     pub fn destination(&self) -> &Destination {
         &self.destination
     }
+    /// What judges the addresses of the origin.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<dyn AddressRule> {
+        &self.addresses
+    }
     /// The verdict behind it.
     #[must_use]
     pub fn verdict(&self) -> &Verdict {

@@ -28,25 +28,44 @@ const TRAILERS: u32 = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chunk {
     /// The size, of which this many digits were there.
-    Size { digits: u8, size: u64 },
+    Size {
+        digits: u8,
+        size: u64,
+    },
     /// Extensions of a chunk of that size, of which this many bytes were there; in quotes or not.
-    Extension { size: u64, seen: u32, quote: Quote },
+    Extension {
+        size: u64,
+        seen: u32,
+        quote: Quote,
+    },
     /// The LF of a chunk's line.
-    SizeLf { size: u64 },
+    SizeLf {
+        size: u64,
+    },
     /// Content of a chunk.
-    Data { left: u64 },
+    Data {
+        left: u64,
+    },
     /// The CR after it.
     DataCr,
     /// The LF after it.
     DataLf,
     /// Start of a line after the last chunk: a trailer, or the end.
-    Line { seen: u32 },
+    Line {
+        seen: u32,
+    },
     /// Name of a trailer.
-    Name { seen: u32 },
+    Name {
+        seen: u32,
+    },
     /// Value of a trailer.
-    Value { seen: u32 },
+    Value {
+        seen: u32,
+    },
     /// The LF of a trailer's line.
-    LineLf { seen: u32 },
+    LineLf {
+        seen: u32,
+    },
     /// The last LF.
     EndLf,
     Done,
@@ -124,11 +143,7 @@ impl Decoder {
     }
 }
 
-fn chunked(
-    state: &mut Chunk,
-    bytes: &[u8],
-    mut content: impl FnMut(&[u8]),
-) -> Result<usize, BadFraming> {
+fn chunked(state: &mut Chunk, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<usize, BadFraming> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         if let Chunk::Data { left } = *state {
@@ -168,7 +183,9 @@ fn step(state: Chunk, byte: u8) -> Result<Chunk, BadFraming> {
         }
         (Chunk::Size { .. }, _) => return bad("a chunk's size is no hexadecimal number"),
         (Chunk::Extension { size, quote: Quote::Outside, .. }, b'\r') => Chunk::SizeLf { size },
-        (Chunk::Extension { .. }, b'\r' | b'\n' | 0) => return bad("a chunk's line has a bare CR, LF or NUL"),
+        (Chunk::Extension { .. }, b'\r' | b'\n' | 0) => {
+            return bad("a chunk's line has a bare CR, LF or NUL");
+        }
         (Chunk::Extension { seen: EXTENSIONS, .. }, _) => return bad("a chunk's extensions are too long"),
         (Chunk::Extension { size, seen, quote }, _) => {
             let quote = match (quote, byte) {
@@ -229,7 +246,7 @@ mod tests {
             (b"5\r\nhello\r\n0\r\n\r\nGET / ", b"hello", 15, true),
             (b"5;a=b;c=\"x;y\\\"\"\r\nhello\r\n0\r\n\r\n", b"hello", 29, true),
             (b"00005 \r\nhello\r\n0\r\n\r\n", b"hello", 20, true),
-            (b"A\r\n0123456789\r\n1\r\nx\r\n0;last\r\nX-Sum: 1\r\nb:\r\n\r\n", b"0123456789x", 48, true),
+            (b"A\r\n0123456789\r\n1\r\nx\r\n0;last\r\nX-Sum: 1\r\nb:\r\n\r\n", b"0123456789x", 45, true),
             (b"0\r\n\r\n", b"", 5, true),
             (b"0\r\n", b"", 3, false),
             (b"5\r\nhel", b"hel", 6, false),

@@ -76,7 +76,8 @@ impl RawHead {
         let end = self.bytes.len().saturating_sub(2);
         let mut copied = 0;
         for (index, field) in self.fields.iter().enumerate() {
-            let line = field.name.start as usize..self.fields.get(index + 1).map_or(end, |f| f.name.start as usize);
+            let line =
+                field.name.start as usize..self.fields.get(index + 1).map_or(end, |f| f.name.start as usize);
             let name = std::str::from_utf8(slice(&self.bytes, &field.name)).unwrap_or_default();
             match edit(name, slice(&self.bytes, &field.value)) {
                 Edit::Keep => continue,
@@ -246,7 +247,10 @@ fn located(bytes: &[u8], fields: &[httparse::Header<'_>]) -> Vec<Field> {
         let at = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
         at(from)..at(from + part.len())
     };
-    fields.iter().map(|field| Field { name: range(field.name.as_bytes()), value: range(field.value) }).collect()
+    fields
+        .iter()
+        .map(|field| Field { name: range(field.name.as_bytes()), value: range(field.value) })
+        .collect()
 }
 
 /// Reads a request's head: exactly the bytes of `head`.
@@ -272,8 +276,9 @@ pub fn request(head: BytesMut) -> Result<RequestHead, BadHead> {
         said.read(field.name, field.value)?;
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| BadHead::Syntax("a field's name is not valid"))?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice(at.value.start as usize..at.value.end as usize))
-            .map_err(|_| BadHead::Syntax("a field's value is not valid"))?;
+        let value =
+            HeaderValue::from_maybe_shared(bytes.slice(at.value.start as usize..at.value.end as usize))
+                .map_err(|_| BadHead::Syntax("a field's value is not valid"))?;
         headers.append(name, value);
     }
     *request.method_mut() = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())

@@ -17,11 +17,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{
-    BadHead, Decoder, Framing, ResponseHead, Wire,
-    head,
-    wire::HeadError,
-};
+use super::{BadHead, Decoder, Framing, ResponseHead, Wire, head, wire::HeadError};
 
 /// Largest response head.
 const RESPONSE_HEAD: usize = 512 * 1024;
@@ -113,6 +109,8 @@ pub struct Asking<'a> {
     pub method: &'a Method,
     /// The agent means to go on.
     pub keep_alive: bool,
+    /// It asks for a switch of protocol (101).
+    pub upgrade: bool,
 }
 
 #[derive(Debug)]
@@ -148,6 +146,7 @@ struct Relay<'a, A, O, U, D, H> {
     down_out: Bytes,
     down_ready: usize,
     interim: u32,
+    upgrade: bool,
     switched: bool,
     sent: bool,
     heard: bool,
@@ -187,6 +186,7 @@ where
         down_out: Bytes::new(),
         down_ready: 0,
         interim: 0,
+        upgrade: asking.upgrade,
         switched: false,
         sent: false,
         heard: false,
@@ -388,6 +388,9 @@ where
             return Ok(());
         }
         self.switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if self.switched && !self.upgrade {
+            return Err(Outcome::Origin("it switched protocols unasked".to_owned()));
+        }
         self.origin_stays &= head.keep_alive && !self.switched;
         self.agent_stays &= head.keep_alive;
         self.down_out = (self.on_head)(&head);
@@ -410,3 +413,112 @@ where
         })
     }
 }
+
+/// How a switched connection ended.
+#[derive(Debug)]
+pub enum Through {
+    /// Both sides said that they were done.
+    Done,
+    AgentGone,
+    Origin(String),
+    /// Nothing moved for too long.
+    Silent,
+}
+
+/// One direction of a switched connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// The sender has ended; the receiver is being told.
+    Ending,
+    Ended,
+}
+
+/// Moves bytes both ways as they come, after a switch of protocol, until both sides have ended.
+pub async fn through<A, O>(
+    agent: &mut Wire<A>,
+    origin: &mut Wire<O>,
+    lull: &mut Lull,
+    mut see_up: impl FnMut(&[u8]),
+    mut see_down: impl FnMut(&[u8]),
+) -> Through
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + Unpin,
+{
+    lull.touch();
+    let (mut up, mut down) = (Way::Open, Way::Open);
+    let (mut up_seen, mut down_seen) = (0, 0);
+    std::future::poll_fn(|cx| {
+        match poll_way(cx, agent, origin, &mut up, &mut up_seen, lull, &mut see_up) {
+            Poll::Ready(Err(Broken::From(_))) => return Poll::Ready(Through::AgentGone),
+            Poll::Ready(Err(Broken::To(error))) => return Poll::Ready(Through::Origin(error.to_string())),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        match poll_way(cx, origin, agent, &mut down, &mut down_seen, lull, &mut see_down) {
+            Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Through::Origin(error.to_string())),
+            Poll::Ready(Err(Broken::To(_))) => return Poll::Ready(Through::AgentGone),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if (up, down) == (Way::Ended, Way::Ended) {
+            return Poll::Ready(Through::Done);
+        }
+        lull.poll(cx).map(|()| Through::Silent)
+    })
+    .await
+}
+
+/// Which side of a direction broke.
+enum Broken {
+    From(io::Error),
+    To(io::Error),
+}
+
+fn poll_way<F, T>(
+    cx: &mut Context<'_>,
+    from: &mut Wire<F>,
+    to: &mut Wire<T>,
+    way: &mut Way,
+    seen: &mut usize,
+    lull: &mut Lull,
+    see: &mut impl FnMut(&[u8]),
+) -> Poll<Result<(), Broken>>
+where
+    F: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match way {
+            Way::Open => {
+                if !from.buffer.is_empty() {
+                    see(from.buffer.get(*seen..).unwrap_or_default());
+                    *seen = from.buffer.len();
+                    let written = ready!(to.poll_write(cx, &from.buffer, &[])).map_err(Broken::To)?;
+                    from.buffer.advance(written);
+                    *seen -= written;
+                    lull.touch();
+                    continue;
+                }
+                match from.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => *way = Way::Ending,
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::From(error))),
+                    Poll::Pending => {
+                        if let Poll::Ready(Err(error)) = to.poll_flush(cx) {
+                            return Poll::Ready(Err(Broken::To(error)));
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Way::Ending => {
+                ready!(to.poll_shutdown(cx)).map_err(Broken::To)?;
+                *way = Way::Ended;
+            }
+            Way::Ended => return Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
@@ -10,7 +11,10 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::head::{BadHead, empty_lines, end_of_head};
+use super::{
+    BadFraming, BadHead, Decoder,
+    head::{empty_lines, end_of_head},
+};
 
 /// Bytes read at once: what a TLS record holds.
 const READ: usize = 16 * 1024;
@@ -102,7 +106,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// A head of at most `most` bytes; `None` where the peer ended before it began.
-    pub fn poll_head(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<Result<Option<BytesMut>, HeadError>> {
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<BytesMut>, HeadError>> {
         loop {
             if let Some(head) = self.head(most)? {
                 return Poll::Ready(Ok(Some(head)));
@@ -138,6 +146,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.buffer.is_empty() && !self.ended && self.poll_fill(&mut cx).is_pending()
+    }
+
+    /// Resolves once an idle peer says anything, or ends.
+    pub fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.buffer.is_empty() || self.ended {
+            return Poll::Ready(());
+        }
+        self.poll_fill(cx).map(|_| ())
+    }
+
+    /// Reads some of a body for `see`; false where the peer ended or broke before it was whole.
+    ///
+    /// # Errors
+    /// [`BadFraming`].
+    pub async fn read_body(
+        &mut self,
+        body: &mut Decoder,
+        see: impl FnMut(&[u8]),
+    ) -> Result<bool, BadFraming> {
+        if self.buffer.is_empty() && !body.is_complete() {
+            let filled = poll_fn(|cx| self.poll_fill(cx)).await;
+            if !matches!(filled, Ok(1..)) {
+                return Ok(false);
+            }
+        }
+        let mine = body.advance(&self.buffer, see)?;
+        self.buffer.advance(mine);
+        Ok(true)
+    }
+
+    /// Says that nothing more comes, and reads what the peer still sends until it has ended: closing before
+    /// would make its system throw away what it was told last.
+    pub async fn finish(&mut self) {
+        if poll_fn(|cx| self.poll_shutdown(cx)).await.is_ok() {
+            self.buffer = BytesMut::new();
+            while let Ok(1..) = poll_fn(|cx| self.poll_scratch(cx)).await {
+                self.buffer.clear();
+            }
+        }
     }
 
     /// Writes some of `first` and then `second`.
