@@ -203,7 +203,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
         let session = self.on.subject.session.clone();
         let repeatable = framing == Framing::Empty && is_repeatable(permit.head());
         let method = permit.head().method.clone();
-        let Some(out) = head::outgoing(permit.head()) else {
+        let Some(out) = head::outgoing(permit.head(), permit.destination()) else {
             let error = ForwardError::Target(crate::http::head::BadTarget);
             return Ok(self.answer(&underway.failed(&error), &method, false).await);
         };
@@ -308,8 +308,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                 return Ok(false);
             }
             Outcome::AgentGone => {
-                underway.fail(failure("agent", GONE, "the agent closed before the end".to_owned()));
-                return Ok(false);
+                underway.fail(gone());
+                return Err(Http1Error::Broke("the agent went away within an exchange".to_owned()));
             }
             Outcome::AgentBody(why) => ForwardError::AgentBody(why),
             Outcome::Silent { agent: true } => ForwardError::AgentBody(format!("nothing came for {idle:?}")),
@@ -349,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                 down.end(End::Complete);
             }
             Some(Through::AgentGone) => {
-                underway.fail(failure("agent", GONE, "the agent closed before the end".to_owned()));
+                underway.fail(gone());
             }
             Some(Through::Origin(why)) => underway.fail(failure("origin", "origin_broke_off", why)),
             Some(Through::Silent) => {
@@ -409,6 +409,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
         kept.bytes = bytes.freeze();
         (kept, whole)
     }
+}
+
+fn gone() -> Failure {
+    failure("agent", GONE, "the agent closed before the end".to_owned())
 }
 
 fn failure(blame: &str, code: &str, detail: String) -> Failure {

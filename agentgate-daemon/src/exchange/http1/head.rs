@@ -3,14 +3,17 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, Method, StatusCode, Version,
-    header::{CONNECTION, TE, UPGRADE},
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{CONNECTION, HOST, TE, UPGRADE},
     request::Parts,
 };
 
-use crate::http::{
-    h1::{BadHead, Framing, RawHead, ResponseHead, head::Edit},
-    refusal::Answer,
+use crate::{
+    http::{
+        h1::{BadHead, Framing, RawHead, ResponseHead, head::Edit},
+        refusal::Answer,
+    },
+    policy::Destination,
 };
 
 /// True where an option of a list field is `word`.
@@ -26,14 +29,16 @@ pub(super) fn is_websocket(head: &Parts) -> bool {
 
 /// The head as it goes to the origin. Left out are `close`, because whether the origin's connection goes
 /// on is the gate's affair; an offer to switch to HTTP/2; and transfer codings that the gate does not
-/// carry. `None` where the head is not one of HTTP/1.
-pub(super) fn outgoing(head: &Parts) -> Option<Bytes> {
+/// carry. An empty `Host` is put right, so that the origin reads the name that was judged. `None` where the
+/// head is not one of HTTP/1.
+pub(super) fn outgoing(head: &Parts, destination: &Destination) -> Option<Bytes> {
     let raw = head.extensions.get::<RawHead>()?;
     let close = head.version == Version::HTTP_11 && lists(&head.headers, CONNECTION, "close");
     let http2 = lists(&head.headers, UPGRADE, "h2c");
     let codings =
         head.headers.get_all(TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    if !(close || http2 || codings) {
+    let nameless = head.headers.get(HOST).is_some_and(HeaderValue::is_empty);
+    if !(close || http2 || codings || nameless) {
         return Some(raw.bytes().clone());
     }
     let gone = |option: &str| {
@@ -49,6 +54,9 @@ pub(super) fn outgoing(head: &Parts) -> Option<Bytes> {
                 || (codings && name.eq_ignore_ascii_case("te"))
             {
                 Edit::Drop
+            } else if nameless && name.eq_ignore_ascii_case("host") {
+                let named = head.uri.authority().map(|authority| authority.as_str().to_owned());
+                Edit::Value(named.unwrap_or_else(|| destination.authority.to_string()))
             } else {
                 Edit::Keep
             }
