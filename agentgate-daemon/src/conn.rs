@@ -98,8 +98,8 @@ impl Ended {
 
 /// A connection as it is carried through the stages.
 struct Carried {
-    flow: Flow,
-    subject: Subject,
+    flow: Arc<Flow>,
+    subject: Arc<Subject>,
     /// Filled in on the way; written when the judgement is known, before anything leaves.
     record: Record,
 }
@@ -113,8 +113,8 @@ struct Prepared {
 
 /// Whose requests are read.
 struct Whose {
-    flow: Flow,
-    subject: Subject,
+    flow: Arc<Flow>,
+    subject: Arc<Subject>,
     /// The names that the flow's address was given for.
     given: Option<Arc<[Host]>>,
 }
@@ -147,6 +147,7 @@ impl Stages {
         let _taken = self.exchanger.audit.books().take(&flow);
         let started = Timestamp::now();
         let Some(subject) = self.who(&flow).await else { return reset(&accepted.stream) };
+        let (flow, subject) = (Arc::new(flow), Arc::new(subject));
         let mut record = Record::new(Kind::Flow, started);
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });

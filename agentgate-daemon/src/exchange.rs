@@ -39,8 +39,8 @@ use crate::{
 pub struct OnConnection {
     /// Record of the flow.
     pub flow_id: RecordId,
-    pub flow: Flow,
-    pub subject: Subject,
+    pub flow: Arc<Flow>,
+    pub subject: Arc<Subject>,
     pub scheme: Scheme,
     /// The name in the ClientHello.
     pub sni: Option<Host>,
