@@ -1,6 +1,12 @@
 //! An HTTP origin: accepts, completes TLS, serves HTTP/1.1 or HTTP/2 as ALPN decided.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use hyper::{Request, body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,6 +38,8 @@ pub(crate) struct Origin {
     /// `None`: in the clear.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) journal: Arc<Journal>,
+    /// Where git's repositories are, once somebody has said so.
+    pub(crate) repositories: Arc<OnceLock<PathBuf>>,
 }
 
 /// What a request handler knows of its connection.

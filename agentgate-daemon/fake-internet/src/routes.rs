@@ -1,6 +1,6 @@
 //! What origins answer. The same routes at every name, and the provider's own at its name.
 
-use std::{collections::HashMap, io, sync::OnceLock, time::Duration};
+use std::{collections::HashMap, io, path::PathBuf, sync::OnceLock, time::Duration};
 
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -13,9 +13,9 @@ use serde_json::json;
 
 use crate::{
     body::{Body, Sender, streamed, whole},
-    ending, journal,
+    ending, git, grpc, journal, mcp,
     origin::Arrival,
-    provider, repository, websocket,
+    provider, repository, web, websocket,
 };
 
 /// Most of a request body that is kept for an echo; the rest is counted and hashed.
@@ -79,6 +79,9 @@ async fn judge(arrival: Arrival, mut request: Request<Incoming>) -> (u64, Respon
     if let Some(response) = websocket::accept(&arrival, id, &mut request) {
         return (id, response);
     }
+    if grpc::asked(&request) {
+        return (id, grpc::answer(&arrival, id, request).await);
+    }
     let (head, mut incoming) = request.into_parts();
     let mut received = Received {
         method: head.method.to_string(),
@@ -126,6 +129,14 @@ async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body>
     if let Some(response) = provider::answer(visit) {
         return response;
     }
+    let repositories = arrival.origin.repositories.get().map(PathBuf::as_path);
+    if let Some(response) = git::answer(repositories, received).await {
+        return response;
+    }
+    let other = web::answer(&arrival, id, received).or_else(|| mcp::answer(&arrival, id, received));
+    if let Some(response) = other {
+        return response;
+    }
     let (first, rest) = received
         .path
         .trim_start_matches('/')
@@ -159,6 +170,11 @@ async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body>
 }
 
 impl Received {
+    /// What follows the question mark.
+    pub(crate) fn raw_query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
     fn number(&self, key: &str, otherwise: u64) -> u64 {
         self.query.get(key).and_then(|value| value.parse().ok()).unwrap_or(otherwise)
     }
@@ -175,16 +191,19 @@ fn page(site: &str) -> String {
 }
 
 /// Bytes that no compressor or line reader leaves alone by chance.
-fn pattern(n: usize) -> Vec<u8> {
+pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| u8::try_from((i * 31 + i / 251) % 256).unwrap_or_default()).collect()
 }
 
 fn echo(received: &Received) -> Vec<u8> {
+    let mut echoed = pairs(&received.headers);
+    // Of the last hop only (RFC 9110, 7.6.1).
+    echoed.retain(|(name, value)| name != "connection" || value.eq_ignore_ascii_case("upgrade"));
     json!({
         "method": received.method,
         "target": received.target,
         "version": received.version,
-        "headers": pairs(&received.headers),
+        "headers": echoed,
         "trailers": received.trailers,
         "body_len": received.body_len,
         "body_sha256": received.body_sha256,
@@ -308,6 +327,13 @@ fn sha256() -> &'static dyn hash::Hash {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 in hex.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    let mut digest = sha256().start();
+    digest.update(bytes);
+    hex(digest.finish().as_ref())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

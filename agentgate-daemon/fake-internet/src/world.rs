@@ -23,6 +23,8 @@ pub enum Kind {
     Https { certificate: Presents, h2: bool },
     /// HTTP/1.1 in the clear.
     Http,
+    /// HTTP/1.1 over TLS, with answers as no server's library sends them.
+    Raw,
     /// Takes any bytes, counts them and answers nothing.
     TcpSink,
     /// Speaks first, as an SSH server does, and hangs up when its peer has said something twice.
@@ -92,6 +94,8 @@ pub const WRONG_NAME: &str = "wrongname.example";
 pub const SELF_SIGNED: &str = "selfsigned.example";
 /// Speaks HTTP/1.1 only.
 pub const OLD: &str = "old.example";
+/// Its answers are bytes by hand.
+pub const RAW: &str = "raw.example";
 /// Resolves, but nothing listens there.
 pub const ABSENT: &str = "absent.example";
 /// TCP 9000 and UDP 9999 that swallow all.
@@ -145,6 +149,7 @@ pub const SITES: &[Site] = &[
         None,
         &[Service { port: 443, kind: Kind::Https { certificate: Presents::Valid, h2: false } }],
     ),
+    site(RAW, [203, 0, 113, 71], None, &[Service { port: 443, kind: Kind::Raw }]),
     site(ABSENT, [203, 0, 113, 99], None, &[]),
     site(REBOUND, [10, 77, 0, 7], None, &[TLS, PLAIN]),
     site(

@@ -37,9 +37,9 @@ fn messages(arrivals: &Snapshot, request: &Request, noise: &[Noise]) -> String {
     });
     let its = arrivals.messages.iter().filter(|message| message.request == request.id);
     its.map(|message| {
-        let text = change.map_or_else(|| message.text.clone(), |change| change(&message.text));
+        let text = change.map_or_else(|| visible(&message.text), |change| change(&message.text));
         let how = if message.deflated { "deflated" } else { "plain" };
-        format!("message, opcode {}, {how}: {}\n", message.opcode, visible(&text))
+        format!("message, opcode {}, {how}: {text}\n", message.opcode)
     })
     .collect()
 }

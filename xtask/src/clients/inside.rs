@@ -205,7 +205,7 @@ impl Suite<'_> {
         let mut wrong = Vec::new();
         let settled = journal.wait_for(SETTLING, |now| {
             let mut requests = now.requests.iter().skip(before.requests.len());
-            requests.all(|request| request.answered)
+            requests.all(|request| request.answered && (request.complete || request.aborted))
         });
         if !settled.await {
             wrong.push("a request is not over at the origin though the client is".to_owned());
