@@ -106,6 +106,14 @@ impl FakeInternet {
         self.root.pem()
     }
 
+    /// What a server of one's own needs to be `name` to whoever trusts this internet's root.
+    ///
+    /// # Errors
+    /// When a certificate cannot be made.
+    pub fn identity(&self, name: &str, alpn: &[&[u8]]) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        self.root.identity(name, alpn)
+    }
+
     /// What arrived.
     #[must_use]
     pub fn journal(&self) -> Arc<Journal> {
