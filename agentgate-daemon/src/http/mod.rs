@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod gauge;
+pub mod h2;
 pub mod head;
 pub mod refusal;
 pub mod serve;
