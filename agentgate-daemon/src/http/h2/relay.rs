@@ -186,10 +186,11 @@ impl<U: FnMut(Seen<'_>)> Asking<U> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<RecvStream>, Broke>> {
+        // First, because it tells a code that came from one that `h2` set for an error of the agent's.
+        poll_up(&mut self.up, cx)?;
         if let Poll::Ready(reset) = self.respond.poll_reset(cx) {
             return Poll::Ready(Err(Broke::Agent(reset.unwrap_or(Reason::CANCEL))));
         }
-        poll_up(&mut self.up, cx)?;
         while let Poll::Ready(Some(head)) = self.answer.poll_informational(cx) {
             let head = head.map_err(Broke::Origin)?;
             self.up.moved = true;
