@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use self::{
-    origins::{NoOrigin, Origins},
+    origins::{NoOrigin, Origins, To},
     stream::{Over, Shared},
 };
 use super::{Exchanger, OnConnection};
@@ -45,7 +45,7 @@ use crate::{
         serve::{FIRST_REQUEST, Limits},
     },
     model::Flag,
-    policy::{ReachPermit, Scheme},
+    policy::Scheme,
     tls::Alpn,
 };
 
@@ -113,7 +113,8 @@ impl Exchanger {
         let origins = Origins::new(dialling.waker().clone(), failed);
         let mut lines = Vec::new();
         if let Some(dialled) = first {
-            let to = dialled.to();
+            let (destination, rule) = dialled.to();
+            let to = To::new(destination, rule);
             // Where it does not speak HTTP/2, the first request finds that out by itself.
             if let Ok(dialled) = connect(*dialled).await {
                 let mut line = Line::new(dialled.connection, dialled.grip, task.part());
@@ -178,11 +179,10 @@ struct Connected {
 
 /// Speaks HTTP/2 on a connection whose origin chose it, or was not asked.
 async fn connect(dialled: Dialled) -> Result<Connected, NoOrigin> {
-    let to = dialled.to();
-    let Dialled { stream, alpn, flags, .. } = dialled;
-    if alpn != Some(Alpn::Http2) && to.destination().scheme == Scheme::Https {
+    if dialled.alpn != Some(Alpn::Http2) && dialled.to().0.scheme == Scheme::Https {
         return Err(NoOrigin::NotHttp2);
     }
+    let Dialled { stream, flags, .. } = dialled;
     let (wire, grip) = gathered(stream, 0);
     let (sender, connection) = to_origin(HEAD_BYTES)
         .handshake(wire)
@@ -316,7 +316,7 @@ impl Clock {
     }
 }
 
-type Dialling<'a> = Pin<Box<dyn Future<Output = (ReachPermit, Result<Connected, NoOrigin>)> + Send + 'a>>;
+type Dialling<'a> = Pin<Box<dyn Future<Output = (To, Result<Connected, NoOrigin>)> + Send + 'a>>;
 
 /// One agent connection and all that belongs to it.
 struct Serving<'a, S, F, M> {
@@ -442,11 +442,12 @@ where
 
     fn poll_dials(&mut self) {
         let shared = self.shared;
-        for to in shared.origins.wanted() {
+        for permit in shared.origins.wanted() {
+            let to = To::new(permit.destination(), permit.addresses());
             self.dials.push(Box::pin(async move {
                 let Exchanger { forwarder, .. } = shared.exchanger;
                 let (session, offer) = (&shared.on.subject.session, shared.on.offer);
-                let connected = match forwarder.reach(session, &to, offer, false).await {
+                let connected = match forwarder.reach(session, &permit, offer, false).await {
                     First::Dialled(dialled) => connect(*dialled).await,
                     First::Failed(error) => Err(NoOrigin::Failed(Arc::new(error))),
                     First::Pooled(origin) => {

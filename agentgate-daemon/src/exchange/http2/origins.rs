@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::{
     forward::ForwardError,
     model::Flag,
-    policy::{Permit, ReachPermit},
+    policy::{Destination, Permit, ReachPermit, permit::AddressRule},
 };
 
 /// Dials for one request that were not of use in the end: the origin left at once each time.
@@ -29,12 +29,29 @@ pub(super) enum NoOrigin {
     NotHttp2,
 }
 
+/// Where a connection leads. Policies are compared by identity, so that a reload starts afresh.
+#[derive(Clone, Debug)]
+pub(super) struct To {
+    destination: Destination,
+    rule: Arc<dyn AddressRule>,
+}
+
+impl To {
+    pub(super) fn new(destination: &Destination, rule: &Arc<dyn AddressRule>) -> Self {
+        Self { destination: destination.clone(), rule: rule.clone() }
+    }
+
+    fn is(&self, destination: &Destination, rule: &Arc<dyn AddressRule>) -> bool {
+        self.destination == *destination && Arc::ptr_eq(&self.rule, rule)
+    }
+}
+
 /// How a dial stands, for those who wait.
 type Standing = Option<Result<(), NoOrigin>>;
 
 #[derive(Debug)]
 struct Known {
-    to: ReachPermit,
+    to: To,
     /// `None` while it is dialled.
     sender: Option<SendRequest<Bytes>>,
     standing: watch::Sender<Standing>,
@@ -62,10 +79,6 @@ enum Found {
     Ready(SendRequest<Bytes>, Vec<Flag>),
     Waits(watch::Receiver<Standing>),
     No(NoOrigin),
-}
-
-fn same(one: &ReachPermit, other: &ReachPermit) -> bool {
-    one.destination() == other.destination() && Arc::ptr_eq(one.addresses(), other.addresses())
 }
 
 impl Origins {
@@ -99,10 +112,11 @@ impl Origins {
         let mut state = self.state();
         let mut cx = Context::from_waker(Waker::noop());
         state.known.retain_mut(|known| {
-            known.sender.as_mut().is_none_or(|sender| !matches!(sender.poll_ready(&mut cx), std::task::Poll::Ready(Err(_))))
+            let Some(sender) = known.sender.as_mut() else { return true };
+            !matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
         });
-        let to = permit.reach();
-        if let Some(known) = state.known.iter_mut().find(|known| same(&known.to, &to)) {
+        let (destination, rule) = (permit.destination(), permit.addresses());
+        if let Some(known) = state.known.iter_mut().find(|known| known.to.is(destination, rule)) {
             return match &known.sender {
                 Some(sender) => Found::Ready(sender.clone(), std::mem::take(&mut known.flags)),
                 None => Found::Waits(known.standing.subscribe()),
@@ -112,8 +126,9 @@ impl Origins {
             return Found::No(NoOrigin::Failed(Arc::new(error)));
         }
         let (standing, dial) = watch::channel(None);
-        state.known.push(Known { to: to.clone(), sender: None, standing, flags: Vec::new() });
-        state.wanted.push(to);
+        let to = To::new(destination, rule);
+        state.known.push(Known { to, sender: None, standing, flags: Vec::new() });
+        state.wanted.push(permit.reach());
         drop(state);
         self.dialler.wake_by_ref();
         Found::Waits(dial)
@@ -125,9 +140,9 @@ impl Origins {
     }
 
     /// A connection stands.
-    pub(super) fn connected(&self, to: ReachPermit, sender: SendRequest<Bytes>, flags: Vec<Flag>) {
+    pub(super) fn connected(&self, to: To, sender: SendRequest<Bytes>, flags: Vec<Flag>) {
         let mut state = self.state();
-        match state.known.iter_mut().find(|known| known.sender.is_none() && same(&known.to, &to)) {
+        match state.known.iter_mut().find(|known| known.sender.is_none() && known.to.is(&to.destination, &to.rule)) {
             Some(known) => {
                 known.sender = Some(sender);
                 known.flags = flags;
@@ -141,9 +156,9 @@ impl Origins {
     }
 
     /// There will be none.
-    pub(super) fn failed(&self, to: &ReachPermit, why: NoOrigin) {
+    pub(super) fn failed(&self, to: &To, why: NoOrigin) {
         let mut state = self.state();
-        if let Some(at) = state.known.iter().position(|known| known.sender.is_none() && same(&known.to, to)) {
+        if let Some(at) = state.known.iter().position(|known| known.sender.is_none() && known.to.is(&to.destination, &to.rule)) {
             let known = state.known.swap_remove(at);
             known.standing.send_replace(Some(Err(why)));
         }
