@@ -56,28 +56,31 @@ impl Root {
         certificate: Presents,
         h2: bool,
     ) -> anyhow::Result<Arc<ServerConfig>> {
-        let mut names = vec![site.name.to_owned()];
-        names.extend(site.ips().map(|ip| ip.to_string()));
-        let (chain, key) = self.leaf(site.name, names, certificate).with_context(|| site.name)?;
-        configured(chain, key, if h2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] })
-    }
-
-    pub(crate) fn identity(&self, name: &str, alpn: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
-        let (chain, key) = self.leaf(name, vec![name.to_owned()], Presents::Valid)?;
-        configured(chain, key, alpn)
+        let (chain, key) = self.leaf(site, certificate).with_context(|| site.name)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if h2 {
+            config.alpn_protocols.insert(0, b"h2".to_vec());
+        }
+        Ok(Arc::new(config))
     }
 
     fn leaf(
         &self,
-        name: &str,
-        mut names: Vec<String>,
+        site: &Site,
         certificate: Presents,
     ) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let mut names = vec![site.name.to_owned()];
+        names.extend(site.ips().map(|ip| ip.to_string()));
         if certificate == Presents::WrongName {
             names = vec!["somebody-else.example".to_owned()];
         }
         let mut params = CertificateParams::new(names)?;
-        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::CommonName, site.name);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2049, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -97,18 +100,4 @@ impl Root {
         };
         Ok((vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into())))
     }
-}
-
-fn configured(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-    alpn: &[&[u8]],
-) -> anyhow::Result<Arc<ServerConfig>> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Ok(Arc::new(config))
 }

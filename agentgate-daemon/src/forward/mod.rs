@@ -11,6 +11,7 @@ mod tunnel;
 use std::{
     fmt,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -252,22 +253,6 @@ impl Forwarder {
         Ok(ready(origin, false, flags))
     }
 
-    /// A connection of its own for what `permit` permits, in HTTP/2 if the origin will, with the head that
-    /// was judged.
-    ///
-    /// # Errors
-    /// [`ForwardError`].
-    pub async fn http2(
-        &self,
-        session: &SessionId,
-        permit: Permit,
-        offer: Offer,
-    ) -> Result<(Dialled, http::request::Parts, Destination), ForwardError> {
-        let (head, destination, rule) = permit.into_parts();
-        let key = Key { session: session.clone(), destination: destination.clone(), offer, rule };
-        Ok((self.dial(key).await?, head, destination))
-    }
-
     /// Keeps a connection that its agent has left for the session's next.
     pub fn give_back(&self, origin: Origin) {
         self.pool.put(origin);
@@ -328,6 +313,12 @@ impl Forwarder {
 }
 
 impl Dialled {
+    /// Where it leads, and what judged the address.
+    #[must_use]
+    pub fn to(&self) -> (&Destination, &Arc<dyn AddressRule>) {
+        (&self.key.destination, &self.key.rule)
+    }
+
     fn into_http1(self) -> (Origin, Vec<Flag>) {
         let Self { stream, flags, key, .. } = self;
         (Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false }, flags)

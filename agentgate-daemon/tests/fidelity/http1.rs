@@ -313,7 +313,7 @@ pub(crate) async fn run(wanted: u64, seed: u64, connections: u64) -> (u64, Vec<S
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let secure = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = [plain.local_addr().unwrap(), secure.local_addr().unwrap()];
-    let acceptor = TlsAcceptor::from(world.internet.identity(NAME, &[b"http/1.1"]).unwrap());
+    let acceptor = TlsAcceptor::from(world.internet.presenting(NAME, &[b"http/1.1"]).unwrap());
     for (listener, acceptor) in [(plain, None), (secure, Some(acceptor))] {
         let (known, wrong) = (known.clone(), wrong.clone());
         tokio::spawn(async move {
