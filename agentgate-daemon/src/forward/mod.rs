@@ -2,10 +2,11 @@
 //! what was judged cannot be sent elsewhere.
 
 mod connect;
+mod copy;
 mod error;
 mod pool;
 mod resolve;
-mod tunnel;
+pub mod tunnel;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -141,7 +142,7 @@ impl Tunnel {
     /// # Errors
     /// [`ForwardError::Tunnel`].
     pub async fn carry<A: AsyncRead + AsyncWrite + Unpin>(self, agent: A) -> Result<(), ForwardError> {
-        tunnel::copy(agent, self.origin, self.idle).await
+        copy::copy(agent, self.origin, self.idle).await
     }
 }
 
