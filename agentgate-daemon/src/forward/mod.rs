@@ -260,7 +260,11 @@ impl Forwarder {
             if key.http2 { self.http2(key, tcp).await? } else { http1(tcp).await? }
         } else {
             let tls = connect::tls(
-                self.tls.offering(if key.http2 { Offer::Both } else { Offer::Http1 }),
+                self.tls.towards(
+                    &destination.authority.host,
+                    destination.authority.port,
+                    if key.http2 { Offer::Both } else { Offer::Http1 },
+                ),
                 &destination.authority.host,
                 tcp,
                 self.deadlines.connect,

@@ -11,4 +11,4 @@ pub use agent::{AgentTls, AgentTlsError};
 pub use ca::{Ca, CaError};
 pub use leaf::{Leaves, MintError};
 pub use offer::{AgentAlpn, Alpn, Offer};
-pub use origin::OriginTls;
+pub use origin::{OriginTls, OriginTlsError};
