@@ -1,0 +1,1 @@
+//! Formats within bodies and upgraded connections, parsed as their bytes pass.
