@@ -63,7 +63,11 @@ mod tests {
         for (name, body, codings, cap, decoded, truncated, whole) in rows {
             let opened = open(&body, codings, Limits::of(cap));
             let seen = &opened.inspected;
-            assert_eq!((seen.decoded, seen.truncated, seen.is_whole()), (decoded, truncated, whole), "{name}");
+            assert_eq!(
+                (seen.decoded, seen.truncated, seen.is_whole()),
+                (decoded, truncated, whole),
+                "{name}"
+            );
             assert_eq!(opened.bytes.len() as u64, decoded, "{name}");
             assert_eq!((seen.captured, seen.total), (body.bytes.len() as u64, body.total), "{name}");
         }

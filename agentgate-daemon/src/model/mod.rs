@@ -12,6 +12,7 @@ pub mod subject;
 pub mod text_error;
 pub mod time;
 pub mod verdict;
+pub mod websocket;
 
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;

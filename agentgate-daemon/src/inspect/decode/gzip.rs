@@ -128,14 +128,10 @@ impl Gzip {
     /// What follows the optional field `past` in a header: fields stand in the order of FEXTRA, FNAME,
     /// FCOMMENT, FHCRC.
     fn after(&self, past: u8) -> At {
-        [
-            (FEXTRA, At::ExtraLength(None)),
-            (FNAME, At::Name),
-            (FCOMMENT, At::Comment),
-        ]
-        .into_iter()
-        .find(|(flag, _)| *flag > past && self.flags & flag != 0)
-        .map_or(if self.flags & FHCRC == 0 { At::Body } else { At::HeaderChecksum(2) }, |(_, at)| at)
+        [(FEXTRA, At::ExtraLength(None)), (FNAME, At::Name), (FCOMMENT, At::Comment)]
+            .into_iter()
+            .find(|(flag, _)| *flag > past && self.flags & flag != 0)
+            .map_or(if self.flags & FHCRC == 0 { At::Body } else { At::HeaderChecksum(2) }, |(_, at)| at)
     }
 
     /// The end of a member, and perhaps the start of another.

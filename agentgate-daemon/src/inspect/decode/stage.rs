@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use brotli_decompressor::{
-    BrotliDecompressStream, BrotliResult, BrotliState, HuffmanCode, StandardAlloc,
-};
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use miniz_oxide::{
     DataFormat, MZError, MZFlush, MZStatus,
     inflate::stream::{InflateState, inflate},
@@ -130,13 +128,24 @@ impl Stage {
                 if step.ended {
                     self.engine = Engine::Over;
                 }
-                Step { read: step.read, written: step.written, fault: step.fault.map(|()| Fault::Corrupt(Coding::Deflate)) }
+                Step {
+                    read: step.read,
+                    written: step.written,
+                    fault: step.fault.map(|()| Fault::Corrupt(Coding::Deflate)),
+                }
             }
             Engine::Brotli(state) => {
                 let (mut left, mut read, mut room, mut written, mut total) =
                     (input.len(), 0, output.len(), 0, 0);
                 let result = BrotliDecompressStream(
-                    &mut left, &mut read, input, &mut room, &mut written, output, &mut total, state,
+                    &mut left,
+                    &mut read,
+                    input,
+                    &mut room,
+                    &mut written,
+                    output,
+                    &mut total,
+                    state,
                 );
                 let mut fault = None;
                 match result {
@@ -210,7 +219,9 @@ struct Zstd {
 impl Zstd {
     fn new(window_log: u32) -> Result<Self, Fault> {
         let mut context = DCtx::try_create().ok_or(Fault::Window(Coding::Zstd))?;
-        context.set_parameter(DParameter::WindowLogMax(window_log)).map_err(|_| Fault::Window(Coding::Zstd))?;
+        context
+            .set_parameter(DParameter::WindowLogMax(window_log))
+            .map_err(|_| Fault::Window(Coding::Zstd))?;
         Ok(Self { context, any: false, between: false })
     }
 
