@@ -27,9 +27,12 @@ pub(crate) enum Need {
     Clients,
     /// Debian's kernels in a virtual machine.
     Vm,
+    /// Fuzzing.
+    Fuzz,
 }
 
 impl Need {
+    /// What `cargo xtask setup` sees to. Fuzzing is not part of the tests; its command sees to it itself.
     const ALL: [Self; 6] = [Self::Build, Self::Lab, Self::Deny, Self::Browser, Self::Clients, Self::Vm];
 
     const fn parts(self) -> &'static [Part] {
@@ -49,6 +52,7 @@ impl Need {
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
             Self::Clients => &[Part::Wget, Part::Venv, Part::Npm],
             Self::Vm => &[Part::Qemu, Part::Mmdebstrap, Part::Cpio, Part::Depmod, Part::Strip, Part::Setpriv],
+            Self::Fuzz => &[Part::Nightly, Part::CargoFuzz],
         }
     }
 }
@@ -96,6 +100,10 @@ enum Part {
     Depmod,
     /// Programs without their debug information.
     Strip,
+    /// A compiler with sanitizers.
+    Nightly,
+    /// What builds and runs the targets.
+    CargoFuzz,
     /// Root, or sudo to become root: the lab attaches real programs.
     Root,
 }
@@ -123,6 +131,8 @@ impl Part {
             Self::Cpio => "cpio",
             Self::Depmod => "depmod",
             Self::Strip => "strip",
+            Self::Nightly => "nightly Rust",
+            Self::CargoFuzz => "cargo-fuzz",
             Self::Root => "root or sudo",
         }
     }
@@ -154,6 +164,9 @@ impl Part {
             // Not on the path of ordinary users.
             Self::Depmod => shown(Some(PathBuf::from("/sbin/depmod")).filter(|path| path.exists())),
             Self::Strip => shown(ebpf::program("strip")),
+            Self::Nightly => succeeds("rustup", &["run", "nightly", "rustc", "--version"])
+                .then(|| "the toolchain `nightly`".to_owned()),
+            Self::CargoFuzz => shown(ebpf::program("cargo-fuzz")),
             Self::Root if is_root() => Some("this user is root".to_owned()),
             Self::Root => shown(ebpf::program("sudo")),
         }
@@ -185,6 +198,8 @@ impl Part {
             Self::Cpio => vec![Remedy::Apt(&["cpio"])],
             Self::Depmod => vec![Remedy::Apt(&["kmod"])],
             Self::Strip => vec![Remedy::Apt(&["binutils"])],
+            Self::Nightly => vec![Remedy::Nightly],
+            Self::CargoFuzz => vec![crates("cargo-fuzz", None)],
             Self::Root => Vec::new(),
         }
     }
@@ -215,6 +230,8 @@ impl Part {
             Self::Cpio => "cpio",
             Self::Depmod => "depmod (kmod)",
             Self::Strip => "strip (binutils)",
+            Self::Nightly => "`rustup toolchain install nightly`",
+            Self::CargoFuzz => "`cargo install cargo-fuzz --locked`",
             Self::Root => "sudo, or run this as root",
         }
     }
@@ -374,7 +391,7 @@ mod tests {
 
     #[test]
     fn every_part_says_what_to_do_by_hand() {
-        for part in Need::ALL.iter().flat_map(|need| need.parts()) {
+        for part in Need::ALL.iter().chain([&Need::Fuzz]).flat_map(|need| need.parts()) {
             assert!(!part.name().is_empty() && !part.by_hand().is_empty(), "{part:?}");
         }
         assert!(Part::BpfLinker.by_hand().contains(ebpf::BPF_LINKER));
