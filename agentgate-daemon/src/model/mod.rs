@@ -16,7 +16,7 @@ pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
-pub use host::{Authority, Host, InvalidHost};
+pub use host::{Authority, Host, InvalidHost, OWN_ADDRESS, OWN_NAME};
 pub use mode::Mode;
 pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State};
 pub use subject::{Ancestor, SessionId, Subject};
