@@ -306,7 +306,11 @@ async fn the_environment_points_at_the_bundle_and_at_no_proxy() {
     }
     assert!(variables.contains("KEPT=yes") && !variables.contains("HTTPS_PROXY"), "{variables}");
     let said = text(&plain.stderr);
-    assert!(said.contains("SSL_CERT_FILE is left out: /mine.pem: No such") && said.contains("HTTPS_PROXY removed"), "{said}");
+    assert!(
+        said.contains("SSL_CERT_FILE is left out: /mine.pem: No such")
+            && said.contains("HTTPS_PROXY removed"),
+        "{said}"
+    );
     let quiet = run(&["--quiet", "--keep-proxy-env"]).await;
     assert!(text(&quiet.stdout).contains("HTTPS_PROXY=http://127.0.0.1:1"));
     assert!(quiet.stderr.is_empty(), "{quiet:?}");

@@ -75,7 +75,8 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
 
 /// Goes under guard as `agentctl run` does, and does the same there; returns only where that failed.
 fn under_guard(session: &Session, trust: &Trust) -> Result<LaunchError, Failure> {
-    let own = std::env::current_exe().map_err(|source| LaunchError::Host { what: "this program".into(), source })?;
+    let own = std::env::current_exe()
+        .map_err(|source| LaunchError::Host { what: "this program".into(), source })?;
     let mut command: Vec<OsString> = vec![own.into(), "--root".into(), session.root.clone().into()];
     command.extend(session.output.json.then(|| "--json".into()));
     command.extend(["doctor", "trust", "--here"].map(OsString::from));

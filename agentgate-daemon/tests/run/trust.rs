@@ -72,7 +72,10 @@ const CLIENTS: [(&str, &str); 4] = [
         "env -i /usr/bin/python3 -c 'import urllib.request as r; print(r.urlopen(\"https://localhost:PORT/\").read().decode())'",
     ),
     // A key store. It takes what it gets for a list of revoked certificates, which it is not.
-    ("java", "env -i PATH=/usr/bin /usr/bin/keytool -J-Duser.language=en -printcrl -file https://localhost:PORT/"),
+    (
+        "java",
+        "env -i PATH=/usr/bin /usr/bin/keytool -J-Duser.language=en -printcrl -file https://localhost:PORT/",
+    ),
 ];
 
 /// Whether the client got its answer.

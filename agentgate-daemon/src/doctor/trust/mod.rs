@@ -73,7 +73,8 @@ fn runtimes(files: &Files, only: &[String]) -> Vec<Check> {
         let running: Vec<_> =
             found.iter().map(|(probe, program)| (*probe, scope.spawn(|| run::run(probe, program)))).collect();
         checks.extend(running.into_iter().filter_map(|(probe, run)| {
-            let outcome = run.join().unwrap_or_else(|_| Outcome::Failed("the probe itself failed".to_owned()));
+            let outcome =
+                run.join().unwrap_or_else(|_| Outcome::Failed("the probe itself failed".to_owned()));
             judged(probe, outcome, files)
         }));
     });
@@ -85,7 +86,8 @@ fn judged(probe: &Probe, outcome: Outcome, files: &Files) -> Option<Check> {
     let why = match outcome {
         Outcome::Absent => return None,
         Outcome::Ended { code, stdout, stderr, program } => {
-            let said = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text) || stdout.contains(text));
+            let said =
+                |texts: &[&str]| texts.iter().any(|text| stderr.contains(text) || stdout.contains(text));
             let answered = match probe.reading {
                 Reading::Prints => stdout.lines().any(|line| line.trim() == probes::ANSWERED),
                 Reading::Code(codes, texts) => code.is_some_and(|code| codes.contains(&code)) || said(texts),

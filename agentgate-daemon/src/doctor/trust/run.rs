@@ -18,7 +18,7 @@ use rustix::{
 use super::probes::{ABSENT, Probe};
 
 /// For a runtime from its start to its end; all run at the same time.
-pub(super) const DEADLINE: Duration = Duration::from_secs(45);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// What is kept of each of its outputs, in bytes.
 const KEPT: u64 = 64 << 10;
 
@@ -41,7 +41,8 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
     let places = std::env::split_paths(&path).map(|directory| directory.join(program));
     let executable = |place: &PathBuf| {
         place.is_absolute()
-            && fs::metadata(place).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+            && fs::metadata(place)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
     let mut found = places.filter(executable);
     found.next()
@@ -56,7 +57,9 @@ pub(super) fn run(probe: &Probe, program: &Path) -> Outcome {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     match command.spawn().and_then(follow) {
         Ok(Some((Some(ABSENT), ..))) => Outcome::Absent,
-        Ok(Some((code, stdout, stderr))) => Outcome::Ended { code, stdout, stderr, program: program.to_owned() },
+        Ok(Some((code, stdout, stderr))) => {
+            Outcome::Ended { code, stdout, stderr, program: program.to_owned() }
+        }
         Ok(None) => Outcome::TooLong,
         Err(error) => Outcome::Failed(format!("{}: {error}", program.display())),
     }

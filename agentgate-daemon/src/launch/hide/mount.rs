@@ -86,11 +86,7 @@ fn show(from: &Path, to: &Path, hidden: &[Pattern], instead: &Instead<'_>) -> io
     fs::create_dir(to)?;
     let differs = hidden.iter().any(|pattern| pattern.directory.starts_with(to))
         || instead.iter().any(|(path, _)| path.starts_with(to));
-    if differs {
-        build(from, to, hidden, instead)
-    } else {
-        Ok(mount_bind_recursive(from, to)?)
-    }
+    if differs { build(from, to, hidden, instead) } else { Ok(mount_bind_recursive(from, to)?) }
 }
 
 /// Covers what is at `path`: a directory with an empty one, anything else with what no socket can be

@@ -102,8 +102,9 @@ fn add(entries: &mut BTreeMap<OsString, Entry>, contents: &Contents, kind: Kind)
 
 /// Writes `bytes` for everybody to read, unless they are there.
 pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {
-    let as_it_is = fs::symlink_metadata(path)
-        .is_ok_and(|m| m.is_file() && m.len() == bytes.len() as u64 && m.permissions().mode() & 0o777 == 0o644);
+    let as_it_is = fs::symlink_metadata(path).is_ok_and(|m| {
+        m.is_file() && m.len() == bytes.len() as u64 && m.permissions().mode() & 0o777 == 0o644
+    });
     if as_it_is && fs::read(path).is_ok_and(|there| there == bytes) {
         return Ok(());
     }

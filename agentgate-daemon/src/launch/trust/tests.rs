@@ -35,7 +35,10 @@ fn a_directory_is_copied_with_the_gate_s_roots_in_it_and_follows_the_original() 
     assert_eq!(read(&copy.join("ca-certificates.crt")), "BUNDLE");
     assert_eq!(read(&copy.join("java/cacerts")), "JAVA");
     // Beside another root of the same subject, through links as they are.
-    assert_eq!((read(&copy.join("0a0b0c0d.0")), read(&copy.join("0a0b0c0d.1"))), ("ROOT".into(), "ONE".into()));
+    assert_eq!(
+        (read(&copy.join("0a0b0c0d.0")), read(&copy.join("0a0b0c0d.1"))),
+        ("ROOT".into(), "ONE".into())
+    );
     assert_eq!(read(&copy.join("agentgate-1.pem")), "TWO");
     assert!(!copy.join("secret.key").exists() && !copy.join("other").exists());
     assert_eq!(fs::metadata(&copy).unwrap().mode() & 0o777, 0o755);
