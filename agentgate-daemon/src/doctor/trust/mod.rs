@@ -95,7 +95,7 @@ fn judged(probe: &Probe, outcome: Outcome, files: &Files) -> Option<Check> {
             if answered {
                 return Some(Check::ok(probe.name, format!("trusts the gate ({})", program.display())));
             }
-            let line = [&stderr, &stdout].into_iter().find_map(|text| last_line(text));
+            let line = [&stderr, &stdout].into_iter().find_map(|text| telling_line(text));
             let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
             format!("{}: {}", program.display(), line.unwrap_or(code))
         }
@@ -108,10 +108,13 @@ fn judged(probe: &Probe, outcome: Outcome, files: &Files) -> Option<Check> {
     Some(Check::fail(probe.name, why).advise(advice))
 }
 
-/// The last line with something to read in it, cut.
-fn last_line(text: &str) -> Option<String> {
+/// The line that most likely says why, cut: the last one about certificates, else the last one with
+/// something to read in it.
+fn telling_line(text: &str) -> Option<String> {
     const LONGEST: usize = 200;
-    let line = text.lines().rev().find(|line| line.contains(char::is_alphanumeric))?;
+    let lines = || text.lines().rev();
+    let about = lines().find(|line| line.to_ascii_lowercase().contains("certificate"));
+    let line = about.or_else(|| lines().find(|line| line.contains(char::is_alphanumeric)))?;
     Some(line.trim().chars().take(LONGEST).collect())
 }
 
@@ -155,6 +158,9 @@ mod tests {
         assert_eq!(check("requests", Outcome::Absent), None);
         let failed = check("python", ended(1, "", "Traceback\nssl.SSLError: no\n}\n")).unwrap();
         assert_eq!(failed.found, "/usr/bin/x: ssl.SSLError: no");
+        let curl = "curl: (60) SSL certificate problem: unknown\nMore details here:\nsee the web page.\n";
+        let failed = check("curl", ended(60, "", curl)).unwrap();
+        assert_eq!(failed.found, "/usr/bin/x: curl: (60) SSL certificate problem: unknown");
     }
 
     #[test]

@@ -163,7 +163,7 @@ pub(super) const PROBES: [Probe; 15] = [
         programs: &["cargo"],
         arguments: &["search", "x", "--index", concat!("sparse+", url!())],
         variables: &[("CARGO_NET_RETRY", "0")],
-        reading: Reading::Code(&[], &["403"]),
+        reading: Reading::Code(&[], &["got 403"]),
         advice: "export CARGO_HTTP_CAINFO={bundle}",
     },
     script(

@@ -70,6 +70,14 @@ pub enum HideError {
         #[source]
         source: io::Error,
     },
+    /// The system's own roots could not be shown with the gate's among them.
+    #[error("showing the gate's roots at {path}: {source}; --keep-system-bundle does without", path = path.display())]
+    Show {
+        /// The place.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// The command would start outside of what it sees.
     #[error("the working directory {path} is hidden from the command: {source}", path = path.display())]
     WorkingDirectory {
@@ -152,7 +160,8 @@ pub(super) fn apply(wanted: &Wanted, sockets: &[PathBuf], shown: &Shown) -> Resu
     }
     for (what, place) in &shown.covers {
         // Nobody but root could write to what is mounted; root could, to the host's.
-        mount::cover_with(what, place, !as_user).map_err(at(place))?;
+        mount::cover_with(what, place, !as_user)
+            .map_err(|source| HideError::Show { path: place.clone(), source })?;
     }
     if as_user {
         let settings = Path::new(SSH_SETTINGS);

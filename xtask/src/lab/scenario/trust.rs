@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use serde_json::Value;
+use tokio::process::Command;
 
 use super::{
     Scenario,
@@ -23,6 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::Story("every runtime here trusts the gate, for an ordinary user and for root", |lab| {
             Box::pin(all(lab))
         }),
+        Scenario::Story("no runtime here trusts the gate unless it is told to", |lab| Box::pin(untold(lab))),
         Scenario::Story("a runtime that does not trust the gate is named, with what mends it", |lab| {
             Box::pin(distrust(lab))
         }),
@@ -31,7 +33,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 async fn doctor(lab: &Lab, user: bool, words: &[&str]) -> anyhow::Result<(Ended, Vec<Value>)> {
     let mut command = lab.agentctl();
-    command.args(["--json", "doctor", "trust"]).args(words).current_dir("/");
+    command.args(["--json", "doctor", "trust"]).args(words);
+    report(lab, user, command).await
+}
+
+async fn report(lab: &Lab, user: bool, mut command: Command) -> anyhow::Result<(Ended, Vec<Value>)> {
+    command.current_dir("/");
     if user {
         command.uid(NOBODY).gid(NOBODY).env("HOME", home(lab)?);
     }
@@ -70,6 +77,30 @@ async fn all(lab: &mut Lab) -> anyhow::Result<Row> {
     let asked: Vec<_> =
         arrived.queries.iter().filter(|query| format!("{query:?}").contains("agentgate")).collect();
     row.expect(asked.is_empty(), || format!("its name was asked for outside: {asked:?}"));
+    Ok(row)
+}
+
+/// The detectors detect: the same runtimes under guard, with nothing that `agentctl run` sets.
+async fn untold(lab: &mut Lab) -> anyhow::Result<Row> {
+    let mut row = Row::new("", "env -i agentctl doctor trust --here");
+    for user in [true, false] {
+        let mut command = lab.agentctl();
+        command.args(["run", "--quiet", "--keep-system-bundle", "--", "sh", "-c"]);
+        command.arg("exec env -i PATH=\"$PATH\" HOME=\"$HOME\" \"$@\"").arg("sh");
+        command.arg(&lab.programs.agentctl).arg("--root").arg(lab.root());
+        command.args(["--json", "doctor", "trust", "--here"]);
+        let (ended, checks) = report(lab, user, command).await?;
+        let who = if user { "nobody" } else { "root" };
+        row.saw(&format!("{who}: {} runtimes", checks.len() - 1));
+        row.expect(ended.code == 1, || format!("{who}: exit {}", ended.code));
+        row.expect(state(&checks, "gate") == "ok", || format!("{who}: {checks:?}"));
+        for check in checks.iter().filter(|check| check["name"] != "gate") {
+            row.expect(check["state"] == "fail", || format!("{who}: {check}"));
+        }
+        for name in INSTALLED {
+            row.expect(state(&checks, name) != "not there", || format!("{who}: {name} is not there"));
+        }
+    }
     Ok(row)
 }
 
