@@ -37,6 +37,7 @@ pub(super) enum Outcome {
 
 /// Where `program` is on the path.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "where programs are is no setting of ours")]
     let path = std::env::var_os("PATH")?;
     let places = std::env::split_paths(&path).map(|directory| directory.join(program));
     let executable = |place: &PathBuf| {

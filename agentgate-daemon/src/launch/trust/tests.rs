@@ -1,3 +1,5 @@
+//! What is written for agents to trust, and what of it is mounted where.
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
