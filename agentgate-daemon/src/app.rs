@@ -184,9 +184,12 @@ impl App {
         let ca = Arc::new(Ca::load_or_create(&paths.ca_cert, &paths.ca_key)?);
         let pem: Arc<str> = ca.pem().into();
         let extra: Vec<PathBuf> = config.tls.extra_roots.iter().cloned().collect();
-        launch::bundle::write(&paths.bundle, &launch::bundle::SYSTEM_BUNDLES, &extra, &pem)
-            .context("the agents' trust bundle")?;
-        launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
+        let trust =
+            launch::trust::write(&paths.bundle, &extra, &pem).context("what the agents are to trust")?;
+        for error in trust.left_out {
+            tracing::warn!("what reads the system's own roots there will not trust the gate: {error}");
+        }
+        launch::bundle::write_environment_file(&paths.env_file, &trust.files.bundle, &trust.files.added)
             .context("the agents' environment")?;
 
         let listeners =

@@ -47,6 +47,10 @@ impl Need {
                 Part::Git,
                 Part::Ssh,
                 Part::Slirp,
+                Part::Wget,
+                Part::Node,
+                Part::Java,
+                Part::Ruby,
             ],
             Self::Deny => &[Part::CargoDeny],
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
@@ -86,6 +90,12 @@ enum Part {
     Venv,
     /// Node and its installer, for the clients from npm.
     Npm,
+    /// Runtimes with trust stores of their own.
+    Node,
+    /// The same; by the tool that comes with each.
+    Java,
+    /// The same.
+    Ruby,
     /// A browser without a screen.
     Chromium,
     /// What steers it.
@@ -124,6 +134,9 @@ impl Part {
             Self::Wget => "wget",
             Self::Venv => "python3 venv",
             Self::Npm => "npm",
+            Self::Node => "node",
+            Self::Java => "java",
+            Self::Ruby => "ruby",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
             Self::Qemu => "qemu",
@@ -156,6 +169,9 @@ impl Part {
             Self::Venv => succeeds("python3", &["-c", "import venv, ensurepip"])
                 .then(|| "a module of python3".to_owned()),
             Self::Npm => shown(ebpf::program("node").and_then(|_| ebpf::program("npm"))),
+            Self::Node => shown(ebpf::program("node")),
+            Self::Java => shown(ebpf::program("keytool")),
+            Self::Ruby => shown(ebpf::program("ruby")),
             Self::Chromium => shown(ebpf::program("chromium")),
             Self::Chromedriver => shown(ebpf::program("chromedriver")),
             Self::Qemu => shown(ebpf::program(QEMU)),
@@ -191,6 +207,9 @@ impl Part {
             Self::Wget => vec![Remedy::Apt(&["wget"])],
             Self::Venv => vec![Remedy::Apt(&["python3-venv"])],
             Self::Npm => vec![Remedy::Apt(&["nodejs", "npm"])],
+            Self::Node => vec![Remedy::Apt(&["nodejs"])],
+            Self::Java => vec![Remedy::Apt(&["default-jre-headless"])],
+            Self::Ruby => vec![Remedy::Apt(&["ruby"])],
             Self::Chromium => vec![Remedy::Apt(&["chromium"])],
             Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
             Self::Qemu => vec![Remedy::Apt(&["qemu-system-x86"]), Remedy::Qemu],
@@ -223,6 +242,9 @@ impl Part {
             Self::Wget => "wget",
             Self::Venv => "python3's venv (python3-venv)",
             Self::Npm => "node and npm",
+            Self::Node => "node (nodejs)",
+            Self::Java => "a Java runtime (default-jre-headless)",
+            Self::Ruby => "ruby",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver (chromium-driver)",
             Self::Qemu => "qemu-system-x86_64 (qemu-system-x86)",

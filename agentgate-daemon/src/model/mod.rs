@@ -18,7 +18,7 @@ pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
-pub use host::{Authority, Host, InvalidHost};
+pub use host::{Authority, Host, InvalidHost, OWN_ADDRESS, OWN_NAME};
 pub use inspected::Inspected;
 pub use mode::Mode;
 pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State};
