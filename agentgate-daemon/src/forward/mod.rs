@@ -2,11 +2,12 @@
 //! what was judged cannot be sent elsewhere.
 
 mod connect;
+mod copy;
 mod error;
 mod pool;
 mod resolve;
 mod spoken;
-mod tunnel;
+pub mod tunnel;
 
 use std::{
     fmt,
@@ -26,7 +27,7 @@ pub use resolve::Resolver;
 
 use crate::{
     http::h1::Wire,
-    model::{Action, Flag, Refusal, SessionId, Severity, Verdict},
+    model::{Action, Authority, Flag, Refusal, SessionId, Severity, Verdict},
     policy::{Destination, Permit, ReachPermit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
     tls::{Alpn, Offer, OriginTls},
 };
@@ -160,7 +161,7 @@ impl Tunnel {
     /// # Errors
     /// [`ForwardError::Tunnel`].
     pub async fn carry<A: AsyncRead + AsyncWrite + Unpin>(self, agent: A) -> Result<(), ForwardError> {
-        tunnel::copy(agent, self.origin, self.idle).await
+        copy::copy(agent, self.origin, self.idle).await
     }
 }
 
@@ -285,8 +286,9 @@ impl Forwarder {
         let (stream, alpn) = if destination.scheme == Scheme::Http {
             (OriginStream::Tcp(tcp), None)
         } else {
-            let host = &destination.authority.host;
-            let tls = connect::tls(self.tls.offering(*offer), host, tcp, self.deadlines.connect).await?;
+            let Authority { host, port } = &destination.authority;
+            let config = self.tls.towards(host, *port, *offer);
+            let tls = connect::tls(config, host, tcp, self.deadlines.connect).await?;
             let alpn = tls.get_ref().1.alpn_protocol().and_then(Alpn::of);
             self.spoken.learn(destination, *offer, alpn);
             (OriginStream::Tls(Box::new(tls)), alpn)
