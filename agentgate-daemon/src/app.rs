@@ -201,7 +201,6 @@ impl App {
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
-                idle,
             },
             budget: Budget::new(CAPTURE_MEMORY),
             shares: Shares::new(EXCHANGES),
@@ -235,6 +234,7 @@ impl App {
                 header_bytes: limits.header_bytes,
                 header_time: limits.header_timeout(),
                 idle,
+                grace: limits.drain_timeout() * 9 / 10,
             },
             drain: drain.watch(),
             grace: limits.drain_timeout() * 9 / 10,

@@ -10,6 +10,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod clients;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -54,6 +55,8 @@ enum Task {
         /// Run only those scenarios of the lab, or kernels of `vm`, whose name contains this
         #[arg(long)]
         filter: Option<String>,
+        #[command(flatten)]
+        clients: clients::Options,
     },
     /// Measure
     #[command(subcommand)]
@@ -109,6 +112,9 @@ enum LabTask {
         #[arg(long, default_value_t = lab::RESTARTS)]
         restarts: usize,
     },
+    /// Run real clients against programs that are built and kits that are installed already
+    #[command(hide = true)]
+    Clients { orders: String },
     /// Run the demo against programs that are built already
     Demo {
         #[arg(long)]
@@ -146,7 +152,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup { check } => setup::run(check).map(|()| ExitCode::SUCCESS),
         Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
-        Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
+        Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
         Task::Bench(BenchTask::Connect { rounds, json }) => bench::connect(rounds, json),
         Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Task::Tidy => tidy::run(),
@@ -168,6 +174,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
         LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
         LabTask::Suite { filter, restarts } => lab::outside::run(lab::Job::Suite { filter, restarts }),
+        LabTask::Clients { orders } => clients::outside(&orders),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {
             let found = lab::leftovers::of_dead_labs()?;

@@ -3,6 +3,7 @@
 //! Nothing is consumed: whoever comes next reads the same bytes again.
 
 pub mod client_hello;
+mod ja4;
 pub mod protocol;
 mod replay;
 

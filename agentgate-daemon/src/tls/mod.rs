@@ -4,8 +4,11 @@
 pub mod agent;
 pub mod ca;
 pub mod leaf;
+pub mod offer;
 pub mod origin;
 
 pub use agent::{AgentTls, AgentTlsError};
 pub use ca::{Ca, CaError};
 pub use leaf::{Leaves, MintError};
+pub use offer::{AgentAlpn, Alpn, Offer};
+pub use origin::OriginTls;

@@ -7,8 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+use super::Offer;
 
 /// The roots could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -21,18 +23,49 @@ pub enum RootsError {
     Tls(#[from] rustls::Error),
 }
 
+/// Names per offering whose sessions are kept for resumption; each takes some KiB.
+const RESUMED_NAMES: usize = 256;
+/// rustls keeps this many tickets a name, and is told the number of tickets.
+const TICKETS_PER_NAME: usize = 8;
+
 /// How origins are spoken to: one configuration for each of what can be offered by ALPN.
 #[derive(Clone, Debug)]
 pub struct OriginTls {
-    both: Arc<ClientConfig>,
+    none: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    both: Arc<ClientConfig>,
+    http1_first: Arc<ClientConfig>,
 }
 
 impl OriginTls {
-    /// The configuration that offers HTTP/2 and HTTP/1.1, or HTTP/1.1 alone.
+    /// The configuration that offers `offer`. A session is resumed only for the same name and offer.
     #[must_use]
-    pub fn offering(&self, http2: bool) -> &Arc<ClientConfig> {
-        if http2 { &self.both } else { &self.http1 }
+    pub fn offering(&self, offer: Offer) -> &Arc<ClientConfig> {
+        match offer {
+            Offer::None => &self.none,
+            Offer::Http1 => &self.http1,
+            Offer::Http2 => &self.http2,
+            Offer::Both => &self.both,
+            Offer::Http1First => &self.http1_first,
+        }
+    }
+
+    /// One configuration per offer over `base`, which shares its roots.
+    fn over(base: &ClientConfig) -> Self {
+        let offering = |offer: Offer| {
+            let mut config = base.clone();
+            config.alpn_protocols = offer.names();
+            config.resumption = Resumption::in_memory_sessions(RESUMED_NAMES * TICKETS_PER_NAME);
+            Arc::new(config)
+        };
+        Self {
+            none: offering(Offer::None),
+            http1: offering(Offer::Http1),
+            http2: offering(Offer::Http2),
+            both: offering(Offer::Both),
+            http1_first: offering(Offer::Http1First),
+        }
     }
 }
 
@@ -55,14 +88,11 @@ pub fn client_config(extra: Option<&Path>) -> Result<OriginTls, RootsError> {
         }));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let base = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let http1 = Arc::new(config.clone());
-    config.alpn_protocols.insert(0, b"h2".to_vec());
-    Ok(OriginTls { both: Arc::new(config), http1 })
+    Ok(OriginTls::over(&base))
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), RootsError> {
