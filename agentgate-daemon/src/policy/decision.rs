@@ -207,7 +207,7 @@ impl Policy {
         let port = original.port();
         // Nothing is behind it, whatever the lists say.
         if sni.as_str() == OWN_NAME {
-            return Admission::Intercept;
+            return Admission::Intercept(None);
         }
         // An address in SNI that is not where the connection goes is refused by `judge`.
         let elsewhere = sni.as_ip().is_some_and(|ip| ip != original.ip());

@@ -44,27 +44,22 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-fn claude_code() -> Case {
-    let command = [
-        "claude",
-        "-p",
-        TASK,
-        "--model",
-        "claude-sonnet-5-5",
-        "--allowedTools",
-        "Bash",
-        "--session-id",
-        SESSION,
-    ];
-    Case::new(&CLAUDE_CODE, "a command", &command)
-        .env("ANTHROPIC_API_KEY", "sk-ant-api03-fake")
-        .says(RAN)
-        .requests(3)
+/// A case of which only forms are compared where the client makes values up, and nothing of telemetry.
+fn case(client: &'static Client, name: &'static str, command: &[&str]) -> Case {
+    Case::new(client, name, command)
         .within(PATIENCE)
         .noise(Noise::Order)
         .noise(Noise::Request(random::telemetry))
+        .noise(Noise::Fields(random::text))
+}
+
+fn claude_code() -> Case {
+    let told = ["claude", "-p", TASK, "--model", "claude-sonnet-5-5", "--allowedTools", "Bash"];
+    case(&CLAUDE_CODE, "a command", &[&told[..], &["--session-id", SESSION]].concat())
+        .env("ANTHROPIC_API_KEY", "sk-ant-api03-fake")
+        .says(RAN)
+        .requests(3)
         .noise(Noise::Body(random::body))
-        .noise(Noise::Message(random::message))
 }
 
 /// Given where a client lets its session be named.
@@ -73,24 +68,26 @@ const SESSION: &str = "00000000-0000-4000-8000-000000000001";
 fn codex() -> Vec<Case> {
     let words = ["codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"];
     let case = |name, more: &[&str]| {
-        let command = [&words[..], more, &[TASK]].concat();
-        Case::new(&CODEX, name, &command)
+        case(&CODEX, name, &[&words[..], more, &[TASK]].concat())
             .says(RAN)
-            .requests(3)
-            .within(PATIENCE)
-            .noise(Noise::Order)
-            .noise(Noise::Request(random::telemetry))
-            .noise(Noise::Body(random::body))
-            .noise(Noise::Message(random::message))
+            .requests(2)
+            .noise(Noise::Field("sec-websocket-key"))
+            .noise(Noise::Request(random::codex_at_start))
+            .noise(Noise::Body(random::sorted_body))
+            .noise(Noise::Message(random::sorted))
     };
-    // A provider of one's own, since the built-in one prefers WebSockets.
-    let provider = "model_providers.plain={name=\"plain\", base_url=\"https://api.openai.com/v1\", \
-                    env_key=\"OPENAI_API_KEY\", wire_api=\"responses\", supports_websockets=false}";
+    // Providers of one's own, since the built-in one prefers WebSockets.
+    let plain = "model_providers.plain={name=\"plain\", base_url=\"https://api.openai.com/v1\", \
+                 env_key=\"OPENAI_API_KEY\", wire_api=\"responses\", supports_websockets=false}";
+    let login = "model_providers.login={name=\"OpenAI\", requires_openai_auth=true, \
+                 base_url=\"https://chatgpt.com/backend-api/codex\", wire_api=\"responses\", \
+                 supports_websockets=false}";
     vec![
         case("over a WebSocket", &[]).env("CODEX_API_KEY", "sk-fake"),
-        case("over HTTPS", &["-c", "model_provider=\"plain\"", "-c", provider])
-            .env("OPENAI_API_KEY", "sk-fake"),
-        case("logged in to ChatGPT", &[]).file("home/.codex/auth.json", LOGIN),
+        case("over HTTPS", &["-c", "model_provider=\"plain\"", "-c", plain]).env("OPENAI_API_KEY", "sk-fake"),
+        case("logged in", &[]).file("home/.codex/auth.json", LOGIN),
+        case("logged in, over HTTPS", &["-c", "model_provider=\"login\"", "-c", login])
+            .file("home/.codex/auth.json", LOGIN),
     ]
 }
 
@@ -103,35 +100,27 @@ const LOGIN: &str = include_str!("kits/agents/codex-login.json");
 const OPENCODE_PROGRAM: &str = "{kit}/node_modules/opencode-linux-x64/bin/opencode";
 
 fn opencode(name: &'static str, key: &'static str, model: &str) -> Case {
-    Case::new(&OPENCODE, name, &[OPENCODE_PROGRAM, "run", "-m", model, TASK])
-        .env(key, "sk-ant-api03-fake")
+    case(&OPENCODE, name, &[OPENCODE_PROGRAM, "run", "-m", model, TASK])
+        .env(key, "sk-fake")
         .says(RAN)
         .requests(2)
-        .within(PATIENCE)
-        .noise(Noise::Order)
-        .noise(Noise::Request(random::telemetry))
         .noise(Noise::Body(random::body))
-        .noise(Noise::Message(random::message))
 }
 
 fn gemini() -> Case {
-    Case::new(&GEMINI, "a command", &["gemini", "--skip-trust", "--yolo", "-p", TASK])
+    case(&GEMINI, "a command", &["gemini", "--skip-trust", "--yolo", "-p", TASK])
         .env("GEMINI_API_KEY", "AIzaFake")
         .says(RAN)
         .requests(3)
-        .within(PATIENCE)
-        .noise(Noise::Order)
-        .noise(Noise::Request(random::telemetry))
         .noise(Noise::Body(random::body))
-        .noise(Noise::Message(random::message))
 }
 
+/// Nothing of it is random.
 fn aider(name: &'static str, key: &'static str, model: &str) -> Case {
     let quiet = ["--yes", "--no-git", "--no-check-update", "--no-show-release-notes", "--no-analytics"];
     let told = ["--model", model, "--message", "Write the greeting", "greeting.txt"];
     Case::new(&AIDER_CHAT, name, &[&["aider"], &quiet[..], &told].concat())
-        .env(key, "sk-ant-api03-fake")
+        .env(key, "sk-fake")
         .says("Applied edit to greeting.txt")
-        .requests(1)
         .within(PATIENCE)
 }

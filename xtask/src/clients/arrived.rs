@@ -50,7 +50,12 @@ pub(crate) fn parted(was: &Snapshot, is: &Snapshot, noise: &[Noise]) -> Vec<Stri
 fn messages(arrivals: &Snapshot, request: &Request, noise: &[Noise]) -> String {
     let change = noise.iter().find_map(|noise| match noise {
         Noise::Message(change) => Some(change),
-        Noise::Field(_) | Noise::Output(_) | Noise::Body(_) | Noise::Request(_) | Noise::Order => None,
+        Noise::Field(_)
+        | Noise::Fields(_)
+        | Noise::Output(_)
+        | Noise::Body(_)
+        | Noise::Request(_)
+        | Noise::Order => None,
     });
     let its = arrivals.messages.iter().filter(|message| message.request == request.id);
     its.map(|message| {
@@ -131,13 +136,24 @@ fn visible(text: &str) -> String {
 fn field(text: &mut String, name: &str, value: &str, between: &str, noise: &[Noise]) {
     let random =
         noise.iter().any(|noise| matches!(noise, Noise::Field(field) if field.eq_ignore_ascii_case(name)));
-    let _ok = writeln!(text, "{name}{between}{}", if random { "*" } else { value });
+    let change = noise.iter().find_map(|noise| match noise {
+        Noise::Fields(change) => Some(change),
+        Noise::Field(_) | Noise::Output(_) | Noise::Body(_) | Noise::Message(_) => None,
+        Noise::Request(_) | Noise::Order => None,
+    });
+    let value = change.map_or_else(|| value.to_owned(), |change| change(value));
+    let _ok = writeln!(text, "{name}{between}{}", if random { "*" } else { value.as_str() });
 }
 
 fn body(text: &mut String, request: &Request, noise: &[Noise]) {
     let change = noise.iter().find_map(|noise| match noise {
         Noise::Body(change) => Some(change),
-        Noise::Field(_) | Noise::Output(_) | Noise::Message(_) | Noise::Request(_) | Noise::Order => None,
+        Noise::Field(_)
+        | Noise::Fields(_)
+        | Noise::Output(_)
+        | Noise::Message(_)
+        | Noise::Request(_)
+        | Noise::Order => None,
     });
     if let Some(change) = change {
         let _ok = writeln!(text, "body, less what is random: {}", change(request));

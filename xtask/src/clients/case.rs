@@ -28,6 +28,8 @@ pub(crate) enum Version {
 pub(crate) enum Noise {
     /// The value of this field of requests; that it is there is still compared, and where.
     Field(&'static str),
+    /// The values of all fields of requests, after this change.
+    Fields(fn(&str) -> String),
     /// What it prints, after this change.
     Output(fn(&str) -> String),
     /// The bodies of requests, after this change.
