@@ -22,7 +22,7 @@ use crate::{
     audit::{AuditError, Entry, fit},
     dns::Answers,
     drain::told,
-    exchange::{Exchanger, OnConnection, http1::Http1Error},
+    exchange::{Exchanger, OnConnection, http1::Http1Error, http2::Http2Error},
     forward::{First, ForwardError},
     http::{body::describe, serve},
     kernel::Kernel,
@@ -372,7 +372,18 @@ impl Stages {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if http2 {
-            return Ended::failed(State::Failed, "gate", "http2", "not served".to_owned());
+            return match self.exchanger.http2(stream, on, first, self.serve, self.drain.clone()).await {
+                Ok(()) => Ended::done(),
+                Err(error) => {
+                    let (state, code) = match &error {
+                        Http2Error::Bad(_) => (State::Refused, "bad_http"),
+                        Http2Error::Flood(_) => (State::Refused, "flood"),
+                        Http2Error::TooSlow(_) => (State::Failed, "too_slow"),
+                        Http2Error::Broke(_) => (State::Failed, "connection_broke"),
+                    };
+                    Ended::failed(state, "agent", code, error.to_string())
+                }
+            };
         }
         match self.exchanger.http1(stream, on, first, self.serve, self.drain.clone()).await {
             Ok(()) => Ended::done(),

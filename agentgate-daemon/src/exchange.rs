@@ -6,6 +6,7 @@
 mod asked;
 mod doh;
 pub mod http1;
+pub mod http2;
 mod underway;
 
 use std::sync::Arc;

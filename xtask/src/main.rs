@@ -13,6 +13,7 @@ mod bench;
 mod clients;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod privilege;
 mod setup;
@@ -60,6 +61,14 @@ enum Task {
     /// Measure
     #[command(subcommand)]
     Bench(BenchTask),
+    /// Feed the parsers with what nobody thought of; not part of `test`
+    Fuzz {
+        /// Which targets: all, in turn, where none is named
+        targets: Vec<String>,
+        /// How long each runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Check module headers, file sizes, the import table and what must not be in a source file
     Tidy,
     /// The parts of the lab, as root
@@ -145,6 +154,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
         Task::Bench(BenchTask::Connect { rounds, json }) => bench::connect(rounds, json),
+        Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
     }

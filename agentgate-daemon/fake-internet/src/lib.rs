@@ -106,6 +106,18 @@ impl FakeInternet {
         self.root.pem()
     }
 
+    /// What an origin of a test's own presents as the site `name`, choosing of `alpn`.
+    ///
+    /// # Errors
+    /// When there is no such site, or its certificate cannot be made.
+    pub fn presenting(&self, name: &str, alpn: &[&[u8]]) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+        let site = SITES.iter().find(|site| site.name == name).context("no such site")?;
+        let config = self.root.server_config(site, Presents::Valid, true)?;
+        let mut config = Arc::unwrap_or_clone(config);
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
     /// What arrived.
     #[must_use]
     pub fn journal(&self) -> Arc<Journal> {

@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 pub mod hide;
+mod origin;
 mod paths;
 mod resolvers;
 
 pub use crate::model::TextError as ConfigError;
 pub use hide::Run;
+pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
 
 /// Everything that can be set.
@@ -28,6 +30,7 @@ pub struct Config {
     pub gate: Gate,
     pub dns: Dns,
     pub tls: Tls,
+    pub origin: Origin,
     pub capture: Capture,
     pub limits: Limits,
     pub dashboard: Dashboard,
@@ -43,6 +46,7 @@ struct Document {
     gate: Gate,
     dns: Dns,
     tls: Tls,
+    origin: Origin,
     capture: Capture,
     limits: Limits,
     dashboard: Dashboard,
@@ -283,9 +287,20 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, capture, limits, dashboard, control, run, log } = document;
-        let config =
-            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, run, log };
+        let Document { gate, dns, tls, origin, capture, limits, dashboard, control, run, log } = document;
+        let config = Self {
+            paths: Paths::default(),
+            gate,
+            dns,
+            tls,
+            origin,
+            capture,
+            limits,
+            dashboard,
+            control,
+            run,
+            log,
+        };
         let errors = check::check(&config, file, text);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
     }

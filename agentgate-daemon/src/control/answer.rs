@@ -53,6 +53,8 @@ pub struct ControlContext {
     pub bundle: PathBuf,
     /// What an enrolled command is not to see.
     pub hidden: Hidden,
+    /// `system_bundle` of `[run]`.
+    pub system_bundle: bool,
     /// The guarded cgroup.
     pub guarded: GuardedCgroup,
     /// `None` where the dashboard is off.
@@ -273,6 +275,7 @@ async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, 
         guarded: context.guarded.path().to_owned(),
         bundle: context.bundle.clone(),
         hidden: context.hidden.clone(),
+        system_bundle: context.system_bundle,
     }))
 }
 

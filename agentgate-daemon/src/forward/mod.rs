@@ -2,15 +2,17 @@
 //! what was judged cannot be sent elsewhere.
 
 mod connect;
+mod copy;
 mod error;
 mod pool;
 mod resolve;
 mod spoken;
-mod tunnel;
+pub mod tunnel;
 
 use std::{
     fmt,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,7 +27,7 @@ pub use resolve::Resolver;
 
 use crate::{
     http::h1::Wire,
-    model::{Action, Flag, Refusal, SessionId, Severity, Verdict},
+    model::{Action, Authority, Flag, Refusal, SessionId, Severity, Verdict},
     policy::{Destination, Permit, ReachPermit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
     tls::{Alpn, Offer, OriginTls},
 };
@@ -159,7 +161,7 @@ impl Tunnel {
     /// # Errors
     /// [`ForwardError::Tunnel`].
     pub async fn carry<A: AsyncRead + AsyncWrite + Unpin>(self, agent: A) -> Result<(), ForwardError> {
-        tunnel::copy(agent, self.origin, self.idle).await
+        copy::copy(agent, self.origin, self.idle).await
     }
 }
 
@@ -252,22 +254,6 @@ impl Forwarder {
         Ok(ready(origin, false, flags))
     }
 
-    /// A connection of its own for what `permit` permits, in HTTP/2 if the origin will, with the head that
-    /// was judged.
-    ///
-    /// # Errors
-    /// [`ForwardError`].
-    pub async fn http2(
-        &self,
-        session: &SessionId,
-        permit: Permit,
-        offer: Offer,
-    ) -> Result<(Dialled, http::request::Parts, Destination), ForwardError> {
-        let (head, destination, rule) = permit.into_parts();
-        let key = Key { session: session.clone(), destination: destination.clone(), offer, rule };
-        Ok((self.dial(key).await?, head, destination))
-    }
-
     /// Keeps a connection that its agent has left for the session's next.
     pub fn give_back(&self, origin: Origin) {
         self.pool.put(origin);
@@ -300,8 +286,9 @@ impl Forwarder {
         let (stream, alpn) = if destination.scheme == Scheme::Http {
             (OriginStream::Tcp(tcp), None)
         } else {
-            let host = &destination.authority.host;
-            let tls = connect::tls(self.tls.offering(*offer), host, tcp, self.deadlines.connect).await?;
+            let Authority { host, port } = &destination.authority;
+            let config = self.tls.towards(host, *port, *offer);
+            let tls = connect::tls(config, host, tcp, self.deadlines.connect).await?;
             let alpn = tls.get_ref().1.alpn_protocol().and_then(Alpn::of);
             self.spoken.learn(destination, *offer, alpn);
             (OriginStream::Tls(Box::new(tls)), alpn)
@@ -328,6 +315,12 @@ impl Forwarder {
 }
 
 impl Dialled {
+    /// Where it leads, and what judged the address.
+    #[must_use]
+    pub fn to(&self) -> (&Destination, &Arc<dyn AddressRule>) {
+        (&self.key.destination, &self.key.rule)
+    }
+
     fn into_http1(self) -> (Origin, Vec<Flag>) {
         let Self { stream, flags, key, .. } = self;
         (Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false }, flags)

@@ -17,7 +17,7 @@ use super::{
     provenance::{Given, Provenance},
     refusal::{self, would_block},
 };
-use crate::model::{Action, Authority, Flag, Host, Mode, Refusal, Subject, Verdict};
+use crate::model::{Action, Authority, Flag, Host, Mode, OWN_NAME, Refusal, Subject, Verdict};
 
 /// The lists that allow. The one that denies is with the address rules, which read it too.
 #[derive(Clone, Debug, Default)]
@@ -205,6 +205,10 @@ impl Policy {
     /// denied name is intercepted as well, so that the refusal can be said in HTTP.
     fn admit_named(&self, original: SocketAddr, sni: &Host, given: Given<'_>) -> Admission {
         let port = original.port();
+        // Nothing is behind it, whatever the lists say.
+        if sni.as_str() == OWN_NAME {
+            return Admission::Intercept(None);
+        }
         // An address in SNI that is not where the connection goes is refused by `judge`.
         let elsewhere = sni.as_ip().is_some_and(|ip| ip != original.ip());
         if elsewhere || self.addresses.deny.find(sni, port).is_some() {
@@ -283,8 +287,12 @@ impl Policy {
         Some(self.addresses.refusal(ip, port, class))
     }
 
-    /// A name that means this host, in every mode, unless `cidrs` opens loopback at this port.
+    /// The gate's own name; and one that means this host, in every mode, unless `cidrs` opens loopback at
+    /// this port.
     pub(super) fn invariant_name(&self, host: &Host, port: u16) -> Option<Refusal> {
+        if host.as_str() == OWN_NAME {
+            return Some(refusal::own_name(host));
+        }
         let opened = |ip: IpAddr| self.addresses.entry(ip, port).is_some();
         let closed = is_localhost(host)
             && !opened(IpAddr::V4(Ipv4Addr::LOCALHOST))

@@ -87,6 +87,11 @@ impl Permit {
     pub fn head(&self) -> &http::request::Parts {
         &self.head
     }
+    /// Leave to connect to its origin, which it includes.
+    #[must_use]
+    pub fn reach(&self) -> ReachPermit {
+        ReachPermit { destination: self.destination.clone(), addresses: self.addresses.clone() }
+    }
     /// Gives up the permit for what it permits.
     #[must_use]
     pub fn into_parts(self) -> (http::request::Parts, Destination, Arc<dyn AddressRule>) {

@@ -110,6 +110,7 @@ impl Gate {
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
             hidden: Hidden::default(),
+            system_bundle: false,
             guarded,
             dashboard: Some(DashboardAccess {
                 listen: "127.0.0.1:7878".parse().unwrap(),

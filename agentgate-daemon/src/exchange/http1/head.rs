@@ -123,7 +123,7 @@ pub(super) fn bad(bad: BadHead) -> Bytes {
         BadHead::TooLarge(_) | BadHead::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
     };
     let mut headers = HeaderMap::new();
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     let body = Bytes::from(format!("agentgate: {bad}\n"));
     answer(&Answer { status, headers, body }, &Method::GET, false)
 }
