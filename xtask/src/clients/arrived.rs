@@ -29,6 +29,23 @@ pub(crate) fn blocks(arrivals: &Snapshot, noise: &[Noise]) -> Vec<String> {
     blocks
 }
 
+/// Neighbours that shared a connection in `was` and have one each in `is`: a client that keeps its connection
+/// means its origin to keep it too. The other way round is no loss.
+pub(crate) fn parted(was: &Snapshot, is: &Snapshot, noise: &[Noise]) -> Vec<String> {
+    let connections = |arrivals: &Snapshot| -> Vec<u64> {
+        let kept = arrivals.requests.iter().filter(|request| !left_out(request, noise));
+        kept.map(|request| request.connection).collect()
+    };
+    let (was, is) = (connections(was), connections(is));
+    if was.len() != is.len() || noise.iter().any(|noise| matches!(noise, Noise::Order)) {
+        return Vec::new();
+    }
+    let pairs = was.windows(2).zip(is.windows(2)).enumerate();
+    let parted = pairs.filter(|(_, (was, is))| was.first() == was.last() && is.first() != is.last());
+    let told = |(index, _)| format!("requests {} and {} no longer share a connection", index + 1, index + 2);
+    parted.map(told).collect()
+}
+
 /// What came over the WebSocket that a request opened, if it did.
 fn messages(arrivals: &Snapshot, request: &Request, noise: &[Noise]) -> String {
     let change = noise.iter().find_map(|noise| match noise {
@@ -196,6 +213,19 @@ mod tests {
         ] {
             assert_ne!(shown(head, &[]), shown(other, &[]), "{other}");
         }
+    }
+
+    #[test]
+    fn connections_may_be_joined_but_not_parted() {
+        let arrivals = |connections: &[u64]| Snapshot {
+            requests: connections.iter().map(|&connection| Request { connection, ..request("") }).collect(),
+            ..Snapshot::default()
+        };
+        let parted = |was, is| parted(&arrivals(was), &arrivals(is), &[]).len();
+        assert_eq!(parted(&[1, 1, 2], &[5, 5, 6]), 0);
+        assert_eq!(parted(&[1, 1, 2], &[5, 5, 5]), 0);
+        assert_eq!(parted(&[1, 1, 2], &[5, 6, 6]), 1);
+        assert_eq!(parted(&[1, 1], &[5]), 0, "another difference, told elsewhere");
     }
 
     #[test]

@@ -166,6 +166,7 @@ impl Suite<'_> {
         }
         let blocks = |run: &Run| arrived::blocks(&run.arrivals, &case.noise).join("\n");
         let received = diff(&blocks(&direct), &blocks(&gate));
+        row.differences.extend(arrived::parted(&direct.arrivals, &gate.arrivals, &case.noise));
         if !received.is_empty() {
             row.differences
                 .push(format!("origin received (- direct, + second run):\n{}", received.join("\n")));

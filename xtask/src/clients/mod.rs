@@ -166,8 +166,8 @@ fn install(cases: &[Case], cache: &Path) -> BTreeMap<String, String> {
 
 /// Where kits are installed: not in the repository's sources, and kept between runs.
 fn cache() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
-    std::path::absolute(&root).unwrap_or(root)
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.parent().unwrap_or(root).join("target/clients")
 }
 
 /// The part as root: a lab in which the cases run.

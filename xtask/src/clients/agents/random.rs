@@ -53,8 +53,8 @@ fn at(request: &Request, places: &[(&str, &str)]) -> bool {
 }
 
 /// After these stands a number that is different in every run: a check sum of Claude Code's, process ids, and
-/// how long a tool took.
-const BEFORE: [&str; 5] = ["cch=", "Process Group PGID: ", "Wall time ", "Bash=", "duration_ms\":"];
+/// how long a tool took. Line ends are as JSON has them.
+const BEFORE: [&str; 4] = ["cch=", "\\nProcess Group PGID: ", "\\nWall time ", "Bash="];
 
 /// Text without what is random: UUIDs, points of time, long numbers, long hexadecimal words and words that
 /// mix everything, and what stands after one of [`BEFORE`].
@@ -160,8 +160,8 @@ mod tests {
             ("74f76fa0fdbd891b61479a91bde29aa6-71c9c3bf3d56b85d-1", "<hex>-<hex>-1"),
             ("ses_e06abfa0dffeDsvY6B7wSMZJhi", "ses_<mixed>"),
             (
-                "cch=14cfa; Process Group PGID: 31; Wall time 0.1 seconds",
-                "cch=*; Process Group PGID: *; Wall time * seconds",
+                r"cch=14cfa; \nProcess Group PGID: 31\nWall time 0.1 seconds",
+                r"cch=*; \nProcess Group PGID: *\nWall time * seconds",
             ),
             ("the answer is 42, of 2026-11-20", "the answer is 42, of 2026-11-20"),
             ("gpt-6.1-sol, claude-sonnet-5-5, x86_64", "gpt-6.1-sol, claude-sonnet-5-5, x86_64"),
