@@ -64,7 +64,7 @@ impl Scene {
 
     /// Waits until the log says that it is well, or that it is not.
     async fn until_ok(&self, ok: bool) {
-        let mut trouble = self.audit.shared.trouble.subscribe();
+        let mut trouble = self.audit.shared().trouble.subscribe();
         let wait = trouble.wait_for(|error| error.is_none() == ok);
         drop(tokio::time::timeout(PATIENCE, wait).await.unwrap().unwrap());
     }
@@ -230,21 +230,28 @@ async fn captured_bytes_slow_open() {
     let mut scene = Scene::new(AuditOptions { pending_bytes: 1000, ..AuditOptions::default() });
     let entry = scene.audit.open(record()).await.unwrap();
     // As if the disk were 1,001 bytes behind.
-    scene.audit.shared.pending_bytes.fetch_add(1001, Ordering::SeqCst);
+    scene.audit.shared().pending_bytes.fetch_add(1001, Ordering::SeqCst);
     let audit = scene.audit.clone();
     let mut waiting = Box::pin(audit.open(record()));
     assert!(poll_once(waiting.as_mut()).is_pending());
     assert_eq!(scene.audit.health().pending, 1, "it waits before it takes a slot");
-    let finished = Final {
-        record: with_body(0),
+    let mut over = record();
+    over.id = RecordId(1);
+    over.state = State::Done;
+    let finished = Pending {
+        entry: store::Entry::last(&over),
+        open: false,
         bytes: 1001,
-        _slot: audit.shared.slots.clone().try_acquire_owned().unwrap(),
+        slot: audit.shared().slots.clone().try_acquire_owned().ok(),
+        connection: None,
+        shown: None,
+        reply: None,
     };
-    audit.send(Message::Final(finished)).unwrap();
+    audit.shared().queue.push(Message::Write(Box::new(finished)), false).unwrap();
     let waiting = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap();
     drop((entry, waiting));
     assert_eq!(scene.drain(PATIENCE).await, Drained::default());
-    assert_eq!(scene.audit.shared.pending_bytes.load(Ordering::SeqCst), 0);
+    assert_eq!(scene.audit.shared().pending_bytes.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -327,7 +334,7 @@ async fn a_file_that_cannot_be_reopened_is_tried_again() {
     entry.finish(State::Done);
     scene.faults.full.store(false, Ordering::SeqCst);
     // Trouble is renewed by each attempt: two more have failed at the reopening.
-    let mut trouble = scene.audit.shared.trouble.subscribe();
+    let mut trouble = scene.audit.shared().trouble.subscribe();
     for _ in 0..2 {
         tokio::time::timeout(PATIENCE, trouble.changed()).await.unwrap().unwrap();
     }

@@ -82,13 +82,13 @@ fn keeps_records_and_bodies() {
     full.response = Some(ResponseHead { status: 200, ..ResponseHead::default() });
     {
         let store = Store::open(&path).unwrap();
-        assert_eq!(store.next_id().unwrap(), RecordId(1));
+        assert_eq!(store.next_id(), RecordId(1));
         store.apply(&[Write::Open(&full)]).unwrap();
         assert_eq!(store.body(RecordId(1), Side::Request).unwrap(), None);
         store.apply(&[Write::Final(&full)]).unwrap();
     }
     let store = Store::open(&path).unwrap();
-    assert_eq!(store.next_id().unwrap(), RecordId(2));
+    assert_eq!(store.next_id(), RecordId(2));
     let mut expect = full;
     expect.request.as_mut().unwrap().body.bytes = Bytes::new();
     assert_eq!(store.get(RecordId(1)).unwrap(), Some(expect));
@@ -173,7 +173,7 @@ fn ends_what_was_left_open() {
             assert_eq!((failure.blame.as_str(), failure.code.as_str()), ("gate", "interrupted"));
         }
         assert_eq!(store.get(RecordId(2)).unwrap().unwrap().state, State::Done);
-        assert_eq!(store.next_id().unwrap(), RecordId(4));
+        assert_eq!(store.next_id(), RecordId(4));
         assert_eq!(store.read().unwrap().open_table(tables::OPEN).unwrap().len().unwrap(), 0);
     }
 }
@@ -433,6 +433,6 @@ fn a_log_of_the_version_before_is_read_and_written_on() {
     assert_eq!((read.times, read.state), (1, State::Failed), "and what was open is ended");
     assert!(store.earlier_tallies().unwrap().is_empty() && store.tallies().unwrap().is_empty());
     store.enter_epoch("boot/1").unwrap();
-    assert_eq!(store.next_id().unwrap(), RecordId(2));
+    assert_eq!(store.next_id(), RecordId(2));
     assert!(store.recount().unwrap().is_empty());
 }
