@@ -183,15 +183,14 @@ impl Shared {
 }
 
 impl Behind for Shared {
-    fn catch_up(&self) {
+    fn catch_up(&self) -> bool {
         if !self.queue.is_behind() {
-            return;
+            return true;
         }
-        let (done, caught_up) = mpsc::sync_channel(0);
-        if self.queue.push(Message::CatchUp(done), true).is_ok() {
-            // Nothing is sent: the thread lets go of its end when it is done, or when it cannot.
-            let _done = caught_up.recv();
-        }
+        let (done, caught_up) = mpsc::sync_channel(1);
+        let asked = self.queue.push(Message::CatchUp(done), true);
+        // The thread lets go of its end unanswered where it cannot.
+        asked.is_ok() && caught_up.recv().is_ok()
     }
 }
 
@@ -200,10 +199,16 @@ impl Behind for Shared {
 enum Message {
     Write(Box<Pending>),
     /// An open record whose beginner went away before it could be told.
-    Cancel { id: RecordId, slot: Slot },
+    Cancel {
+        id: RecordId,
+        slot: Slot,
+    },
     /// The tables are to have all there is.
     CatchUp(mpsc::SyncSender<()>),
-    Drain { deadline: Instant, reply: oneshot::Sender<Drained> },
+    Drain {
+        deadline: Instant,
+        reply: oneshot::Sender<Drained>,
+    },
 }
 
 /// One write on its way.

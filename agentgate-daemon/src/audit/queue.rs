@@ -80,7 +80,10 @@ impl Queue {
     }
 
     /// Gives out the next id and puts the message that `make` makes of it.
-    pub(super) fn push_numbered(&self, make: impl FnOnce(RecordId) -> Message) -> Result<RecordId, Box<Message>> {
+    pub(super) fn push_numbered(
+        &self,
+        make: impl FnOnce(RecordId) -> Message,
+    ) -> Result<RecordId, Box<Message>> {
         let mut inner = self.locked();
         let id = inner.next;
         if inner.thread != Thread::Gone {
@@ -90,7 +93,12 @@ impl Queue {
         Ok(id)
     }
 
-    fn put(&self, mut inner: MutexGuard<'_, Inner>, message: Message, hurry: bool) -> Result<(), Box<Message>> {
+    fn put(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        message: Message,
+        hurry: bool,
+    ) -> Result<(), Box<Message>> {
         if inner.thread == Thread::Gone {
             return Err(Box::new(message));
         }
@@ -147,19 +155,13 @@ impl Queue {
 
     /// Waits for a message until `until`, gathers for `linger` where nobody waits for an answer, and
     /// takes what there is.
-    pub(super) fn take(
-        &self,
-        until: Option<Instant>,
-        linger: Duration,
-        into: &mut Vec<Message>,
-    ) -> Waited {
+    pub(super) fn take(&self, until: Option<Instant>, linger: Duration, into: &mut Vec<Message>) -> Waited {
         let mut inner = self.locked();
         inner = self.wait(inner, until, Thread::Asleep, |inner| !inner.messages.is_empty());
         if !inner.messages.is_empty() && !linger.is_zero() {
             let until = Some(Instant::now() + linger);
-            inner = self.wait(inner, until, Thread::Gathering, |inner| {
-                inner.hurry || inner.messages.len() >= MANY
-            });
+            inner = self
+                .wait(inner, until, Thread::Gathering, |inner| inner.hurry || inner.messages.len() >= MANY);
         }
         inner.thread = Thread::Awake;
         inner.hurry = false;

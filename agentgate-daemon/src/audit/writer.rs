@@ -130,8 +130,12 @@ impl Writer {
             } else {
                 self.refuse_asked();
             }
-            // Also where it did not come to that: who reads then sees what there is.
-            self.catching_up.clear();
+            for done in self.catching_up.drain(..) {
+                if self.retry_at.is_none() {
+                    // It may have given up.
+                    let _unheard = done.send(());
+                }
+            }
             if self.ended(connected) {
                 return;
             }
@@ -277,9 +281,7 @@ impl Writer {
         let mut skipped = vec![false; count];
         if !open.is_empty() {
             for write in self.held.iter().take(count).filter(|write| !write.open) {
-                if let Some(skip) =
-                    open.get(&write.entry.id().0).and_then(|at| skipped.get_mut(*at))
-                {
+                if let Some(skip) = open.get(&write.entry.id().0).and_then(|at| skipped.get_mut(*at)) {
                     *skip = true;
                 }
             }

@@ -43,8 +43,8 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
-    Action, Authority, Captured, Failure, Flag, Flow, Kind, Loss, Question, Record, RequestHead, ResponseHead,
-    Severity, State, Subject, Timestamp, Verdict,
+    Action, Authority, Captured, Failure, Flag, Flow, Kind, Loss, Question, Record, RequestHead,
+    ResponseHead, Severity, State, Subject, Timestamp, Verdict,
 };
 
 pub(super) use decode::{decode, socket};

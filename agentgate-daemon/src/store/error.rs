@@ -38,6 +38,9 @@ pub enum StoreError {
     /// Nothing can be compressed: no memory.
     #[error("the audit log cannot be packed: {0}")]
     Packing(#[source] io::Error),
+    /// What was acknowledged last cannot be brought into the tables at the moment.
+    #[error("the audit log cannot be written, and what it holds is not up to date")]
+    Behind,
     /// An index names a record that is not there.
     #[error("record {id} is in an index but not in the log")]
     Missing { id: RecordId },
@@ -55,6 +58,7 @@ impl StoreError {
             Self::Newer { .. } => "store_newer",
             Self::File { .. } => "store_file",
             Self::Closed => "store_closed",
+            Self::Behind => "store_behind",
             Self::UnknownFormat { .. } => "store_unknown_format",
             Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } => "store_unreadable",
             Self::Journal(_) | Self::Redb(_) => "store_io",
@@ -68,7 +72,8 @@ impl StoreError {
         match self {
             Self::Redb(error) => matches!(**error, redb::Error::PreviousIo | redb::Error::DatabaseClosed),
             Self::Closed => true,
-            Self::Busy { .. }
+            Self::Behind
+            | Self::Busy { .. }
             | Self::Newer { .. }
             | Self::File { .. }
             | Self::UnknownFormat { .. }

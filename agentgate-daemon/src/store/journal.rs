@@ -172,7 +172,8 @@ impl Journal {
     }
 
     fn frame(&self, bytes: &[u8], at: usize) -> Option<Frame> {
-        let field = |from: usize| bytes.get(at + from..at + from + 4)?.try_into().ok().map(u32::from_le_bytes);
+        let field =
+            |from: usize| bytes.get(at + from..at + from + 4)?.try_into().ok().map(u32::from_le_bytes);
         if field(0)? != MARK {
             return None;
         }

@@ -20,7 +20,10 @@ pub(super) const FORMAT_JSON: u8 = 1;
 
 /// Moves every record and body. One that cannot be read stops it, and the file stays as it is: the
 /// version that wrote it can read it.
-pub(super) fn from_first(transaction: &WriteTransaction, batch: &mut Batch<'_, '_>) -> Result<(), StoreError> {
+pub(super) fn from_first(
+    transaction: &WriteTransaction,
+    batch: &mut Batch<'_, '_>,
+) -> Result<(), StoreError> {
     let records = transaction.open_table(RECORDS)?;
     let bodies = transaction.open_table(BODIES)?;
     tracing::info!("bringing the audit log to schema {SCHEMA_VERSION}");
@@ -28,7 +31,8 @@ pub(super) fn from_first(transaction: &WriteTransaction, batch: &mut Batch<'_, '
     for row in records.iter()? {
         let (id, value) = row?;
         let mut record = decode(RecordId(id.value()), value.value())?;
-        let body = |side| Ok::<_, StoreError>(bodies.get((id.value(), side))?.map(|body| body.value().to_vec()));
+        let body =
+            |side| Ok::<_, StoreError>(bodies.get((id.value(), side))?.map(|body| body.value().to_vec()));
         if let (Some(head), Some(bytes)) = (record.request.as_mut(), body(0)?) {
             head.body.bytes = bytes.into();
         }

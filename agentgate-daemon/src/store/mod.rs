@@ -94,8 +94,9 @@ pub(crate) struct Files {
 
 /// Whoever holds entries that are not in the tables yet.
 pub(crate) trait Behind: Send + Sync {
-    /// Returns when all that was acknowledged before is in the tables, or cannot be brought there.
-    fn catch_up(&self);
+    /// Returns when all that was acknowledged before is in the tables; false where it cannot be brought
+    /// there.
+    fn catch_up(&self) -> bool;
 }
 
 /// The open audit log.
@@ -194,9 +195,8 @@ impl Store {
     /// An entry as the log has it last; only what the tables have is looked at.
     pub(crate) fn entry(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
         let version = Reader::of(&self.snapshot()?)?.get(id.0)?;
-        let entry = |version: read::Version| {
-            Ok(Entry { encoded: version.encoded()?.to_vec(), bodies: [None, None] })
-        };
+        let entry =
+            |version: read::Version| Ok(Entry { encoded: version.encoded()?.to_vec(), bodies: [None, None] });
         version.map(entry).transpose()
     }
 
@@ -240,16 +240,26 @@ impl Store {
         Ok(())
     }
 
-    fn catch_up(&self) {
+    fn catch_up(&self) -> Result<(), StoreError> {
         let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(behind) = behind.and_then(|behind| behind.upgrade()) {
-            behind.catch_up();
+        match behind.and_then(|behind| behind.upgrade()) {
+            Some(behind) if !behind.catch_up() => Err(StoreError::Behind),
+            Some(_) | None => Ok(()),
         }
     }
 
-    /// What the tables hold once all that was acknowledged is in them.
+    /// What the tables hold once all that was acknowledged is in them; while they cannot be written,
+    /// what they hold.
     fn read(&self) -> Result<ReadTransaction, StoreError> {
-        self.catch_up();
+        match self.catch_up() {
+            Ok(()) | Err(StoreError::Behind) => self.snapshot(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, for those who count: an error while the tables cannot be written.
+    fn read_all(&self) -> Result<ReadTransaction, StoreError> {
+        self.catch_up()?;
         self.snapshot()
     }
 
@@ -363,8 +373,18 @@ impl Store {
             for row in transaction.open_table(tables::UNDERWAY)?.iter()? {
                 let id = RecordId(row?.0.value());
                 let version = reader.get(id.0)?.ok_or(StoreError::Missing { id })?;
-                let entry = Entry { encoded: version.encoded()?.to_vec(), bodies: [None, None] };
-                ended.push(entry.ended(State::Failed, now, Some(&failure))?);
+                let end = |encoded: &[u8]| {
+                    Entry { encoded: encoded.to_vec(), bodies: [None, None] }.ended(
+                        State::Failed,
+                        now,
+                        Some(&failure),
+                    )
+                };
+                match version.encoded().and_then(end) {
+                    Ok(entry) => ended.push(entry),
+                    // No reason to guard nobody: it stays as it is, and is told at every start.
+                    Err(error) => tracing::error!(%error, "a record that was open cannot be ended"),
+                }
             }
         }
         if ended.is_empty() { Ok(()) } else { self.commit(&ended, 0, None) }

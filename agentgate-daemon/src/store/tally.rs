@@ -240,7 +240,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn enter_epoch(&self, name: &str) -> Result<(), StoreError> {
-        self.catch_up();
+        self.catch_up()?;
         let transaction = self.begin_write()?;
         let number = {
             let mut epochs = transaction.open_table(EPOCHS)?;
@@ -279,14 +279,14 @@ impl Store {
     pub fn unsettled_tallies(&self) -> Result<Vec<TallyRow>, StoreError> {
         let epoch = self.epoch.load(Ordering::Acquire);
         let ring = (epoch, CLOSED, 0, Class::Ring.number(), Column::Declared.number());
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let mut found = tallies_in(&transaction, (epoch, 0, 0, 0, 0)..(epoch, CLOSED, 0, 0, 0))?;
         found.extend(tallies_in(&transaction, ring..=ring)?);
         Ok(found)
     }
 
     fn tallies_of(&self, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
-        tallies(&self.read()?, epoch)
+        tallies(&self.read_all()?, epoch)
     }
 
     /// The numbers of the epochs before, oldest first.
@@ -295,7 +295,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn earlier_tallies(&self) -> Result<Vec<EpochTallies>, StoreError> {
         let current = self.epoch.load(Ordering::Acquire);
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let table = match transaction.open_table(EPOCHS) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -317,7 +317,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file or a record cannot be read.
     pub fn recount(&self) -> Result<Vec<Miscount>, StoreError> {
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let epoch = self.epoch.load(Ordering::Acquire);
         let mut first = None;
         for row in transaction.open_table(EPOCHS)?.iter()? {
@@ -333,7 +333,8 @@ impl Store {
         let mut reader = Reader::of(&transaction)?;
         let first = first.unwrap_or(u64::MAX);
         // The group in which the epoch began holds records of the one before too.
-        let mut at = reader.spans.range(..=first)?.next_back().transpose()?.map_or(first, |row| row.0.value());
+        let mut at =
+            reader.spans.range(..=first)?.next_back().transpose()?.map_or(first, |row| row.0.value());
         while let Some(row) = reader.spans.range(at..)?.next() {
             let (begin, row) = row?;
             let (begin, row) = (begin.value(), row.value());
@@ -365,7 +366,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn session_name(&self, session: u64) -> Result<Option<String>, StoreError> {
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let table = match transaction.open_table(SESSIONS) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -379,7 +380,7 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn tamper(&self, id: RecordId, sums_too: bool) -> Result<(), StoreError> {
         use super::{group, packed, tables::GROUPS, tables::SPANS};
-        self.catch_up();
+        self.catch_up()?;
         let transaction = self.begin_write()?;
         {
             let mut groups = transaction.open_table(GROUPS)?;
@@ -389,7 +390,8 @@ impl Store {
                 row.1.value().1
             };
             let malformed = |source| StoreError::Malformed { id, source };
-            let content = packed::get(&groups, number)?.ok_or(StoreError::Missing { id })?.map_err(malformed)?;
+            let content =
+                packed::get(&groups, number)?.ok_or(StoreError::Missing { id })?.map_err(malformed)?;
             let mut without = group::Tail::at(number);
             let mut gone = None;
             for entry in group::entries(&content).map_err(malformed)? {
@@ -433,7 +435,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn close_windows(&self, windows: &[u32]) -> Result<(), StoreError> {
-        self.catch_up();
+        self.catch_up()?;
         let transaction = self.begin_write()?;
         {
             let epoch = self.epoch.load(Ordering::Acquire);

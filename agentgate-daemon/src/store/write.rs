@@ -166,12 +166,7 @@ impl Store {
 
     /// Commits `entries` durably, all or none, as what the journal holds up to the sequence `taken`:
     /// where the tables have that already, there is nothing to do.
-    pub(super) fn commit(
-        &self,
-        entries: &[Entry],
-        epoch: u32,
-        taken: Option<u64>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn commit(&self, entries: &[Entry], epoch: u32, taken: Option<u64>) -> Result<(), StoreError> {
         let mut packing = self.packing();
         let result = self.try_commit(&mut packing, entries, epoch, taken);
         if result.is_err() {
@@ -333,10 +328,7 @@ impl<'t, 'p> Batch<'t, 'p> {
             }
             Some(_) | None => {
                 self.ends.insert(seen.id, self.tail.number)?;
-                self.summaries
-                    .entry(home)
-                    .and_modify(|all| *all = all.union(summary))
-                    .or_insert(summary);
+                self.summaries.entry(home).and_modify(|all| *all = all.union(summary)).or_insert(summary);
             }
         }
         self.name(home, &host)

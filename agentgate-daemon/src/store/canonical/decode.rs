@@ -306,4 +306,3 @@ fn loss(payload: &[u8]) -> Result<Loss, Malformed> {
     }
     Ok(loss)
 }
-
