@@ -39,9 +39,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
+pub use crate::model::Durability;
 use crate::{
     model::{Record, RecordId, State, Timestamp},
     store::{self, Behind, Store},
@@ -50,18 +51,6 @@ pub use books::Books;
 use books::{Connection, connection};
 use queue::Queue;
 use writer::Writer;
-
-/// When a record is durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Durability {
-    /// Before [`Audit::open`] and [`Audit::note`] return, and so before anything is forwarded.
-    #[default]
-    BeforeForward,
-    /// Within 50 ms. Nothing is dropped: where the disk cannot follow, `open` and `note` wait, and where
-    /// it cannot be written, they fail. What a crash of the host or the daemon takes is the last moment.
-    Backpressure,
-}
 
 /// Bounds of the audit log. The defaults are meant for use; tests make them small.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod body;
+pub mod durability;
 pub mod flag;
 pub mod flow;
 pub mod host;
@@ -14,6 +15,7 @@ pub mod verdict;
 
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
+pub use durability::Durability;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
 pub use host::{Authority, Host, InvalidHost};

@@ -27,6 +27,9 @@ use std::{
 
 use super::StoreError;
 
+#[cfg(test)]
+mod tests;
+
 const HEAD: &[u8; 20] = b"agentgate journal\0\0\0";
 const VERSION: u32 = 1;
 const MARK: u32 = 0x314a_4741;
@@ -154,6 +157,10 @@ impl Journal {
         let mut last = taken;
         let mut end = at;
         while at + FRAME <= bytes.len() {
+            if bytes[at..at + 4] != MARK.to_le_bytes() {
+                at += 8;
+                continue;
+            }
             // Frames of earlier rounds are whole, and have numbers that the tables have.
             match self.frame(&bytes, at).filter(|frame| frame.sequence > last) {
                 Some(frame) => {
