@@ -178,7 +178,10 @@ impl App {
             tracing::error!("policy: {error}; nothing passes until it is mended");
         }
         let store = Arc::new(Store::open(&paths.store).context("the audit store")?);
-        let (audit, audit_thread) = Audit::start(store.clone(), AuditOptions::default());
+        let (audit, audit_thread) = Audit::start(
+            store.clone(),
+            AuditOptions { durability: config.audit.durability, ..AuditOptions::default() },
+        );
         let drain = Drain::default();
 
         let ca = Arc::new(Ca::load_or_create(&paths.ca_cert, &paths.ca_key)?);

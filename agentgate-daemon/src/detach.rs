@@ -124,7 +124,7 @@ fn recorded(
         opened => opened.map_err(DetachError::Unrecorded)?,
     };
     let mut record = Record::new(Kind::Control, Timestamp::now());
-    record.id = store.next_id().map_err(DetachError::Unrecorded)?;
+    record.id = store.next_id();
     record.protocol = "control".to_owned();
     record.note = Some(caller.note(&format!("detach: {} is no longer guarded", plan.cgroup)));
     record.subject = Some(

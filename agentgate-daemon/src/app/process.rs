@@ -60,9 +60,13 @@ pub fn run(config: Config) -> Result<()> {
             tokio::spawn(async move { reader.run_events(async move { told(&mut drain).await }).await });
         let told_to_stop = told_to_stop()?;
         let mut why = None;
+        let audit = app.handles().audit;
         app.run(async {
             tokio::select! {
                 () = told_to_stop => {}
+                () = audit.ended() => {
+                    why = Some(Error::msg("the audit thread ended: nothing can be recorded, so nothing passes"));
+                }
                 error = no_longer_guards(attached) => {
                     why = Some(Error::new(error).context("the cgroup is no longer guarded"));
                 }

@@ -17,6 +17,8 @@ mod origin;
 mod paths;
 mod resolvers;
 
+use crate::model::Durability;
+
 pub use crate::model::TextError as ConfigError;
 pub use hide::Run;
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
@@ -32,6 +34,7 @@ pub struct Config {
     pub tls: Tls,
     pub origin: Origin,
     pub capture: Capture,
+    pub audit: AuditLog,
     pub limits: Limits,
     pub dashboard: Dashboard,
     pub control: ControlConfig,
@@ -48,6 +51,7 @@ struct Document {
     tls: Tls,
     origin: Origin,
     capture: Capture,
+    audit: AuditLog,
     limits: Limits,
     dashboard: Dashboard,
     control: ControlConfig,
@@ -120,6 +124,15 @@ impl Default for Capture {
     fn default() -> Self {
         Self { request_bytes: 1024 * 1024, response_bytes: 1024 * 1024 }
     }
+}
+
+/// `[audit]`: the audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditLog {
+    /// When a record is on disk: `before-forward`, before anything of a request is forwarded, or
+    /// `backpressure`, within 50 ms.
+    pub durability: Durability,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.
@@ -287,7 +300,7 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, origin, capture, limits, dashboard, control, run, log } = document;
+        let Document { gate, dns, tls, origin, capture, audit, limits, dashboard, control, run, log } = document;
         let config = Self {
             paths: Paths::default(),
             gate,
@@ -295,6 +308,7 @@ impl Config {
             tls,
             origin,
             capture,
+            audit,
             limits,
             dashboard,
             control,

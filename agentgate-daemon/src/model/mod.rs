@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod body;
+pub mod durability;
 pub mod flag;
 pub mod flow;
 pub mod host;
@@ -16,6 +17,7 @@ pub mod websocket;
 
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
+pub use durability::Durability;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
 pub use host::{Authority, Host, InvalidHost, OWN_ADDRESS, OWN_NAME};
