@@ -24,7 +24,7 @@ pub use self::process::{check, run};
 use self::upkeep::Wanted;
 use crate::{
     audit::{Audit, AuditOptions, AuditThread},
-    config::Config,
+    config::{Config, CrlDepth, Lenience, Origin},
     conn::Stages,
     control::{Door, Enroller, socket},
     dashboard::Token,
@@ -45,7 +45,7 @@ use crate::{
     share::{Few, Shares},
     sniff,
     store::Store,
-    tls::{self, AgentTls, Ca, Leaves},
+    tls::{self, AgentTls, Ca, Leaves, OriginTls},
 };
 
 /// Memory for what is captured of all bodies under way, in bytes.
@@ -118,6 +118,28 @@ fn policy_paths(config: &Config) -> crate::reload::PolicyPaths {
     }
 }
 
+/// How origins are verified, out of the settings.
+fn origin_settings(config: &Config) -> tls::origin::Settings {
+    let Origin { crls, crl_depth, crl_unknown, crl_expired, client_certificates } = &config.origin;
+    tls::origin::Settings {
+        extra_roots: config.tls.extra_roots.clone(),
+        revocation: tls::origin::Revocation {
+            lists: crls.clone(),
+            chain: *crl_depth == CrlDepth::Chain,
+            refuse_unknown: *crl_unknown == Lenience::Deny,
+            refuse_expired: *crl_expired == Lenience::Deny,
+        },
+        client_certificates: client_certificates
+            .iter()
+            .map(|(pattern, of)| tls::origin::ClientCertificate {
+                pattern: pattern.clone(),
+                certificate: of.certificate.clone(),
+                key: of.key.clone(),
+            })
+            .collect(),
+    }
+}
+
 impl Window {
     async fn open(config: &Config) -> Result<Self> {
         let token = Token::load_or_create(&config.paths.dashboard_token).context("the dashboard's token")?;
@@ -156,15 +178,21 @@ impl App {
             tracing::error!("policy: {error}; nothing passes until it is mended");
         }
         let store = Arc::new(Store::open(&paths.store).context("the audit store")?);
-        let (audit, audit_thread) = Audit::start(store.clone(), AuditOptions::default());
+        let (audit, audit_thread) = Audit::start(
+            store.clone(),
+            AuditOptions { durability: config.audit.durability, ..AuditOptions::default() },
+        );
         let drain = Drain::default();
 
         let ca = Arc::new(Ca::load_or_create(&paths.ca_cert, &paths.ca_key)?);
         let pem: Arc<str> = ca.pem().into();
         let extra: Vec<PathBuf> = config.tls.extra_roots.iter().cloned().collect();
-        launch::bundle::write(&paths.bundle, &launch::bundle::SYSTEM_BUNDLES, &extra, &pem)
-            .context("the agents' trust bundle")?;
-        launch::bundle::write_environment_file(&paths.env_file, &paths.bundle)
+        let trust =
+            launch::trust::write(&paths.bundle, &extra, &pem).context("what the agents are to trust")?;
+        for error in trust.left_out {
+            tracing::warn!("what reads the system's own roots there will not trust the gate: {error}");
+        }
+        launch::bundle::write_environment_file(&paths.env_file, &trust.files.bundle, &trust.files.added)
             .context("the agents' environment")?;
 
         let listeners =
@@ -187,7 +215,7 @@ impl App {
             Resolver::new(&config.dns.resolvers).map_err(anyhow::Error::msg).context("the resolver")?;
         let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
             .context("the host's own addresses")?;
-        let origin_tls = tls::origin::client_config(config.tls.extra_roots.as_deref())?;
+        let origin_tls = OriginTls::load(&origin_settings(&config))?;
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
         let exchanger = Exchanger {
             policy: policy.clone(),
@@ -201,7 +229,6 @@ impl App {
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
-                idle,
             },
             budget: Budget::new(CAPTURE_MEMORY),
             shares: Shares::new(EXCHANGES),
@@ -235,6 +262,7 @@ impl App {
                 header_bytes: limits.header_bytes,
                 header_time: limits.header_timeout(),
                 idle,
+                grace: limits.drain_timeout() * 9 / 10,
             },
             drain: drain.watch(),
             grace: limits.drain_timeout() * 9 / 10,

@@ -15,29 +15,27 @@ use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
 };
+use tokio_rustls::server::TlsStream;
 
 use self::counted::{Counted, Counts, reset};
 use crate::{
     audit::{AuditError, Entry, fit},
     dns::Answers,
     drain::told,
-    exchange::{Exchanger, OnConnection},
-    forward::ForwardError,
-    http::{
-        body::describe,
-        serve::{self, Speaks},
-    },
+    exchange::{Exchanger, OnConnection, http1::Http1Error, http2::Http2Error},
+    forward::{First, ForwardError},
+    http::{body::describe, serve},
     kernel::Kernel,
     listen::{Accepted, Place},
     model::{
-        Action, Authority, Failure, Flag, Flow, Host, Kind, Record, Severity, State, Subject, Timestamp,
-        Verdict,
+        Action, Authority, Failure, Flag, Flow, Host, Kind, Record, SessionId, Severity, State, Subject,
+        Timestamp, Verdict,
     },
-    policy::{Admission, Connection, Given, Scheme, Sniffed as Judged, TunnelPermit},
+    policy::{Admission, Connection, Given, ReachPermit, Scheme, Sniffed as Judged, TunnelPermit},
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    tls::{AgentTls, AgentTlsError, agent::alert},
+    tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Offer, agent::alert},
 };
 
 /// The stages that a connection runs through.
@@ -100,16 +98,23 @@ impl Ended {
 
 /// A connection as it is carried through the stages.
 struct Carried {
-    flow: Flow,
-    subject: Subject,
+    flow: Arc<Flow>,
+    subject: Arc<Subject>,
     /// Filled in on the way; written when the judgement is known, before anything leaves.
     record: Record,
 }
 
+/// A connection whose requests can be read.
+struct Prepared {
+    entry: Entry,
+    tls: Result<TlsStream<Replayed<Counted>>, AgentTlsError>,
+    first: First,
+}
+
 /// Whose requests are read.
 struct Whose {
-    flow: Flow,
-    subject: Subject,
+    flow: Arc<Flow>,
+    subject: Arc<Subject>,
     /// The names that the flow's address was given for.
     given: Option<Arc<[Host]>>,
 }
@@ -142,6 +147,7 @@ impl Stages {
         let _taken = self.exchanger.audit.books().take(&flow);
         let started = Timestamp::now();
         let Some(subject) = self.who(&flow).await else { return reset(&accepted.stream) };
+        let (flow, subject) = (Arc::new(flow), Arc::new(subject));
         let mut record = Record::new(Kind::Flow, started);
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
@@ -223,9 +229,9 @@ impl Stages {
                     Err(error) => self.unrecorded(&error, &kind, stream).await,
                 }
             }
-            Admission::Intercept => {
+            Admission::Intercept(permit) => {
                 let whose = Whose { flow, subject, given };
-                self.intercept(whose, record, kind, stream, counts).await;
+                self.intercept(whose, permit, record, kind, stream, counts).await;
             }
         }
     }
@@ -254,6 +260,7 @@ impl Stages {
     async fn intercept(
         &self,
         whose: Whose,
+        permit: Option<ReachPermit>,
         record: Record,
         kind: sniff::Kind,
         stream: Replayed<Counted>,
@@ -261,39 +268,49 @@ impl Stages {
     ) {
         let audit = &self.exchanger.audit;
         let Whose { flow, subject, given } = whose;
-        let on = |flow_id, scheme, sni| {
-            Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni, given })
+        let on = |flow_id, scheme, sni, offer| {
+            Arc::new(OnConnection {
+                flow_id,
+                flow: flow.clone(),
+                subject: subject.clone(),
+                scheme,
+                sni,
+                offer,
+                given,
+            })
         };
         let (entry, ended) = match kind {
             sniff::Kind::Tls(hello) => {
                 // A hello without a name is for the address that it was sent to.
                 let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
-                // The record and the handshake are made at the same time; nothing is served before
-                // both are there.
-                let (entry, tls) = tokio::join!(audit.open(record), self.agent_tls.accept(&host, stream));
-                let mut entry = match entry {
-                    Ok(entry) => entry,
-                    Err(error) => return tracing::error!(%error, "refused: the audit log cannot be written"),
-                };
+                let offer = Offer::of(&hello.alpn);
+                let session = &subject.session;
+                let Prepared { entry, tls, first } =
+                    match self.prepare(session, &host, permit, offer, record, stream).await {
+                        Ok(prepared) => prepared,
+                        Err(error) => {
+                            return tracing::error!(%error, "refused: the audit log cannot be written");
+                        }
+                    };
+                let mut entry = entry;
                 let ended = match tls {
                     Ok(tls) => {
-                        let speaks = match tls.get_ref().1.alpn_protocol() {
-                            Some(b"h2") => Speaks::Http2,
-                            Some(_) | None => Speaks::Http1,
-                        };
-                        self.serve(tls, speaks, on(entry.id(), Scheme::Https, hello.server_name)).await
+                        let http2 = tls.get_ref().1.alpn_protocol() == Some(Alpn::Http2.name());
+                        let on = on(entry.id(), Scheme::Https, hello.server_name, offer);
+                        self.serve(tls, http2, on, first).await
                     }
                     Err(error) => no_handshake(&mut entry, &error),
                 };
                 (entry, ended)
             }
             sniff::Kind::Http1 | sniff::Kind::Http2 => {
-                let speaks = if kind == sniff::Kind::Http2 { Speaks::Http2 } else { Speaks::Http1 };
+                let http2 = kind == sniff::Kind::Http2;
                 let entry = match audit.open(record).await {
                     Ok(entry) => entry,
                     Err(error) => return self.unrecorded(&error, &kind, stream).await,
                 };
-                let ended = self.serve(stream, speaks, on(entry.id(), Scheme::Http, None)).await;
+                let on = on(entry.id(), Scheme::Http, None, Offer::None);
+                let ended = self.serve(stream, http2, on, First::Nothing).await;
                 (entry, ended)
             }
             sniff::Kind::Other | sniff::Kind::Silent => {
@@ -306,27 +323,74 @@ impl Stages {
         end(entry, ended, counts);
     }
 
-    async fn serve<S>(&self, stream: S, speaks: Speaks, on: Arc<OnConnection>) -> Ended
+    /// Records the connection, reaches the origin where it may be reached, and completes the agent's
+    /// handshake with what the origin speaks: at the same time where that is known, else in this order.
+    /// Nothing leaves before the record is there.
+    async fn prepare(
+        &self,
+        session: &SessionId,
+        host: &Host,
+        permit: Option<ReachPermit>,
+        offer: Offer,
+        record: Record,
+        stream: Replayed<Counted>,
+    ) -> Result<Prepared, AuditError> {
+        let Exchanger { audit, forwarder, .. } = self.exchanger.as_ref();
+        let Some(permit) = permit else {
+            // All of it will be refused; the agent gets to read that in what it likes best.
+            let alpn = AgentAlpn::AsAsked(offer);
+            let (entry, tls) = tokio::join!(audit.open(record), self.agent_tls.accept(host, alpn, stream));
+            return Ok(Prepared { entry: entry?, tls, first: First::Nothing });
+        };
+        let known = forwarder.known(&permit, offer);
+        let reached = async {
+            let entry = audit.open(record).await?;
+            let http1 = known.is_some_and(|alpn| alpn != Some(Alpn::Http2));
+            Ok((entry, forwarder.reach(session, &permit, offer, http1).await))
+        };
+        if let Some(alpn) = known {
+            let chosen = AgentAlpn::chosen(alpn);
+            let (reached, tls) = tokio::join!(reached, self.agent_tls.accept(host, chosen, stream));
+            let (entry, first) = reached?;
+            return Ok(Prepared { entry, tls, first });
+        }
+        let (entry, first) = reached.await?;
+        let alpn = match &first {
+            First::Dialled(dialled) => AgentAlpn::chosen(dialled.alpn),
+            First::Nothing | First::Pooled(_) | First::Failed(_) => AgentAlpn::AsAsked(offer),
+        };
+        let tls = self.agent_tls.accept(host, alpn, stream).await;
+        Ok(Prepared { entry, tls, first })
+    }
+
+    async fn serve<S>(&self, stream: S, http2: bool, on: Arc<OnConnection>, first: First) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let exchanger = self.exchanger.clone();
-        // Two stay: this one and the one in `exchange`. More are exchanges under way.
-        let counted = on.clone();
-        let busy = move || Arc::strong_count(&counted) > 2;
-        let exchange = move |request| {
-            let (exchanger, on) = (exchanger.clone(), on.clone());
-            async move { exchanger.run(on, request).await }
-        };
-        match serve::serve(stream, speaks, self.serve, self.drain.clone(), busy, exchange).await {
+        if http2 {
+            return match self.exchanger.http2(stream, on, first, self.serve, self.drain.clone()).await {
+                Ok(()) => Ended::done(),
+                Err(error) => {
+                    let (state, code) = match &error {
+                        Http2Error::Bad(_) => (State::Refused, "bad_http"),
+                        Http2Error::Flood(_) => (State::Refused, "flood"),
+                        Http2Error::TooSlow(_) => (State::Failed, "too_slow"),
+                        Http2Error::Broke(_) => (State::Failed, "connection_broke"),
+                    };
+                    Ended::failed(state, "agent", code, error.to_string())
+                }
+            };
+        }
+        match self.exchanger.http1(stream, on, first, self.serve, self.drain.clone()).await {
             Ok(()) => Ended::done(),
-            Err(error) if error.is_parse() || error.is_parse_too_large() => {
-                Ended::failed(State::Refused, "agent", "bad_http", describe(&error))
+            Err(error) => {
+                let (state, code) = match &error {
+                    Http1Error::Bad(_) => (State::Refused, "bad_http"),
+                    Http1Error::TooSlow(_) => (State::Failed, "too_slow"),
+                    Http1Error::Broke(_) => (State::Failed, "connection_broke"),
+                };
+                Ended::failed(state, "agent", code, error.to_string())
             }
-            Err(error) if error.is_timeout() => {
-                Ended::failed(State::Failed, "agent", "too_slow", describe(&error))
-            }
-            Err(error) => Ended::failed(State::Failed, "agent", "connection_broke", describe(&error)),
         }
     }
 

@@ -7,6 +7,8 @@
 mod doctor;
 #[path = "run/hidden.rs"]
 mod hidden;
+#[path = "run/trust.rs"]
+mod trust;
 
 use std::{
     fs,
@@ -36,6 +38,7 @@ use agentgate::{
     model::{Kind, Record, State, Timestamp},
     reload::{Edit, List, PolicyHandle, PolicyPaths},
     store::{Query, Store},
+    tls::Ca,
 };
 use tokio::sync::watch;
 
@@ -93,6 +96,7 @@ struct Daemon {
     cgroup: Cgroup,
     dir: tempfile::TempDir,
     agentctl: PathBuf,
+    ca: Arc<Ca>,
     store: Arc<Store>,
     drain: watch::Sender<bool>,
     servers: [tokio::task::JoinHandle<()>; 2],
@@ -120,7 +124,8 @@ impl Daemon {
         fs::create_dir_all(&paths.run).unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("policy.toml"), "version = 1\n").unwrap();
-        fs::write(at("ca-bundle.pem"), "").unwrap();
+        let ca = Arc::new(Ca::load_or_create(&at("ca.crt"), &at("ca.key")).unwrap());
+        agentgate::launch::trust::write(&paths.bundle, &[], ca.pem()).unwrap();
         let store = Arc::new(Store::open(at("audit.redb")).unwrap());
         let (audit, thread) = Audit::start(Arc::clone(&store), AuditOptions::default());
         let guarded = cgroup.guarded.path().to_owned();
@@ -150,7 +155,8 @@ impl Daemon {
             }),
             books: None,
             ca_pem: "".into(),
-            bundle: at("ca-bundle.pem"),
+            bundle: paths.bundle.clone(),
+            system_bundle: true,
             hidden: Hidden {
                 places: Run::default().hide,
                 sockets: vec![paths.control_socket.clone(), paths.enrol_socket.clone()],
@@ -167,7 +173,7 @@ impl Daemon {
         let servers = doors.map(|(door, listener)| {
             tokio::spawn(server::serve(door, listener, Arc::clone(&context), draining.clone()))
         });
-        Self { cgroup, dir, agentctl, store, drain, servers, thread }
+        Self { cgroup, dir, agentctl, ca, store, drain, servers, thread }
     }
 
     fn agentctl(&self) -> Command {
@@ -279,19 +285,32 @@ async fn the_environment_points_at_the_bundle_and_at_no_proxy() {
         output(command)
     };
     let plain = run(&[]).await;
-    let bundle = daemon.dir.path().join("ca-bundle.pem");
+    let run_dir = Paths::below(daemon.dir.path()).run;
     let variables = text(&plain.stdout);
-    for name in
-        ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"]
-    {
-        assert!(
-            variables.lines().any(|line| line == format!("{name}={}", bundle.display())),
-            "{name}: {variables}"
-        );
+    for (name, file) in [
+        ("SSL_CERT_FILE", "ca-bundle.pem"),
+        ("REQUESTS_CA_BUNDLE", "ca-bundle.pem"),
+        ("AWS_CA_BUNDLE", "ca-bundle.pem"),
+        ("GIT_SSL_CAINFO", "ca-bundle.pem"),
+        ("NODE_EXTRA_CA_CERTS", "ca.pem"),
+        // As root the system's own are as they are, Java's too.
+        ("JAVA_TOOL_OPTIONS", "cacerts"),
+    ] {
+        let expect = match name {
+            "JAVA_TOOL_OPTIONS" => {
+                format!("{name}=-Djavax.net.ssl.trustStore={}", run_dir.join(file).display())
+            }
+            _ => format!("{name}={}", run_dir.join(file).display()),
+        };
+        assert!(variables.lines().any(|line| line == expect), "{expect}: {variables}");
     }
     assert!(variables.contains("KEPT=yes") && !variables.contains("HTTPS_PROXY"), "{variables}");
     let said = text(&plain.stderr);
-    assert!(said.contains("SSL_CERT_FILE now name") && said.contains("HTTPS_PROXY removed"), "{said}");
+    assert!(
+        said.contains("SSL_CERT_FILE is left out: /mine.pem: No such")
+            && said.contains("HTTPS_PROXY removed"),
+        "{said}"
+    );
     let quiet = run(&["--quiet", "--keep-proxy-env"]).await;
     assert!(text(&quiet.stdout).contains("HTTPS_PROXY=http://127.0.0.1:1"));
     assert!(quiet.stderr.is_empty(), "{quiet:?}");

@@ -10,8 +10,10 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod clients;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod lab;
 mod privilege;
 mod setup;
@@ -53,10 +55,20 @@ enum Task {
         /// Run only those scenarios of the lab, or kernels of `vm`, whose name contains this
         #[arg(long)]
         filter: Option<String>,
+        #[command(flatten)]
+        clients: clients::Options,
     },
     /// Measure
     #[command(subcommand)]
     Bench(bench::Task),
+    /// Feed the parsers with what nobody thought of; not part of `test`
+    Fuzz {
+        /// Which targets: all, in turn, where none is named
+        targets: Vec<String>,
+        /// How long each runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Check module headers, file sizes, the import table and what must not be in a source file
     Tidy,
     /// The parts of the lab, as root
@@ -87,6 +99,9 @@ enum LabTask {
         #[arg(long, default_value_t = lab::RESTARTS)]
         restarts: usize,
     },
+    /// Run real clients against programs that are built and kits that are installed already
+    #[command(hide = true)]
+    Clients { orders: String },
     /// Run the demo against programs that are built already
     Demo {
         #[arg(long)]
@@ -124,7 +139,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup { check } => setup::run(check).map(|()| ExitCode::SUCCESS),
         Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
-        Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
+        Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
+        Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Task::Bench(task) => bench::run(task),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
@@ -145,6 +161,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
         LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
         LabTask::Suite { filter, restarts } => lab::outside::run(lab::Job::Suite { filter, restarts }),
+        LabTask::Clients { orders } => clients::outside(&orders),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {
             let found = lab::leftovers::of_dead_labs()?;

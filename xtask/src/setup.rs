@@ -23,12 +23,17 @@ pub(crate) enum Need {
     Deny,
     /// The dashboard in a real browser.
     Browser,
+    /// Real clients out of the system's packages, PyPI and npm.
+    Clients,
     /// Debian's kernels in a virtual machine.
     Vm,
+    /// Fuzzing.
+    Fuzz,
 }
 
 impl Need {
-    const ALL: [Self; 5] = [Self::Build, Self::Lab, Self::Deny, Self::Browser, Self::Vm];
+    /// What `cargo xtask setup` sees to. Fuzzing is not part of the tests; its command sees to it itself.
+    const ALL: [Self; 6] = [Self::Build, Self::Lab, Self::Deny, Self::Browser, Self::Clients, Self::Vm];
 
     const fn parts(self) -> &'static [Part] {
         match self {
@@ -42,10 +47,16 @@ impl Need {
                 Part::Git,
                 Part::Ssh,
                 Part::Slirp,
+                Part::Wget,
+                Part::Node,
+                Part::Java,
+                Part::Ruby,
             ],
             Self::Deny => &[Part::CargoDeny],
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
+            Self::Clients => &[Part::Wget, Part::Venv, Part::Npm],
             Self::Vm => &[Part::Qemu, Part::Mmdebstrap, Part::Cpio, Part::Depmod, Part::Strip, Part::Setpriv],
+            Self::Fuzz => &[Part::Nightly, Part::CargoFuzz],
         }
     }
 }
@@ -73,6 +84,18 @@ enum Part {
     Ssh,
     /// The network of a sandbox without privileges.
     Slirp,
+    /// An unmodified client that reads the system's bundle only.
+    Wget,
+    /// Python's environments, for the clients from PyPI.
+    Venv,
+    /// Node and its installer, for the clients from npm.
+    Npm,
+    /// Runtimes with trust stores of their own.
+    Node,
+    /// The same; by the tool that comes with each.
+    Java,
+    /// The same.
+    Ruby,
     /// A browser without a screen.
     Chromium,
     /// What steers it.
@@ -87,6 +110,10 @@ enum Part {
     Depmod,
     /// Programs without their debug information.
     Strip,
+    /// A compiler with sanitizers.
+    Nightly,
+    /// What builds and runs the targets.
+    CargoFuzz,
     /// Root, or sudo to become root: the lab attaches real programs.
     Root,
 }
@@ -104,6 +131,12 @@ impl Part {
             Self::Git => "git",
             Self::Ssh => "ssh",
             Self::Slirp => "slirp4netns",
+            Self::Wget => "wget",
+            Self::Venv => "python3 venv",
+            Self::Npm => "npm",
+            Self::Node => "node",
+            Self::Java => "java",
+            Self::Ruby => "ruby",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
             Self::Qemu => "qemu",
@@ -111,6 +144,8 @@ impl Part {
             Self::Cpio => "cpio",
             Self::Depmod => "depmod",
             Self::Strip => "strip",
+            Self::Nightly => "nightly Rust",
+            Self::CargoFuzz => "cargo-fuzz",
             Self::Root => "root or sudo",
         }
     }
@@ -130,6 +165,13 @@ impl Part {
             Self::Git => shown(ebpf::program("git")),
             Self::Ssh => shown(ebpf::program("ssh")),
             Self::Slirp => shown(ebpf::program("slirp4netns")),
+            Self::Wget => shown(ebpf::program("wget")),
+            Self::Venv => succeeds("python3", &["-c", "import venv, ensurepip"])
+                .then(|| "a module of python3".to_owned()),
+            Self::Npm => shown(ebpf::program("node").and_then(|_| ebpf::program("npm"))),
+            Self::Node => shown(ebpf::program("node")),
+            Self::Java => shown(ebpf::program("keytool")),
+            Self::Ruby => shown(ebpf::program("ruby")),
             Self::Chromium => shown(ebpf::program("chromium")),
             Self::Chromedriver => shown(ebpf::program("chromedriver")),
             Self::Qemu => shown(ebpf::program(QEMU)),
@@ -138,6 +180,9 @@ impl Part {
             // Not on the path of ordinary users.
             Self::Depmod => shown(Some(PathBuf::from("/sbin/depmod")).filter(|path| path.exists())),
             Self::Strip => shown(ebpf::program("strip")),
+            Self::Nightly => succeeds("rustup", &["run", "nightly", "rustc", "--version"])
+                .then(|| "the toolchain `nightly`".to_owned()),
+            Self::CargoFuzz => shown(ebpf::program("cargo-fuzz")),
             Self::Root if is_root() => Some("this user is root".to_owned()),
             Self::Root => shown(ebpf::program("sudo")),
         }
@@ -159,6 +204,12 @@ impl Part {
             Self::Git => vec![Remedy::Apt(&["git"])],
             Self::Ssh => vec![Remedy::Apt(&["openssh-client"])],
             Self::Slirp => vec![Remedy::Apt(&["slirp4netns"])],
+            Self::Wget => vec![Remedy::Apt(&["wget"])],
+            Self::Venv => vec![Remedy::Apt(&["python3-venv"])],
+            Self::Npm => vec![Remedy::Apt(&["nodejs", "npm"])],
+            Self::Node => vec![Remedy::Apt(&["nodejs"])],
+            Self::Java => vec![Remedy::Apt(&["default-jre-headless"])],
+            Self::Ruby => vec![Remedy::Apt(&["ruby"])],
             Self::Chromium => vec![Remedy::Apt(&["chromium"])],
             Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
             Self::Qemu => vec![Remedy::Apt(&["qemu-system-x86"]), Remedy::Qemu],
@@ -166,6 +217,8 @@ impl Part {
             Self::Cpio => vec![Remedy::Apt(&["cpio"])],
             Self::Depmod => vec![Remedy::Apt(&["kmod"])],
             Self::Strip => vec![Remedy::Apt(&["binutils"])],
+            Self::Nightly => vec![Remedy::Nightly],
+            Self::CargoFuzz => vec![crates("cargo-fuzz", None)],
             Self::Root => Vec::new(),
         }
     }
@@ -186,6 +239,12 @@ impl Part {
             Self::Git => "git",
             Self::Ssh => "ssh (openssh-client)",
             Self::Slirp => "slirp4netns",
+            Self::Wget => "wget",
+            Self::Venv => "python3's venv (python3-venv)",
+            Self::Npm => "node and npm",
+            Self::Node => "node (nodejs)",
+            Self::Java => "a Java runtime (default-jre-headless)",
+            Self::Ruby => "ruby",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver (chromium-driver)",
             Self::Qemu => "qemu-system-x86_64 (qemu-system-x86)",
@@ -193,6 +252,8 @@ impl Part {
             Self::Cpio => "cpio",
             Self::Depmod => "depmod (kmod)",
             Self::Strip => "strip (binutils)",
+            Self::Nightly => "`rustup toolchain install nightly`",
+            Self::CargoFuzz => "`cargo install cargo-fuzz --locked`",
             Self::Root => "sudo, or run this as root",
         }
     }
@@ -352,7 +413,7 @@ mod tests {
 
     #[test]
     fn every_part_says_what_to_do_by_hand() {
-        for part in Need::ALL.iter().flat_map(|need| need.parts()) {
+        for part in Need::ALL.iter().chain([&Need::Fuzz]).flat_map(|need| need.parts()) {
             assert!(!part.name().is_empty() && !part.by_hand().is_empty(), "{part:?}");
         }
         assert!(Part::BpfLinker.by_hand().contains(ebpf::BPF_LINKER));

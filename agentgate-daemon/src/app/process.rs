@@ -10,7 +10,7 @@ use tokio::{
     time::interval,
 };
 
-use super::{App, Guard, policy_paths};
+use super::{App, Guard, origin_settings, policy_paths};
 use crate::{
     config::Config,
     drain::told,
@@ -18,7 +18,7 @@ use crate::{
     kernel::{self, Attached, GuardedCgroup, Kernel as _, KernelError, LayerState},
     launch, privileges,
     reload::PolicyHandle,
-    tls,
+    tls::OriginTls,
 };
 
 /// How often the links are looked at.
@@ -60,9 +60,13 @@ pub fn run(config: Config) -> Result<()> {
             tokio::spawn(async move { reader.run_events(async move { told(&mut drain).await }).await });
         let told_to_stop = told_to_stop()?;
         let mut why = None;
+        let audit = app.handles().audit;
         app.run(async {
             tokio::select! {
                 () = told_to_stop => {}
+                () = audit.ended() => {
+                    why = Some(Error::msg("the audit thread ended: nothing can be recorded, so nothing passes"));
+                }
                 error = no_longer_guards(attached) => {
                     why = Some(Error::new(error).context("the cgroup is no longer guarded"));
                 }
@@ -111,7 +115,7 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
 #[must_use]
 pub fn check(config: &Config) -> Vec<String> {
     let mut problems = PolicyHandle::load(policy_paths(config)).status().errors;
-    if let Err(error) = tls::origin::client_config(config.tls.extra_roots.as_deref()) {
+    if let Err(error) = OriginTls::load(&origin_settings(config)) {
         problems.push(error.to_string());
     }
     problems

@@ -119,6 +119,7 @@ impl App {
                 places: config.run.hide.clone(),
                 sockets: vec![config.paths.control_socket.clone(), config.paths.enrol_socket.clone()],
             },
+            system_bundle: config.run.system_bundle,
             guarded: guard.cgroup.clone(),
             dashboard: access,
         };

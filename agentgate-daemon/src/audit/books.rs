@@ -18,7 +18,7 @@ use agentgate_common::tally::window;
 use crate::model::{Flow, Kind, Record};
 
 /// Cookie of the socket and time of its connect(2): one connection.
-type Connection = (u64, u64);
+pub(super) type Connection = (u64, u64);
 
 #[derive(Debug)]
 struct Carried {
@@ -104,21 +104,21 @@ impl Books {
         self.told_until.load(Ordering::Acquire)
     }
 
-    pub(super) fn queued(&self, record: &Record) {
-        let Some(connection) = connection(record) else { return };
+    pub(super) fn queued(&self, connection: Option<Connection>) {
+        let Some(connection) = connection else { return };
         if let Some(carried) = self.locked().carried.get_mut(&connection) {
             carried.queued = true;
         }
     }
 
-    pub(super) fn recorded(&self, record: &Record) {
-        if let Some(connection) = connection(record) {
+    pub(super) fn recorded(&self, connection: Option<Connection>) {
+        if let Some(connection) = connection {
             self.locked().carried.remove(&connection);
         }
     }
 
-    pub(super) fn refused(&self, record: &Record) {
-        let Some(connection) = connection(record) else { return };
+    pub(super) fn refused(&self, connection: Option<Connection>) {
+        let Some(connection) = connection else { return };
         let mut inner = self.locked();
         let Some(carried) = inner.carried.get_mut(&connection) else { return };
         carried.queued = false;
@@ -128,7 +128,8 @@ impl Books {
     }
 }
 
-fn connection(record: &Record) -> Option<Connection> {
+/// The connection that a record is of.
+pub(super) fn connection(record: &Record) -> Option<Connection> {
     let flow = record.flow.as_ref().filter(|_| record.kind == Kind::Flow)?;
     Some((flow.cookie, flow.connected_ns))
 }
@@ -153,18 +154,21 @@ mod tests {
 
     fn record(cookie: u64) -> Record {
         let mut record = Record::new(Kind::Flow, Timestamp(0));
-        record.flow = Some(Flow {
-            cookie,
-            original: OriginalDestination("192.0.2.1:443".parse().unwrap()),
-            pid: 7,
-            uid: 0,
-            gid: 0,
-            comm: String::new(),
-            cgroup: 9,
-            session: 9,
-            netns: 0,
-            connected_ns: AT,
-        });
+        record.flow = Some(
+            Flow {
+                cookie,
+                original: OriginalDestination("192.0.2.1:443".parse().unwrap()),
+                pid: 7,
+                uid: 0,
+                gid: 0,
+                comm: String::new(),
+                cgroup: 9,
+                session: 9,
+                netns: 0,
+                connected_ns: AT,
+            }
+            .into(),
+        );
         record
     }
 
@@ -178,11 +182,11 @@ mod tests {
         let first = record(1);
         let guard = taken(&books, &first);
         assert_eq!(books.carried(), HashMap::from([((9, 1), 1)]));
-        books.queued(&first);
+        books.queued(connection(&first));
         // Its task is ended while the record is on its way, and the record is written none the less.
         drop(guard);
         assert_eq!(books.carried().len(), 1);
-        books.recorded(&first);
+        books.recorded(connection(&first));
         assert!(books.carried().is_empty() && books.take_lost().is_empty());
     }
 
@@ -192,14 +196,14 @@ mod tests {
         let (ended, refused, waited) = (record(1), record(2), record(3));
         drop(taken(&books, &ended));
         let guard = taken(&books, &refused);
-        books.queued(&refused);
-        books.refused(&refused);
+        books.queued(connection(&refused));
+        books.refused(connection(&refused));
         assert_eq!(books.take_lost(), HashMap::from([((9, 1), 1)]));
         drop(guard);
         let guard = taken(&books, &waited);
-        books.queued(&waited);
+        books.queued(connection(&waited));
         drop(guard);
-        books.refused(&waited);
+        books.refused(connection(&waited));
         assert_eq!(books.take_lost(), HashMap::from([((9, 1), 2)]));
         assert!(books.carried().is_empty());
         books.put_back(9, 1, 2);

@@ -1,23 +1,27 @@
 //! What happened, kept durably: the handles by which the data path records, and the thread that writes.
 //!
-//! A record that [`Audit::open`] returned is on disk; the [`Entry`] it gives is written once more, and
-//! exactly once, when it is finished or dropped. One OS thread owns all writes and commits what has
-//! queued up in one transaction.
+//! A record that [`Audit::open`] returned is on disk ([`Durability::BeforeForward`]), or will be within
+//! 50 ms ([`Durability::Backpressure`]); the [`Entry`] it gives is written once more, and exactly once,
+//! when it is finished or dropped. Records are encoded by those who make them. One OS thread owns all
+//! writes: it makes what has queued up durable in the store's journal, at one stroke, answers, and brings
+//! it into the store's tables now and then, or when somebody wants to read. A record that is over by then
+//! is written there once.
 //!
 //! **Bounds.** Every record on its way takes one of a fixed number of slots, from `open` until its
-//! final write is committed. A slot has at most one message under way, so the channel to the thread,
+//! final write is on disk. A slot has at most one message under way, so the queue to the thread,
 //! unbounded in itself, never holds more messages than there are slots, and neither `finish` nor a
 //! drop can meet a full queue. Where slots run out, `open` and `note` wait. They wait as well while
-//! more captured bytes than the option allows are on their way to the disk.
+//! more captured bytes than the option allows are on their way to the tables.
 //!
-//! **Failure.** When a commit fails, what waited in it for an acknowledgement is told so, final writes
-//! stay in memory (they keep their slots), and `open` and `note` fail at once until the thread has
-//! opened the file again and written what it kept. Nobody has to intervene.
+//! **Failure.** When journal or tables cannot be written, who waits for an acknowledgement is told so,
+//! what was acknowledged and final writes stay in memory (they keep their slots), and `open` and `note`
+//! fail at once until the thread has written what it kept. Nobody has to intervene.
 //!
 //! What this does not do: mask secrets. Callers do, with [`redact`], before a record gets here.
 
 pub mod books;
 pub mod fit;
+mod queue;
 pub mod redact;
 mod writer;
 
@@ -25,10 +29,10 @@ mod writer;
 mod tests;
 
 use std::{
-    fmt, mem,
+    fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -38,24 +42,30 @@ use std::{
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
+pub use crate::model::Durability;
 use crate::{
     model::{Record, RecordId, State, Timestamp},
-    store::Store,
+    store::{self, Behind, Store},
 };
 pub use books::Books;
+use books::{Connection, connection};
+use queue::Queue;
 use writer::Writer;
 
 /// Bounds of the audit log. The defaults are meant for use; tests make them small.
 #[derive(Clone, Debug)]
 pub struct AuditOptions {
+    pub durability: Durability,
     /// Slots: records on their way at once, which includes every open entry.
     pub capacity: usize,
-    /// Messages that one transaction takes.
+    /// Messages that are made durable at one stroke.
     pub batch: usize,
     /// Captured bytes on their way to the disk above which `open` and `note` wait.
     pub pending_bytes: u64,
     /// Time between attempts while the store cannot be written.
     pub retry: Duration,
+    /// How long the tables may lag behind the journal.
+    pub lag: Duration,
     /// Records that a viewer of the live feed may lag behind before it misses some.
     pub live: usize,
 }
@@ -63,10 +73,12 @@ pub struct AuditOptions {
 impl Default for AuditOptions {
     fn default() -> Self {
         Self {
+            durability: Durability::default(),
             capacity: 65_536,
-            batch: 512,
+            batch: 16_384,
             pending_bytes: 256 << 20,
             retry: Duration::from_millis(500),
+            lag: Duration::from_secs(1),
             live: 1024,
         }
     }
@@ -107,7 +119,7 @@ pub struct AuditHealth {
     pub pending: usize,
     /// Slots there are.
     pub capacity: usize,
-    /// Writes committed since the start.
+    /// Writes made durable since the start.
     pub written: u64,
 }
 
@@ -115,40 +127,116 @@ pub struct AuditHealth {
 type Slot = OwnedSemaphorePermit;
 
 /// What callers and the thread share.
+#[derive(Debug)]
 struct Shared {
+    durability: Durability,
     slots: Arc<Semaphore>,
     capacity: usize,
     pending_limit: u64,
-    /// Captured bytes between `finish` and their commit.
+    /// Captured bytes between `finish` and the tables.
     pending_bytes: AtomicU64,
-    queued: AtomicUsize,
     written: AtomicU64,
+    /// Whether there is `trouble`: what is asked first.
+    troubled: AtomicBool,
     /// Why nothing can be recorded; also touched when `pending_bytes` falls below its limit.
     trouble: watch::Sender<Option<AuditError>>,
     live: broadcast::Sender<Arc<Record>>,
     books: Arc<Books>,
+    queue: Queue,
 }
 
 impl Shared {
     fn congested(&self) -> bool {
         self.pending_bytes.load(Ordering::Acquire) > self.pending_limit
     }
+
+    fn set_trouble(&self, trouble: Option<AuditError>) {
+        self.troubled.store(trouble.is_some(), Ordering::Release);
+        self.trouble.send_replace(trouble);
+    }
+
+    /// The record as viewers get it, where there are any: captured bytes would be kept alive by the
+    /// slowest of them.
+    fn shown(&self, record: &Record) -> Option<Box<Record>> {
+        (self.live.receiver_count() > 0).then(|| {
+            let mut record = record.clone();
+            if let Some(head) = &mut record.request {
+                head.body.bytes = bytes::Bytes::new();
+            }
+            if let Some(head) = &mut record.response {
+                head.body.bytes = bytes::Bytes::new();
+            }
+            Box::new(record)
+        })
+    }
+}
+
+impl Behind for Shared {
+    fn catch_up(&self) -> bool {
+        if !self.queue.is_behind() {
+            return true;
+        }
+        let (done, caught_up) = mpsc::sync_channel(1);
+        let asked = self.queue.push(Message::CatchUp(done), true);
+        // The thread lets go of its end unanswered where it cannot.
+        asked.is_ok() && caught_up.recv().is_ok()
+    }
 }
 
 /// What the thread is sent.
+#[derive(Debug)]
 enum Message {
-    Open { record: Record, slot: Slot, audit: Audit, reply: oneshot::Sender<Result<Entry, AuditError>> },
-    Note { record: Record, slot: Slot, bytes: u64, reply: oneshot::Sender<Result<RecordId, AuditError>> },
-    Final(Final),
-    Drain { deadline: Instant, reply: oneshot::Sender<Drained> },
+    Write(Box<Pending>),
+    /// An open record whose beginner went away before it could be told.
+    Cancel {
+        id: RecordId,
+        slot: Slot,
+    },
+    /// The tables are to have all there is.
+    CatchUp(mpsc::SyncSender<()>),
+    Drain {
+        deadline: Instant,
+        reply: oneshot::Sender<Drained>,
+    },
 }
 
-/// The last write of a record, kept until it is committed.
-struct Final {
-    record: Record,
+/// One write on its way.
+#[derive(Debug)]
+struct Pending {
+    entry: store::Entry,
+    open: bool,
+    /// Captured bytes.
     bytes: u64,
-    /// Held, not read: the slot is free when the write is done.
-    _slot: Slot,
+    /// Held until it is on disk, but for an open record whose entry has it already.
+    slot: Option<Slot>,
+    connection: Option<Connection>,
+    /// For viewers.
+    shown: Option<Box<Record>>,
+    /// Who waits, and gets the id; where nobody does, it has one.
+    reply: Option<Reply>,
+}
+
+#[derive(Debug)]
+enum Reply {
+    Open { audit: Audit, reply: oneshot::Sender<Result<Opened, AuditError>> },
+    Note(oneshot::Sender<Result<RecordId, AuditError>>),
+}
+
+/// An open record on its way to whoever began it. Where that is not there any more, it ends as cancelled.
+#[derive(Debug)]
+struct Opened {
+    id: RecordId,
+    ending: Option<(Slot, Audit)>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some((slot, audit)) = self.ending.take()
+            && audit.shared().queue.push(Message::Cancel { id: self.id, slot }, false).is_err()
+        {
+            tracing::warn!(record = %self.id, "a record ended after the audit log was closed");
+        }
+    }
 }
 
 /// Captured bytes that `record` carries.
@@ -160,9 +248,18 @@ fn captured_bytes(record: &Record) -> u64 {
 
 /// The handle by which the data path records. Cheap to clone.
 #[derive(Clone)]
-pub struct Audit {
+pub struct Audit(Arc<Handle>);
+
+/// Tells the thread when the last handle is gone.
+#[derive(Debug)]
+struct Handle {
     shared: Arc<Shared>,
-    sender: mpsc::Sender<Message>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
 }
 
 impl fmt::Debug for Audit {
@@ -176,32 +273,39 @@ impl Audit {
     /// from the start and says so.
     #[must_use]
     pub fn start(store: Arc<Store>, options: AuditOptions) -> (Self, AuditThread) {
-        let (sender, receiver) = mpsc::channel();
         let capacity = options.capacity.clamp(1, Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
+            durability: options.durability,
             slots: Arc::new(Semaphore::new(capacity)),
             capacity,
             pending_limit: options.pending_bytes,
             pending_bytes: AtomicU64::new(0),
-            queued: AtomicUsize::new(0),
             written: AtomicU64::new(0),
+            troubled: AtomicBool::new(false),
             trouble: watch::Sender::new(None),
             live: broadcast::Sender::new(options.live.max(1)),
             books: Arc::default(),
+            queue: Queue::new(store.next_id()),
         });
-        let writer = Writer::new(store, receiver, shared.clone(), &options);
+        let behind = Arc::downgrade(&shared);
+        store.follow(behind);
+        let writer = Writer::new(store, shared.clone(), &options);
         // A writer that is dropped unrun closes the log, as does one that ends.
         let thread = thread::Builder::new().name("audit".into()).spawn(move || writer.run());
         if let Err(error) = &thread {
             tracing::error!(%error, "the audit thread cannot be started");
         }
-        let audit = Self { shared, sender };
+        let audit = Self(Arc::new(Handle { shared }));
         (audit.clone(), AuditThread { audit, thread: thread.ok() })
     }
 
-    /// Begins a record: it has an id and is on disk when this returns. Its `id` and `state` are set
-    /// here. Waits while all slots are taken. Where the future is dropped before it is ready, the
-    /// record ends as cancelled.
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    /// Begins a record: it has an id, and is as durable as [`AuditOptions::durability`] says, when this
+    /// returns. Its `id` and `state` are set here. Waits while all slots are taken. Where the future is
+    /// dropped before it is ready, the record ends as cancelled.
     ///
     /// # Errors
     /// [`AuditError`], at once, while the store cannot be written: what was to be recorded must not
@@ -209,15 +313,35 @@ impl Audit {
     pub async fn open(&self, mut record: Record) -> Result<Entry, AuditError> {
         let slot = self.slot().await?;
         record.state = State::Open;
-        let (reply, answer) = oneshot::channel();
-        self.shared.books.queued(&record);
-        self.send(Message::Open { record, slot, audit: self.clone(), reply })?;
-        answer.await.map_err(|_| AuditError::Closed)?
+        let shared = self.shared();
+        let mut write = Box::new(Pending {
+            entry: store::Entry::open(&record),
+            open: true,
+            bytes: 0,
+            slot: None,
+            connection: connection(&record),
+            shown: shared.shown(&record),
+            reply: None,
+        });
+        let opened = match shared.durability {
+            Durability::Backpressure => {
+                let id = self.send_numbered(write)?;
+                Opened { id, ending: Some((slot, self.clone())) }
+            }
+            Durability::BeforeForward => {
+                let (reply, answer) = oneshot::channel();
+                write.slot = Some(slot);
+                write.reply = Some(Reply::Open { audit: self.clone(), reply });
+                self.send(write)?;
+                answer.await.map_err(|_| AuditError::Closed)??
+            }
+        };
+        Ok(Entry::new(opened, record))
     }
 
-    /// Records something that is over, in one go; on disk when this returns. Where the record is still
-    /// [`State::Open`] it becomes [`State::Done`], and `finished` is set where it is not. Also written
-    /// where the future is dropped.
+    /// Records something that is over, in one go; as durable as [`AuditOptions::durability`] says when
+    /// this returns. Where the record is still [`State::Open`] it becomes [`State::Done`], and `finished`
+    /// is set where it is not. Also written where the future is dropped.
     ///
     /// # Errors
     /// As [`Audit::open`]; in rare cases it is on disk none the less.
@@ -228,35 +352,50 @@ impl Audit {
         }
         record.finished.get_or_insert_with(Timestamp::now);
         let bytes = captured_bytes(&record);
-        self.shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
-        let (reply, answer) = oneshot::channel();
-        self.shared.books.queued(&record);
-        self.send(Message::Note { record, slot, bytes, reply })?;
-        answer.await.map_err(|_| AuditError::Closed)?
+        let shared = self.shared();
+        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let mut write = Box::new(Pending {
+            entry: store::Entry::last(&record),
+            open: false,
+            bytes,
+            slot: Some(slot),
+            connection: connection(&record),
+            shown: shared.shown(&record),
+            reply: None,
+        });
+        match shared.durability {
+            Durability::Backpressure => self.send_numbered(write),
+            Durability::BeforeForward => {
+                let (reply, answer) = oneshot::channel();
+                write.reply = Some(Reply::Note(reply));
+                self.send(write)?;
+                answer.await.map_err(|_| AuditError::Closed)?
+            }
+        }
     }
 
-    /// Every write from here on, once it is committed, without captured bytes. Who lags by more than
-    /// 1,024 records misses some and is told how many.
+    /// Every write that begins from here on, once it is durable, without captured bytes; what began before
+    /// is found in the store. Who lags by more than 1,024 records misses some and is told how many.
     #[must_use]
     pub fn live(&self) -> broadcast::Receiver<Arc<Record>> {
-        self.shared.live.subscribe()
+        self.shared().live.subscribe()
     }
 
     /// What was seen and is not on record yet.
     #[must_use]
     pub fn books(&self) -> &Arc<Books> {
-        &self.shared.books
+        &self.shared().books
     }
 
     /// How the log does at the moment.
     #[must_use]
     pub fn health(&self) -> AuditHealth {
-        let shared = &self.shared;
+        let shared = self.shared();
         let error = shared.trouble.borrow().as_ref().map(ToString::to_string);
         AuditHealth {
             ok: error.is_none(),
             error,
-            queued: shared.queued.load(Ordering::Relaxed),
+            queued: shared.queue.len(),
             pending: shared.capacity.saturating_sub(shared.slots.available_permits()),
             capacity: shared.capacity,
             written: shared.written.load(Ordering::Relaxed),
@@ -265,7 +404,14 @@ impl Audit {
 
     /// Waits for a slot, for as long as the store can be written.
     async fn slot(&self) -> Result<Slot, AuditError> {
-        let shared = &self.shared;
+        let shared = self.shared();
+        // What is nearly always so costs next to nothing.
+        if !shared.troubled.load(Ordering::Acquire)
+            && !shared.congested()
+            && let Ok(slot) = shared.slots.clone().try_acquire_owned()
+        {
+            return Ok(slot);
+        }
         let mut trouble = shared.trouble.subscribe();
         if let Some(error) = trouble.borrow_and_update().clone() {
             return Err(error);
@@ -284,15 +430,41 @@ impl Audit {
         }
     }
 
-    fn send(&self, message: Message) -> Result<(), AuditError> {
-        self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        self.sender.send(message).map_err(|refused| {
-            if let Message::Open { record, .. } | Message::Note { record, .. } = &refused.0 {
-                self.shared.books.refused(record);
+    /// Sends a write that somebody waits for.
+    fn send(&self, write: Box<Pending>) -> Result<(), AuditError> {
+        let shared = self.shared();
+        shared.books.queued(write.connection);
+        shared.queue.push(Message::Write(write), true).map_err(|refused| self.closed(&refused))
+    }
+
+    /// Sends a write that nobody waits for, and gives it an id.
+    fn send_numbered(&self, mut write: Box<Pending>) -> Result<RecordId, AuditError> {
+        let shared = self.shared();
+        shared.books.queued(write.connection);
+        let numbered = |id| {
+            write.entry.set_id(id);
+            if let Some(shown) = &mut write.shown {
+                shown.id = id;
             }
-            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            AuditError::Closed
-        })
+            Message::Write(write)
+        };
+        shared.queue.push_numbered(numbered).map_err(|refused| self.closed(&refused))
+    }
+
+    fn closed(&self, refused: &Message) -> AuditError {
+        if let Message::Write(write) = refused {
+            self.shared().books.refused(write.connection);
+            self.shared().pending_bytes.fetch_sub(write.bytes, Ordering::AcqRel);
+        }
+        AuditError::Closed
+    }
+
+    /// Returns when the thread is gone, which it is not before the drain unless something is wrong: nothing
+    /// can be recorded from then on.
+    pub async fn ended(&self) {
+        let mut trouble = self.shared().trouble.subscribe();
+        // The sender lives as long as this handle.
+        let _closed = trouble.wait_for(|trouble| *trouble == Some(AuditError::Closed)).await;
     }
 }
 
@@ -311,6 +483,11 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
+    fn new(mut opened: Opened, mut record: Record) -> Self {
+        record.id = opened.id;
+        Self { id: opened.id, record, ending: opened.ending.take() }
+    }
+
     /// The record's id.
     #[must_use]
     pub fn id(&self) -> RecordId {
@@ -333,14 +510,24 @@ impl Entry {
         let Some((slot, audit)) = self.ending.take() else {
             return;
         };
-        let nothing = Record::new(self.record.kind, self.record.started);
-        let mut record = mem::replace(&mut self.record, nothing);
+        let record = &mut self.record;
         record.id = self.id;
         record.state = if state == State::Open { State::Cancelled } else { state };
         record.finished.get_or_insert_with(Timestamp::now);
-        let bytes = captured_bytes(&record);
-        audit.shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if audit.send(Message::Final(Final { record, bytes, _slot: slot })).is_err() {
+        let shared = audit.shared();
+        let bytes = captured_bytes(record);
+        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let write = Box::new(Pending {
+            entry: store::Entry::last(record),
+            open: false,
+            bytes,
+            slot: Some(slot),
+            connection: None,
+            shown: shared.shown(record),
+            reply: None,
+        });
+        if let Err(refused) = shared.queue.push(Message::Write(write), false) {
+            audit.closed(&refused);
             // Past the drain's deadline. The next start ends the record as interrupted.
             tracing::warn!(record = %self.id, "a record ended after the audit log was closed");
         }
@@ -379,10 +566,10 @@ impl AuditThread {
     /// Closes the log: `open` and `note` fail from here on, entries that are open may be finished for
     /// `within`, and what they write is committed. Returns when the thread is gone.
     pub async fn drain(self, within: Duration) -> Drained {
-        self.audit.shared.slots.close();
+        self.audit.shared().slots.close();
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + within;
-        let drained = match self.audit.send(Message::Drain { deadline, reply }) {
+        let drained = match self.audit.shared().queue.push(Message::Drain { deadline, reply }, true) {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
         };

@@ -1,6 +1,8 @@
-//! The thread that writes: gathers what is queued, commits it at once, answers, publishes.
+//! The thread that writes: takes what is queued, makes it durable at once, answers, publishes; and brings
+//! it into the tables now and then.
 
 use std::{
+    collections::HashMap,
     mem,
     sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
@@ -8,79 +10,81 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Audit, AuditError, AuditOptions, Drained, Entry, Final, Message, Shared, Slot};
+use super::{
+    AuditError, AuditOptions, Drained, Durability, Message, Opened, Pending, Reply, Shared, queue::Waited,
+};
 use crate::{
-    model::{Record, RecordId},
-    store::{Store, StoreError, Write},
+    model::{RecordId, State, Timestamp},
+    store::{self, Store, StoreError},
 };
 
-/// Captured bytes after which a transaction takes no more final writes, because redb keeps what a
-/// transaction changes in memory.
-const BATCH_BYTES: u64 = 16 << 20;
+/// Bytes after which a group takes no more writes.
+const GROUP_BYTES: u64 = 4 << 20;
+/// Bytes after which entries go to the tables at once: a transaction keeps what it changes in memory, and
+/// holds up who waits for the journal.
+const TABLE_BYTES: u64 = 4 << 20;
 /// How long the ends of records may wait for company.
 const LINGER: Duration = Duration::from_millis(5);
+/// The same of everything, where nobody waits for it.
+const LINGER_UNAWAITED: Duration = Duration::from_millis(20);
 /// How often a drain looks whether all slots are free: a caller that gives up waiting for a slot frees
 /// it without a message.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
-
-/// Something that waits for the commit to be answered.
-enum Asked {
-    Open { record: Record, slot: Slot, audit: Audit, reply: oneshot::Sender<Result<Entry, AuditError>> },
-    Note { last: Final, reply: oneshot::Sender<Result<RecordId, AuditError>> },
-}
-
-impl Asked {
-    fn record(&self) -> &Record {
-        match self {
-            Self::Open { record, .. } => record,
-            Self::Note { last, .. } => &last.record,
-        }
-    }
-
-    fn record_mut(&mut self) -> &mut Record {
-        match self {
-            Self::Open { record, .. } => record,
-            Self::Note { last, .. } => &mut last.record,
-        }
-    }
-
-    fn refuse(self, error: &AuditError) {
-        // The slot is free before the answer, so that who hears it finds it so. Whoever asked may be
-        // gone, and then needs no answer.
-        match self {
-            Self::Open { slot, reply, .. } => {
-                drop(slot);
-                drop(reply.send(Err(error.clone())));
-            }
-            Self::Note { last, reply } => {
-                drop(last);
-                drop(reply.send(Err(error.clone())));
-            }
-        }
-    }
-}
 
 struct Drain {
     deadline: Instant,
     reply: oneshot::Sender<Drained>,
 }
 
+/// Entries that the journal has and the tables have not.
+#[derive(Default)]
+struct Behind {
+    entries: Vec<store::Entry>,
+    /// Where the open ones are, by id.
+    open: HashMap<u64, usize>,
+    bytes: u64,
+    /// Captured bytes among them.
+    captured: u64,
+    /// When the first came.
+    since: Option<Instant>,
+    /// Last sequence of the journal.
+    sequence: u64,
+}
+
+impl Behind {
+    /// A record that is over before the tables had it takes the place of its beginning.
+    fn add(&mut self, entry: store::Entry, open: bool) {
+        self.since.get_or_insert_with(Instant::now);
+        self.bytes += entry.size();
+        let id = entry.id().0;
+        if open {
+            self.open.insert(id, self.entries.len());
+        } else if let Some(place) = self.open.remove(&id).and_then(|at| self.entries.get_mut(at)) {
+            self.bytes = self.bytes.saturating_sub(place.size());
+            *place = entry;
+            return;
+        }
+        self.entries.push(entry);
+    }
+}
+
 pub(super) struct Writer {
     store: Arc<Store>,
-    receiver: mpsc::Receiver<Message>,
     shared: Arc<Shared>,
     batch: usize,
     retry: Duration,
-    /// The next id; known after the store was asked.
-    next: Option<RecordId>,
-    asked: Vec<Asked>,
-    /// Final writes not committed yet, oldest first; grows beyond a batch while the store fails.
-    finals: Vec<Final>,
-    /// Ids given out in commits that failed without saying whether they were kept.
-    unsure: Vec<RecordId>,
-    /// The file must be opened again before anything else.
+    lag: Duration,
+    /// The next id, where ids are given out here.
+    next: RecordId,
+    incoming: Vec<Message>,
+    /// Writes that are not durable yet, oldest first; grows beyond a batch while the disk fails.
+    held: Vec<Box<Pending>>,
+    behind: Behind,
+    /// Who waits for the tables.
+    catching_up: Vec<mpsc::SyncSender<()>>,
+    /// The database must be opened again before anything else.
     reopen: bool,
-    /// While the store cannot be written: when to try again.
+    /// While nothing can be written: when to try again.
     retry_at: Option<Instant>,
     drain: Option<Drain>,
 }
@@ -89,33 +93,25 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Also when the thread panics or never ran: nothing is admitted that nobody would write.
         self.shared.slots.close();
-        self.shared.trouble.send_if_modified(|trouble| {
-            let open = trouble.is_none();
-            if open {
-                *trouble = Some(AuditError::Closed);
-            }
-            open
-        });
+        self.shared.queue.abandon();
+        self.shared.troubled.store(true, Ordering::Release);
+        self.shared.trouble.send_replace(Some(AuditError::Closed));
     }
 }
 
 impl Writer {
-    pub(super) fn new(
-        store: Arc<Store>,
-        receiver: mpsc::Receiver<Message>,
-        shared: Arc<Shared>,
-        options: &AuditOptions,
-    ) -> Self {
+    pub(super) fn new(store: Arc<Store>, shared: Arc<Shared>, options: &AuditOptions) -> Self {
         Self {
+            next: store.next_id(),
             store,
-            receiver,
             shared,
             batch: options.batch.max(1),
             retry: options.retry,
-            next: None,
-            asked: Vec::new(),
-            finals: Vec::new(),
-            unsure: Vec::new(),
+            lag: options.lag,
+            incoming: Vec::new(),
+            held: Vec::new(),
+            behind: Behind::default(),
+            catching_up: Vec::new(),
             reopen: false,
             retry_at: None,
             drain: None,
@@ -124,15 +120,21 @@ impl Writer {
 
     pub(super) fn run(mut self) {
         loop {
-            let connected = self.gather();
+            let connected = self.gather() == Waited::On;
             let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
             // At the very end a last attempt is made whatever the time.
             let last =
                 !connected || self.drain.as_ref().is_some_and(|drain| Instant::now() >= drain.deadline);
             if due || last {
-                self.commit();
+                self.work(last);
             } else {
                 self.refuse_asked();
+            }
+            for done in self.catching_up.drain(..) {
+                if self.retry_at.is_none() {
+                    // It may have given up.
+                    let _unheard = done.send(());
+                }
             }
             if self.ended(connected) {
                 return;
@@ -140,66 +142,78 @@ impl Writer {
         }
     }
 
-    /// Waits for a message, then takes what is there up to a batch. False when every handle is gone.
-    fn gather(&mut self) -> bool {
+    /// Waits for messages, and takes what is there.
+    fn gather(&mut self) -> Waited {
         let tick = self.drain.as_ref().map(|drain| drain.deadline.min(Instant::now() + DRAIN_TICK));
-        let until = match (self.retry_at, tick) {
-            (Some(retry), Some(tick)) => Some(retry.min(tick)),
-            (at, None) | (None, at) => at,
+        let turn = match self.retry_at {
+            Some(retry) => Some(retry),
+            None => self.behind.since.map(|since| since + self.lag),
         };
-        let first = match until {
-            None => self.receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-            Some(until) => self.receiver.recv_timeout(until.saturating_duration_since(Instant::now())),
+        let until = [tick, turn].into_iter().flatten().min();
+        let linger = match self.shared.durability {
+            Durability::BeforeForward => LINGER,
+            Durability::Backpressure => LINGER_UNAWAITED,
         };
-        match first {
-            Ok(message) => self.take(message),
-            Err(mpsc::RecvTimeoutError::Timeout) => return true,
-            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+        let mut incoming = mem::take(&mut self.incoming);
+        let waited = self.shared.queue.take(until, linger, &mut incoming);
+        for message in incoming.drain(..) {
+            self.take(message);
         }
-        for _ in 1..self.batch {
-            match self.receiver.try_recv() {
-                Ok(message) => self.take(message),
-                Err(mpsc::TryRecvError::Empty | mpsc::TryRecvError::Disconnected) => break,
-            }
-        }
-        // Nobody waits for the end of a record, but whoever comes next waits for the commit under way.
-        // So ends alone are held for a moment, and go with the next record that somebody waits for.
-        let until = Instant::now() + LINGER;
-        while self.asked.is_empty() && self.drain.is_none() && (1..self.batch).contains(&self.finals.len()) {
-            match self.receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(message) => self.take(message),
-                Err(mpsc::RecvTimeoutError::Timeout | mpsc::RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        true
+        self.incoming = incoming;
+        waited
     }
 
     fn take(&mut self, message: Message) {
-        self.shared.queued.fetch_sub(1, Ordering::Relaxed);
         match message {
-            Message::Open { record, slot, audit, reply } => {
-                self.asked.push(Asked::Open { record, slot, audit, reply })
-            }
-            Message::Note { record, slot, bytes, reply } => {
-                self.asked.push(Asked::Note { last: Final { record, bytes, _slot: slot }, reply });
-            }
-            Message::Final(last) => self.finals.push(last),
+            Message::Write(write) => self.held.push(write),
+            Message::Cancel { id, slot } => self.cancel(id, slot),
+            Message::CatchUp(done) => self.catching_up.push(done),
             Message::Drain { deadline, reply } => self.drain = Some(Drain { deadline, reply }),
         }
     }
 
-    /// Commits all there is, or enters or stays in the failing state.
-    fn commit(&mut self) {
-        let mut result = self.try_commit();
+    /// Ends an open record that nobody holds.
+    fn cancel(&mut self, id: RecordId, slot: super::Slot) {
+        let held = self.held.iter().find(|held| held.entry.id() == id).map(|held| held.entry.clone());
+        let known = || {
+            let at = self.behind.open.get(&id.0)?;
+            self.behind.entries.get(*at).cloned()
+        };
+        let found = match held.or_else(known) {
+            Some(entry) => Ok(Some(entry)),
+            None => self.store.entry(id),
+        };
+        let ended = found.and_then(|entry| {
+            let entry = entry.ok_or(StoreError::Missing { id })?;
+            entry.ended(State::Cancelled, Timestamp::now(), None)
+        });
+        match ended {
+            Ok(entry) => self.held.push(Box::new(Pending {
+                entry,
+                open: false,
+                bytes: 0,
+                slot: Some(slot),
+                connection: None,
+                shown: None,
+                reply: None,
+            })),
+            // The next start ends it.
+            Err(error) => tracing::error!(record = %id, %error, "a record that was given up stays open"),
+        }
+    }
+
+    /// Writes all there is, or enters or stays in the failing state.
+    fn work(&mut self, last: bool) {
+        let mut result = self.try_work(last);
         // A reader's I/O error also makes redb refuse to go on; that is no reason to refuse anybody.
         if self.retry_at.is_none() && result.as_ref().is_err_and(StoreError::needs_reopening) {
-            result = self.try_commit();
+            result = self.try_work(last);
         }
         match result {
             Ok(()) => {
                 if self.retry_at.take().is_some() {
                     tracing::info!("the audit log can be written again");
-                    self.shared.trouble.send_replace(None);
+                    self.shared.set_trouble(None);
                 }
             }
             Err(error) => {
@@ -208,119 +222,172 @@ impl Writer {
                     tracing::error!(%error, "the audit log cannot be written; everything is refused until it can");
                 }
                 self.retry_at = Some(Instant::now() + self.retry);
-                self.shared.trouble.send_replace(Some(AuditError::Unavailable { reason }));
+                self.shared.set_trouble(Some(AuditError::Unavailable { reason }));
                 self.refuse_asked();
             }
         }
     }
 
-    fn try_commit(&mut self) -> Result<(), StoreError> {
+    fn try_work(&mut self, last: bool) -> Result<(), StoreError> {
         if self.reopen {
-            self.next = Some(self.store.recover(&self.unsure)?);
-            self.unsure.clear();
+            self.store.reopen()?;
             self.reopen = false;
         }
-        let mut next = match self.next {
-            Some(next) => next,
-            None => self.store.next_id()?,
-        };
-        while !(self.asked.is_empty() && self.finals.is_empty()) {
-            for asked in &mut self.asked {
-                asked.record_mut().id = next;
-                next = RecordId(next.0 + 1);
+        let failing = self.retry_at.is_some();
+        if failing {
+            // Success means that both files can be written.
+            self.bring()?;
+            if self.held.is_empty() {
+                self.behind.sequence = self.store.log([].into_iter())?;
             }
-            let finals = self.chunk();
-            let writes: Vec<Write<'_>> =
-                (self.finals.iter().take(finals).map(|last| Write::Final(&last.record)))
-                    .chain(self.asked.iter().map(|asked| match asked {
-                        Asked::Open { record, .. } => Write::Open(record),
-                        Asked::Note { last, .. } => Write::Final(&last.record),
-                    }))
-                    .collect();
-            let written = writes.len() as u64;
-            if let Err(error) = self.store.apply(&writes) {
-                self.unsure.extend(self.asked.iter().map(|asked| asked.record().id));
-                self.reopen = true;
-                return Err(error);
+        }
+        while !self.held.is_empty() {
+            self.log()?;
+            if self.is_due() {
+                self.bring()?;
             }
-            self.next = Some(next);
-            self.shared.written.fetch_add(written, Ordering::Relaxed);
-            self.answer(finals);
+        }
+        if last || self.drain.is_some() || !self.catching_up.is_empty() || self.is_due() {
+            self.bring()?;
         }
         Ok(())
     }
 
-    /// How many of the final writes go into the next transaction.
+    /// Whether the tables should be brought up to date.
+    fn is_due(&self) -> bool {
+        self.behind.bytes >= TABLE_BYTES
+            || self.shared.congested()
+            || self.behind.since.is_some_and(|since| since.elapsed() >= self.lag)
+            || self.store.journaled() >= 2 * TABLE_BYTES
+    }
+
+    /// Makes the oldest writes durable, and answers who waits.
+    fn log(&mut self) -> Result<(), StoreError> {
+        let count = self.chunk();
+        let mut next = self.next;
+        let mut open: HashMap<u64, usize> = HashMap::new();
+        for (at, write) in self.held.iter_mut().take(count).enumerate() {
+            if write.reply.is_some() {
+                write.entry.set_id(next);
+                if let Some(shown) = &mut write.shown {
+                    shown.id = next;
+                }
+                next = RecordId(next.0 + 1);
+            } else if write.open {
+                open.insert(write.entry.id().0, at);
+            }
+        }
+        // What is over already needs no beginning.
+        let mut skipped = vec![false; count];
+        if !open.is_empty() {
+            for write in self.held.iter().take(count).filter(|write| !write.open) {
+                if let Some(skip) = open.get(&write.entry.id().0).and_then(|at| skipped.get_mut(*at)) {
+                    *skip = true;
+                }
+            }
+        }
+        let wanted = self.held.iter().take(count).zip(&skipped).filter(|(_, skip)| !**skip);
+        self.behind.sequence = self.store.log(wanted.map(|(write, _)| &write.entry))?;
+        self.next = next;
+        self.shared.written.fetch_add(count as u64, Ordering::Relaxed);
+        let rest = self.held.split_off(count);
+        let done = mem::replace(&mut self.held, rest);
+        for (write, skip) in done.into_iter().zip(skipped) {
+            self.answer(*write, skip);
+        }
+        Ok(())
+    }
+
+    /// How many writes go into the next group.
     fn chunk(&self) -> usize {
         let mut bytes = 0;
-        let fits = |last: &&Final| {
-            let room = bytes < BATCH_BYTES;
-            bytes += last.bytes;
+        let fits = |write: &&Box<Pending>| {
+            let room = bytes < GROUP_BYTES;
+            bytes += write.entry.size();
             room
         };
-        self.finals.iter().take(self.batch).take_while(fits).count()
+        self.held.iter().take(self.batch).take_while(fits).count()
     }
 
-    /// After a commit: answers who asked, frees the slots of what ended, publishes.
-    fn answer(&mut self, finals: usize) {
-        let mut feed = Vec::new();
-        let watched = self.shared.live.receiver_count() > 0;
-        let mut show = |record: &Record| {
-            if watched {
-                feed.push(without_bodies(record));
+    /// What was written is durable: answers who asked, frees the slots of what ended, publishes.
+    fn answer(&mut self, write: Pending, skip: bool) {
+        let Pending { entry, open, bytes, slot, connection, shown, reply } = write;
+        let id = entry.id();
+        self.behind.captured += bytes;
+        if !skip {
+            self.behind.add(entry, open);
+        }
+        // Before the answer: who hears it may let go of the connection.
+        self.shared.books.recorded(connection);
+        match reply {
+            Some(Reply::Open { audit, reply }) => {
+                // Where nobody waits any more, what is opened comes back, is dropped, and so ends as
+                // cancelled.
+                let ending = slot.map(|slot| (slot, audit));
+                drop(reply.send(Ok(Opened { id, ending })));
             }
-        };
-        let congested = self.shared.congested();
-        for last in self.finals.drain(..finals) {
-            show(&last.record);
-            self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
-        }
-        for asked in mem::take(&mut self.asked) {
-            // Before the answer: who hears it may let go of the connection.
-            self.shared.books.recorded(asked.record());
-            show(asked.record());
-            match asked {
-                Asked::Open { record, slot, audit, reply } => {
-                    let id = record.id;
-                    // Where nobody waits any more, the entry comes back, is dropped, and so ends as
-                    // cancelled.
-                    drop(reply.send(Ok(Entry { id, record, ending: Some((slot, audit)) })));
-                }
-                Asked::Note { last, reply } => {
-                    self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
-                    let id = last.record.id;
-                    drop(last);
-                    drop(reply.send(Ok(id)));
-                }
+            Some(Reply::Note(reply)) => {
+                // The slot is free before the answer, so that who hears it finds it so.
+                drop(slot);
+                drop(reply.send(Ok(id)));
             }
+            None => drop(slot),
         }
-        if congested && !self.shared.congested() {
-            // Wakes those who wait for just that.
-            self.shared.trouble.send_modify(|_| ());
-        }
-        for record in feed {
+        if let Some(shown) = shown {
             // An error says that nobody watches.
-            drop(self.shared.live.send(record));
+            drop(self.shared.live.send(Arc::from(shown)));
         }
     }
 
+    /// Brings what the journal has into the tables.
+    fn bring(&mut self) -> Result<(), StoreError> {
+        if self.behind.since.is_some() {
+            if let Err(error) = self.store.take(&self.behind.entries, self.behind.sequence) {
+                self.reopen = true;
+                return Err(error);
+            }
+            let behind = mem::take(&mut self.behind);
+            let congested = self.shared.congested();
+            self.shared.pending_bytes.fetch_sub(behind.captured, Ordering::AcqRel);
+            if congested && !self.shared.congested() {
+                // Wakes those who wait for just that.
+                self.shared.trouble.send_modify(|_| ());
+            }
+        }
+        if self.held.is_empty() {
+            self.shared.queue.caught_up();
+        }
+        Ok(())
+    }
+
+    /// Refuses who waits; what was acknowledged stays.
     fn refuse_asked(&mut self) {
-        if self.asked.is_empty() {
+        if self.held.iter().all(|write| write.reply.is_none()) {
             return;
         }
         let error = self.shared.trouble.borrow().clone().unwrap_or(AuditError::Closed);
-        for asked in self.asked.drain(..) {
-            if let Asked::Note { last, .. } = &asked {
-                self.shared.pending_bytes.fetch_sub(last.bytes, Ordering::AcqRel);
+        let mut kept = Vec::with_capacity(self.held.len());
+        for mut write in mem::take(&mut self.held) {
+            let Some(reply) = write.reply.take() else {
+                kept.push(write);
+                continue;
+            };
+            self.shared.pending_bytes.fetch_sub(write.bytes, Ordering::AcqRel);
+            self.shared.books.refused(write.connection);
+            // The slot is free before the answer, so that who hears it finds it so. Whoever asked may be
+            // gone, and then needs no answer.
+            drop(write);
+            match reply {
+                Reply::Open { reply, .. } => drop(reply.send(Err(error.clone()))),
+                Reply::Note(reply) => drop(reply.send(Err(error.clone()))),
             }
-            self.shared.books.refused(asked.record());
-            asked.refuse(&error);
         }
+        self.held = kept;
     }
 
     /// Whether the thread is done; answers the drain then.
     fn ended(&mut self, connected: bool) -> bool {
-        let unwritten = self.finals.len();
+        let unwritten = self.held.len();
         if !connected {
             if unwritten > 0 {
                 tracing::error!(unwritten, "the audit log ends with records it could not write");
@@ -331,7 +398,7 @@ impl Writer {
         let taken = self.shared.capacity.saturating_sub(self.shared.slots.available_permits());
         let over = Instant::now() >= drain.deadline;
         // What was sent before the deadline is written, however many batches it takes.
-        let more = self.retry_at.is_none() && self.shared.queued.load(Ordering::Relaxed) > 0;
+        let more = self.retry_at.is_none() && self.shared.queue.len() > 0;
         if taken > 0 && (!over || more) {
             return false;
         }
@@ -342,16 +409,4 @@ impl Writer {
         }
         true
     }
-}
-
-/// What viewers get: captured bytes would be kept alive by the slowest of them.
-fn without_bodies(record: &Record) -> Arc<Record> {
-    let mut record = record.clone();
-    if let Some(head) = &mut record.request {
-        head.body.bytes = bytes::Bytes::new();
-    }
-    if let Some(head) = &mut record.response {
-        head.body.bytes = bytes::Bytes::new();
-    }
-    Arc::new(record)
 }

@@ -117,6 +117,7 @@ impl Command {
     fn socket(&self, paths: Paths) -> PathBuf {
         match self {
             Self::Run(_) | Self::Ca(_) => paths.enrol_socket,
+            Self::Doctor(args) if args.enrols() => paths.enrol_socket,
             Self::Status(_)
             | Self::Logs(_)
             | Self::Show(_)

@@ -20,6 +20,14 @@ pub(super) struct Args {
     /// command outside the gate
     #[arg(long, value_name = "PLACE")]
     expose: Vec<String>,
+    /// Show the command the system's own roots with the gate's among them, in its view only: the default for
+    /// ordinary users (`[run] system_bundle`)
+    #[arg(long, conflicts_with = "keep_system_bundle")]
+    system_bundle: bool,
+    /// Show it those as the host has them: what reads no variable, such as wget, does not trust the gate
+    /// then. The default for root, who may want to change them
+    #[arg(long)]
+    keep_system_bundle: bool,
     /// Let the command inherit descriptor N. May be repeated
     #[arg(long, value_name = "N")]
     keep_fd: Vec<i32>,
@@ -37,6 +45,11 @@ pub(super) fn run(session: &Session, args: Args) -> Result<(), Failure> {
         keep_proxies: args.keep_proxy_env,
         allow_new_privileges: args.allow_new_privileges,
         expose: args.expose,
+        system_bundle: match (args.system_bundle, args.keep_system_bundle) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            (false, false) => None,
+        },
         keep: args.keep_fd,
     };
     let say = |notes: &[Note]| {

@@ -14,11 +14,14 @@ pub struct Run {
     /// command's user, `*` in its last part for any text, and a directory named with a slash at its end
     /// is made where it is missing, so that it can be hidden.
     pub hide: Vec<String>,
+    /// Whether the system's own roots are, in the view that an ordinary user's command has, those with the
+    /// gate's among them.
+    pub system_bundle: bool,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { hide: PLACES.iter().map(|place| place.name.to_owned()).collect() }
+        Self { hide: PLACES.iter().map(|place| place.name.to_owned()).collect(), system_bundle: true }
     }
 }
 

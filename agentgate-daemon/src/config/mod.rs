@@ -13,11 +13,15 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 pub mod hide;
+mod origin;
 mod paths;
 mod resolvers;
 
+use crate::model::Durability;
+
 pub use crate::model::TextError as ConfigError;
 pub use hide::Run;
+pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
 
 /// Everything that can be set.
@@ -28,7 +32,9 @@ pub struct Config {
     pub gate: Gate,
     pub dns: Dns,
     pub tls: Tls,
+    pub origin: Origin,
     pub capture: Capture,
+    pub audit: AuditLog,
     pub limits: Limits,
     pub dashboard: Dashboard,
     pub control: ControlConfig,
@@ -43,7 +49,9 @@ struct Document {
     gate: Gate,
     dns: Dns,
     tls: Tls,
+    origin: Origin,
     capture: Capture,
+    audit: AuditLog,
     limits: Limits,
     dashboard: Dashboard,
     control: ControlConfig,
@@ -116,6 +124,15 @@ impl Default for Capture {
     fn default() -> Self {
         Self { request_bytes: 1024 * 1024, response_bytes: 1024 * 1024 }
     }
+}
+
+/// `[audit]`: the audit log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditLog {
+    /// When a record is on disk: `before-forward`, before anything of a request is forwarded, or
+    /// `backpressure`, within 50 ms.
+    pub durability: Durability,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.
@@ -283,9 +300,21 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, capture, limits, dashboard, control, run, log } = document;
-        let config =
-            Self { paths: Paths::default(), gate, dns, tls, capture, limits, dashboard, control, run, log };
+        let Document { gate, dns, tls, origin, capture, audit, limits, dashboard, control, run, log } = document;
+        let config = Self {
+            paths: Paths::default(),
+            gate,
+            dns,
+            tls,
+            origin,
+            capture,
+            audit,
+            limits,
+            dashboard,
+            control,
+            run,
+            log,
+        };
         let errors = check::check(&config, file, text);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
     }

@@ -53,6 +53,8 @@ pub struct ControlContext {
     pub bundle: PathBuf,
     /// What an enrolled command is not to see.
     pub hidden: Hidden,
+    /// `system_bundle` of `[run]`.
+    pub system_bundle: bool,
     /// The guarded cgroup.
     pub guarded: GuardedCgroup,
     /// `None` where the dashboard is off.
@@ -206,12 +208,15 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         peer.process.pid(),
         exe.as_deref().unwrap_or("executable unknown")
     ));
-    record.subject = Some(Subject {
-        comm: peer.process.comm(),
-        exe,
-        cgroup: cgroup.clone(),
-        ..Subject::unknown(session(cgroup, &context.guarded), peer.process.pid(), peer.uid)
-    });
+    record.subject = Some(
+        Subject {
+            comm: peer.process.comm(),
+            exe,
+            cgroup: cgroup.clone(),
+            ..Subject::unknown(session(cgroup, &context.guarded), peer.process.pid(), peer.uid)
+        }
+        .into(),
+    );
     record
 }
 
@@ -234,6 +239,7 @@ fn session(cgroup: &str, guarded: &GuardedCgroup) -> SessionId {
 /// does not fit a line is cut.
 pub(super) fn shown(mut record: Record) -> Box<Record> {
     if let Some(subject) = &mut record.subject {
+        let subject = Arc::make_mut(subject);
         subject.cmdline = redact::mask_cmdline(&subject.cmdline);
     }
     Box::new(cut::to_fit(record))
@@ -269,6 +275,7 @@ async fn enrol(context: &ControlContext, asker: &Arc<Asker>) -> Result<Payload, 
         guarded: context.guarded.path().to_owned(),
         bundle: context.bundle.clone(),
         hidden: context.hidden.clone(),
+        system_bundle: context.system_bundle,
     }))
 }
 

@@ -182,6 +182,9 @@ pub struct Enrolled {
     pub bundle: PathBuf,
     /// What to hide from the command.
     pub hidden: Hidden,
+    /// `system_bundle` of `[run]`.
+    #[serde(default)]
+    pub system_bundle: bool,
 }
 
 /// What is hidden from a command under guard. Sent, since its user may not be able to read the settings.

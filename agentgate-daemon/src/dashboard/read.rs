@@ -89,7 +89,7 @@ fn scan(store: &Store, filter: &Filter) -> Result<Listing, StoreError> {
     };
     let mut found = Listing::default();
     for _ in 0..MAX_PAGES {
-        let Page { records, next } = store.query(&query)?;
+        let Page { records, next, .. } = store.query(&query)?;
         for record in records {
             if filter.rest(&record) {
                 let id = record.id;
@@ -135,7 +135,7 @@ fn children(store: &Store, flow: &Record) -> Result<(Vec<Record>, bool), StoreEr
     };
     let mut children = Vec::new();
     for _ in 0..MAX_PAGES {
-        let Page { records, next } = store.query(&query)?;
+        let Page { records, next, .. } = store.query(&query)?;
         children.extend(records.into_iter().filter(|r| r.parent == Some(flow.id)).map(shown));
         // An exchange is recorded after its flow, so below the flow's id there is none.
         let Some(next) = next.filter(|next| *next > flow.id) else {
@@ -154,6 +154,7 @@ fn children(store: &Store, flow: &Record) -> Result<(Vec<Record>, bool), StoreEr
 /// A record as people may see it: command lines are kept for judging and masked for showing.
 pub(super) fn shown(mut record: Record) -> Record {
     if let Some(subject) = &mut record.subject {
+        let subject = Arc::make_mut(subject);
         subject.cmdline = redact::mask_cmdline(&subject.cmdline);
     }
     record

@@ -6,13 +6,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hickory_proto::{
     op::ResponseCode,
     rr::{
-        Name, RData, Record,
+        Name, RData, Record, RecordType,
         rdata::{A, AAAA, HINFO},
     },
 };
 
 use super::message::{Question, Reply, ede};
-use crate::policy::{AddressClass, classify};
+use crate::{
+    model::{OWN_ADDRESS, OWN_NAME},
+    policy::{AddressClass, classify},
+};
 
 /// Seconds that answers from here may be kept.
 const TTL: u32 = 60;
@@ -70,6 +73,15 @@ fn own_name(question: &Question, text: &str) -> Option<Local> {
         reply.answers.extend(rdata.map(|rdata| Record::from_rdata(question.name.clone(), TTL, rdata)));
         let reason = "localhost is never asked for elsewhere (RFC 6761 6.3)";
         return Some(Local { reply, rule: "gate:localhost", reason, refused: false });
+    }
+    if text == OWN_NAME {
+        let mut reply = Reply::code(ResponseCode::NoError);
+        if question.kind == RecordType::A {
+            let rdata = RData::A(A(OWN_ADDRESS));
+            reply.answers.push(Record::from_rdata(question.name.clone(), TTL, rdata));
+        }
+        let reason = "the gate itself, at which runtimes are tried for trust in it";
+        return Some(Local { reply, rule: "gate:own_name", reason, refused: false });
     }
     let (rule, reason) = if within(text, "use-application-dns.net") {
         ("gate:canary", "says that clients are not to bring a resolver of their own")

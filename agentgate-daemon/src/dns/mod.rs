@@ -162,3 +162,17 @@ impl Server {
         }
     }
 }
+
+/// What is sent back without asking anybody: the error to a message that is no question, a refusal to one
+/// that is. For the fuzz target.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn answered_alone(bytes: &[u8]) -> Option<Vec<u8>> {
+    match message::read(bytes) {
+        message::Received::Question(question) => {
+            let refusal = message::Reply::code(hickory_proto::op::ResponseCode::Refused);
+            question.write(&refusal, usize::from(message::UDP_PAYLOAD))
+        }
+        message::Received::Unusable { reply, .. } => reply,
+    }
+}

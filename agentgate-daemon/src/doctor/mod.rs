@@ -1,10 +1,11 @@
 //! `agentctl doctor`: whether this host can guard, and does.
 //!
-//! Looks and asks; changes nothing and sends nothing to the network. Works as an ordinary user as far as
+//! `trust` tries the runtimes. The rest looks and asks; changes nothing and sends nothing to the network. Works as an ordinary user as far as
 //! it goes: what it could not see it says, and that is neither well nor a fault.
 
 mod gate;
 mod host;
+pub mod trust;
 
 use std::path::Path;
 

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use crate::{
-    http::{body::describe, head::BadTarget},
+    http::head::BadTarget,
     model::{Failure, Refusal},
 };
 
@@ -47,14 +47,6 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
-    pub(super) fn http(error: &hyper::Error) -> Self {
-        if error.is_user() {
-            // hyper calls the body that we pass on the user's.
-            return Self::AgentBody(describe(error));
-        }
-        Self::Http(describe(error))
-    }
-
     pub(super) fn tls(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate(why.clone()),

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::environment::{ADDED_VARIABLES, BUNDLE_VARIABLES};
+
 /// Where distributions keep all roots in one PEM file; the first that exists is used.
 pub const SYSTEM_BUNDLES: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -49,38 +51,42 @@ pub enum BundleError {
     },
 }
 
-fn file(path: &Path) -> impl FnOnce(io::Error) -> BundleError {
+pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> BundleError {
     let path = path.to_owned();
     move |source| BundleError::File { path, source }
 }
 
-/// A bundle that was written.
+/// Every root that an agent is to trust. A certificate is kept as the lines of its PEM, without the frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct Roots {
     /// The system's file that went in; `None` where the host has none, so that only hosts whose
     /// connections are intercepted will be trusted.
     pub system: Option<PathBuf>,
-    /// Certificates in all.
-    pub certificates: usize,
+    /// All of them, each once; the authority's own first.
+    pub all: Vec<String>,
+    /// Of them, what the gate adds: its authority's own, and what the settings name.
+    pub added: Vec<String>,
 }
 
-/// Merges the system's roots, the files of `extra`, and the authority's own certificate into `target`
-/// (0644, replaced atomically).
+/// The system's roots (of the first of `candidates` that exists), those of the files of `extra`, and the
+/// authority's own certificate.
 ///
 /// # Errors
-/// [`BundleError`]; `target` is then as it was.
-pub fn write(
-    target: &Path,
-    candidates: &[&str],
-    extra: &[PathBuf],
-    authority: &str,
-) -> Result<Written, BundleError> {
-    let mut texts = Vec::new();
+/// [`BundleError`].
+pub fn gather(candidates: &[&str], extra: &[PathBuf], authority: &str) -> Result<Roots, BundleError> {
+    let mut added = certificates("authority", authority)?;
+    if added.is_empty() {
+        return Err(BundleError::NoAuthority);
+    }
+    for path in extra {
+        added.extend(certificates(&path.display().to_string(), &read(path).map_err(file(path))?)?);
+    }
     let mut system = None;
+    let mut all = added.clone();
     for candidate in candidates.iter().map(Path::new) {
         match read(candidate) {
             Ok(text) => {
-                texts.push((candidate.display().to_string(), text));
+                all.extend(certificates(&candidate.display().to_string(), &text)?);
                 system = Some(candidate.to_owned());
                 break;
             }
@@ -88,17 +94,26 @@ pub fn write(
             Err(e) => return Err(file(candidate)(e)),
         }
     }
-    for path in extra {
-        texts.push((path.display().to_string(), read(path).map_err(file(path))?));
-    }
-    let (merged, certificates) = merge(&texts, authority)?;
-    replace(target, merged.as_bytes(), 0o644).map_err(file(target))?;
-    Ok(Written { system, certificates })
+    once(&mut added);
+    once(&mut all);
+    Ok(Roots { system, all, added })
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// Leaves the first of each.
+pub(super) fn once(certificates: &mut Vec<String>) {
+    let mut seen = HashSet::new();
+    certificates.retain(|body| seen.insert(body.clone()));
+}
+
+/// The text of a regular file of at most [`CAP`] bytes.
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(CAP + 1).read_to_end(&mut bytes)?;
+    // A pipe would be waited for.
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    file.take(CAP + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > CAP {
         return Err(io::Error::other(format!("more than {CAP} bytes")));
     }
@@ -106,29 +121,15 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The certificates of `texts` (each with its origin) and of `authority`, each once, the authority's
-/// first, without comments; and how many.
-///
-/// # Errors
-/// [`BundleError::NoAuthority`], [`BundleError::Unfinished`].
-pub fn merge(texts: &[(String, String)], authority: &str) -> Result<(String, usize), BundleError> {
-    let own = certificates("authority", authority)?;
-    if own.is_empty() {
-        return Err(BundleError::NoAuthority);
-    }
-    let mut all = own;
-    for (origin, text) in texts {
-        all.extend(certificates(origin, text)?);
-    }
-    let mut seen = HashSet::new();
-    all.retain(|body| seen.insert(body.clone()));
-    let merged: String = all.iter().map(|body| format!("{BEGIN}\n{body}{END}\n")).collect();
-    Ok((merged, all.len()))
+/// `certificates` in PEM, without comments.
+#[must_use]
+pub fn pem(certificates: &[String]) -> String {
+    certificates.iter().map(|body| format!("{BEGIN}\n{body}{END}\n")).collect()
 }
 
 /// The bodies of the certificates in `text`, with `\n` line ends. Other blocks, such as keys, are left
 /// out.
-fn certificates(origin: &str, text: &str) -> Result<Vec<String>, BundleError> {
+pub(super) fn certificates(origin: &str, text: &str) -> Result<Vec<String>, BundleError> {
     let mut found = Vec::new();
     let mut open: Option<String> = None;
     for line in text.lines().map(str::trim) {
@@ -153,16 +154,27 @@ fn certificates(origin: &str, text: &str) -> Result<Vec<String>, BundleError> {
 ///
 /// # Errors
 /// [`BundleError::File`].
-pub fn write_environment_file(target: &Path, bundle: &Path) -> Result<(), BundleError> {
-    let text = environment_file(bundle);
+pub fn write_environment_file(target: &Path, bundle: &Path, added: &Path) -> Result<(), BundleError> {
+    let text = environment_file(bundle, added);
     replace(target, text.as_bytes(), 0o644).map_err(file(target))
 }
 
 /// The text of that file.
 #[must_use]
-pub fn environment_file(bundle: &Path) -> String {
+pub fn environment_file(bundle: &Path, added: &Path) -> String {
+    let mut text = String::from("# Written by agentgated: what clients read to find the trust bundle.\n");
+    for (names, path) in [(&BUNDLE_VARIABLES[..], bundle), (&ADDED_VARIABLES[..], added)] {
+        let value = quoted(path);
+        for name in names {
+            text.push_str(&format!("{name}={value}\n"));
+        }
+    }
+    text
+}
+
+fn quoted(path: &Path) -> String {
     let mut value = String::from("\"");
-    for c in bundle.to_string_lossy().chars() {
+    for c in path.to_string_lossy().chars() {
         // Characters that keep a meaning inside double quotes (systemd.exec(5), EnvironmentFile=).
         if matches!(c, '"' | '\\' | '$' | '`') {
             value.push('\\');
@@ -170,15 +182,11 @@ pub fn environment_file(bundle: &Path) -> String {
         value.push(c);
     }
     value.push('"');
-    let mut text = String::from("# Written by agentgated: what clients read to find the trust bundle.\n");
-    for name in super::environment::BUNDLE_VARIABLES {
-        text.push_str(&format!("{name}={value}\n"));
-    }
-    text
+    value
 }
 
 /// Replaces `target` by `bytes` so that a reader sees the old or the whole new file.
-fn replace(target: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(super) fn replace(target: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     name.push(".partial");
     let partial = target.with_file_name(name);
@@ -203,53 +211,53 @@ mod tests {
     }
 
     #[test]
-    fn merges_each_certificate_once_without_comments() {
-        let system = format!("# Root A\n{}\n\r\n{}garbage\n", pem("AAAA").replace('\n', "\r\n"), pem("BBBB"));
-        let extra = format!("-----BEGIN PRIVATE KEY-----\nKKKK\n-----END PRIVATE KEY-----\n{}", pem("BBBB"));
-        let (merged, count) =
-            merge(&[("system".into(), system), ("extra".into(), extra)], &pem("GATE")).unwrap();
-        assert_eq!(merged, format!("{}{}{}", pem("GATE"), pem("AAAA"), pem("BBBB")));
-        assert_eq!(count, 3);
+    fn gathers_each_certificate_once_without_comments() {
+        let dir = tempfile::tempdir().unwrap();
+        let (roots, extra) = (dir.path().join("roots.pem"), dir.path().join("extra.pem"));
+        let text = format!("# Root A\n{}\n\r\n{}garbage\n", pem("AAAA").replace('\n', "\r\n"), pem("BBBB"));
+        fs::write(&roots, text).unwrap();
+        let key = "-----BEGIN PRIVATE KEY-----\nKKKK\n-----END PRIVATE KEY-----\n";
+        fs::write(&extra, format!("{key}{}{}", pem("BBBB"), pem("GATE"))).unwrap();
+        let candidates = ["/nonexistent/roots.pem", roots.to_str().unwrap(), "/nonexistent/other.pem"];
+        let gathered = gather(&candidates, std::slice::from_ref(&extra), &pem("GATE")).unwrap();
+        assert_eq!(gathered.system, Some(roots));
+        assert_eq!(super::pem(&gathered.all), [pem("GATE"), pem("BBBB"), pem("AAAA")].concat());
+        assert_eq!(super::pem(&gathered.added), [pem("GATE"), pem("BBBB")].concat());
     }
 
     #[test]
     fn refuses_what_would_break_clients() {
         let half = format!("{BEGIN}\nAAAA\n");
-        assert!(matches!(merge(&[], "no pem"), Err(BundleError::NoAuthority)));
-        let origin = |text: &str| merge(&[("o".into(), text.to_owned())], &pem("GATE"));
-        assert!(matches!(origin(&half), Err(BundleError::Unfinished { .. })));
-        assert!(matches!(origin(&format!("{half}{}", pem("BBBB"))), Err(BundleError::Unfinished { .. })));
+        assert!(matches!(gather(&[], &[], "no pem"), Err(BundleError::NoAuthority)));
+        for text in [half.clone(), format!("{half}{}", pem("BBBB"))] {
+            assert!(matches!(certificates("o", &text), Err(BundleError::Unfinished { .. })));
+        }
     }
 
     #[test]
-    fn writes_a_world_readable_file_from_the_first_bundle_there_is() {
+    fn without_system_roots_it_says_so_and_a_missing_extra_file_is_an_error() {
+        let gathered = gather(&["/nonexistent"], &[], &pem("GATE")).unwrap();
+        assert_eq!((gathered.system, gathered.all.len()), (None, 1));
+        assert!(gather(&[], &["/nonexistent/extra.pem".into()], &pem("NEW")).is_err());
+        assert!(gather(&["/dev/zero"], &[], &pem("NEW")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_is_for_everybody() {
         let dir = tempfile::tempdir().unwrap();
-        let (roots, target) = (dir.path().join("roots.pem"), dir.path().join("ca-bundle.pem"));
-        fs::write(&roots, pem("AAAA")).unwrap();
+        let target = dir.path().join("ca-bundle.pem");
         fs::write(dir.path().join("ca-bundle.pem.partial"), "left by a crash").unwrap();
-        let candidates = ["/nonexistent/roots.pem", roots.to_str().unwrap(), "/nonexistent/other.pem"];
-        let written = write(&target, &candidates, &[], &pem("GATE")).unwrap();
-        assert_eq!(written, Written { system: Some(roots), certificates: 2 });
-        assert_eq!(fs::read_to_string(&target).unwrap(), format!("{}{}", pem("GATE"), pem("AAAA")));
+        replace(&target, b"new", 0o644).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
         assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o644);
         assert!(!dir.path().join("ca-bundle.pem.partial").exists());
     }
 
     #[test]
-    fn without_system_roots_the_bundle_says_so_and_a_missing_extra_file_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("ca-bundle.pem");
-        let written = write(&target, &["/nonexistent"], &[], &pem("GATE")).unwrap();
-        assert_eq!(written, Written { system: None, certificates: 1 });
-        let before = fs::read(&target).unwrap();
-        assert!(write(&target, &[], &["/nonexistent/extra.pem".into()], &pem("NEW")).is_err());
-        assert_eq!(fs::read(&target).unwrap(), before);
-    }
-
-    #[test]
     fn the_environment_file_quotes_for_systemd() {
-        let text = environment_file(Path::new("/run/a \"b\"$c/ca.pem"));
+        let text = environment_file(Path::new("/run/a \"b\"$c/ca.pem"), Path::new("/run/added.pem"));
         assert!(text.contains("\nSSL_CERT_FILE=\"/run/a \\\"b\\\"\\$c/ca.pem\"\n"), "{text}");
-        assert_eq!(text.lines().count(), 1 + super::super::environment::BUNDLE_VARIABLES.len());
+        assert!(text.contains("\nNODE_EXTRA_CA_CERTS=\"/run/added.pem\"\n"), "{text}");
+        assert_eq!(text.lines().count(), 1 + BUNDLE_VARIABLES.len() + ADDED_VARIABLES.len());
     }
 }

@@ -7,15 +7,17 @@ use std::{
     ffi::OsString,
     fs, io,
     os::{fd::RawFd, unix::process::CommandExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
 use super::{
+    bundle::BundleError,
     descriptors::{self, DescriptorError},
     environment,
-    hide::{self, HideError, Wanted},
+    hide::{self, HideError, Shown, Wanted},
     landlock, seccomp,
+    trust::{self, Files, Own},
 };
 use crate::control::{
     client::{Client, ClientError},
@@ -35,6 +37,9 @@ pub struct Launch {
     pub allow_new_privileges: bool,
     /// Names and paths that are not hidden from the command, or `all`.
     pub expose: Vec<String>,
+    /// Whether the system's own roots are, for the command, those with the gate's among them; `None`: as
+    /// the daemon's settings have it for ordinary users, and not for root, who looks after them.
+    pub system_bundle: Option<bool>,
     /// Descriptors that it inherits besides the first three.
     pub keep: Vec<RawFd>,
 }
@@ -73,6 +78,9 @@ pub enum LaunchError {
         /// Where it is.
         found: String,
     },
+    /// What the command is to trust.
+    #[error(transparent)]
+    Trust(#[from] BundleError),
     /// What acts for the command outside could not be hidden from it.
     #[error(transparent)]
     Hide(#[from] HideError),
@@ -109,6 +117,7 @@ impl LaunchError {
             | Self::Enrol(_)
             | Self::NotEnrolled
             | Self::Unguarded { .. }
+            | Self::Trust(_)
             | Self::Hide(_)
             | Self::Host { .. } => 125,
         }
@@ -133,12 +142,30 @@ fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Note])) -> Resul
     let text = fs::read_to_string("/proc/self/cgroup").map_err(host("/proc/self/cgroup"))?;
     check_guarded(&text, &enrolled)?;
     let current: Vec<_> = std::env::vars_os().collect();
-    let wanted = hide(&enrolled, launch, &current)?;
-    // As the command sees it.
-    let bundle = readable(&enrolled.bundle)?;
+    let files = Files::beside(&enrolled.bundle);
+    // What the user's variables name may be hidden afterwards.
+    let own = Own::collect(&current, &files)?;
+    let (wanted, system) = hide(&enrolled, launch, &current, &files, &own)?;
+    // As the command sees them.
+    for file in [&files.bundle, &files.added, &files.java] {
+        readable(file)?;
+    }
     let pairs = current.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
-    let changes = environment::changes(pairs, &bundle, launch.keep_proxies, wanted.unset());
+    let roots = environment::Roots {
+        bundle: &files.bundle,
+        added: &files.added,
+        java: (!system).then_some(files.java.as_path()),
+    };
+    let changes = environment::changes(pairs, roots, launch.keep_proxies, wanted.unset());
     let mut told: Vec<Note> = changes.notes().into_iter().map(Note::Information).collect();
+    told.extend(of_own(&own, wanted.makes_view()));
+    if changes.java_kept {
+        told.push(Note::Warning(format!(
+            "JAVA_TOOL_OPTIONS names a trust store of yours, which is kept; for Java to trust the gate: keytool \
+             -importcert -noprompt -alias agentgate -file {} -keystore THAT_STORE",
+            files.added.display()
+        )));
+    }
     if rustix::process::geteuid().is_root() {
         told.push(Note::Warning(
             "the command runs as root, which can leave the guarded cgroup and uncover what is hidden from \
@@ -164,23 +191,54 @@ fn prepare(socket: &Path, launch: &Launch, notes: impl FnOnce(&[Note])) -> Resul
 const EVERYTHING: &str = "--expose all: the command sees the sockets of docker, systemd, D-Bus, agents and \
                           others, which act for it outside the gate";
 
-/// Hides what the daemon says from this process, and with it from the command.
+/// What a person should know of certificates of their own.
+fn of_own(own: &Own, view: bool) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let names = own.variables.join(", ");
+    if own.bundle.is_some() && view {
+        notes.push(Note::Information(format!("what {names} named is in the bundle that they name now")));
+    } else if own.bundle.is_some() {
+        notes.push(Note::Warning(format!(
+            "{names} now name the gate's bundle instead of yours, without what is in yours: --expose all \
+             leaves no place for both"
+        )));
+    }
+    let unreadable = own.unreadable.iter();
+    notes.extend(unreadable.map(|(name, why)| Note::Warning(format!("{name} is left out: {why}"))));
+    notes
+}
+
+/// Hides what the daemon says from this process, and with it from the command, and shows it what it is to
+/// trust; also whether the system's own roots are among that.
 fn hide(
     enrolled: &Enrolled,
     launch: &Launch,
     environment: &[(OsString, OsString)],
-) -> Result<Wanted, LaunchError> {
+    files: &Files,
+    own: &Own,
+) -> Result<(Wanted, bool), LaunchError> {
     let variable =
         |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     let wanted = hide::wanted(&enrolled.hidden, &launch.expose, variable)?;
+    if launch.system_bundle == Some(true) && !wanted.makes_view() {
+        return Err(HideError::NoView.into());
+    }
     if wanted.is_nothing() {
-        return Ok(wanted);
+        return Ok((wanted, false));
     }
     if launch.allow_new_privileges && hide::needs_user_namespace().map_err(host("capget"))? {
         return Err(HideError::NoNewPrivileges.into());
     }
-    hide::apply(&wanted, &enrolled.hidden.sockets)?;
-    Ok(wanted)
+    let usual = || enrolled.system_bundle && !rustix::process::geteuid().is_root();
+    let system = wanted.makes_view() && launch.system_bundle.unwrap_or_else(usual);
+    let texts = [(&files.bundle, &own.bundle), (&files.added, &own.added)];
+    let instead = texts.into_iter().filter_map(|(path, text)| Some((path.clone(), text.clone()?)));
+    let shown = Shown {
+        instead: instead.collect(),
+        covers: if system { trust::covers(files, own.bundle.is_some(), variable) } else { Vec::new() },
+    };
+    hide::apply(&wanted, &enrolled.hidden.sockets, &shown)?;
+    Ok((wanted, system))
 }
 
 /// Whether `text`, this process's `/proc/self/cgroup`, shows it where the daemon says it put it, and that
@@ -196,9 +254,8 @@ fn check_guarded(text: &str, enrolled: &Enrolled) -> Result<(), LaunchError> {
     }
 }
 
-fn readable(bundle: &Path) -> Result<PathBuf, LaunchError> {
-    fs::File::open(bundle).map_err(host(bundle.display().to_string()))?;
-    Ok(bundle.to_owned())
+fn readable(file: &Path) -> Result<(), LaunchError> {
+    fs::File::open(file).map_err(host(file.display().to_string())).map(drop)
 }
 
 /// Takes away the ways from the command to what is not under guard: programs that gain privileges by
@@ -261,6 +318,7 @@ mod tests {
             guarded: "/agent.slice".into(),
             bundle: "/x".into(),
             hidden: Hidden::default(),
+            system_bundle: true,
         }
     }
 

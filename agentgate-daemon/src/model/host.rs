@@ -1,8 +1,18 @@
 //! Host names as policy compares them: lower case, IDNA, without the trailing dot.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
+
+/// The gate's own name: its DNS server answers for it, its listener answers at it, and nothing is ever
+/// forwarded there. `agentctl doctor trust` has each runtime connect to it.
+pub const OWN_NAME: &str = "trust.agentgate.internal";
+/// What it resolves to: an address for documentation (RFC 5737), which is nobody's.
+pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A DNS name or an IP address, normalised.
 ///

@@ -2,21 +2,26 @@
 
 pub mod balance;
 pub mod body;
+pub mod durability;
 pub mod flag;
 pub mod flow;
 pub mod host;
+pub mod inspected;
 pub mod mode;
 pub mod record;
 pub mod subject;
 pub mod text_error;
 pub mod time;
 pub mod verdict;
+pub mod websocket;
 
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
+pub use durability::Durability;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
-pub use host::{Authority, Host, InvalidHost};
+pub use host::{Authority, Host, InvalidHost, OWN_ADDRESS, OWN_NAME};
+pub use inspected::Inspected;
 pub use mode::Mode;
 pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State};
 pub use subject::{Ancestor, SessionId, Subject};

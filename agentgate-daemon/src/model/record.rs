@@ -1,6 +1,6 @@
 //! What the audit log keeps.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -167,8 +167,10 @@ pub struct Record {
     pub finished: Option<Timestamp>,
     /// The flow an exchange ran on.
     pub parent: Option<RecordId>,
-    pub subject: Option<Subject>,
-    pub flow: Option<Flow>,
+    /// Shared by all records of a connection.
+    pub subject: Option<Arc<Subject>>,
+    /// Likewise.
+    pub flow: Option<Arc<Flow>>,
     /// Whom it was for, as far as it is known.
     pub authority: Option<Authority>,
     /// `tls`, `http/1`, `http/2`, `opaque`, `silent`, `udp`, `tcp`, `socket`, …

@@ -67,6 +67,11 @@ impl Permit {
     pub fn destination(&self) -> &Destination {
         &self.destination
     }
+    /// What judges the addresses of the origin.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<dyn AddressRule> {
+        &self.addresses
+    }
     /// The verdict behind it.
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
@@ -82,10 +87,35 @@ impl Permit {
     pub fn head(&self) -> &http::request::Parts {
         &self.head
     }
+    /// Leave to connect to its origin, which it includes.
+    #[must_use]
+    pub fn reach(&self) -> ReachPermit {
+        ReachPermit { destination: self.destination.clone(), addresses: self.addresses.clone() }
+    }
     /// Gives up the permit for what it permits.
     #[must_use]
     pub fn into_parts(self) -> (http::request::Parts, Destination, Arc<dyn AddressRule>) {
         (self.head, self.destination, self.addresses)
+    }
+}
+
+/// Leave to connect to an origin, and no more: to learn what it speaks before the agent is answered.
+#[derive(Clone, Debug)]
+pub struct ReachPermit {
+    pub(in crate::policy) destination: Destination,
+    pub(in crate::policy) addresses: Arc<dyn AddressRule>,
+}
+
+impl ReachPermit {
+    /// The origin.
+    #[must_use]
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+    /// What judges its addresses.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<dyn AddressRule> {
+        &self.addresses
     }
 }
 

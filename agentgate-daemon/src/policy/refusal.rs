@@ -91,6 +91,16 @@ pub(super) fn localhost(host: &Host, port: u16) -> Refusal {
     refuse("invariant:loopback".to_owned(), reason, 403, remedy, flag)
 }
 
+/// The gate's own name.
+pub(super) fn own_name(host: &Host) -> Refusal {
+    let verdict = Verdict {
+        action: Action::Deny,
+        rule: "gate:own_name".to_owned(),
+        reason: format!("{host} is the gate itself, at which runtimes are tried for trust in it"),
+    };
+    Refusal { verdict, flags: Vec::new(), status: 403, remedy: String::new() }
+}
+
 /// An address that no answer of the gate's DNS server gave, in `enforce`.
 pub(super) fn unresolved(original: SocketAddr) -> Refusal {
     refuse(

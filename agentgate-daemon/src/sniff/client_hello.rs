@@ -1,9 +1,10 @@
-//! The TLS ClientHello, as far as the gate needs it: server name, ALPN, and whether the real hello
-//! is encrypted (RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849).
+//! The TLS ClientHello, as far as the gate needs it: server name, ALPN, fingerprint, and whether the
+//! real hello is encrypted (RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849).
 //!
 //! Parses records and handshake fragments itself, so that it can say *incomplete* and be tried on
 //! every prefix; it copies nothing but what it returns.
 
+use super::ja4::Inputs;
 use crate::model::Host;
 
 /// What a hello says, before anything is answered.
@@ -11,8 +12,11 @@ use crate::model::Host;
 pub struct ClientHello {
     /// The `host_name` of `server_name`, if there is one and it is a valid name.
     pub server_name: Option<Host>,
-    /// Protocols offered by ALPN, in the client's order; empty where the extension is missing.
-    pub alpn: Vec<Vec<u8>>,
+    /// Protocols offered by ALPN, in the client's order, the first [`MOST_ALPN`] of them; empty where
+    /// the extension is missing.
+    pub alpn: Vec<Box<[u8]>>,
+    /// The client's JA4 fingerprint.
+    pub ja4: String,
     /// True with an `encrypted_client_hello` extension: the name outside may not be the real one.
     pub ech: bool,
 }
@@ -45,10 +49,14 @@ pub enum Parsed {
 /// Largest handshake message accepted; real hellos with post-quantum keys are about 1.8 KB. Parsing
 /// starts anew with every read, so this also bounds the work of a hello that comes byte by byte.
 const MAX_HELLO: usize = 16 * 1024;
+/// Protocols kept of an ALPN extension; real clients offer one to four.
+pub const MOST_ALPN: usize = 32;
 const HANDSHAKE_RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
-const EXT_SERVER_NAME: u16 = 0;
-const EXT_ALPN: u16 = 16;
+pub(super) const EXT_SERVER_NAME: u16 = 0;
+pub(super) const EXT_ALPN: u16 = 16;
+const EXT_SIGNATURE_ALGORITHMS: u16 = 13;
+const EXT_SUPPORTED_VERSIONS: u16 = 43;
 const EXT_ECH: u16 = 0xfe0d;
 
 /// Parses the start of a connection that began with a handshake record.
@@ -112,10 +120,14 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
     fn u8(&mut self) -> Result<usize, InvalidHello> {
-        self.take(1).map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+        let (byte, tail) = self.0.split_first().ok_or(InvalidHello::Malformed)?;
+        self.0 = tail;
+        Ok(usize::from(*byte))
     }
-    fn u16(&mut self) -> Result<usize, InvalidHello> {
-        self.take(2).map(|b| b.iter().fold(0, |n, b| n << 8 | usize::from(*b)))
+    fn u16(&mut self) -> Result<u16, InvalidHello> {
+        let (bytes, tail) = self.0.split_first_chunk::<2>().ok_or(InvalidHello::Malformed)?;
+        self.0 = tail;
+        Ok(u16::from_be_bytes(*bytes))
     }
     fn vec8(&mut self) -> Result<&'a [u8], InvalidHello> {
         let length = self.u8()?;
@@ -123,7 +135,16 @@ impl<'a> Fields<'a> {
     }
     fn vec16(&mut self) -> Result<&'a [u8], InvalidHello> {
         let length = self.u16()?;
-        self.take(length)
+        self.take(usize::from(length))
+    }
+    /// All that is left, as 16-bit numbers.
+    fn numbers(self) -> Result<Vec<u16>, InvalidHello> {
+        let (pairs, rest) = self.0.as_chunks::<2>();
+        if rest.is_empty() {
+            Ok(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
+        } else {
+            Err(InvalidHello::Malformed)
+        }
     }
     fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -132,15 +153,14 @@ impl<'a> Fields<'a> {
 
 fn body_of(body: &[u8]) -> Result<ClientHello, InvalidHello> {
     let mut fields = Fields(body);
-    let _version_and_random = fields.take(2 + 32)?;
+    let mut inputs = Inputs { version: fields.u16()?, ..Inputs::default() };
+    let _random = fields.take(32)?;
     let _session_id = fields.vec8()?;
-    let _cipher_suites = fields.vec16()?;
+    inputs.ciphers = Fields(fields.vec16()?).numbers()?;
     let _compression = fields.vec8()?;
     let mut hello = ClientHello::default();
-    if fields.is_empty() {
-        return Ok(hello); // TLS 1.2 allows a hello without extensions.
-    }
-    let mut extensions = Fields(fields.vec16()?);
+    // TLS 1.2 allows a hello without extensions.
+    let mut extensions = Fields(if fields.is_empty() { &[] } else { fields.vec16()? });
     if !fields.is_empty() {
         return Err(InvalidHello::Malformed);
     }
@@ -148,8 +168,9 @@ fn body_of(body: &[u8]) -> Result<ClientHello, InvalidHello> {
     while !extensions.is_empty() {
         let kind = extensions.u16()?;
         let data = extensions.vec16()?;
-        match u16::try_from(kind) {
-            Ok(EXT_SERVER_NAME) => {
+        inputs.extensions.push(kind);
+        match kind {
+            EXT_SERVER_NAME => {
                 // Two server_name extensions could mean different things to two parsers.
                 if named {
                     return Err(InvalidHello::ServerName);
@@ -157,16 +178,24 @@ fn body_of(body: &[u8]) -> Result<ClientHello, InvalidHello> {
                 named = true;
                 hello.server_name = Some(server_name(data)?);
             }
-            Ok(EXT_ALPN) => {
+            EXT_ALPN => {
                 let mut list = Fields(Fields(data).vec16()?);
                 while !list.is_empty() {
-                    hello.alpn.push(list.vec8()?.to_vec());
+                    let name = list.vec8()?;
+                    if hello.alpn.len() < MOST_ALPN {
+                        hello.alpn.push(name.into());
+                    }
                 }
             }
-            Ok(EXT_ECH) => hello.ech = true,
-            Ok(_) | Err(_) => {}
+            EXT_SIGNATURE_ALGORITHMS => {
+                inputs.signatures = Fields(Fields(data).vec16()?).numbers()?;
+            }
+            EXT_SUPPORTED_VERSIONS => inputs.versions = Fields(Fields(data).vec8()?).numbers()?,
+            EXT_ECH => hello.ech = true,
+            _ => {}
         }
     }
+    hello.ja4 = inputs.fingerprint(hello.alpn.first().map(AsRef::as_ref));
     Ok(hello)
 }
 
@@ -206,12 +235,18 @@ mod tests {
         bytes
     }
 
+    fn parsed(bytes: &[u8]) -> ClientHello {
+        let Parsed::Complete(hello) = parse(bytes) else { panic!("complete") };
+        hello
+    }
+
     #[test]
     fn reads_a_real_hello_and_every_prefix_is_incomplete() {
         let bytes = real("API.Example.com", &[b"h2", b"http/1.1"]);
         let expect = ClientHello {
             server_name: Some(Host::parse("api.example.com").unwrap()),
-            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            alpn: vec![(*b"h2").into(), (*b"http/1.1").into()],
+            ja4: parsed(&bytes).ja4,
             ech: false,
         };
         assert_eq!(parse(&bytes), Parsed::Complete(expect));
@@ -237,8 +272,15 @@ mod tests {
 
     #[test]
     fn addresses_have_no_server_name() {
-        let Parsed::Complete(hello) = parse(&real("203.0.113.7", &[])) else { panic!("complete") };
+        let hello = parsed(&real("203.0.113.7", &[]));
         assert_eq!(hello.server_name, None);
+        assert!(hello.ja4.starts_with("t13i"), "{}", hello.ja4);
+    }
+
+    #[test]
+    fn many_protocols_are_cut() {
+        let many: Vec<&[u8]> = vec![b"h2"; MOST_ALPN + 1];
+        assert_eq!(parsed(&real("example.com", &many)).alpn.len(), MOST_ALPN);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Nothing is consumed: whoever comes next reads the same bytes again.
 
 pub mod client_hello;
+mod ja4;
+pub mod opaque;
 pub mod protocol;
 mod replay;
 
@@ -15,6 +17,7 @@ use tokio::{
 };
 
 pub use client_hello::{ClientHello, InvalidHello};
+pub use opaque::{Named, Naming};
 pub use protocol::Protocol;
 pub use replay::Replayed;
 

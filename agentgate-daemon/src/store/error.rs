@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::canonical::Malformed;
 use crate::model::RecordId;
 
 /// A failure of the audit log's file.
@@ -22,15 +23,24 @@ pub enum StoreError {
     /// The file was closed after an I/O error and could not be opened again so far.
     #[error("the audit log is closed after an I/O error and could not be opened again")]
     Closed,
-    /// A record whose format this program does not know.
-    #[error("record {id} has format {format}, which this program does not know")]
-    UnknownFormat { id: RecordId, format: u8 },
-    /// A record that does not read as its format says.
+    /// A record that does not read as its format says, or is of a later version.
+    #[error("record {id} cannot be read: {source}")]
+    Malformed { id: RecordId, source: Malformed },
+    /// A record of schema 1 that does not read as its format says.
     #[error("record {id} cannot be read: {source}")]
     Unreadable { id: RecordId, source: serde_json::Error },
-    /// A record that cannot be written as JSON.
-    #[error("record {id} cannot be encoded: {source}")]
-    Unwritable { id: RecordId, source: serde_json::Error },
+    /// A record of schema 1 in a format that there was not.
+    #[error("record {id} has format {format}, which this program does not know")]
+    UnknownFormat { id: RecordId, format: u8 },
+    /// What was acknowledged last cannot be written or read: disk full, I/O errors.
+    #[error("the journal of the audit log: {0}")]
+    Journal(#[source] io::Error),
+    /// Nothing can be compressed: no memory.
+    #[error("the audit log cannot be packed: {0}")]
+    Packing(#[source] io::Error),
+    /// What was acknowledged last cannot be brought into the tables at the moment.
+    #[error("the audit log cannot be written, and what it holds is not up to date")]
+    Behind,
     /// An index names a record that is not there.
     #[error("record {id} is in an index but not in the log")]
     Missing { id: RecordId },
@@ -48,10 +58,11 @@ impl StoreError {
             Self::Newer { .. } => "store_newer",
             Self::File { .. } => "store_file",
             Self::Closed => "store_closed",
+            Self::Behind => "store_behind",
             Self::UnknownFormat { .. } => "store_unknown_format",
-            Self::Unreadable { .. } | Self::Missing { .. } => "store_unreadable",
-            Self::Unwritable { .. } => "store_unwritable",
-            Self::Redb(_) => "store_io",
+            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } => "store_unreadable",
+            Self::Journal(_) | Self::Redb(_) => "store_io",
+            Self::Packing(_) => "store_packing",
         }
     }
 
@@ -61,12 +72,15 @@ impl StoreError {
         match self {
             Self::Redb(error) => matches!(**error, redb::Error::PreviousIo | redb::Error::DatabaseClosed),
             Self::Closed => true,
-            Self::Busy { .. }
+            Self::Behind
+            | Self::Busy { .. }
             | Self::Newer { .. }
             | Self::File { .. }
             | Self::UnknownFormat { .. }
             | Self::Unreadable { .. }
-            | Self::Unwritable { .. }
+            | Self::Malformed { .. }
+            | Self::Journal(_)
+            | Self::Packing(_)
             | Self::Missing { .. } => false,
         }
     }

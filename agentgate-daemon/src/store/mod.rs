@@ -1,33 +1,48 @@
-//! The audit log on disk: one redb file. Synchronous; knows nothing of tasks, queues or the network.
-//! `audit` owns the thread that writes; any thread may read beside it (redb keeps snapshots).
+//! The audit log on disk: one redb file, and a journal beside it. Synchronous; knows nothing of tasks,
+//! queues or the network. `audit` owns the thread that writes; any thread may read beside it (redb keeps
+//! snapshots).
 //!
-//! Layout, schema 1. Integers in keys sort as numbers; every table is in the one file, and one
+//! The log is a row of *entries*, each one version of one record: that it begins, that it is over, or
+//! both at once. An entry is on disk when it is in the [`journal`]; the tables get many at a time. Who
+//! reads has the journal's entries brought into the tables first, so that what was acknowledged is seen.
+//!
+//! Layout, schema 2. Integers in keys sort as numbers; every table is in the one file, and one
 //! transaction changes all of them together.
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | `"schema"`, `"last_id"` | the schema's version; the highest id ever given out |
-//! | `records` | id | 1 byte of format, then the record; format 1 is JSON without body bytes |
-//! | `bodies` | (id, 0 request or 1 response) | the captured bytes; absent where there are none |
-//! | `open` | id | the host it was indexed under (empty for none); present until the final write |
-//! | `hosts` | (host, id) | nothing: the index behind a query by host |
+//! | `meta` | name | a number: `schema`; `last_id`, the highest ever given out; `entries`, the number of the next; `next_pack`; `journal`, which one is this file's, and `taken`, the last frame of it that the tables have |
+//! | `groups` | (number of its first entry, part) | entries, packed: see [`group`], and [`packed`] for what is the same of all packed values |
+//! | `spans` | id of the first record that begins in a group | id of the last, the group, earliest and latest start, which kinds and verdicts they have |
+//! | `ends` | id | the group of its last entry, where that is not the one it begins in |
+//! | `underway` | id of a record that is not over | id of the first record of its group |
+//! | `names` | (host, id of the first record of a group) | nothing: groups with records of that host |
+//! | `packs` | (number, part) | captured bodies, packed: see [`bodies`] |
+//! | `contents` | BLAKE3 of a large body | its pack |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
 //! | `epochs` | name | number of one life of the kernel's counters |
 //! | `sessions` | (epoch, session's number) | its name |
-//! | `blocks` | id / 1024 | earliest and latest start in the block, and which kinds and verdicts it holds |
 //!
-//! A later format of a record takes another first byte and is read beside format 1. A change that an
-//! older program would misread raises the schema, and a program that meets a higher schema than its
-//! own refuses the file.
+//! Entries are never changed, and only the last group grows: what a hash over the entries in their
+//! order says of the log stays true. Facts of a record that later parsers add are fields with tags of
+//! their own ([`canonical`]), and need no other schema. A change that an older program would misread
+//! raises the schema; a program brings an older file to its own schema when it opens it ([`migrate`]),
+//! and refuses one of a later schema.
 //!
 //! Commits take two phases, so that after a crash redb need not tell by a checksum, which bytes chosen
-//! by an agent could be made to match, whether a commit finished. They do not save redb's allocator
-//! state (`quick repair`): that makes every commit dearer by the size of the file, from half a
-//! millisecond to many at 2 GB. The price is that opening after a crash, or after an I/O error, reads
-//! the file once; opening after a clean close does not.
+//! by an agent could be made to match, whether a commit finished; and they save redb's allocator state
+//! (`quick repair`), without which opening after a crash reads the whole file. Both make a commit dearer;
+//! the journal makes commits rare.
 
+mod bodies;
+mod canonical;
 mod error;
+mod group;
+pub(crate) mod journal;
+mod migrate;
+mod packed;
 mod query;
+mod read;
 mod record;
 mod tables;
 pub mod tally;
@@ -39,35 +54,64 @@ pub(crate) mod failing;
 mod tests;
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-    sync::{PoisonError, RwLock, atomic::AtomicU32},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase as _};
 
+pub use canonical::Malformed;
 pub use error::StoreError;
 pub use query::{HostPattern, LIMIT_CAP, Page, Query, SCAN_CAP};
 pub use tables::Side;
-pub(crate) use write::Write;
+pub(crate) use write::{Entry, Write};
 
-use crate::model::{Failure, Record, RecordId};
+use crate::model::{Failure, Record, RecordId, State, Timestamp};
+use journal::{Disk, Journal};
+use read::Reader;
+use write::{Batch, Packing};
 
 /// Bytes of redb's page cache. redb's own default of 1 GiB grows the daemon by as much.
 const CACHE_BYTES: usize = 16 << 20;
+/// Bytes of entries that one transaction takes of a journal that is read back.
+const REPLAY_BYTES: u64 = 8 << 20;
+/// Code of records whose beginning was refused, in logs of schema 1.
+const UNACKNOWLEDGED: &str = "audit_unavailable";
 
-type Opener = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+/// The files, and how they are opened.
+pub(crate) struct Files {
+    pub(crate) database: Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>,
+    /// Of the database; the journal is beside it.
+    pub(crate) path: PathBuf,
+    pub(crate) disk: Box<dyn Fn(fs::File) -> Box<dyn Disk> + Send + Sync>,
+}
+
+/// Whoever holds entries that are not in the tables yet.
+pub(crate) trait Behind: Send + Sync {
+    /// Returns when all that was acknowledged before is in the tables; false where it cannot be brought
+    /// there.
+    fn catch_up(&self) -> bool;
+}
 
 /// The open audit log.
 pub struct Store {
     /// `None` after a failed reopening: redb refuses a database after an I/O error until it is
     /// closed and opened again, and that can fail too.
     database: RwLock<Option<Database>>,
-    opener: Opener,
+    files: Files,
+    journal: Mutex<Option<Journal>>,
+    packing: Mutex<Packing>,
+    behind: Mutex<Option<Weak<dyn Behind>>>,
     /// The epoch that records are counted in; 0 for none.
     epoch: AtomicU32,
+    /// Highest id in the tables.
+    last_id: AtomicU64,
 }
 
 impl fmt::Debug for Store {
@@ -78,70 +122,272 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Opens the log at `path`, makes it (mode 0600) where there is none, and ends what a previous
-    /// run left open as [`State::Failed`](crate::model::State) with code `interrupted`.
+    /// run left open as [`State::Failed`] with code `interrupted`.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while another process has it open, [`StoreError::Newer`] for a schema of
     /// a later version, else what the file system or redb reports.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        Self::open_by(Box::new(move || open_file(&path)))
+        let at = path.clone();
+        Self::open_by(Files {
+            database: Box::new(move || open_file(&at)),
+            path,
+            disk: Box::new(|file| Box::new(file)),
+        })
     }
 
-    pub(crate) fn open_by(opener: Opener) -> Result<Self, StoreError> {
-        let store = Self { database: RwLock::new(Some(opener()?)), opener, epoch: AtomicU32::new(0) };
-        store.settle(None, &interrupted())?;
+    pub(crate) fn open_by(files: Files) -> Result<Self, StoreError> {
+        let store = Self {
+            database: RwLock::new(Some((files.database)()?)),
+            files,
+            journal: Mutex::new(None),
+            packing: Mutex::new(Packing::new()?),
+            behind: Mutex::new(None),
+            epoch: AtomicU32::new(0),
+            last_id: AtomicU64::new(0),
+        };
+        store.prepare()?;
+        let journal = store.replay()?;
+        *store.journal() = Some(journal);
+        store.end_interrupted()?;
         Ok(store)
     }
 
     /// The record with this id.
     ///
     /// # Errors
-    /// [`StoreError`] where the file cannot be read or the record is of an unknown format.
+    /// [`StoreError`] where the file or the record cannot be read.
     pub fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let table = self.read()?.open_table(tables::RECORDS)?;
-        table.get(id.0)?.map(|value| record::decode(id, value.value())).transpose()
+        let version = Reader::of(&self.read()?)?.get(id.0)?;
+        version.map(|version| version.record()).transpose()
     }
 
     /// The captured bytes of one side of an exchange, as they were on the wire. `None` where nothing
     /// was captured, which includes everything that is still open.
     ///
     /// # Errors
-    /// [`StoreError`] where the file cannot be read.
+    /// [`StoreError`] where the file cannot be read, or the bytes are not those that were captured.
     pub fn body(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
-        let table = self.read()?.open_table(tables::BODIES)?;
-        Ok(table.get((id.0, side.key()))?.map(|value| Bytes::copy_from_slice(value.value())))
+        let transaction = self.read()?;
+        let Some(version) = Reader::of(&transaction)?.get(id.0)? else { return Ok(None) };
+        let (_, entry) = version.entry()?;
+        let side = usize::from(side.key());
+        let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
+        let malformed = |source| StoreError::Malformed { id, source };
+        let pack = packed::get(&transaction.open_table(tables::PACKS)?, place.pack)?;
+        let pack = pack.unwrap_or(Err(Malformed("the pack of a body is not there"))).map_err(malformed)?;
+        let body = bodies::body_in(&pack, place.index).map_err(malformed)?;
+        let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
+        let expect = seen.digests.get(side).copied().flatten();
+        if expect != Some(*blake3::hash(body).as_bytes()) {
+            return Err(malformed(Malformed("a body is not the one that was captured")));
+        }
+        Ok(Some(Bytes::copy_from_slice(body)))
     }
 
-    /// The id that the next record gets.
+    /// The id that the next record gets, but for those that are not in the tables yet.
+    #[must_use]
+    pub fn next_id(&self) -> RecordId {
+        RecordId(self.last_id.load(Ordering::Acquire) + 1)
+    }
+
+    /// An entry as the log has it last; only what the tables have is looked at.
+    pub(crate) fn entry(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
+        let version = Reader::of(&self.snapshot()?)?.get(id.0)?;
+        let entry =
+            |version: read::Version| Ok(Entry { encoded: version.encoded()?.to_vec(), bodies: [None, None] });
+        version.map(entry).transpose()
+    }
+
+    /// Makes entries durable in the journal; returns the sequence under which they are there.
     ///
     /// # Errors
-    /// [`StoreError`] where the file cannot be read.
-    pub fn next_id(&self) -> Result<RecordId, StoreError> {
-        let table = self.read()?.open_table(tables::META)?;
-        let last = table.get(tables::LAST_ID)?.map_or(0, |value| value.value());
-        Ok(RecordId(last + 1))
+    /// [`StoreError::Journal`]; nothing was added then, and the next attempt takes its place.
+    pub(crate) fn log<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Result<u64, StoreError> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let mut journal = self.journal();
+        let journal = journal.as_mut().ok_or(StoreError::Closed)?;
+        journal.append(epoch, |out| entries.for_each(|entry| entry.put(out)))
     }
 
-    /// Closes the file and opens it again, as redb demands after an I/O error, ends those of `unsure`
-    /// that are in it as open (their commit reported an error and was kept none the less), and
-    /// returns the next id. Always commits, so that success means that the file can be written.
-    /// Of `unsure`, what is over and in it none the less counts for nothing: whoever recorded it was
-    /// refused, and records it again or declares it lost.
-    pub(crate) fn recover(&self, unsure: &[RecordId]) -> Result<RecordId, StoreError> {
-        {
-            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-            // Closed before it is opened: the file is locked by whoever has it open.
-            *database = None;
-            *database = Some((self.opener)()?);
+    /// Brings entries into the tables: all that the journal holds up to the sequence `taken`, which is
+    /// its last. Its space is free then. Can be done again after an error.
+    pub(crate) fn take(&self, entries: &[Entry], taken: u64) -> Result<(), StoreError> {
+        self.commit(entries, self.epoch.load(Ordering::Acquire), Some(taken))?;
+        if let Some(journal) = self.journal().as_mut() {
+            journal.rewind();
         }
-        self.settle(Some(unsure), &unacknowledged())?;
-        self.next_id()
+        Ok(())
     }
 
+    /// Bytes that the journal holds.
+    pub(crate) fn journaled(&self) -> u64 {
+        self.journal().as_ref().map_or(0, Journal::used)
+    }
+
+    /// Who is to be asked to catch up before anything is read.
+    pub(crate) fn follow(&self, behind: Weak<dyn Behind>) {
+        *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = Some(behind);
+    }
+
+    /// Closes the database and opens it again, as redb demands after an I/O error.
+    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed before it is opened: the file is locked by whoever has it open.
+        *database = None;
+        *database = Some((self.files.database)()?);
+        Ok(())
+    }
+
+    fn catch_up(&self) -> Result<(), StoreError> {
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match behind.and_then(|behind| behind.upgrade()) {
+            Some(behind) if !behind.catch_up() => Err(StoreError::Behind),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What the tables hold once all that was acknowledged is in them; while they cannot be written,
+    /// what they hold.
     fn read(&self) -> Result<ReadTransaction, StoreError> {
+        match self.catch_up() {
+            Ok(()) | Err(StoreError::Behind) => self.snapshot(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, for those who count: an error while the tables cannot be written.
+    fn read_all(&self) -> Result<ReadTransaction, StoreError> {
+        self.catch_up()?;
+        self.snapshot()
+    }
+
+    fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(StoreError::Closed)?.begin_read()?)
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the file to this program's schema, with every table in it.
+    fn prepare(&self) -> Result<(), StoreError> {
+        let transaction = self.begin_write()?;
+        let found = write::schema(&transaction)?;
+        let mut packing = self.packing();
+        {
+            let mut batch = Batch::open(&transaction, 0, &mut packing)?;
+            if found < tables::SCHEMA_VERSION {
+                migrate::from_first(&transaction, &mut batch)?;
+            }
+            let last_id = batch.finish()?.1;
+            self.last_id.store(last_id, Ordering::Release);
+        }
+        if found < tables::SCHEMA_VERSION {
+            migrate::drop_first(&transaction)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Opens the journal and brings what the tables lack of it into them.
+    fn replay(&self) -> Result<Journal, StoreError> {
+        let (taken, known) = {
+            let meta = self.snapshot()?.open_table(tables::META)?;
+            let number = |name| Ok::<_, StoreError>(meta.get(name)?.map(|value| value.value()));
+            (number(tables::TAKEN)?.unwrap_or(0), number(tables::JOURNAL)?)
+        };
+        let path = self.files.path.with_extension("journal");
+        let unusable = |source| StoreError::File { path: path.clone(), source };
+        let open = || {
+            let file = journal::file(&path).map_err(unusable)?;
+            restrict(&file).map_err(unusable)?;
+            Journal::open((self.files.disk)(file))
+        };
+        let aside = |why: &str| {
+            let other = path.with_extension("journal.other");
+            tracing::error!(kept = %other.display(), "the journal of the audit log {why}; it is kept aside");
+            fs::rename(&path, &other).map_err(unusable)
+        };
+        let mut journal = match open()? {
+            Some(journal) => journal,
+            None => {
+                aside("is damaged, or of a later version")?;
+                open()?.ok_or_else(|| unusable(io::Error::other("it is no journal")))?
+            }
+        };
+        let own = known == Some(journal.identity());
+        let mut kept = journal.read(if own { taken } else { 0 })?;
+        if !own {
+            if !kept.frames.is_empty() {
+                aside("is of another log")?;
+                journal = open()?.ok_or_else(|| unusable(io::Error::other("it is no journal")))?;
+            }
+            kept = journal::Kept::default();
+            journal.go_on_after(taken);
+            let transaction = self.begin_write()?;
+            transaction.open_table(tables::META)?.insert(tables::JOURNAL, journal.identity())?;
+            transaction.commit()?;
+        }
+        if kept.lost > 0 {
+            tracing::error!(
+                groups = kept.lost,
+                "the journal of the audit log is damaged: records that were acknowledged are lost"
+            );
+        }
+        self.take_back(kept)?;
+        journal.rewind();
+        Ok(journal)
+    }
+
+    fn take_back(&self, kept: journal::Kept) -> Result<(), StoreError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let (mut bytes, mut epoch, mut last) = (0, 0, None);
+        for frame in kept.frames {
+            if last.is_some() && (frame.epoch != epoch || bytes >= REPLAY_BYTES) {
+                self.commit(&std::mem::take(&mut entries), epoch, last)?;
+                bytes = 0;
+            }
+            let read = Entry::all(&frame.payload);
+            let read = read.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+            bytes += read.iter().map(Entry::size).sum::<u64>();
+            entries.extend(read);
+            (epoch, last) = (frame.epoch, Some(frame.sequence));
+        }
+        if last.is_some() {
+            self.commit(&entries, epoch, last)?;
+        }
+        Ok(())
+    }
+
+    /// Ends records that are open. Costs one look-up for each, whatever the size of the log.
+    fn end_interrupted(&self) -> Result<(), StoreError> {
+        let mut ended = Vec::new();
+        {
+            use redb::ReadableTable as _;
+            let transaction = self.snapshot()?;
+            let mut reader = Reader::of(&transaction)?;
+            let (now, failure) = (Timestamp::now(), interrupted());
+            for row in transaction.open_table(tables::UNDERWAY)?.iter()? {
+                let id = RecordId(row?.0.value());
+                let version = reader.get(id.0)?.ok_or(StoreError::Missing { id })?;
+                let end = |encoded: &[u8]| {
+                    Entry { encoded: encoded.to_vec(), bodies: [None, None] }.ended(
+                        State::Failed,
+                        now,
+                        Some(&failure),
+                    )
+                };
+                match version.encoded().and_then(end) {
+                    Ok(entry) => ended.push(entry),
+                    // No reason to guard nobody: it stays as it is, and is told at every start.
+                    Err(error) => tracing::error!(%error, "a record that was open cannot be ended"),
+                }
+            }
+        }
+        if ended.is_empty() { Ok(()) } else { self.commit(&ended, 0, None) }
     }
 }
 
@@ -155,14 +401,19 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(unusable)?;
-    let mode = file.metadata().map_err(unusable)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(unusable)?;
-    }
+    restrict(&file).map_err(unusable)?;
     match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy { path: path.to_owned() }),
         opened => Ok(opened?),
     }
+}
+
+/// Nobody but the owner may read it.
+fn restrict(file: &fs::File) -> io::Result<()> {
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 fn interrupted() -> Failure {
@@ -170,13 +421,5 @@ fn interrupted() -> Failure {
         blame: "gate".into(),
         code: "interrupted".into(),
         detail: "the gate stopped before this ended; the time of its end is that of the next start".into(),
-    }
-}
-
-fn unacknowledged() -> Failure {
-    Failure {
-        blame: "gate".into(),
-        code: "audit_unavailable".into(),
-        detail: "the audit log reported an error when this began, so it was refused".into(),
     }
 }

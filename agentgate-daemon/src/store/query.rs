@@ -1,18 +1,19 @@
 //! Pages of records, newest first, by filters.
 //!
-//! A query by host walks the index of hosts; any other walks the records and passes over blocks whose
-//! summary rules them out. What one call may cost is bounded whatever the filters and the size of the
-//! log: see [`SCAN_CAP`].
+//! A query by host walks the groups that the index has for it; any other walks all groups. Both pass over
+//! groups whose summary rules them out. What one call may cost is bounded whatever the filters and the
+//! size of the log: see [`SCAN_CAP`]. A record that cannot be read is counted and passed over.
 
 use std::collections::BinaryHeap;
 
-use redb::{Range, ReadOnlyTable, ReadTransaction};
+use redb::{Range, ReadTransaction};
 use serde::Serialize;
 
 use super::{
     Store, StoreError,
+    read::{Reader, Version},
     record::{self, Summary, action_bit, kind_bit},
-    tables::{BLOCK, BLOCKS, HOSTS, RECORDS},
+    tables::{NAMES, SpanRow},
 };
 use crate::model::{Action, Kind, Record, RecordId, SessionId, Timestamp};
 
@@ -115,19 +116,25 @@ pub struct Page {
     /// Where to go on. `None` once everything was looked at. May come with a page that is not full,
     /// or empty, where [`SCAN_CAP`] ended the search; and it does not promise another match.
     pub next: Option<RecordId>,
+    /// Records among those looked at that cannot be read: damaged, or of a later version.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unreadable: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Store {
     /// The newest records below `query.before` that match.
     ///
     /// # Errors
-    /// [`StoreError`] where the file or a record cannot be read.
+    /// [`StoreError`] where the file cannot be read.
     pub fn query(&self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.read()?;
         let text = query.text.as_ref().map(|text| text.to_ascii_lowercase()).filter(|text| !text.is_empty());
         let mut search = Search {
-            records: transaction.open_table(RECORDS)?,
-            blocks: transaction.open_table(BLOCKS)?,
+            reader: Reader::of(&transaction)?,
             query,
             text,
             limit: query.limit.clamp(1, LIMIT_CAP),
@@ -156,7 +163,7 @@ fn matching_hosts(
     transaction: &ReadTransaction,
     pattern: &HostPattern,
 ) -> Result<Option<Vec<String>>, StoreError> {
-    let index = transaction.open_table(HOSTS)?;
+    let index = transaction.open_table(NAMES)?;
     let mut found = Vec::new();
     // The empty string is no host, so the first step starts before every row.
     let mut at = String::new();
@@ -185,8 +192,7 @@ enum Step {
 }
 
 struct Search<'q> {
-    records: ReadOnlyTable<u64, &'static [u8]>,
-    blocks: ReadOnlyTable<u64, (i64, i64, u32)>,
+    reader: Reader,
     query: &'q Query,
     /// Lower case.
     text: Option<String>,
@@ -198,25 +204,16 @@ struct Search<'q> {
 
 impl Search<'_> {
     fn by_records(&mut self, below: u64) -> Result<(), StoreError> {
-        for row in self.blocks.range(..=below.saturating_sub(1) / BLOCK)?.rev() {
-            let (block, summary) = row?;
-            let first = block.value() * BLOCK;
-            // The rows of a block share one summary; the cursor stands above what was not looked at.
-            if !self.block_may_match(Summary::from_row(summary.value())) {
-                if self.spend(first) == Step::Stop {
-                    return Ok(());
-                }
-                continue;
-            }
-            let end = below.min(first.saturating_add(BLOCK));
-            for row in self.records.range(first..end)?.rev() {
-                let (id, value) = row?;
-                if self.look_at(RecordId(id.value()), value.value())? == Step::Stop {
-                    return Ok(());
-                }
+        let mut at = below;
+        loop {
+            // By steps, because looking at records needs the reader too.
+            let Some(row) = self.reader.spans.range(..at)?.next_back() else { return Ok(()) };
+            let (first, row) = row?;
+            at = first.value();
+            if self.look_into(at, row.value(), below)? == Step::Stop {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn by_hosts(
@@ -225,7 +222,7 @@ impl Search<'_> {
         hosts: &[String],
         below: u64,
     ) -> Result<(), StoreError> {
-        let index = transaction.open_table(HOSTS)?;
+        let index = transaction.open_table(NAMES)?;
         let mut rows: Vec<Range<'_, (&str, u64), ()>> = Vec::with_capacity(hosts.len());
         let mut heads = BinaryHeap::with_capacity(hosts.len());
         for host in hosts {
@@ -235,49 +232,62 @@ impl Search<'_> {
             }
             rows.push(range);
         }
-        let mut judged: Option<(u64, bool)> = None;
-        while let Some((id, at)) = heads.pop() {
+        let mut done = None;
+        while let Some((first, at)) = heads.pop() {
             if let Some(row) = rows.get_mut(at).and_then(Range::next_back) {
                 heads.push((row?.0.value().1, at));
             }
-            let block = id / BLOCK;
-            let worth = match judged {
-                Some((known, worth)) if known == block => worth,
-                Some(_) | None => {
-                    let row = self.blocks.get(block)?;
-                    let worth = row.is_none_or(|row| self.block_may_match(Summary::from_row(row.value())));
-                    judged = Some((block, worth));
-                    worth
-                }
-            };
-            let step = if worth {
-                let value = self.records.get(id)?.ok_or(StoreError::Missing { id: RecordId(id) })?;
-                self.look_at(RecordId(id), value.value())?
-            } else {
-                self.spend(id)
-            };
-            if step == Step::Stop {
+            if done == Some(first) {
+                continue;
+            }
+            done = Some(first);
+            let Some(row) = self.reader.spans.get(first)?.map(|row| row.value()) else { continue };
+            if self.look_into(first, row, below)? == Step::Stop {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    fn block_may_match(&self, block: Summary) -> bool {
+    fn may_match(&self, group: Summary) -> bool {
         let query = self.query;
-        query.since.is_none_or(|since| block.latest >= since)
-            && query.until.is_none_or(|until| block.earliest < until)
-            && query.kind.is_none_or(|kind| block.present & kind_bit(kind) != 0)
-            && query.verdict.is_none_or(|action| block.present & action_bit(action) != 0)
+        query.since.is_none_or(|since| group.latest >= since)
+            && query.until.is_none_or(|until| group.earliest < until)
+            && query.kind.is_none_or(|kind| group.present & kind_bit(kind) != 0)
+            && query.verdict.is_none_or(|action| group.present & action_bit(action) != 0)
     }
 
-    fn look_at(&mut self, id: RecordId, value: &[u8]) -> Result<Step, StoreError> {
-        let record = record::decode(id, value)?;
-        if self.matches(&record) {
-            self.page.records.push(record);
-            self.bytes += value.len();
+    /// The records below `below` that begin in one group.
+    fn look_into(&mut self, first: u64, row: SpanRow, below: u64) -> Result<Step, StoreError> {
+        // The records of a group share one summary; the cursor stands above what was not looked at.
+        if !self.may_match(Summary::from_row(row)) {
+            return Ok(self.spend(first));
         }
-        Ok(self.spend(id.0))
+        for version in self.reader.span(first, row)?.iter().rev().filter(|version| version.id < below) {
+            if self.look_at(version) == Step::Stop {
+                return Ok(Step::Stop);
+            }
+        }
+        Ok(Step::On)
+    }
+
+    fn look_at(&mut self, version: &Version) -> Step {
+        match version.record() {
+            Ok(record) => {
+                if self.matches(&record) {
+                    self.page.records.push(record);
+                    self.bytes += version.encoded().map_or(0, <[u8]>::len);
+                }
+            }
+            Err(error) => {
+                // One line a page: there may be many.
+                if self.page.unreadable == 0 {
+                    tracing::error!(%error, "a record is passed over");
+                }
+                self.page.unreadable += 1;
+            }
+        }
+        self.spend(version.id)
     }
 
     /// Counts one row; everything from `id` up has been looked at.
@@ -305,10 +315,10 @@ impl Search<'_> {
             && query
                 .host
                 .as_ref()
-                .is_none_or(|pattern| record::host(record).is_some_and(|host| pattern.matches(&host)))
+                .is_none_or(|pattern| record::host_of(record).is_some_and(|host| pattern.matches(&host)))
             && self.text.as_ref().is_none_or(|text| {
                 let holds = |field: &str| field.to_ascii_lowercase().contains(text);
-                record::host(record).is_some_and(|host| holds(&host))
+                record::host_of(record).is_some_and(|host| holds(&host))
                     || record.request.as_ref().is_some_and(|head| holds(&head.target))
                     || record.note.as_deref().is_some_and(holds)
             })

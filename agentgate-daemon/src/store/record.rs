@@ -1,33 +1,28 @@
-//! A record as bytes, and the summary of a block of records.
+//! The summary of a group of records.
 
 use std::borrow::Cow;
 
-use super::StoreError;
-use crate::model::{Action, Kind, Record, RecordId, Timestamp};
+use super::{
+    canonical::{Glance, socket},
+    tables::SpanRow,
+};
+use crate::model::{Action, Kind, Record, Timestamp};
 
-/// JSON of the record, without body bytes.
-const FORMAT_JSON: u8 = 1;
-
-pub(super) fn encode(record: &Record) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![FORMAT_JSON];
-    serde_json::to_writer(&mut bytes, record)
-        .map_err(|source| StoreError::Unwritable { id: record.id, source })?;
-    Ok(bytes)
-}
-
-pub(super) fn decode(id: RecordId, bytes: &[u8]) -> Result<Record, StoreError> {
-    match bytes.split_first() {
-        Some((&FORMAT_JSON, json)) => {
-            serde_json::from_slice(json).map_err(|source| StoreError::Unreadable { id, source })
-        }
-        Some((&format, _)) => Err(StoreError::UnknownFormat { id, format }),
-        None => Err(StoreError::UnknownFormat { id, format: 0 }),
+/// The host a record is found under: the name that was asked for, or whom it was for, else the address
+/// the agent meant; empty where there is none.
+pub(super) fn host<'b>(seen: &Glance<'b>) -> Cow<'b, str> {
+    if !seen.question.is_empty() {
+        return Cow::Borrowed(seen.question);
     }
+    if !seen.host.is_empty() {
+        return Cow::Borrowed(seen.host);
+    }
+    let original = seen.flow.and_then(|(original, ..)| socket(original).ok());
+    original.map_or(Cow::Borrowed(""), |original| Cow::Owned(original.ip().to_canonical().to_string()))
 }
 
-/// The host a record is found under: whom it was for, or the name that was asked for, else the address
-/// the agent meant.
-pub(super) fn host(record: &Record) -> Option<Cow<'_, str>> {
+/// The same of a record.
+pub(super) fn host_of(record: &Record) -> Option<Cow<'_, str>> {
     if let Some(question) = record.question.as_ref().filter(|question| !question.name.is_empty()) {
         return Some(Cow::Borrowed(&question.name));
     }
@@ -38,8 +33,8 @@ pub(super) fn host(record: &Record) -> Option<Cow<'_, str>> {
     }
 }
 
-/// What a block of records holds, so that a query can pass over the block. May claim too much, after
-/// a record changed, never too little.
+/// What a group of records holds, so that a query can pass over it. May claim too much, after a record
+/// changed, never too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) earliest: Timestamp,
@@ -49,9 +44,9 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn of(record: &Record) -> Self {
-        let action = record.verdict.as_ref().map_or(0, |verdict| action_bit(verdict.action));
-        Self { earliest: record.started, latest: record.started, present: kind_bit(record.kind) | action }
+    pub(super) fn of(seen: &Glance<'_>) -> Self {
+        let present = seen.kind.map_or(0, kind_bit) | seen.action.map_or(0, action_bit);
+        Self { earliest: seen.started, latest: seen.started, present }
     }
 
     pub(super) fn union(self, other: Self) -> Self {
@@ -62,12 +57,12 @@ impl Summary {
         }
     }
 
-    pub(super) fn from_row((earliest, latest, present): (i64, i64, u32)) -> Self {
+    pub(super) fn from_row((_, _, earliest, latest, present): SpanRow) -> Self {
         Self { earliest: Timestamp(earliest), latest: Timestamp(latest), present }
     }
 
-    pub(super) fn to_row(self) -> (i64, i64, u32) {
-        (self.earliest.0, self.latest.0, self.present)
+    pub(super) fn to_row(self, last: u64, group: u64) -> SpanRow {
+        (last, group, self.earliest.0, self.latest.0, self.present)
     }
 }
 

@@ -1,24 +1,35 @@
-//! The tables of schema 1; the module above documents them.
+//! The tables of schema 2; the module above documents them.
 
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
+use super::{canonical::Digest, packed::Part};
+
 /// Version of the layout as a whole.
-pub(super) const SCHEMA_VERSION: u64 = 1;
+pub(super) const SCHEMA_VERSION: u64 = 2;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
-pub(super) const BODIES: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinition::new("bodies");
-pub(super) const OPEN: TableDefinition<'_, u64, &str> = TableDefinition::new("open");
-pub(super) const HOSTS: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("hosts");
-pub(super) const BLOCKS: TableDefinition<'_, u64, (i64, i64, u32)> = TableDefinition::new("blocks");
+pub(super) const GROUPS: TableDefinition<'_, Part, &[u8]> = TableDefinition::new("groups");
+pub(super) const SPANS: TableDefinition<'_, u64, SpanRow> = TableDefinition::new("spans");
+pub(super) const ENDS: TableDefinition<'_, u64, u64> = TableDefinition::new("ends");
+pub(super) const UNDERWAY: TableDefinition<'_, u64, u64> = TableDefinition::new("underway");
+pub(super) const NAMES: TableDefinition<'_, (&str, u64), ()> = TableDefinition::new("names");
+pub(super) const PACKS: TableDefinition<'_, Part, &[u8]> = TableDefinition::new("packs");
+pub(super) const CONTENTS: TableDefinition<'_, &Digest, u64> = TableDefinition::new("contents");
+
+/// Last id, group, earliest and latest start, kinds and verdicts.
+pub(super) type SpanRow = (u64, u64, i64, i64, u32);
 
 /// Keys of [`META`].
 pub(super) const SCHEMA: &str = "schema";
 pub(super) const LAST_ID: &str = "last_id";
-
-/// Ids a row of [`BLOCKS`] covers.
-pub(super) const BLOCK: u64 = 1024;
+/// Number of the next entry of the log.
+pub(super) const ENTRIES: &str = "entries";
+pub(super) const NEXT_PACK: &str = "next_pack";
+/// Last sequence of the journal that is in the tables.
+pub(super) const TAKEN: &str = "taken";
+/// Which journal that is.
+pub(super) const JOURNAL: &str = "journal";
 
 /// Which body of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -14,11 +14,12 @@ use agentgate_common::{
 use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    Store, StoreError, record,
-    tables::{LAST_ID, META, RECORDS},
-    unacknowledged,
+    Store, StoreError, UNACKNOWLEDGED,
+    canonical::{Glance, socket},
+    read::Reader,
+    tables::{LAST_ID, META},
 };
-use crate::model::{Kind, Miscount, Record, RecordId};
+use crate::model::{Kind, Miscount, RecordId};
 
 /// (epoch, window, session, class, column).
 type Key = (u32, u32, u64, u8, u8);
@@ -149,28 +150,25 @@ pub struct EpochTallies {
     pub rows: Vec<TallyRow>,
 }
 
-/// The numbers that `record` adds to: window, session, class, column, how much.
-fn stands_for(record: &Record) -> Option<(u32, u64, Class, Column, u64)> {
-    if let Some(loss) = &record.loss {
-        let class = Class::from_code(&loss.what)?;
-        return Some((loss.window, loss.session, class, Column::Declared, record.times));
+/// The numbers that a record adds to: window, session, class, column, how much.
+fn stands_for(record: &Glance<'_>) -> Option<(u32, u64, Class, Column, u64)> {
+    if let Some((session, window, what, _)) = record.loss {
+        let class = Class::from_code(what)?;
+        return Some((window, session, class, Column::Declared, record.times));
     }
-    let flow = record.flow.as_ref()?;
-    let at = window(flow.connected_ns);
-    match record.kind {
+    let (original, session, connected_ns) = record.flow?;
+    let at = window(connected_ns);
+    match record.kind? {
         // A connection to the DNS server is not tied to the listener, and in no book of the kernel's.
-        Kind::Flow if flow.original.0.port() == DNS_PORT => None,
+        Kind::Flow if socket(original).is_ok_and(|original| original.port() == DNS_PORT) => None,
         Kind::Flow => {
-            let never = record
-                .failure
-                .as_ref()
-                .is_some_and(|failure| [NO_LISTENER, NEVER_ARRIVED].contains(&failure.code.as_str()));
+            let never = [NO_LISTENER, NEVER_ARRIVED].contains(&record.failure_code);
             let column = if never { Column::Abandoned } else { Column::Recorded };
-            Some((at, flow.session, Class::Flows, column, record.times))
+            Some((at, session, Class::Flows, column, record.times))
         }
         Kind::Kernel => {
-            let code = record.verdict.as_ref()?.rule.strip_prefix("kernel:")?;
-            Some((at, flow.session, Class::from_code(code)?, Column::Recorded, record.times))
+            let code = record.rule.strip_prefix("kernel:")?;
+            Some((at, session, Class::from_code(code)?, Column::Recorded, record.times))
         }
         Kind::Exchange | Kind::Dns | Kind::Guard | Kind::Control => None,
     }
@@ -194,24 +192,24 @@ impl<'t> Tallies<'t> {
     }
 
     /// Counts a record that the log did not hold before.
-    pub(super) fn add(&mut self, record: &Record) -> Result<(), StoreError> {
+    pub(super) fn add(&mut self, record: &Glance<'_>) -> Result<(), StoreError> {
         let Some((window, session, class, column, count)) = stands_for(record).filter(|_| self.epoch != 0)
         else {
             return Ok(());
         };
         let first = self.change(window, session, class, column, |before| before.saturating_add(count))?;
-        if let Some(subject) = record.subject.as_ref().filter(|_| first) {
-            self.sessions.insert((self.epoch, session), subject.session.0.as_str())?;
+        if first && !record.session.is_empty() {
+            self.sessions.insert((self.epoch, session), record.session)?;
         }
-        let ring = record.loss.as_ref().is_some_and(|loss| loss.cause == RING_FULL);
-        if ring {
+        if record.loss.is_some_and(|(.., cause)| cause == RING_FULL) {
             self.change(CLOSED, 0, Class::Ring, column, |before| before.saturating_add(count))?;
         }
         Ok(())
     }
 
     /// Takes back what [`Tallies::add`] counted.
-    pub(super) fn take_back(&mut self, record: &Record) -> Result<(), StoreError> {
+    #[cfg(test)]
+    fn take_back(&mut self, record: &Glance<'_>) -> Result<(), StoreError> {
         if let Some((window, session, class, column, count)) = stands_for(record).filter(|_| self.epoch != 0)
         {
             self.change(window, session, class, column, |before| before.saturating_sub(count))?;
@@ -242,6 +240,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn enter_epoch(&self, name: &str) -> Result<(), StoreError> {
+        self.catch_up()?;
         let transaction = self.begin_write()?;
         let number = {
             let mut epochs = transaction.open_table(EPOCHS)?;
@@ -280,14 +279,14 @@ impl Store {
     pub fn unsettled_tallies(&self) -> Result<Vec<TallyRow>, StoreError> {
         let epoch = self.epoch.load(Ordering::Acquire);
         let ring = (epoch, CLOSED, 0, Class::Ring.number(), Column::Declared.number());
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let mut found = tallies_in(&transaction, (epoch, 0, 0, 0, 0)..(epoch, CLOSED, 0, 0, 0))?;
         found.extend(tallies_in(&transaction, ring..=ring)?);
         Ok(found)
     }
 
     fn tallies_of(&self, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
-        tallies(&self.read()?, epoch)
+        tallies(&self.read_all()?, epoch)
     }
 
     /// The numbers of the epochs before, oldest first.
@@ -296,7 +295,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn earlier_tallies(&self) -> Result<Vec<EpochTallies>, StoreError> {
         let current = self.epoch.load(Ordering::Acquire);
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let table = match transaction.open_table(EPOCHS) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -318,7 +317,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file or a record cannot be read.
     pub fn recount(&self) -> Result<Vec<Miscount>, StoreError> {
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let epoch = self.epoch.load(Ordering::Acquire);
         let mut first = None;
         for row in transaction.open_table(EPOCHS)?.iter()? {
@@ -331,13 +330,23 @@ impl Store {
                 sums.entry((row.session, row.class, row.column)).or_default().0 += row.count;
             }
         }
-        let refused = unacknowledged();
-        for row in transaction.open_table(RECORDS)?.range(first.unwrap_or(u64::MAX)..)? {
-            let (id, value) = row?;
-            let record = record::decode(RecordId(id.value()), value.value())?;
-            let counts = record.failure.as_ref() != Some(&refused);
-            if let Some((_, session, class, column, count)) = stands_for(&record).filter(|_| counts) {
-                sums.entry((session, class, column)).or_default().1 += count;
+        let mut reader = Reader::of(&transaction)?;
+        let first = first.unwrap_or(u64::MAX);
+        // The group in which the epoch began holds records of the one before too.
+        let mut at =
+            reader.spans.range(..=first)?.next_back().transpose()?.map_or(first, |row| row.0.value());
+        while let Some(row) = reader.spans.range(at..)?.next() {
+            let (begin, row) = row?;
+            let (begin, row) = (begin.value(), row.value());
+            at = row.0.max(begin).saturating_add(1);
+            for version in reader.span(begin, row)?.iter().filter(|version| version.id >= first) {
+                let encoded = version.encoded()?;
+                let malformed = |source| StoreError::Malformed { id: RecordId(version.id), source };
+                let record = Glance::at(encoded).map_err(malformed)?;
+                let counts = record.failure_code != UNACKNOWLEDGED;
+                if let Some((_, session, class, column, count)) = stands_for(&record).filter(|_| counts) {
+                    sums.entry((session, class, column)).or_default().1 += count;
+                }
             }
         }
         let differ = sums.into_iter().filter(|(_, (summed, counted))| summed != counted);
@@ -357,7 +366,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn session_name(&self, session: u64) -> Result<Option<String>, StoreError> {
-        let transaction = self.read()?;
+        let transaction = self.read_all()?;
         let table = match transaction.open_table(SESSIONS) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -370,19 +379,38 @@ impl Store {
     /// As somebody with a tool for such files would: takes a record out, and out of the sums too.
     #[cfg(test)]
     pub(crate) fn tamper(&self, id: RecordId, sums_too: bool) -> Result<(), StoreError> {
+        use super::{group, packed, tables::GROUPS, tables::SPANS};
+        self.catch_up()?;
         let transaction = self.begin_write()?;
         {
-            let mut records = transaction.open_table(RECORDS)?;
-            let record = {
-                let value = records.remove(id.0)?.ok_or(StoreError::Missing { id })?;
-                record::decode(id, value.value())?
+            let mut groups = transaction.open_table(GROUPS)?;
+            let number = {
+                let spans = transaction.open_table(SPANS)?;
+                let row = spans.range(..=id.0)?.next_back().ok_or(StoreError::Missing { id })??;
+                row.1.value().1
             };
+            let malformed = |source| StoreError::Malformed { id, source };
+            let content =
+                packed::get(&groups, number)?.ok_or(StoreError::Missing { id })?.map_err(malformed)?;
+            let mut without = group::Tail::at(number);
+            let mut gone = None;
+            for entry in group::entries(&content).map_err(malformed)? {
+                let encoded = &content[entry.record];
+                if entry.id == id.0 {
+                    gone = Some(encoded);
+                } else {
+                    without.push(encoded, entry.places);
+                }
+            }
+            let record = Glance::at(gone.ok_or(StoreError::Missing { id })?).map_err(malformed)?;
+            packed::Packer::new()?.put(&mut groups, number, &without.content, u16::MAX)?;
             if sums_too {
                 let epoch = self.epoch.load(Ordering::Acquire);
                 Tallies::open(&transaction, epoch)?.take_back(&record)?;
             }
         }
         transaction.commit()?;
+        self.forget_packing();
         Ok(())
     }
 
@@ -407,6 +435,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn close_windows(&self, windows: &[u32]) -> Result<(), StoreError> {
+        self.catch_up()?;
         let transaction = self.begin_write()?;
         {
             let epoch = self.epoch.load(Ordering::Acquire);

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use redb::{Database, ReadableTableMetadata as _};
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableHandle as _};
 
 use super::{failing::Faults, *};
 use crate::model::{
@@ -30,18 +30,21 @@ fn judged(mut record: Record, action: Action) -> Record {
 }
 
 fn by(mut record: Record, session: &str) -> Record {
-    record.subject = Some(Subject {
-        session: SessionId(session.into()),
-        pid: 7,
-        uid: 1000,
-        start: None,
-        comm: "curl".into(),
-        exe: None,
-        cmdline: vec![],
-        ancestors: vec![],
-        cgroup: "/agent.slice".into(),
-        privileges: Vec::new(),
-    });
+    record.subject = Some(
+        Subject {
+            session: SessionId(session.into()),
+            pid: 7,
+            uid: 1000,
+            start: None,
+            comm: "curl".into(),
+            exe: None,
+            cmdline: vec![],
+            ancestors: vec![],
+            cgroup: "/agent.slice".into(),
+            privileges: Vec::new(),
+        }
+        .into(),
+    );
     record
 }
 
@@ -51,7 +54,7 @@ fn done(mut record: Record) -> Record {
     record
 }
 
-fn scratch() -> (tempfile::TempDir, std::path::PathBuf) {
+fn scratch() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.redb");
     (dir, path)
@@ -79,13 +82,13 @@ fn keeps_records_and_bodies() {
     full.response = Some(ResponseHead { status: 200, ..ResponseHead::default() });
     {
         let store = Store::open(&path).unwrap();
-        assert_eq!(store.next_id().unwrap(), RecordId(1));
+        assert_eq!(store.next_id(), RecordId(1));
         store.apply(&[Write::Open(&full)]).unwrap();
         assert_eq!(store.body(RecordId(1), Side::Request).unwrap(), None);
         store.apply(&[Write::Final(&full)]).unwrap();
     }
     let store = Store::open(&path).unwrap();
-    assert_eq!(store.next_id().unwrap(), RecordId(2));
+    assert_eq!(store.next_id(), RecordId(2));
     let mut expect = full;
     expect.request.as_mut().unwrap().body.bytes = Bytes::new();
     assert_eq!(store.get(RecordId(1)).unwrap(), Some(expect));
@@ -125,30 +128,53 @@ fn refuses_what_it_cannot_open() {
 }
 
 #[test]
-fn refuses_a_later_schema_and_a_later_format() {
+fn refuses_a_later_schema() {
     let (_dir, path) = scratch();
-    {
-        let store = Store::open(&path).unwrap();
-        put(&store, &[done(record(1)), done(record(2))]);
-    }
+    put(&Store::open(&path).unwrap(), &[done(record(1))]);
     let raw = Database::open(&path).unwrap();
     let txn = raw.begin_write().unwrap();
-    txn.open_table(tables::RECORDS).unwrap().insert(2, [9_u8, 1, 2].as_slice()).unwrap();
-    txn.commit().unwrap();
-    drop(raw);
-    {
-        let store = Store::open(&path).unwrap();
-        assert!(store.get(RecordId(1)).unwrap().is_some(), "format 1 reads beside format 9");
-        let error = store.get(RecordId(2)).unwrap_err();
-        assert!(matches!(error, StoreError::UnknownFormat { id: RecordId(2), format: 9 }), "{error}");
-    }
-    let raw = Database::open(&path).unwrap();
-    let txn = raw.begin_write().unwrap();
-    txn.open_table(tables::META).unwrap().insert(tables::SCHEMA, 2).unwrap();
+    txn.open_table(tables::META).unwrap().insert(tables::SCHEMA, 3).unwrap();
     txn.commit().unwrap();
     drop(raw);
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 2, known: 1 }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 3, known: 2 }), "{error}");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_told_and_passed_over() {
+    let (_dir, path) = scratch();
+    {
+        let store = Store::open(&path).unwrap();
+        // Of a kind that a later version has.
+        let mut later = Entry::last(&by(done(record(2)), "x@1"));
+        assert_eq!(later.encoded[10..12], [2, 1]);
+        later.encoded[12] = 99;
+        store.commit(&[Entry::last(&to(done(record(1)), "a.example")), later], 0, None).unwrap();
+    }
+    {
+        // Another group.
+        let store = Store::open(&path).unwrap();
+        put(&store, &[to(done(record(3)), "a.example"), done(record(4))]);
+        store.apply(&[Write::Open(&record(5))]).unwrap();
+    }
+    let all = Query { limit: 10, ..Query::default() };
+    {
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.get(RecordId(2)).unwrap_err().code(), "store_unreadable");
+        let page = store.query(&all).unwrap();
+        assert_eq!((ids(&page), page.unreadable), (vec![5, 4, 3, 1], 1));
+    }
+    let raw = Database::open(&path).unwrap();
+    let txn = raw.begin_write().unwrap();
+    txn.open_table(tables::GROUPS).unwrap().insert((2, 0), [9_u8, 1, 2].as_slice()).unwrap();
+    txn.commit().unwrap();
+    drop(raw);
+    let store = Store::open(&path).unwrap();
+    let page = store.query(&all).unwrap();
+    assert_eq!((ids(&page), page.unreadable), (vec![5, 1], 3));
+    let page = store.query(&Query { host: Some("a.example".into()), ..all }).unwrap();
+    assert_eq!((ids(&page), page.unreadable), (vec![1], 3));
+    put(&store, &[done(record(6))]);
 }
 
 #[test]
@@ -170,24 +196,27 @@ fn ends_what_was_left_open() {
             assert_eq!((failure.blame.as_str(), failure.code.as_str()), ("gate", "interrupted"));
         }
         assert_eq!(store.get(RecordId(2)).unwrap().unwrap().state, State::Done);
-        assert_eq!(store.next_id().unwrap(), RecordId(4));
-        assert_eq!(store.read().unwrap().open_table(tables::OPEN).unwrap().len().unwrap(), 0);
+        assert_eq!(store.next_id(), RecordId(4));
+        assert_eq!(store.read().unwrap().open_table(tables::UNDERWAY).unwrap().len().unwrap(), 0);
     }
 }
 
 fn flow(mut record: Record) -> Record {
-    record.flow = Some(Flow {
-        cookie: 1,
-        original: OriginalDestination("203.0.113.7:443".parse().unwrap()),
-        pid: 1,
-        uid: 0,
-        gid: 0,
-        comm: "curl".into(),
-        cgroup: 1,
-        session: 0,
-        netns: 0,
-        connected_ns: 1,
-    });
+    record.flow = Some(
+        Flow {
+            cookie: 1,
+            original: OriginalDestination("203.0.113.7:443".parse().unwrap()),
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            comm: "curl".into(),
+            cgroup: 1,
+            session: 0,
+            netns: 0,
+            connected_ns: 1,
+        }
+        .into(),
+    );
     record
 }
 
@@ -204,7 +233,6 @@ fn index_follows_the_host() {
     put(&store, &[to(done(begun), "api.example.com")]);
     assert_eq!(found("203.0.113.7"), [0_u64; 0]);
     assert_eq!(found("API.example"), [1]);
-    assert_eq!(store.read().unwrap().open_table(tables::HOSTS).unwrap().len().unwrap(), 1);
 }
 
 #[test]
@@ -364,24 +392,23 @@ fn an_io_error_needs_recovery_and_loses_nothing() {
         faults.full.store(trip == 0, Ordering::SeqCst);
         faults.sync_in.store(trip, Ordering::SeqCst);
 
-        let begun = record(2);
-        store.apply(&[Write::Open(&begun)]).unwrap_err();
-        assert!(store.apply(&[Write::Open(&begun)]).unwrap_err().needs_reopening(), "{name}");
+        let begun = [Entry::open(&record(2))];
+        store.take(&begun, 1).unwrap_err();
+        assert!(store.take(&begun, 1).unwrap_err().needs_reopening(), "{name}");
         if trip == 0 {
-            assert_eq!(store.recover(&[RecordId(2)]).unwrap_err().code(), "store_io");
+            store.reopen().unwrap_err();
         }
         faults.full.store(false, Ordering::SeqCst);
 
-        let next = store.recover(&[RecordId(2)]).unwrap();
-        let kept = store.get(RecordId(2)).unwrap();
+        store.reopen().unwrap();
         // The last sync fails when all is written: the commit reports an error and is kept.
-        assert_eq!(kept.is_some(), trip == 2, "{name}");
-        assert_eq!(next, if trip == 2 { RecordId(3) } else { RecordId(2) }, "{name}");
-        if let Some(record) = kept {
-            assert_eq!(record.failure.unwrap().code, "audit_unavailable");
-        }
-        assert_eq!(store.get(RecordId(1)).unwrap().unwrap().state, State::Done);
-        put(&store, &[done(record(next.0))]);
+        assert_eq!(store.get(RecordId(2)).unwrap().is_some(), trip == 2, "{name}");
+        store.take(&begun, 1).unwrap();
+        assert_eq!(store.next_id(), RecordId(3), "{name}");
+        put(&store, &[done(record(2)), done(record(3))]);
+        let page = store.query(&Query { limit: 9, ..Query::default() }).unwrap();
+        let states: Vec<_> = page.records.iter().map(|record| (record.id.0, record.state)).collect();
+        assert_eq!(states, [(3, State::Done), (2, State::Done), (1, State::Done)], "{name}");
     }
 }
 
@@ -391,42 +418,85 @@ fn says_that_it_is_closed_when_it_cannot_reopen() {
     let faults = Arc::new(Faults::default());
     let store = failing::store(path, faults.clone()).unwrap();
     faults.unopenable.store(true, Ordering::SeqCst);
-    assert!(matches!(store.recover(&[]).unwrap_err(), StoreError::File { .. }));
+    assert!(matches!(store.reopen().unwrap_err(), StoreError::File { .. }));
     assert!(matches!(store.get(RecordId(1)).unwrap_err(), StoreError::Closed));
     assert!(matches!(store.apply(&[]).unwrap_err(), StoreError::Closed));
     faults.unopenable.store(false, Ordering::SeqCst);
-    assert_eq!(store.recover(&[]).unwrap(), RecordId(1));
+    store.reopen().unwrap();
+    put(&store, &[done(record(1))]);
 }
 
-/// As the version before wrote it: no tables of the balance, and records without what came with it.
+/// As the versions before wrote it: a row of JSON for each record, the oldest without tables of the
+/// balance and without what came with it.
 #[test]
-fn a_log_of_the_version_before_is_read_and_written_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("audit.redb");
-    let mut record = Record::new(Kind::Flow, Timestamp::now());
-    record.id = RecordId(1);
-    let mut json = serde_json::to_value(&record).unwrap();
-    let fields = json.as_object_mut().unwrap();
-    for new in ["times", "question", "loss"] {
-        fields.remove(new);
+fn a_log_of_schema_1_is_brought_to_this_one() {
+    let (_dir, path) = scratch();
+    let mut full =
+        judged(by(to(done(flow(record(2))), "api.example.com"), "run-u1.service@9"), Action::Allow);
+    full.request = Some(RequestHead {
+        target: "/v1/messages".into(),
+        headers: vec![("accept".into(), "*/*".into())],
+        body: Captured { total: 9, truncated: true, bytes: Bytes::new() },
+        ..RequestHead::default()
+    });
+    let mut oldest = serde_json::to_value(record(1)).unwrap();
+    let fields = oldest.as_object_mut().unwrap();
+    for absent in ["times", "question", "loss"] {
+        fields.remove(absent);
     }
-    let bytes = [&[1][..], json.to_string().as_bytes()].concat();
-    let database = redb::Database::create(&path).unwrap();
+    let database = Database::create(&path).unwrap();
     let transaction = database.begin_write().unwrap();
     {
         let mut meta = transaction.open_table(tables::META).unwrap();
         meta.insert(tables::SCHEMA, 1).unwrap();
-        meta.insert(tables::LAST_ID, 1).unwrap();
-        transaction.open_table(tables::RECORDS).unwrap().insert(1, &*bytes).unwrap();
-        transaction.open_table(tables::OPEN).unwrap().insert(1, "").unwrap();
+        // The last was taken out of the log.
+        meta.insert(tables::LAST_ID, 7).unwrap();
+        let mut records = transaction.open_table(migrate::RECORDS).unwrap();
+        records.insert(1, &*[&[1][..], oldest.to_string().as_bytes()].concat()).unwrap();
+        records.insert(2, &*[&[1][..], &serde_json::to_vec(&full).unwrap()].concat()).unwrap();
+        transaction.open_table(migrate::BODIES).unwrap().insert((2, 0), &b"\0\xffbody"[..]).unwrap();
+        transaction.open_table(migrate::OPEN).unwrap().insert(1, "").unwrap();
+        transaction.open_table(migrate::HOSTS).unwrap().insert(("api.example.com", 2), ()).unwrap();
+        transaction.open_table(migrate::BLOCKS).unwrap().insert(0, (0, 1, 3)).unwrap();
     }
     transaction.commit().unwrap();
     drop(database);
+    for _ in 0..2 {
+        let store = Store::open(&path).unwrap();
+        let read = store.get(RecordId(1)).unwrap().unwrap();
+        assert_eq!((read.times, read.state), (1, State::Failed), "and what was open is ended");
+        assert_eq!(store.get(RecordId(2)).unwrap().as_ref(), Some(&full));
+        assert_eq!(store.body(RecordId(2), Side::Request).unwrap().unwrap(), &b"\0\xffbody"[..]);
+        let page = store.query(&Query { host: Some("api".into()), limit: 9, ..Query::default() }).unwrap();
+        assert_eq!(ids(&page), [2]);
+        assert!(store.earlier_tallies().unwrap().is_empty() && store.tallies().unwrap().is_empty());
+        assert_eq!(store.next_id(), RecordId(8));
+    }
+    let raw = Database::open(&path).unwrap();
+    let names: Vec<_> =
+        raw.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect();
+    assert!(
+        !names.iter().any(|name| ["records", "bodies", "open", "hosts", "blocks"].contains(&name.as_str()))
+    );
+    drop(raw);
     let store = Store::open(&path).unwrap();
-    let read = store.get(RecordId(1)).unwrap().unwrap();
-    assert_eq!((read.times, read.state), (1, State::Failed), "and what was open is ended");
-    assert!(store.earlier_tallies().unwrap().is_empty() && store.tallies().unwrap().is_empty());
     store.enter_epoch("boot/1").unwrap();
-    assert_eq!(store.next_id().unwrap(), RecordId(2));
     assert!(store.recount().unwrap().is_empty());
+}
+
+#[test]
+fn a_log_of_schema_1_that_cannot_be_read_is_left_as_it_is() {
+    let (_dir, path) = scratch();
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(tables::META).unwrap().insert(tables::SCHEMA, 1).unwrap();
+    transaction.open_table(migrate::RECORDS).unwrap().insert(1, &b"\x01{"[..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable { id: RecordId(1), .. }), "{error}");
+    let raw = Database::open(&path).unwrap();
+    let snapshot = raw.begin_read().unwrap();
+    assert_eq!(snapshot.open_table(tables::META).unwrap().get(tables::SCHEMA).unwrap().unwrap().value(), 1);
+    assert_eq!(snapshot.open_table(migrate::RECORDS).unwrap().len().unwrap(), 1);
 }

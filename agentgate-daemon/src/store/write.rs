@@ -1,25 +1,150 @@
-//! Changes: batches of records in one transaction, and the closing of what was left open.
+//! Changes: batches of entries in one transaction.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{MutexGuard, PoisonError, atomic::Ordering},
+};
 
+use bytes::Bytes;
 use redb::{Durability, ReadableTable as _, Table, WriteTransaction};
 
 use super::{
-    Side, Store, StoreError,
+    Store, StoreError,
+    bodies::{Bodies, Place, Recent},
+    canonical::{self, Digest, Glance, Malformed},
+    group::Tail,
+    packed::{Packer, Part},
     record::{self, Summary},
-    tables::{BLOCK, BLOCKS, BODIES, HOSTS, LAST_ID, META, OPEN, RECORDS, SCHEMA, SCHEMA_VERSION},
+    tables::{
+        ENDS, ENTRIES, GROUPS, LAST_ID, META, NAMES, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow, TAKEN, UNDERWAY,
+    },
     tally::Tallies,
 };
 use crate::model::{Failure, Record, RecordId, State, Timestamp};
 
-/// One change. Doing it twice is the same as doing it once, so a batch whose commit failed without
-/// saying whether it was kept can be done again.
+/// One change, for those who write without a journal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Write<'a> {
     /// A record begins; its bodies are not stored yet.
     Open(&'a Record),
     /// A record in its last state, with the captured bytes of its bodies.
     Final(&'a Record),
+}
+
+/// One version of a record, encoded: what the log is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Canonical.
+    pub(super) encoded: Vec<u8>,
+    /// Captured bytes, of request and response.
+    pub(super) bodies: [Option<Bytes>; 2],
+}
+
+impl Entry {
+    /// A record that begins; its bodies are not stored yet.
+    pub(crate) fn open(record: &Record) -> Self {
+        let mut encoded = Vec::with_capacity(1024);
+        canonical::encode(record, [None, None], &mut encoded);
+        Self { encoded, bodies: [None, None] }
+    }
+
+    /// A record in its last state, with the captured bytes of its bodies.
+    pub(crate) fn last(record: &Record) -> Self {
+        let kept = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
+        let bodies = [
+            record.request.as_ref().and_then(|head| kept(&head.body.bytes)),
+            record.response.as_ref().and_then(|head| kept(&head.body.bytes)),
+        ];
+        let digests = bodies.each_ref().map(|bytes| bytes.as_ref().map(|bytes| digest(bytes)));
+        let mut encoded = Vec::with_capacity(1536);
+        canonical::encode(record, digests, &mut encoded);
+        Self { encoded, bodies }
+    }
+
+    /// This record, ended in another state at `finished`.
+    pub(crate) fn ended(
+        &self,
+        state: State,
+        finished: Timestamp,
+        failure: Option<&Failure>,
+    ) -> Result<Self, StoreError> {
+        let encoded = canonical::ended(&self.encoded, state, finished, failure);
+        let encoded = encoded.map_err(|source| StoreError::Malformed { id: self.id(), source })?;
+        Ok(Self { encoded, bodies: self.bodies.clone() })
+    }
+
+    pub(crate) fn id(&self) -> RecordId {
+        let id = self.encoded.get(2..10).and_then(|id| id.try_into().ok());
+        RecordId(id.map_or(0, u64::from_le_bytes))
+    }
+
+    pub(crate) fn set_id(&mut self, id: RecordId) {
+        canonical::set_id(&mut self.encoded, id.0);
+    }
+
+    /// Bytes that it takes in memory.
+    pub(crate) fn size(&self) -> u64 {
+        let bodies: usize = self.bodies.iter().flatten().map(Bytes::len).sum();
+        (self.encoded.len() + bodies) as u64
+    }
+
+    /// Appends the entry as the journal's payload has it.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        canonical::put_number(out, self.encoded.len() as u64);
+        out.extend_from_slice(&self.encoded);
+        canonical::put_number(out, self.bodies.iter().flatten().count() as u64);
+        for (side, bytes) in self.bodies.iter().enumerate() {
+            if let Some(bytes) = bytes {
+                canonical::put_number(out, side as u64);
+                canonical::put_number(out, bytes.len() as u64);
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// The entries of a journal's payload.
+    pub(super) fn all(mut payload: &[u8]) -> Result<Vec<Self>, Malformed> {
+        let mut found = Vec::new();
+        let left = &mut payload;
+        while !left.is_empty() {
+            let length = canonical::take_number(left)?;
+            let encoded = canonical::take(left, length)?.to_vec();
+            let mut bodies = [None, None];
+            for _ in 0..canonical::take_number(left)? {
+                let side = canonical::take_number(left)?;
+                let length = canonical::take_number(left)?;
+                let bytes = Bytes::copy_from_slice(canonical::take(left, length)?);
+                let side = usize::try_from(side).ok().and_then(|side| bodies.get_mut(side));
+                *side.ok_or(Malformed("a body of a side that is not known"))? = Some(bytes);
+            }
+            found.push(Self { encoded, bodies });
+        }
+        Ok(found)
+    }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// What the writing side keeps between transactions.
+#[derive(Debug)]
+pub(super) struct Packing {
+    packer: Packer,
+    /// `None` before the first transaction, and after one that failed.
+    tail: Option<Tail>,
+    recent: Recent,
+}
+
+impl Packing {
+    pub(super) fn new() -> Result<Self, StoreError> {
+        Ok(Self { packer: Packer::new()?, tail: None, recent: Recent::default() })
+    }
+
+    fn forget(&mut self) {
+        self.tail = None;
+        self.recent.forget();
+    }
 }
 
 impl Store {
@@ -29,186 +154,266 @@ impl Store {
     /// After an I/O error redb does not say whether the commit was kept, and refuses everything until
     /// [`Store::recover`].
     pub(crate) fn apply(&self, writes: &[Write<'_>]) -> Result<(), StoreError> {
-        let transaction = self.begin_write()?;
-        {
-            let mut batch = Batch::open(&transaction, self.epoch.load(Ordering::Acquire))?;
-            for write in writes {
-                match *write {
-                    Write::Open(record) => batch.put_open(record)?,
-                    Write::Final(record) => batch.put_final(record)?,
-                }
-            }
-            batch.finish()?;
+        let entries: Vec<Entry> = writes
+            .iter()
+            .map(|write| match *write {
+                Write::Open(record) => Entry::open(record),
+                Write::Final(record) => Entry::last(record),
+            })
+            .collect();
+        self.commit(&entries, self.epoch.load(Ordering::Acquire), None)
+    }
+
+    /// Commits `entries` durably, all or none, as what the journal holds up to the sequence `taken`:
+    /// where the tables have that already, there is nothing to do.
+    pub(super) fn commit(&self, entries: &[Entry], epoch: u32, taken: Option<u64>) -> Result<(), StoreError> {
+        let mut packing = self.packing();
+        let result = self.try_commit(&mut packing, entries, epoch, taken);
+        if result.is_err() {
+            packing.forget();
         }
+        result
+    }
+
+    fn try_commit(
+        &self,
+        packing: &mut Packing,
+        entries: &[Entry],
+        epoch: u32,
+        taken: Option<u64>,
+    ) -> Result<(), StoreError> {
+        let transaction = self.begin_write()?;
+        let (tail, last_id) = {
+            let mut batch = Batch::open(&transaction, epoch, packing)?;
+            if let Some(taken) = taken {
+                let before = batch.meta.get(TAKEN)?.map_or(0, |value| value.value());
+                if before >= taken {
+                    self.last_id.store(batch.last_id, Ordering::Release);
+                    return Ok(());
+                }
+                batch.meta.insert(TAKEN, taken)?;
+            }
+            for entry in entries {
+                batch.put(entry)?;
+            }
+            batch.finish()?
+        };
         transaction.commit()?;
+        packing.tail = Some(tail);
+        self.last_id.store(last_id, Ordering::Release);
         Ok(())
     }
 
-    /// Ends records that are open, all of them or those of `only` that are, with `failure`, in one
-    /// transaction. Costs one look-up for each such record, whatever the size of the log.
-    pub(super) fn settle(&self, only: Option<&[RecordId]>, failure: &Failure) -> Result<(), StoreError> {
-        let transaction = self.begin_write()?;
-        check_schema(&transaction)?;
-        {
-            let mut batch = Batch::open(&transaction, self.epoch.load(Ordering::Acquire))?;
-            let left = match only {
-                None => batch
-                    .open
-                    .iter()?
-                    .map(|row| Ok(row?.0.value()))
-                    .collect::<Result<Vec<u64>, StoreError>>()?,
-                Some(ids) => {
-                    let mut left = Vec::new();
-                    for id in ids {
-                        let open = batch.open.get(id.0)?.is_some();
-                        if batch.disown(*id, failure)? && open {
-                            left.push(id.0);
-                        }
-                    }
-                    left
-                }
-            };
-            let ended = Timestamp::now();
-            for id in left {
-                let id = RecordId(id);
-                let mut record = {
-                    let value = batch.records.get(id.0)?.ok_or(StoreError::Missing { id })?;
-                    record::decode(id, value.value())?
-                };
-                record.state = State::Failed;
-                record.finished = Some(ended);
-                record.failure = Some(failure.clone());
-                batch.put_final(&record)?;
-            }
-            batch.finish()?;
-        }
-        transaction.commit()?;
-        Ok(())
+    /// What is in the tables was changed by another way.
+    #[cfg(test)]
+    pub(super) fn forget_packing(&self) {
+        self.packing().forget();
+    }
+
+    pub(super) fn packing(&self) -> MutexGuard<'_, Packing> {
+        self.packing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let database = self.database.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // The module's header says why two phases.
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        // The module's header says why, and why so.
         let mut transaction = database.as_ref().ok_or(StoreError::Closed)?.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
         Ok(transaction)
     }
 }
 
-/// Before any other table is opened, because a later schema may have changed their types.
-fn check_schema(transaction: &WriteTransaction) -> Result<(), StoreError> {
+/// The schema of the file, before any other table is opened, because a later one may have changed their
+/// types. A file without one is new, and gets this program's.
+pub(super) fn schema(transaction: &WriteTransaction) -> Result<u64, StoreError> {
     let mut meta = transaction.open_table(META)?;
     let found = meta.get(SCHEMA)?.map(|value| value.value());
     match found {
         None => {
             meta.insert(SCHEMA, SCHEMA_VERSION)?;
-            Ok(())
+            Ok(SCHEMA_VERSION)
         }
         Some(found) if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
-        Some(_) => Ok(()),
+        Some(found) => Ok(found),
     }
 }
 
 /// The tables during one transaction.
-struct Batch<'t> {
-    meta: Table<'t, &'static str, u64>,
-    records: Table<'t, u64, &'static [u8]>,
-    bodies: Table<'t, (u64, u8), &'static [u8]>,
-    open: Table<'t, u64, &'static str>,
-    hosts: Table<'t, (&'static str, u64), ()>,
-    blocks: Table<'t, u64, (i64, i64, u32)>,
+pub(super) struct Batch<'t, 'p> {
+    pub(super) meta: Table<'t, &'static str, u64>,
+    groups: Table<'t, Part, &'static [u8]>,
+    spans: Table<'t, u64, SpanRow>,
+    ends: Table<'t, u64, u64>,
+    underway: Table<'t, u64, u64>,
+    names: Table<'t, (&'static str, u64), ()>,
+    bodies: Bodies<'t>,
     tallies: Tallies<'t>,
-    /// Held back, so that a block is written once for the many records of a batch.
+    packer: &'p mut Packer,
+    recent: &'p mut Recent,
+    tail: Tail,
+    /// Names of late ends that were written in this transaction.
+    named: BTreeSet<(u64, String)>,
+    /// Held back, so that a span is written once for the many late ends of a batch.
     summaries: BTreeMap<u64, Summary>,
+    entries: u64,
     last_id: u64,
 }
 
-impl<'t> Batch<'t> {
-    fn open(transaction: &'t WriteTransaction, epoch: u32) -> Result<Self, StoreError> {
+impl<'t, 'p> Batch<'t, 'p> {
+    pub(super) fn open(
+        transaction: &'t WriteTransaction,
+        epoch: u32,
+        packing: &'p mut Packing,
+    ) -> Result<Self, StoreError> {
         let meta = transaction.open_table(META)?;
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
+        let entries = meta.get(ENTRIES)?.map_or(0, |value| value.value());
+        let bodies = Bodies::open(transaction, &meta)?;
         Ok(Self {
             meta,
-            records: transaction.open_table(RECORDS)?,
-            bodies: transaction.open_table(BODIES)?,
-            open: transaction.open_table(OPEN)?,
-            hosts: transaction.open_table(HOSTS)?,
-            blocks: transaction.open_table(BLOCKS)?,
+            groups: transaction.open_table(GROUPS)?,
+            spans: transaction.open_table(SPANS)?,
+            ends: transaction.open_table(ENDS)?,
+            underway: transaction.open_table(UNDERWAY)?,
+            names: transaction.open_table(NAMES)?,
+            bodies,
             tallies: Tallies::open(transaction, epoch)?,
+            packer: &mut packing.packer,
+            recent: &mut packing.recent,
+            // A copy, because the transaction may fail.
+            tail: packing.tail.clone().unwrap_or_else(|| Tail::at(entries)),
+            named: BTreeSet::new(),
             summaries: BTreeMap::new(),
+            entries,
             last_id,
         })
     }
 
-    /// Takes back what a record counted whose commit was reported as failed. A second time it does
-    /// nothing. False where the log does not hold it.
-    fn disown(&mut self, id: RecordId, failure: &Failure) -> Result<bool, StoreError> {
-        let record = match self.records.get(id.0)? {
-            Some(value) => record::decode(id, value.value())?,
-            None => return Ok(false),
+    /// Appends an entry to the log. The first of a record counts in the tallies.
+    pub(super) fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let malformed = |source| StoreError::Malformed { id: entry.id(), source };
+        let seen = Glance::at(&entry.encoded).map_err(malformed)?;
+        if self.tail.is_full() {
+            self.flush()?;
+        }
+        let places = self.place(entry, &seen)?;
+        self.tail.push(&entry.encoded, places);
+        self.entries += 1;
+        let host = record::host(&seen);
+        let summary = Summary::of(&seen);
+        if seen.id > self.last_id {
+            self.last_id = seen.id;
+            let (first, _) = self.tail.span.unwrap_or((seen.id, seen.id));
+            self.tail.span = Some((first, seen.id));
+            self.tail.summary = Some(self.tail.summary.map_or(summary, |all| all.union(summary)));
+            self.tallies.add(&seen)?;
+            if seen.state == Some(State::Open) {
+                self.underway.insert(seen.id, first)?;
+            }
+            return self.name(first, &host);
+        }
+        let began = self.underway.remove(seen.id)?.map(|first| first.value());
+        let home = match began {
+            Some(first) => first,
+            None => self.home(seen.id)?,
         };
-        if record.failure.as_ref() == Some(failure) {
-            return Ok(true);
+        if seen.state == Some(State::Open) {
+            self.underway.insert(seen.id, home)?;
         }
-        self.tallies.take_back(&record)?;
-        if self.open.get(id.0)?.is_none() {
-            let record = Record { failure: Some(failure.clone()), ..record };
-            self.put_final(&record)?;
-        }
-        Ok(true)
-    }
-
-    fn put_open(&mut self, record: &Record) -> Result<(), StoreError> {
-        let host = record::host(record);
-        self.open.insert(record.id.0, host.as_deref().unwrap_or_default())?;
-        self.put(record, host.as_deref())
-    }
-
-    fn put_final(&mut self, record: &Record) -> Result<(), StoreError> {
-        let id = record.id.0;
-        let host = record::host(record);
-        let indexed = self.open.remove(id)?.map(|value| value.value().to_owned());
-        // A flow learns its host from its first bytes: it moves from the address to the name.
-        if let Some(before) = indexed.filter(|before| Some(before.as_str()) != host.as_deref()) {
-            self.hosts.remove((before.as_str(), id))?;
-        }
-        let bodies = [
-            (Side::Request, record.request.as_ref().map(|head| &head.body)),
-            (Side::Response, record.response.as_ref().map(|head| &head.body)),
-        ];
-        for (side, body) in bodies {
-            if let Some(body) = body.filter(|body| !body.bytes.is_empty()) {
-                self.bodies.insert((id, side.key()), &*body.bytes)?;
+        match self.tail.span {
+            Some((first, _)) if first == home => {
+                self.tail.summary = Some(self.tail.summary.map_or(summary, |all| all.union(summary)));
+            }
+            Some(_) | None => {
+                self.ends.insert(seen.id, self.tail.number)?;
+                self.summaries.entry(home).and_modify(|all| *all = all.union(summary)).or_insert(summary);
             }
         }
-        self.put(record, host.as_deref())
+        self.name(home, &host)
     }
 
-    fn put(&mut self, record: &Record, host: Option<&str>) -> Result<(), StoreError> {
-        let id = record.id.0;
-        let first = self.records.insert(id, record::encode(record)?.as_slice())?.is_none();
-        if first {
-            self.tallies.add(record)?;
+    /// First id of the group in which this record begins.
+    fn home(&self, id: u64) -> Result<u64, StoreError> {
+        if let Some((first, last)) = self.tail.span
+            && (first..=last).contains(&id)
+        {
+            return Ok(first);
         }
-        if let Some(host) = host {
-            self.hosts.insert((host, id), ())?;
+        let row = self.spans.range(..=id)?.next_back().transpose()?;
+        Ok(row.map_or(id, |(first, _)| first.value()))
+    }
+
+    fn place(&mut self, entry: &Entry, seen: &Glance<'_>) -> Result<[Option<Place>; 2], StoreError> {
+        let mut places = [None, None];
+        for ((place, bytes), digest) in places.iter_mut().zip(&entry.bodies).zip(&seen.digests) {
+            if let (Some(bytes), Some(digest)) = (bytes, digest) {
+                *place = Some(self.bodies.place(self.recent, self.packer, digest, bytes)?);
+            }
         }
-        let summary = Summary::of(record);
-        self.summaries.entry(id / BLOCK).and_modify(|all| *all = all.union(summary)).or_insert(summary);
-        self.last_id = self.last_id.max(id);
+        Ok(places)
+    }
+
+    /// Indexes the group that begins with `home` under a host.
+    fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
+        if host.is_empty() {
+            return Ok(());
+        }
+        let fresh = if self.tail.span.is_some_and(|(first, _)| first == home) {
+            !self.tail.names.contains_key(host) && self.tail.names.insert(host.to_owned(), ()).is_none()
+        } else {
+            self.named.insert((home, host.to_owned()))
+        };
+        if fresh {
+            self.names.insert((host, home), ())?;
+        }
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), StoreError> {
-        for (block, summary) in &self.summaries {
-            let stored = self.blocks.get(block)?.map(|row| Summary::from_row(row.value()));
-            let merged = stored.map_or(*summary, |stored| stored.union(*summary));
-            if stored != Some(merged) {
-                self.blocks.insert(block, merged.to_row())?;
+    /// Writes the group under way and begins the next.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.write_tail()?;
+        self.tail = Tail::at(self.entries);
+        Ok(())
+    }
+
+    fn write_tail(&mut self) -> Result<(), StoreError> {
+        let tail = &mut self.tail;
+        if tail.entries == 0 {
+            return Ok(());
+        }
+        tail.parts = self.packer.put(&mut self.groups, tail.number, &tail.content, tail.parts)?;
+        if let (Some((first, last)), Some(summary)) = (tail.span, tail.summary) {
+            self.spans.insert(first, summary.to_row(last, tail.number))?;
+        }
+        Ok(())
+    }
+
+    /// Ids are given anew from 1 on; returns the highest so far.
+    pub(super) fn begin_again(&mut self) -> u64 {
+        std::mem::take(&mut self.last_id)
+    }
+
+    /// Ids up to this one are taken.
+    pub(super) fn end_at(&mut self, id: u64) {
+        self.last_id = self.last_id.max(id);
+    }
+
+    /// Writes what was held back; returns the group to go on with and the highest id.
+    pub(super) fn finish(mut self) -> Result<(Tail, u64), StoreError> {
+        self.write_tail()?;
+        for (home, summary) in &self.summaries {
+            let Some(row) = self.spans.get(home)?.map(|row| row.value()) else { continue };
+            let (last, number, ..) = row;
+            let merged = Summary::from_row(row).union(*summary).to_row(last, number);
+            if merged != row {
+                self.spans.insert(home, merged)?;
             }
         }
         self.meta.insert(LAST_ID, self.last_id)?;
-        Ok(())
+        self.meta.insert(ENTRIES, self.entries)?;
+        self.bodies.finish(self.packer, &mut self.meta)?;
+        Ok((self.tail, self.last_id))
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{Leaves, MintError};
+use super::{AgentAlpn, Leaves, MintError};
 use crate::model::Host;
 
 /// Why the agent's handshake did not complete.
@@ -88,19 +88,20 @@ impl AgentTls {
         Ok(Self { leaves, base, deadline })
     }
 
-    /// Completes the handshake as `host`. HTTP/2 and HTTP/1.1 are offered to an agent that offers
-    /// ALPN; one that does not gets HTTP/1.1 by custom.
+    /// Completes the handshake as `host`, choosing `alpn` where the agent offered ALPN. An agent that
+    /// did not gets HTTP/1.1 by custom.
     ///
     /// # Errors
     /// [`AgentTlsError`].
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &Host,
+        alpn: AgentAlpn,
         stream: S,
     ) -> Result<TlsStream<S>, AgentTlsError> {
         let mut config = self.base.clone();
         config.cert_resolver = Arc::new(Settled(self.leaves.leaf(host)?));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn.names();
         let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
         match timeout(self.deadline, handshake).await {
             Err(_elapsed) => Err(AgentTlsError::Timeout(self.deadline)),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use agentgate::model::{Action, State};
+use agentgate::model::{Action, OWN_ADDRESS, OWN_NAME, State};
 use fake_internet::odd;
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
@@ -129,6 +129,18 @@ async fn a_record_holds_so_much_of_an_answer() {
     let record = world.record(odd::BIG).await;
     let told = record.question.unwrap().answers;
     assert!(told.len() <= 16 && told.iter().all(|line| line.len() <= 204), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_gate_s_own_name_is_answered_here_whatever_policy_says() {
+    let world = World::new("version = 1\nmode = \"enforce\"\n[hosts]\ndeny = [\"*\"]\n").await;
+    let agent = world.agent(1).await;
+    assert_eq!(ask(&agent, OWN_NAME, RecordType::A).await, [OWN_ADDRESS.to_string()]);
+    assert!(ask(&agent, OWN_NAME, RecordType::AAAA).await.is_empty());
+    assert_eq!(world.asked(OWN_NAME), 0);
+    // Not what is below it, which could carry data.
+    let below = agent.ask(&format!("x.{OWN_NAME}."), RecordType::A).await;
+    assert_eq!(code(&below).0, ResponseCode::NXDomain);
 }
 
 #[tokio::test]

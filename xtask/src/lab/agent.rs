@@ -48,7 +48,8 @@ impl Ended {
     }
 }
 
-fn unmodified(mut command: Command) -> Command {
+/// The command without variables that would make it cooperate, and with its output for us.
+pub(crate) fn unmodified(mut command: Command) -> Command {
     for name in PROXIES {
         command.env_remove(name);
     }

@@ -10,7 +10,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("listen", &["kernel", "handover"]),
     ("session", &["kernel"]),
     ("sniff", &[]),
-    ("tls", &[]),
+    ("tls", &["policy::HostPattern", "policy::InvalidPattern", "policy::NamePattern"]),
     // Where a head is made for an origin, from the destination that a permit holds.
     ("http", &["policy::Destination"]),
     ("store", &[]),

@@ -87,6 +87,7 @@ fn replies_survive() {
             guarded: "/a".into(),
             bundle: "/run/b.pem".into(),
             hidden: Hidden { places: vec!["docker".into()], sockets: vec!["/run/c.sock".into()] },
+            system_bundle: true,
         }),
         Payload::Record(Box::new(record())),
         Payload::Policy(policy()),

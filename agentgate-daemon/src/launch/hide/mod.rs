@@ -59,10 +59,21 @@ pub enum HideError {
         /// What can be done.
         advice: String,
     },
+    /// `--system-bundle` without a view to have it in.
+    #[error("--system-bundle is for what the command sees, and with --expose all it sees what the host has")]
+    NoView,
     /// A step on the file system.
     #[error("hiding {path}: {source}", path = path.display())]
     Path {
         /// The path.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The system's own roots could not be shown with the gate's among them.
+    #[error("showing the gate's roots at {path}: {source}; --keep-system-bundle does without", path = path.display())]
+    Show {
+        /// The place.
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -103,12 +114,22 @@ pub(super) fn needs_user_namespace() -> io::Result<bool> {
     Ok(!sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// Moves this process, which must have one thread, into namespaces in which `wanted` is hidden.
+/// What a view shows that the host does not.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// Files with other contents than the host's, in directories of which there is a view.
+    pub(super) instead: Vec<(PathBuf, String)>,
+    /// What is mounted over what, in this order and read-only, after that.
+    pub(super) covers: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Moves this process, which must have one thread, into namespaces in which `wanted` is hidden and what
+/// `shown` says is shown.
 ///
 /// # Errors
 /// [`HideError`]; some of it may be done then.
-pub(super) fn apply(wanted: &Wanted, sockets: &[PathBuf]) -> Result<(), HideError> {
-    if wanted.patterns.is_empty() {
+pub(super) fn apply(wanted: &Wanted, sockets: &[PathBuf], shown: &Shown) -> Result<(), HideError> {
+    if !wanted.makes_view() {
         return Ok(());
     }
     for pattern in wanted.patterns.iter().filter(|pattern| pattern.made) {
@@ -118,13 +139,16 @@ pub(super) fn apply(wanted: &Wanted, sockets: &[PathBuf]) -> Result<(), HideErro
         .map_err(|source| HideError::WorkingDirectory { path: PathBuf::from("."), source })?;
     let as_user = needs_user_namespace().map_err(namespace("capget"))?;
     enter(as_user)?;
-    let roots = roots(sockets);
+    let instead: Vec<(PathBuf, &str)> =
+        shown.instead.iter().map(|(path, text)| (resolve_parent(path), text.as_str())).collect();
+    let roots = roots(sockets.iter().chain(instead.iter().map(|(path, _)| path)));
     let patterns = located(&wanted.patterns);
     for root in &roots {
         let below: Vec<Pattern> =
             patterns.iter().filter(|pattern| pattern.directory.starts_with(root)).cloned().collect();
-        if !below.is_empty() {
-            mount::view(root, &below).map_err(at(root))?;
+        let other: Vec<_> = instead.iter().filter(|(path, _)| path.starts_with(root)).cloned().collect();
+        if !below.is_empty() || !other.is_empty() {
+            mount::view(root, &below, &other).map_err(at(root))?;
         }
     }
     let elsewhere =
@@ -133,6 +157,11 @@ pub(super) fn apply(wanted: &Wanted, sockets: &[PathBuf]) -> Result<(), HideErro
         for path in found(pattern)? {
             mount::cover(&path).map_err(at(&path))?;
         }
+    }
+    for (what, place) in &shown.covers {
+        // Nobody but root could write to what is mounted; root could, to the host's.
+        mount::cover_with(what, place, !as_user)
+            .map_err(|source| HideError::Show { path: place.clone(), source })?;
     }
     if as_user {
         let settings = Path::new(SSH_SETTINGS);
@@ -202,8 +231,8 @@ fn advice() -> String {
 }
 
 /// Directories of which the command gets a view, without links in their paths.
-fn roots(sockets: &[PathBuf]) -> Vec<PathBuf> {
-    let own = sockets.iter().filter_map(|socket| socket.parent());
+fn roots<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Vec<PathBuf> {
+    let own = files.filter_map(|file| file.parent());
     let mut roots: Vec<PathBuf> =
         RUNTIME.iter().map(Path::new).chain(own).filter_map(|path| fs::canonicalize(path).ok()).collect();
     roots.sort();
@@ -234,6 +263,14 @@ fn located(patterns: &[Pattern]) -> Vec<Pattern> {
     all.sort();
     all.dedup();
     all
+}
+
+/// `path` in its directory without links.
+fn resolve_parent(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(directory), Some(name)) => resolve(directory).join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// `path` with the part of it that exists resolved.

@@ -9,7 +9,7 @@ use std::{
         fd::AsRawFd,
         unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -27,21 +27,28 @@ const FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 const SETTINGS_BYTES: u64 = 64 << 10;
 const SETTINGS_FILES: usize = 64;
 
-/// Covers `directory` with a view of itself that lacks what `hidden` names. It can be written where the
-/// directory could.
-pub(super) fn view(directory: &Path, hidden: &[Pattern]) -> io::Result<()> {
+/// Files by their paths, and what is in them.
+type Instead<'a> = [(PathBuf, &'a str)];
+
+/// Covers `directory` with a view of itself that lacks what `hidden` names, and in which the files of
+/// `instead` are others. It can be written where the directory could.
+pub(super) fn view(directory: &Path, hidden: &[Pattern], instead: &Instead<'_>) -> io::Result<()> {
     let original = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
         .open(directory)?;
     // The covered directory is reached through this descriptor.
     let source = format!("/proc/self/fd/{}", original.as_raw_fd());
-    build(Path::new(&source), directory, hidden)
+    build(Path::new(&source), directory, hidden, instead)
 }
 
 /// A view of `source` at `target`, which is where it stands for the command.
-fn build(source: &Path, target: &Path, hidden: &[Pattern]) -> io::Result<()> {
+fn build(source: &Path, target: &Path, hidden: &[Pattern], instead: &Instead<'_>) -> io::Result<()> {
     let writable = cover_directory(source, target)?;
+    for (path, text) in instead.iter().filter(|(path, _)| path.parent() == Some(target)) {
+        fs::write(path, text)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    }
     let entries = match fs::read_dir(source) {
         Ok(entries) => entries,
         // Its entries cannot be known, so none is shown.
@@ -51,10 +58,11 @@ fn build(source: &Path, target: &Path, hidden: &[Pattern]) -> io::Result<()> {
     for entry in entries {
         let name = entry?.file_name();
         let (from, to) = (source.join(&name), target.join(&name));
-        if hidden.iter().any(|pattern| pattern.directory == target && pattern.takes(&name)) {
+        let other = instead.iter().any(|(path, _)| *path == to);
+        if other || hidden.iter().any(|pattern| pattern.directory == target && pattern.takes(&name)) {
             continue;
         }
-        match show(&from, &to, hidden) {
+        match show(&from, &to, hidden, instead) {
             // Gone since it was listed, or not to be looked at by this user either, such as the file
             // systems of others in user space.
             Err(error)
@@ -66,7 +74,7 @@ fn build(source: &Path, target: &Path, hidden: &[Pattern]) -> io::Result<()> {
 }
 
 /// Shows `from`, an entry of a directory, at `to` in its view.
-fn show(from: &Path, to: &Path, hidden: &[Pattern]) -> io::Result<()> {
+fn show(from: &Path, to: &Path, hidden: &[Pattern], instead: &Instead<'_>) -> io::Result<()> {
     let kind = fs::symlink_metadata(from)?.file_type();
     if kind.is_symlink() {
         return symlink(fs::read_link(from)?, to);
@@ -76,11 +84,9 @@ fn show(from: &Path, to: &Path, hidden: &[Pattern]) -> io::Result<()> {
         return Ok(mount_bind(from, to)?);
     }
     fs::create_dir(to)?;
-    if hidden.iter().any(|pattern| pattern.directory.starts_with(to)) {
-        build(from, to, hidden)
-    } else {
-        Ok(mount_bind_recursive(from, to)?)
-    }
+    let differs = hidden.iter().any(|pattern| pattern.directory.starts_with(to))
+        || instead.iter().any(|(path, _)| path.starts_with(to));
+    if differs { build(from, to, hidden, instead) } else { Ok(mount_bind_recursive(from, to)?) }
 }
 
 /// Covers what is at `path`: a directory with an empty one, anything else with what no socket can be
@@ -91,6 +97,15 @@ pub(super) fn cover(path: &Path) -> io::Result<()> {
     }
     let writable = cover_directory(path, path)?;
     seal(path, writable)
+}
+
+/// Mounts `what` over `place`; with `seal` so that nobody can write to it there.
+pub(super) fn cover_with(what: &Path, place: &Path, seal: bool) -> io::Result<()> {
+    mount_bind(what, place)?;
+    if seal {
+        mount_remount(place, MountFlags::BIND | MountFlags::RDONLY | FLAGS, "")?;
+    }
+    Ok(())
 }
 
 /// An empty tmpfs at `target`, with owner and mode of `source`; whether this user could write to that.

@@ -79,6 +79,12 @@ impl Wanted {
         self.patterns.is_empty() && !self.abstract_sockets
     }
 
+    /// Whether the command gets a view of its own, by a mount namespace.
+    #[must_use]
+    pub fn makes_view(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
     /// Whether abstract unix sockets from outside are to be closed.
     #[must_use]
     pub fn abstract_sockets(&self) -> bool {

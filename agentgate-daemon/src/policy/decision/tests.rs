@@ -53,6 +53,27 @@ fn judge(policy: &Policy, original: &str, scheme: Scheme, sni: Option<&str>, hos
 }
 
 #[test]
+fn nothing_is_forwarded_to_the_gate_s_own_name() {
+    for mode in MODES {
+        let policy = policy(mode, EVERYTHING);
+        let (subject, sni) = (subject(), Host::parse(OWN_NAME).unwrap());
+        let connection = Connection {
+            original: "192.0.2.1:443".parse().unwrap(),
+            sniffed: Sniffed::Tls { sni: Some(&sni), ech: false },
+            given: Given::Never,
+            subject: &subject,
+        };
+        // Intercepted although the name is passed through, so that the handshake can be tried; not dialled.
+        assert!(matches!(policy.admit(&connection), Admission::Intercept(None)), "{mode}");
+        for (scheme, sni) in [(Scheme::Https, Some(OWN_NAME)), (Scheme::Http, None)] {
+            let judged = judge(&policy, "192.0.2.1:443", scheme, sni, OWN_NAME);
+            assert!(matches!(&judged, Judgement::Deny { .. }), "{mode}");
+            assert_eq!(judged.verdict().rule, "gate:own_name");
+        }
+    }
+}
+
+#[test]
 fn no_document_lifts_the_invariants() {
     for mode in MODES {
         let policy = policy(mode, EVERYTHING);
@@ -170,7 +191,10 @@ fn deny_always_wins() {
                 given: GIVEN,
                 subject: &subject(),
             };
-            assert!(matches!(policy.admit(&connection), Admission::Intercept), "said in HTTP, not tunnelled");
+            assert!(
+                matches!(policy.admit(&connection), Admission::Intercept(_)),
+                "said in HTTP, not tunnelled"
+            );
             let judged = judge(&policy, "203.0.113.7:443", Scheme::Https, Some("a.example"), "a.example");
             assert_eq!(judged.verdict().rule, format!("deny:{denied}"));
             assert_eq!(judged.verdict().action, Action::Deny);

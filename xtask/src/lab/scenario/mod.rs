@@ -12,6 +12,7 @@ mod lifecycle;
 mod scripts;
 mod tools;
 mod traffic;
+mod trust;
 
 /// A check that needs more than one command.
 pub(crate) type Story = for<'a> fn(&'a mut Lab) -> Pin<Box<dyn Future<Output = anyhow::Result<Row>> + 'a>>;
@@ -64,6 +65,7 @@ fn all() -> Vec<Scenario> {
     all.extend(bad_input::scenarios());
     all.extend(containers::scenarios());
     all.extend(tools::scenarios());
+    all.extend(trust::scenarios());
     all.extend(lifecycle::scenarios());
     all.extend(continuity::scenarios());
     all

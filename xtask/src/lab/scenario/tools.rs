@@ -18,7 +18,7 @@ use super::Scenario;
 use crate::lab::{agent, case::since, daemon::policy, inside::Lab, row::Row};
 
 /// Uid and gid of `nobody`, whom every host knows: ssh runs for no user without a name.
-const NOBODY: u32 = 65_534;
+pub(super) const NOBODY: u32 = 65_534;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -30,7 +30,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A home of nobody's own, gone with the lab's directory.
-fn home(lab: &Lab) -> anyhow::Result<PathBuf> {
+pub(super) fn home(lab: &Lab) -> anyhow::Result<PathBuf> {
     let home = lab.root().join("home");
     if !home.exists() {
         fs::DirBuilder::new().mode(0o700).create(&home).context("a home")?;

@@ -1,0 +1,258 @@
+//! One stream of an agent's connection: judged, recorded, relayed, or answered by the gate.
+
+use std::{future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use h2::{Reason, RecvStream, client::SendRequest, ext::Protocol, server::SendResponse};
+use http::{Request, Response, Uri, Version, header::HOST, request, uri};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    super::{Begun, Exchanger, GONE, OnConnection, Side, Tap, Underway},
+    origins::{NoOrigin, Origins},
+};
+use crate::{
+    audit::fit,
+    drain::told,
+    forward::ForwardError,
+    http::{
+        body::{End, describe},
+        h2::{Broke, Seen, ToAgent, ask},
+        head::{BadTarget, version_str},
+        refusal::Answer,
+        serve::Limits,
+    },
+    model::{Captured, Failure},
+    policy::{Permit, Scheme},
+};
+
+/// How long the body of a refused request is read, so that the agent gets to read the answer.
+const REFUSED_BODY: Duration = Duration::from_secs(2);
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The agent has its answer.
+    Answered,
+    /// The agent did not wait for it.
+    Left,
+    /// To be reset, once what was sent before has left.
+    Reset(ToAgent, Reason),
+}
+
+/// What the streams of one connection share.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) exchanger: &'a Exchanger,
+    pub(super) on: Arc<OnConnection>,
+    pub(super) origins: Origins,
+    pub(super) limits: Limits,
+    pub(super) drain: watch::Receiver<bool>,
+}
+
+impl Shared<'_> {
+    /// One request, from its head to the end of its answer.
+    pub(super) async fn stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Over {
+        let (head, body) = request.into_parts();
+        match self.exchanger.begin(&self.on, head).await {
+            Begun::Permitted(permit, underway) => self.forward(permit, underway, body, respond).await,
+            Begun::Refused(refused) => {
+                let body = refused_body(body, refused.wants_body()).await;
+                say(respond, refused.answer(self.exchanger, body).await)
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        permit: Permit,
+        underway: Underway,
+        body: RecvStream,
+        mut respond: SendResponse<Bytes>,
+    ) -> Over {
+        let found = tokio::select! {
+            biased;
+            found = self.origins.get(&permit) => found,
+            // The connection being made is not for this stream alone, and goes on.
+            _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Over::Left,
+        };
+        let (origin, flags) = match found {
+            Ok(found) => found,
+            Err(NoOrigin::Failed(error)) => return say(respond, underway.failed(&error)),
+            Err(NoOrigin::NotHttp2) => {
+                // An agent that knows the code comes again in HTTP/1.1, and is offered that then.
+                self.exchanger.forwarder.forget(permit.destination());
+                let detail = "the origin does not speak HTTP/2 any more".to_owned();
+                underway.fail(failure("origin", "http_1_1_required", detail));
+                return Over::Reset(ToAgent::Unanswered(respond), Reason::HTTP_1_1_REQUIRED);
+            }
+        };
+        underway.flag(flags);
+        let (head, destination, _) = permit.into_parts();
+        let websocket = head.extensions.get::<Protocol>().is_some();
+        if websocket && !origin.is_extended_connect_protocol_enabled() {
+            let error = ForwardError::Http("it takes no Extended CONNECT".to_owned());
+            return say(respond, underway.failed(&error));
+        }
+        let request = match outgoing(head, destination.scheme) {
+            Ok(request) => request,
+            Err(error) => return say(respond, underway.failed(&error.into())),
+        };
+        let relayed = self.relay(&underway, origin, request, body, respond);
+        if !websocket {
+            return relayed.await;
+        }
+        let mut drain = self.drain.clone();
+        let stopped = async {
+            told(&mut drain).await;
+            sleep(self.limits.grace).await;
+        };
+        tokio::select! {
+            over = relayed => over,
+            () = stopped => {
+                underway.fail(failure("gate", "drained", "the gate was stopped".to_owned()));
+                Over::Left
+            }
+        }
+    }
+
+    async fn relay(
+        &self,
+        underway: &Underway,
+        origin: SendRequest<Bytes>,
+        request: Request<()>,
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+    ) -> Over {
+        let up = tell(underway.tap(Side::Request));
+        let mut asking = match ask(origin, request, body, respond, self.limits.idle, up) {
+            Ok(asking) => asking,
+            Err((error, respond)) => {
+                let error = ForwardError::Http(describe(&error));
+                return say(respond, underway.failed(&error));
+            }
+        };
+        let (head, body) = match asking.answer().await {
+            Ok(answer) => answer.into_parts(),
+            Err(broke) => return unanswered(underway, &broke, asking.into_agent()),
+        };
+        let fields = fit::headers(&head.headers);
+        underway.answered(head.status.as_u16(), version_str(Version::HTTP_2), fields);
+        let mut answering = match asking.pass(head, body, tell(underway.tap(Side::Response))) {
+            Ok(answering) => answering,
+            Err(_left) => return Over::Left,
+        };
+        match answering.finish().await {
+            // Dropped with all of its answer sent, a stream is reset with NO_ERROR if its request is not over.
+            Ok(None | Some(Reason::NO_ERROR)) => Over::Answered,
+            Ok(Some(reason)) => Over::Reset(ToAgent::Answered(answering.into_agent()), reason),
+            Err(Broke::Agent(_)) => Over::Left,
+            Err(broke) => {
+                if let Broke::AgentSilent(_) = &broke {
+                    underway.fail(ForwardError::AgentBody(broke.to_string()).failure());
+                }
+                Over::Reset(ToAgent::Answered(answering.into_agent()), broke.reason())
+            }
+        }
+    }
+}
+
+/// What follows from an end before the answer's head: the origin's own words, or ours.
+fn unanswered(underway: &Underway, broke: &Broke, respond: SendResponse<Bytes>) -> Over {
+    let error = match broke {
+        Broke::Agent(reason) => {
+            let detail = format!("the agent reset the stream: {reason}");
+            underway.fail(failure("agent", GONE, detail));
+            return Over::Left;
+        }
+        Broke::AgentSilent(_) => ForwardError::AgentBody(broke.to_string()),
+        Broke::OriginSilent(idle) => ForwardError::ResponseTimeout(*idle),
+        Broke::Origin(_) | Broke::Unfit(_) => ForwardError::Http(broke.to_string()),
+    };
+    if broke.is_said_by_the_origin() {
+        underway.fail(error.failure());
+        return Over::Reset(ToAgent::Unanswered(respond), broke.reason());
+    }
+    say(respond, underway.failed(&error))
+}
+
+/// Tells a tap of what passes.
+fn tell(tap: Tap) -> impl FnMut(Seen<'_>) + Send {
+    let mut tap = Some(tap);
+    move |seen| match seen {
+        Seen::Data(data) => {
+            if let Some(tap) = tap.as_mut() {
+                tap.data(data);
+            }
+        }
+        Seen::End => drop(tap.take().map(|tap| tap.end(End::Complete))),
+        Seen::Failed(why) => drop(tap.take().map(|tap| tap.end(End::Failed(why)))),
+    }
+}
+
+/// The judged head as it goes to the origin: as it came. Only where the agent named the host in `Host`
+/// alone it is named in `:authority` too, as RFC 9113 8.3.1 asks of who passes a request on.
+fn outgoing(head: request::Parts, scheme: Scheme) -> Result<Request<()>, BadTarget> {
+    let mut request = Request::from_parts(head, ());
+    *request.version_mut() = Version::HTTP_2;
+    if request.uri().authority().is_none() {
+        let host = request.headers().get(HOST).ok_or(BadTarget)?;
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(match scheme {
+            Scheme::Http => uri::Scheme::HTTP,
+            Scheme::Https => uri::Scheme::HTTPS,
+        });
+        parts.authority = Some(uri::Authority::try_from(host.as_bytes()).map_err(|_| BadTarget)?);
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| BadTarget)?;
+    }
+    Ok(request)
+}
+
+/// Answers in the gate's words.
+fn say(mut respond: SendResponse<Bytes>, answer: Answer) -> Over {
+    let mut response = Response::new(());
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response.headers_mut().insert(http::header::CONTENT_LENGTH, answer.body.len().into());
+    let sent = respond.send_response(response, answer.body.is_empty()).and_then(|mut stream| {
+        if answer.body.is_empty() { Ok(()) } else { stream.send_data(answer.body, true) }
+    });
+    match sent {
+        Ok(()) => Over::Answered,
+        Err(_gone) => Over::Left,
+    }
+}
+
+/// A refused request's body: what is kept of it for the record.
+async fn refused_body(mut body: RecvStream, most: usize) -> Captured {
+    let mut kept = Captured::default();
+    let mut bytes = BytesMut::new();
+    let read = async {
+        while bytes.len() < most {
+            match body.data().await {
+                Some(Ok(data)) => {
+                    kept.total += data.len() as u64;
+                    let room = most - bytes.len();
+                    bytes.extend_from_slice(data.get(..room).unwrap_or(&data));
+                    // The stream may be gone meanwhile; the next read says so.
+                    let _gone = body.flow_control().release_capacity(data.len());
+                }
+                Some(Err(_)) => return false,
+                None => return true,
+            }
+        }
+        body.is_end_stream()
+    };
+    let whole = timeout(REFUSED_BODY, read).await.unwrap_or(false);
+    kept.truncated = !whole || kept.total > bytes.len() as u64;
+    kept.bytes = bytes.freeze();
+    kept
+}
+
+fn failure(blame: &str, code: &str, detail: String) -> Failure {
+    Failure { blame: blame.to_owned(), code: code.to_owned(), detail }
+}

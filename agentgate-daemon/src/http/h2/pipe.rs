@@ -1,0 +1,158 @@
+//! One direction of a stream: DATA goes on the moment it comes, as far as the other side takes it.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+
+/// What is told of a body as it passes.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    Data(&'a [u8]),
+    /// All of it went on.
+    End,
+    /// The sender broke off or fell silent, and why.
+    Failed(String),
+}
+
+/// Whom a direction waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// The one that sends.
+    Sender,
+    /// The one that receives; what the sender does does not matter then.
+    Receiver,
+    /// Nobody: all of it has passed, or nothing more will.
+    Nobody,
+}
+
+/// Which side ended a direction before its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// What it sent broke off.
+    Sender(h2::Error),
+    /// It takes no more.
+    Receiver,
+}
+
+/// One direction. Holds at most one frame; the sender may send more only for what has gone on.
+#[derive(Debug)]
+pub(super) struct Pipe<F> {
+    from: RecvStream,
+    pub(super) to: SendStream<Bytes>,
+    hand: Option<Bytes>,
+    /// The frame in hand carries END_STREAM.
+    last: bool,
+    see: F,
+    pub(super) waits: Waits,
+    /// The receiver wanted no more before the end.
+    pub(super) stopped: bool,
+    /// Something passed since this was last set to false.
+    pub(super) moved: bool,
+}
+
+impl<F: FnMut(Seen<'_>)> Pipe<F> {
+    /// `ended` says that the head already had END_STREAM, on both sides.
+    pub(super) fn new(from: RecvStream, to: SendStream<Bytes>, ended: bool, mut see: F) -> Self {
+        if ended {
+            see(Seen::End);
+        }
+        let waits = if ended { Waits::Nobody } else { Waits::Sender };
+        Self { from, to, hand: None, last: false, see, waits, stopped: false, moved: false }
+    }
+
+    /// Moves what can be moved. Ready once END_STREAM has gone on, or nothing more can.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        loop {
+            let Some(data) = self.hand.as_mut() else {
+                if self.waits == Waits::Nobody {
+                    return Poll::Ready(Ok(()));
+                }
+                self.waits = Waits::Sender;
+                match ready!(self.from.poll_data(cx)) {
+                    Some(Ok(data)) => {
+                        self.moved = true;
+                        if !data.is_empty() {
+                            (self.see)(Seen::Data(&data));
+                        }
+                        self.last = self.from.is_end_stream();
+                        self.hand = Some(data);
+                    }
+                    Some(Err(error)) => return Poll::Ready(Err(Broken::Sender(error))),
+                    None => return self.poll_trailers(cx),
+                }
+                continue;
+            };
+            let length = data.len();
+            if length > 0 {
+                self.waits = Waits::Receiver;
+                let room = ready!(poll_room(&mut self.to, length, cx)).ok_or(Broken::Receiver)?;
+                let piece = if room < length { data.split_to(room) } else { std::mem::take(data) };
+                let taken = piece.len();
+                let whole = taken == length;
+                self.to.send_data(piece, self.last && whole).map_err(|_closed| Broken::Receiver)?;
+                self.moved = true;
+                // It fails only where the stream is gone, which is seen elsewhere.
+                let _gone = self.from.flow_control().release_capacity(taken);
+                if !whole {
+                    continue;
+                }
+            } else if self.last {
+                self.to.send_data(Bytes::new(), true).map_err(|_closed| Broken::Receiver)?;
+            }
+            self.hand = None;
+            if self.last {
+                return self.ended();
+            }
+        }
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        match ready!(self.from.poll_trailers(cx)) {
+            Ok(Some(trailers)) => self.to.send_trailers(trailers),
+            Ok(None) => self.to.send_data(Bytes::new(), true),
+            Err(error) => return Poll::Ready(Err(Broken::Sender(error))),
+        }
+        .map_err(|_closed| Broken::Receiver)?;
+        self.moved = true;
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Poll<Result<(), Broken>> {
+        self.waits = Waits::Nobody;
+        (self.see)(Seen::End);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing more will pass; the record hears why.
+    pub(super) fn failed(&mut self, why: String) {
+        self.waits = Waits::Nobody;
+        (self.see)(Seen::Failed(why));
+    }
+
+    /// The receiver wants no more of it, which is its right: what comes is let go.
+    pub(super) fn stop(&mut self) {
+        self.waits = Waits::Nobody;
+        self.stopped = true;
+        self.hand = None;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.waits == Waits::Nobody
+    }
+}
+
+/// How many of `wanted` bytes the receiver takes now, at least one; `None` when it takes no more at all.
+fn poll_room(to: &mut SendStream<Bytes>, wanted: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+    to.reserve_capacity(wanted);
+    loop {
+        let room = to.capacity();
+        if room > 0 {
+            return Poll::Ready(Some(room.min(wanted)));
+        }
+        match ready!(to.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(None),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! HTTP/1.1, over TLS and in the clear: both ends are plain sockets here, so that nothing but the gate can
+//! make a difference.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
+    net::TcpListener,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    generate::Random,
+    setup::{LOOPBACK, PATIENCE, World},
+};
+
+const NAME: &str = "open.example";
+
+/// One exchange as it is sent, and as it must arrive.
+#[derive(Debug)]
+struct Exchange {
+    /// Of the client: head and body; where it waits for leave, it sends the body after that.
+    head: Vec<u8>,
+    body: Vec<u8>,
+    waits: bool,
+    /// What the origin must get for the head.
+    head_arrives: Vec<u8>,
+    /// The origin answers before it has read the body.
+    early: bool,
+    /// Of the origin: interim responses (after the head of the request), and the response.
+    interim: Vec<u8>,
+    response: Vec<u8>,
+    /// What the client must get for both.
+    answer: Vec<u8>,
+    /// The origin closes after the response.
+    origin_closes: bool,
+    /// The client's connection ends with this.
+    last: bool,
+    /// How both cut what they send.
+    cuts: Random,
+}
+
+/// The exchanges under way, by their number.
+type Known = Arc<Mutex<HashMap<u64, Arc<Exchange>>>>;
+
+const FIELD: &str = "X-Fidelity: ";
+
+fn exchange(random: &mut Random, id: u64, authority: &str, scheme: &str) -> Exchange {
+    let method =
+        random.pick(&["GET", "POST", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PROPFIND", "M-SEARCH"]);
+    let mut target = b"/".to_vec();
+    let length = random.below(30);
+    target.extend(random.text(b"azAZ09-._~!$&'()*+,;=:@/", length));
+    if random.once_in(3) {
+        target.extend_from_slice(b"%2f%C3%A9?q=");
+        let length = random.below(30);
+        target.extend(random.text(b"azAZ09-._~!$&'()*+,;=:@/?{}[]|%25", length));
+    }
+    if random.once_in(8) {
+        target = [format!("{scheme}://{authority}").as_bytes(), &target].concat();
+    }
+    let (body, framing) = match random.below(4) {
+        0 | 1 => (Vec::new(), Vec::new()),
+        2 => {
+            let body = random.body();
+            let line = format!("{}{}\r\n", random.pick(&["Content-Length: ", "content-length:"]), body.len());
+            (body, line.into_bytes())
+        }
+        _ => {
+            let body = random.body();
+            let line = random.pick(&["Transfer-Encoding: chunked\r\n", "transfer-encoding:Chunked\r\n"]);
+            (random.chunked(&body), line.as_bytes().to_vec())
+        }
+    };
+    let waits = !body.is_empty() && random.once_in(6);
+    let last = random.once_in(5);
+    let close = if last { random.pick(&["Connection: close\r\n", "connection:Close\r\n"]) } else { "" };
+    let keep = if !last && random.once_in(4) { "Connection: Keep-Alive\r\n" } else { "" };
+    let expect = if waits { "Expect: 100-continue\r\n" } else { "" };
+    let host = random.pick(&["Host: ", "host:", "HOST:\t"]);
+    let lines = |close: &str, random: &mut Random| {
+        let (before, after) = (random.fields(), random.fields());
+        let mut head = format!("{method} ").into_bytes();
+        head.extend_from_slice(&target);
+        head.extend_from_slice(b" HTTP/1.1\r\n");
+        head.extend_from_slice(&before);
+        head.extend_from_slice(
+            format!("{host}{authority}\r\n{keep}{close}{FIELD}{id}\r\n{expect}").as_bytes(),
+        );
+        head.extend_from_slice(&framing);
+        head.extend_from_slice(&after);
+        head.extend_from_slice(b"\r\n");
+        head
+    };
+    // The same random fields in both.
+    let head = lines(close, &mut random.clone());
+    let head_arrives = lines("", random);
+
+    let status = random.pick(&["200", "201", "204", "206", "301", "304", "400", "404", "429", "500", "599"]);
+    let reason = random.pick(&["OK", "", "a reason  of some \u{e9}length", "Not Found"]);
+    let bodiless = method == "HEAD" || status == "204" || status == "304";
+    let mut origin_closes = random.once_in(12);
+    let content = random.body();
+    let (mut sent, framing) = match random.below(3) {
+        0 if !bodiless && origin_closes => (content, String::new()),
+        1 => (random.chunked(&content), "transfer-encoding: chunked\r\n".to_owned()),
+        _ => {
+            let line = format!("Content-Length: {}\r\n", content.len());
+            (content, line)
+        }
+    };
+    if bodiless {
+        sent.clear();
+    }
+    let says_close = origin_closes && (framing.is_empty() || random.once_in(2));
+    origin_closes &= says_close || framing.is_empty();
+    let fields = random.fields();
+    let response = |close: &str, more: &str| {
+        let mut out = format!("HTTP/1.1 {status} ").into_bytes();
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(format!("\r\n{close}").as_bytes());
+        out.extend_from_slice(&fields);
+        out.extend_from_slice(framing.as_bytes());
+        out.extend_from_slice(more.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&sent);
+        out
+    };
+    let close = if says_close { "Connection: close\r\n" } else { "" };
+    // A client that closes is told so by whoever ends its connection: the gate, unless the origin did.
+    let told =
+        if last && !says_close && (bodiless || !framing.is_empty()) { "Connection: close\r\n" } else { "" };
+    let mut interim = Vec::new();
+    if random.once_in(10) {
+        interim.extend_from_slice(b"HTTP/1.1 103 Early  Hints\r\nlink: </a>\r\nLINK:</b>\r\n\r\n");
+    }
+    if waits {
+        interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+    let answer = [interim.as_slice(), &response(close, told)].concat();
+    Exchange {
+        head,
+        head_arrives,
+        waits,
+        early: !waits && !body.is_empty() && !origin_closes && !last && random.once_in(10),
+        body,
+        interim,
+        response: response(close, ""),
+        answer,
+        origin_closes,
+        last: last || origin_closes,
+        cuts: random.clone(),
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    mut bytes: &[u8],
+    cuts: &mut Random,
+) -> std::io::Result<()> {
+    let small = bytes.len() < 4000;
+    while !bytes.is_empty() {
+        let piece = if small { cuts.piece(bytes.len()) } else { bytes.len().min(1 + cuts.below(40_000)) };
+        let (now, later) = bytes.split_at(piece);
+        to.write_all(now).await?;
+        to.flush().await?;
+        bytes = later;
+        match cuts.below(12) {
+            0 => tokio::time::sleep(Duration::from_micros(cuts.below(400) as u64)).await,
+            1..=3 => tokio::task::yield_now().await,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Reads as many bytes as `expect` has, and says how they differ.
+async fn read<R: AsyncRead + Unpin>(from: &mut R, expect: &[u8], what: &str) -> Result<(), String> {
+    let mut got = vec![0; expect.len()];
+    let mut length = 0;
+    while length < got.len() {
+        let reading = timeout(PATIENCE, from.read(&mut got[length..])).await;
+        match reading {
+            Ok(Ok(0)) => break,
+            Ok(Ok(more)) => length += more,
+            Ok(Err(error)) => return Err(format!("{what}: {error} after {length} of {}", expect.len())),
+            Err(_) => return Err(format!("{what}: nothing more after {length} of {}", expect.len())),
+        }
+    }
+    got.truncate(length);
+    if got == expect {
+        return Ok(());
+    }
+    let at = got.iter().zip(expect).take_while(|(a, b)| a == b).count();
+    let show = |bytes: &[u8]| {
+        String::from_utf8_lossy(&bytes[at.saturating_sub(60)..bytes.len().min(at + 60)]).into_owned()
+    };
+    Err(format!(
+        "{what} differs at {at} of {} ({length} came): {:?} instead of {:?}",
+        expect.len(),
+        show(&got),
+        show(expect)
+    ))
+}
+
+/// Serves one connection at the origin until it ends.
+async fn origin<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, known: Known) -> Result<(), String> {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) if head.is_empty() => return Ok(()),
+                Err(error) => {
+                    return Err(format!("the origin got {:?}: {error}", String::from_utf8_lossy(&head)));
+                }
+            }
+        }
+        let text = String::from_utf8_lossy(&head).into_owned();
+        let id = text.split(FIELD).nth(1).and_then(|rest| rest.split('\r').next()?.parse::<u64>().ok());
+        let exchange = id.and_then(|id| known.lock().unwrap().remove(&id));
+        let Some(exchange) = exchange else {
+            return Err(format!("the origin got a head of nobody's: {text:?}"));
+        };
+        read(&mut head.as_slice(), &exchange.head_arrives, "the head at the origin").await?;
+        if head.len() != exchange.head_arrives.len() {
+            return Err(format!("the head at the origin is too long: {text:?}"));
+        }
+        let mut cuts = exchange.cuts.clone();
+        let (mut from, mut to) = split(&mut stream);
+        let answer = async |to: &mut _, cuts: &mut Random| {
+            write(to, &exchange.response, cuts).await.map_err(|error| format!("answering: {error}"))
+        };
+        write(&mut to, &exchange.interim, &mut cuts).await.map_err(|error| format!("interim: {error}"))?;
+        if exchange.early {
+            answer(&mut to, &mut cuts).await?;
+            read(&mut from, &exchange.body, "the body at the origin").await?;
+        } else {
+            read(&mut from, &exchange.body, "the body at the origin").await?;
+            answer(&mut to, &mut cuts).await?;
+        }
+        if exchange.origin_closes {
+            return stream.shutdown().await.map_err(|error| error.to_string());
+        }
+    }
+}
+
+/// One connection of a client with some exchanges; how many there were.
+async fn client<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    mut random: Random,
+    (authority, scheme): (&str, &str),
+    known: &Known,
+    ids: &AtomicU64,
+) -> Result<u64, String> {
+    let mut done = 0;
+    for _ in 0..8 {
+        let id = ids.fetch_add(1, Ordering::Relaxed);
+        let exchange = Arc::new(exchange(&mut random, id, authority, scheme));
+        known.lock().unwrap().insert(id, exchange.clone());
+        let (mut from, mut to) = split(&mut stream);
+        let mut cuts = Random::new(id);
+        let (leave, may) = tokio::sync::oneshot::channel();
+        let sending = async {
+            write(&mut to, &exchange.head, &mut cuts).await.map_err(|error| format!("asking: {error}"))?;
+            if exchange.waits {
+                may.await.map_err(|_| "no leave to send".to_owned())?;
+            }
+            write(&mut to, &exchange.body, &mut cuts).await.map_err(|error| format!("asking: {error}"))
+        };
+        let reading = async {
+            let (interim, rest) = exchange.answer.split_at(exchange.interim.len());
+            read(&mut from, interim, "the interim at the client").await?;
+            let _sent_already = leave.send(());
+            read(&mut from, rest, "the response at the client").await
+        };
+        let both = tokio::try_join!(sending, reading);
+        both.map_err(|why| {
+            format!(
+                "exchange {id}: {why} of {:?}",
+                String::from_utf8_lossy(&exchange.head[..exchange.head.len().min(200)])
+            )
+        })?;
+        done += 1;
+        if exchange.last {
+            let mut more = Vec::new();
+            let ended = timeout(PATIENCE, stream.read_to_end(&mut more)).await;
+            return match ended {
+                Ok(Ok(0)) => Ok(done),
+                other => Err(format!("exchange {id}: instead of the end: {other:?}")),
+            };
+        }
+    }
+    Ok(done)
+}
+
+/// At least `wanted` exchanges over `connections` connections at once: how many there were, and what
+/// differed.
+pub(crate) async fn run(wanted: u64, seed: u64, connections: u64) -> (u64, Vec<String>) {
+    let world = Arc::new(World::new(&format!("version = 1\nmode = \"blocklist\"\n{LOOPBACK}")).await);
+    let known = Known::default();
+    let wrong = Arc::new(Mutex::new(Vec::new()));
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let secure = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = [plain.local_addr().unwrap(), secure.local_addr().unwrap()];
+    let acceptor = TlsAcceptor::from(world.internet.presenting(NAME, &[b"http/1.1"]).unwrap());
+    for (listener, acceptor) in [(plain, None), (secure, Some(acceptor))] {
+        let (known, wrong) = (known.clone(), wrong.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
+                let (known, wrong, acceptor) = (known.clone(), wrong.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    let served = match acceptor {
+                        None => origin(stream, known).await,
+                        Some(acceptor) => match acceptor.accept(stream).await {
+                            Ok(stream) => origin(stream, known).await,
+                            Err(_) => Ok(()), // reached and not needed
+                        },
+                    };
+                    if let Err(why) = served {
+                        wrong.lock().unwrap().push(why);
+                    }
+                });
+            }
+        });
+    }
+    let (done, ids, seeds) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(1)), Arc::new(AtomicU64::new(seed)));
+    let mut running = JoinSet::new();
+    for _ in 0..connections {
+        let (world, known, wrong) = (world.clone(), known.clone(), wrong.clone());
+        let (done, ids, seeds) = (done.clone(), ids.clone(), seeds.clone());
+        running.spawn(async move {
+            while done.load(Ordering::Relaxed) < wanted && wrong.lock().unwrap().is_empty() {
+                let seed = seeds.fetch_add(1, Ordering::Relaxed);
+                let random = Random::new(seed);
+                match connection(&world, at, seed, random, &known, &ids).await {
+                    Ok(more) => drop(done.fetch_add(more, Ordering::Relaxed)),
+                    Err(why) => wrong.lock().unwrap().push(format!("seed {seed}: {why}")),
+                }
+            }
+        });
+    }
+    while running.join_next().await.is_some() {}
+    let wrong = wrong.lock().unwrap().clone();
+    (done.load(Ordering::Relaxed), wrong)
+}
+
+async fn connection(
+    world: &World,
+    at: [SocketAddr; 2],
+    seed: u64,
+    random: Random,
+    known: &Known,
+    ids: &AtomicU64,
+) -> Result<u64, String> {
+    if seed % 2 == 0 {
+        let authority = format!("{NAME}:{}", at[0].port());
+        client(world.connect(at[0]).await, random, (&authority, "http"), known, ids).await
+    } else {
+        let authority = format!("{NAME}:{}", at[1].port());
+        let stream = world.tls(NAME, at[1], &[b"http/1.1"]).await.map_err(|error| error.to_string())?;
+        client(stream, random, (&authority, "https"), known, ids).await
+    }
+}
