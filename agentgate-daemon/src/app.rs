@@ -223,7 +223,6 @@ impl App {
             limits: exchange::Limits {
                 request_bytes: config.capture.request_bytes,
                 response_bytes: config.capture.response_bytes,
-                idle,
             },
             budget: Budget::new(CAPTURE_MEMORY),
             shares: Shares::new(EXCHANGES),
@@ -257,12 +256,14 @@ impl App {
                 header_bytes: limits.header_bytes,
                 header_time: limits.header_timeout(),
                 idle,
+                grace: limits.drain_timeout() * 9 / 10,
             },
             drain: drain.watch(),
             grace: limits.drain_timeout() * 9 / 10,
             patience: idle,
             shares: Shares::new((limits.connections / 4).max(1)),
             since_ns,
+            pinned: Arc::default(),
             strangers: Few::new(STRANGERS),
         };
         sockets.close_rest();

@@ -2,6 +2,8 @@
 //! every stage is called from here, and every way out leaves one record.
 
 mod counted;
+mod facts;
+mod tunnelled;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -13,31 +15,28 @@ use tokio::{
     net::TcpStream,
     sync::watch,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::timeout,
 };
+use tokio_rustls::server::TlsStream;
 
 use self::counted::{Counted, Counts, reset};
 use crate::{
     audit::{AuditError, Entry, fit},
     dns::Answers,
-    drain::told,
-    exchange::{Exchanger, OnConnection},
-    forward::ForwardError,
-    http::{
-        body::describe,
-        serve::{self, Speaks},
-    },
+    exchange::{Exchanger, OnConnection, http1::Http1Error},
+    forward::First,
+    http::{body::describe, serve},
     kernel::Kernel,
     listen::{Accepted, Place},
     model::{
-        Action, Authority, Failure, Flag, Flow, Host, Kind, Record, Severity, State, Subject, Timestamp,
-        Verdict,
+        Action, Authority, Failure, Flag, Flow, Host, Kind, Record, SessionId, Severity, State, Subject,
+        Timestamp, Verdict,
     },
-    policy::{Admission, Connection, Given, Scheme, Sniffed as Judged, TunnelPermit},
+    policy::{Admission, Connection, Given, ReachPermit, Scheme, Sniffed as Judged},
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    tls::{AgentAlpn, AgentTls, AgentTlsError, Offer, agent::alert},
+    tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Heard, Listened, Offer, Watch, agent::alert, pinned},
 };
 
 /// The stages that a connection runs through.
@@ -60,6 +59,8 @@ pub struct Stages {
     pub shares: Shares,
     /// When the listener was bound, in nanoseconds since boot.
     pub since_ns: u64,
+    /// Who does not accept the gate's certificate.
+    pub pinned: Arc<Watch>,
     /// Keeps connections that nobody redirected from filling the log.
     pub strangers: Few,
 }
@@ -100,16 +101,23 @@ impl Ended {
 
 /// A connection as it is carried through the stages.
 struct Carried {
-    flow: Flow,
-    subject: Subject,
+    flow: Arc<Flow>,
+    subject: Arc<Subject>,
     /// Filled in on the way; written when the judgement is known, before anything leaves.
     record: Record,
 }
 
+/// A connection whose requests can be read.
+struct Prepared {
+    entry: Entry,
+    tls: Result<TlsStream<Replayed<Counted>>, AgentTlsError>,
+    first: First,
+}
+
 /// Whose requests are read.
 struct Whose {
-    flow: Flow,
-    subject: Subject,
+    flow: Arc<Flow>,
+    subject: Arc<Subject>,
     /// The names that the flow's address was given for.
     given: Option<Arc<[Host]>>,
 }
@@ -142,6 +150,7 @@ impl Stages {
         let _taken = self.exchanger.audit.books().take(&flow);
         let started = Timestamp::now();
         let Some(subject) = self.who(&flow).await else { return reset(&accepted.stream) };
+        let (flow, subject) = (Arc::new(flow), Arc::new(subject));
         let mut record = Record::new(Kind::Flow, started);
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
@@ -192,10 +201,11 @@ impl Stages {
             sniff::Kind::Other => Judged::Opaque,
             sniff::Kind::Silent => Judged::Silent,
         };
-        if let sniff::Kind::Tls(hello) = &kind
-            && let Some(name) = &hello.server_name
-        {
-            record.authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
+        if let sniff::Kind::Tls(hello) = &kind {
+            record.tls = Some(Box::new(facts::asked(hello)));
+            if let Some(name) = &hello.server_name {
+                record.authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
+            }
         }
         let given = self.answers.given(&subject.session, flow.original.0.ip());
         let connection = Connection {
@@ -217,43 +227,24 @@ impl Stages {
                 // On disk before a byte leaves: whom it talks to, and why it may.
                 match self.exchanger.audit.open(record).await {
                     Ok(mut entry) => {
-                        let ended = self.tunnel(&mut entry, permit, stream).await;
+                        let opaque = matches!(kind, sniff::Kind::Other | sniff::Kind::Silent);
+                        let ended = self.tunnel(&mut entry, permit, stream, counts, opaque).await;
                         end(entry, ended, counts);
                     }
                     Err(error) => self.unrecorded(&error, &kind, stream).await,
                 }
             }
-            Admission::Intercept => {
+            Admission::Intercept(permit) => {
                 let whose = Whose { flow, subject, given };
-                self.intercept(whose, record, kind, stream, counts).await;
+                self.intercept(whose, permit, record, kind, stream, counts).await;
             }
         }
-    }
-
-    async fn tunnel(&self, entry: &mut Entry, permit: TunnelPermit, stream: Replayed<Counted>) -> Ended {
-        let tunnel = async {
-            let mut tunnel = self.exchanger.forwarder.tunnel(permit).await?;
-            entry.record().flags.append(&mut tunnel.flags);
-            tunnel.carry(stream).await
-        };
-        let mut drain = self.drain.clone();
-        let stopped = async {
-            told(&mut drain).await;
-            sleep(self.grace).await;
-        };
-        let done = tokio::select! {
-            done = tunnel => Some(done),
-            () = stopped => None,
-        };
-        done.map_or_else(
-            || Ended::failed(State::Failed, "gate", "drained", "the gate was stopped".into()),
-            |done| tunnelled(entry, done),
-        )
     }
 
     async fn intercept(
         &self,
         whose: Whose,
+        permit: Option<ReachPermit>,
         record: Record,
         kind: sniff::Kind,
         stream: Replayed<Counted>,
@@ -261,42 +252,62 @@ impl Stages {
     ) {
         let audit = &self.exchanger.audit;
         let Whose { flow, subject, given } = whose;
-        let on = |flow_id, scheme, sni| {
-            Arc::new(OnConnection { flow_id, flow: flow.clone(), subject, scheme, sni, given })
+        let on = |flow_id, scheme, sni, offer| {
+            Arc::new(OnConnection {
+                flow_id,
+                flow: flow.clone(),
+                subject: subject.clone(),
+                scheme,
+                sni,
+                offer,
+                given,
+            })
         };
         let (entry, ended) = match kind {
             sniff::Kind::Tls(hello) => {
                 // A hello without a name is for the address that it was sent to.
                 let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
-                // The record and the handshake are made at the same time; nothing is served before
-                // both are there.
-                let (entry, tls) = tokio::join!(
-                    audit.open(record),
-                    self.agent_tls.accept(&host, AgentAlpn::AsAsked(Offer::of(&hello.alpn)), stream)
-                );
-                let mut entry = match entry {
-                    Ok(entry) => entry,
-                    Err(error) => return tracing::error!(%error, "refused: the audit log cannot be written"),
+                // HTTP/2 is not served.
+                let offer = match Offer::of(&hello.alpn) {
+                    Offer::Both | Offer::Http1First => Offer::Http1,
+                    offer => offer,
                 };
+                let session = &subject.session;
+                let heard = Heard::new(self.pinned.clone(), session.clone(), host.clone());
+                let Prepared { entry, tls, first } =
+                    match self.prepare(session, &host, permit, offer, record, stream).await {
+                        Ok(prepared) => prepared,
+                        Err(error) => {
+                            return tracing::error!(%error, "refused: the audit log cannot be written");
+                        }
+                    };
+                let mut entry = entry;
                 let ended = match tls {
                     Ok(tls) => {
-                        let speaks = match tls.get_ref().1.alpn_protocol() {
-                            Some(b"h2") => Speaks::Http2,
-                            Some(_) | None => Speaks::Http1,
-                        };
-                        self.serve(tls, speaks, on(entry.id(), Scheme::Https, hello.server_name)).await
+                        if let Some(facts) = entry.record().tls.as_mut() {
+                            facts::settled(facts, tls.get_ref().1);
+                            if let First::Dialled(dialled) = &first {
+                                facts::dialled(facts, dialled);
+                            }
+                        }
+                        let http2 = tls.get_ref().1.alpn_protocol() == Some(Alpn::Http2.name());
+                        let on = on(entry.id(), Scheme::Https, hello.server_name, offer);
+                        let ended = self.serve(Listened::new(tls, heard.clone()), http2, on, first).await;
+                        entry.record().flags.extend(heard.ended());
+                        ended
                     }
-                    Err(error) => no_handshake(&mut entry, &error),
+                    Err(error) => no_handshake(&mut entry, &error, &heard),
                 };
                 (entry, ended)
             }
             sniff::Kind::Http1 | sniff::Kind::Http2 => {
-                let speaks = if kind == sniff::Kind::Http2 { Speaks::Http2 } else { Speaks::Http1 };
+                let http2 = kind == sniff::Kind::Http2;
                 let entry = match audit.open(record).await {
                     Ok(entry) => entry,
                     Err(error) => return self.unrecorded(&error, &kind, stream).await,
                 };
-                let ended = self.serve(stream, speaks, on(entry.id(), Scheme::Http, None)).await;
+                let on = on(entry.id(), Scheme::Http, None, Offer::None);
+                let ended = self.serve(stream, http2, on, First::Nothing).await;
                 (entry, ended)
             }
             sniff::Kind::Other | sniff::Kind::Silent => {
@@ -309,27 +320,63 @@ impl Stages {
         end(entry, ended, counts);
     }
 
-    async fn serve<S>(&self, stream: S, speaks: Speaks, on: Arc<OnConnection>) -> Ended
+    /// Records the connection, reaches the origin where it may be reached, and completes the agent's
+    /// handshake with what the origin speaks: at the same time where that is known, else in this order.
+    /// Nothing leaves before the record is there.
+    async fn prepare(
+        &self,
+        session: &SessionId,
+        host: &Host,
+        permit: Option<ReachPermit>,
+        offer: Offer,
+        record: Record,
+        stream: Replayed<Counted>,
+    ) -> Result<Prepared, AuditError> {
+        let Exchanger { audit, forwarder, .. } = self.exchanger.as_ref();
+        let Some(permit) = permit else {
+            // All of it will be refused; the agent gets to read that in what it likes best.
+            let alpn = AgentAlpn::AsAsked(offer);
+            let (entry, tls) = tokio::join!(audit.open(record), self.agent_tls.accept(host, alpn, stream));
+            return Ok(Prepared { entry: entry?, tls, first: First::Nothing });
+        };
+        let known = forwarder.known(&permit, offer);
+        let reached = async {
+            let entry = audit.open(record).await?;
+            let http1 = known.is_some_and(|alpn| alpn != Some(Alpn::Http2));
+            Ok((entry, forwarder.reach(session, &permit, offer, http1).await))
+        };
+        if let Some(alpn) = known {
+            let chosen = AgentAlpn::chosen(alpn);
+            let (reached, tls) = tokio::join!(reached, self.agent_tls.accept(host, chosen, stream));
+            let (entry, first) = reached?;
+            return Ok(Prepared { entry, tls, first });
+        }
+        let (entry, first) = reached.await?;
+        let alpn = match &first {
+            First::Dialled(dialled) => AgentAlpn::chosen(dialled.alpn),
+            First::Nothing | First::Pooled(_) | First::Failed(_) => AgentAlpn::AsAsked(offer),
+        };
+        let tls = self.agent_tls.accept(host, alpn, stream).await;
+        Ok(Prepared { entry, tls, first })
+    }
+
+    async fn serve<S>(&self, stream: S, http2: bool, on: Arc<OnConnection>, first: First) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let exchanger = self.exchanger.clone();
-        // Two stay: this one and the one in `exchange`. More are exchanges under way.
-        let counted = on.clone();
-        let busy = move || Arc::strong_count(&counted) > 2;
-        let exchange = move |request| {
-            let (exchanger, on) = (exchanger.clone(), on.clone());
-            async move { exchanger.run(on, request).await }
-        };
-        match serve::serve(stream, speaks, self.serve, self.drain.clone(), busy, exchange).await {
+        if http2 {
+            return Ended::failed(State::Failed, "gate", "http2", "not served".to_owned());
+        }
+        match self.exchanger.http1(stream, on, first, self.serve, self.drain.clone()).await {
             Ok(()) => Ended::done(),
-            Err(error) if error.is_parse() || error.is_parse_too_large() => {
-                Ended::failed(State::Refused, "agent", "bad_http", describe(&error))
+            Err(error) => {
+                let (state, code) = match &error {
+                    Http1Error::Bad(_) => (State::Refused, "bad_http"),
+                    Http1Error::TooSlow(_) => (State::Failed, "too_slow"),
+                    Http1Error::Broke(_) => (State::Failed, "connection_broke"),
+                };
+                Ended::failed(state, "agent", code, error.to_string())
             }
-            Err(error) if error.is_timeout() => {
-                Ended::failed(State::Failed, "agent", "too_slow", describe(&error))
-            }
-            Err(error) => Ended::failed(State::Failed, "agent", "connection_broke", describe(&error)),
         }
     }
 
@@ -404,26 +451,15 @@ fn end(mut entry: Entry, ended: Ended, counts: &Counts) {
     entry.finish(state);
 }
 
-fn no_handshake(entry: &mut Entry, error: &AgentTlsError) -> Ended {
-    if error.is_distrust() {
-        let detail = format!("the agent does not trust the gate's certificate: {error}");
-        entry.record().flags.push(Flag::new("gate_not_trusted", Severity::Medium, detail.clone()));
-        return Ended::failed(State::Failed, "agent", "agent_distrusts", detail);
-    }
-    Ended::failed(State::Failed, "agent", "agent_tls_failed", error.to_string())
-}
-
-fn tunnelled(entry: &mut Entry, done: Result<(), ForwardError>) -> Ended {
-    match done {
-        Ok(()) => Ended::done(),
-        Err(ForwardError::Address(refusal)) => {
-            let record = entry.record();
-            record.flags.extend(refusal.flags.iter().cloned());
-            record.verdict = Some(refusal.verdict.clone());
-            Ended { state: State::Refused, failure: Some(ForwardError::Address(refusal).failure()) }
-        }
-        Err(error) => Ended { state: State::Failed, failure: Some(error.failure()) },
-    }
+fn no_handshake(entry: &mut Entry, error: &AgentTlsError, heard: &Heard) -> Ended {
+    let refused = pinned::refusal(error).is_some();
+    entry.record().flags.extend(heard.failed(error));
+    let (code, detail) = if refused {
+        ("agent_distrusts", format!("the agent does not accept the gate's certificate: {error}"))
+    } else {
+        ("agent_tls_failed", error.to_string())
+    };
+    Ended::failed(State::Failed, "agent", code, detail)
 }
 
 /// Refuses before HTTP: a TLS alert to a TLS client, a reset to any other.

@@ -221,7 +221,7 @@ fn record_of(event: &KernelEvent, unseen: u64, sessions: &Sessions) -> Record {
     record.state = State::Refused;
     let subject = fit::subject(sessions.subject(&flow));
     record.flags.extend(session::privileged(&subject));
-    record.subject = Some(subject);
+    record.subject = Some(subject.into());
     let hook = Hook::from_u8(event.hook).map_or("unknown", Hook::code);
     let denial = Denial::from_u8(event.denial);
     let code = denial.map_or("unknown", Denial::code);
@@ -246,7 +246,7 @@ fn record_of(event: &KernelEvent, unseen: u64, sessions: &Sessions) -> Record {
         "{hook}: family {} type {} protocol {}{port}{more}",
         event.family, event.kind, event.protocol
     ));
-    record.flow = Some(flow);
+    record.flow = Some(flow.into());
     record.times = unseen + 1;
     record
 }

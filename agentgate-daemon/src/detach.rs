@@ -127,11 +127,14 @@ fn recorded(
     record.id = store.next_id().map_err(DetachError::Unrecorded)?;
     record.protocol = "control".to_owned();
     record.note = Some(caller.note(&format!("detach: {} is no longer guarded", plan.cgroup)));
-    record.subject = Some(Subject {
-        comm: "agentctl".to_owned(),
-        cgroup: caller.cgroup.clone(),
-        ..Subject::unknown(SessionId("-".to_owned()), caller.pid, caller.uid)
-    });
+    record.subject = Some(
+        Subject {
+            comm: "agentctl".to_owned(),
+            cgroup: caller.cgroup.clone(),
+            ..Subject::unknown(SessionId("-".to_owned()), caller.pid, caller.uid)
+        }
+        .into(),
+    );
     store.apply(&[Write::Open(&record)]).map_err(DetachError::Unrecorded)?;
     let detached = detach(&plan.options);
     record.finished = Some(Timestamp::now());

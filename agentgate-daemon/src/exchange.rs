@@ -1,29 +1,28 @@
-//! One request: recorded, judged, forwarded, answered. The spine; every stage is called from here.
+//! One request: judged, recorded, forwarded, answered. The spine; every stage is called from here.
+//!
+//! What HTTP/1.1 and HTTP/2 have in common is here: what happens to a request before any of it leaves,
+//! and what is said of it. How its bytes are moved differs, and is in [`http1`] and [`http2`].
 
 mod asked;
 mod doh;
-mod ending;
+pub mod http1;
+mod underway;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use http::{Request, Response, request::Parts};
-use http_body_util::{BodyExt as _, Either};
-use hyper::body::Incoming;
-use tokio::time::timeout;
+use http::request::Parts;
 
-use self::{asked::Asked, ending::Ending};
+pub use asked::Asked;
+pub use underway::{GONE, Side, Tap, Underway};
+
 use crate::{
     audit::{Audit, fit},
-    forward::{Forwarder, Sent},
+    forward::Forwarder,
     http::{
-        AgentBody,
-        body::{End, Tee},
         gauge::Budget,
-        head::{has_other_coding, to_agent, version_str},
-        refusal::{self, Message},
+        h1::RawHead,
+        head::version_str,
+        refusal::{Answer, Message},
     },
     model::{
         Action, Authority, Captured, Flag, Flow, Host, Kind, Record, RecordId, Refusal, RequestHead,
@@ -31,7 +30,8 @@ use crate::{
     },
     policy::{Given, Judgement, Permit, RequestContext, Scheme},
     reload::PolicyHandle,
-    share::{Share, Shares},
+    share::Shares,
+    tls::Offer,
 };
 
 /// What every exchange of a connection shares.
@@ -39,11 +39,13 @@ use crate::{
 pub struct OnConnection {
     /// Record of the flow.
     pub flow_id: RecordId,
-    pub flow: Flow,
-    pub subject: Subject,
+    pub flow: Arc<Flow>,
+    pub subject: Arc<Subject>,
     pub scheme: Scheme,
     /// The name in the ClientHello.
     pub sni: Option<Host>,
+    /// What the ClientHello offered by ALPN.
+    pub offer: Offer,
     /// The names that the DNS server gave the flow's address for, `None` where it never did.
     pub given: Option<Arc<[Host]>>,
 }
@@ -55,8 +57,6 @@ pub struct Limits {
     pub request_bytes: usize,
     /// Bytes kept of a response's body.
     pub response_bytes: usize,
-    /// Silence after which a body has failed.
-    pub idle: Duration,
 }
 
 /// The stages that an exchange runs through.
@@ -72,121 +72,56 @@ pub struct Exchanger {
     pub shares: Shares,
 }
 
-/// How long the body of a refused request is read, so that the agent gets to read the answer.
-const REFUSED_BODY: Duration = Duration::from_secs(2);
-/// How much of it is kept: refused requests cost an agent nothing, so they must cost the log little.
+/// How much of a refused request's body is kept: refused requests cost an agent nothing, so they must cost
+/// the log little.
 const REFUSED_BYTES: usize = 16 * 1024;
 
-impl Exchanger {
-    /// Answers `request`, one way or another. Dropping the future (the agent went away) records a
-    /// cancellation.
-    pub async fn run(&self, on: Arc<OnConnection>, request: Request<Incoming>) -> Response<AgentBody> {
-        let clock = Instant::now();
-        let (head, body) = request.into_parts();
-        let asked = Asked { version: head.version, prefer_400: refusal::retries_403(&head.headers), clock };
-        let record = opened(&on, &head);
-        if let Some((refusal, host)) = unsupported(&head, on.flow.original.0.port()) {
-            return self.refuse(&asked, record, refusal, host, head, body).await;
-        }
-        let context = RequestContext {
-            original: on.flow.original.0,
-            scheme: on.scheme,
-            sni: on.sni.as_ref(),
-            given: Given::of(on.given.as_deref()),
-            subject: &on.subject,
-        };
-        match self.policy.current().judge(context, head) {
-            Judgement::Deny { refusal, head, authority } => {
-                self.refuse(&asked, record, refusal, authority, head, body).await
-            }
-            Judgement::Allow(permit) => match self.shares.take(&on.subject.session) {
-                Some(share) => self.forward(&asked, &on, record, share, permit, body).await,
-                None => {
-                    let authority = Some(permit.destination().authority.clone());
-                    let (head, ..) = permit.into_parts();
-                    self.refuse(&asked, record, crowded(), authority, head, body).await
-                }
-            },
-        }
-    }
+/// A request after its judgement.
+#[derive(Debug)]
+pub enum Begun {
+    /// It may go on, and that is on record. Nothing of it has left.
+    Permitted(Permit, Underway),
+    /// It may not, or could not be recorded.
+    Refused(Box<Refused>),
+}
 
-    async fn forward(
-        &self,
-        asked: &Asked,
-        on: &Arc<OnConnection>,
-        mut record: Record,
-        share: Share,
-        permit: Permit,
-        body: Incoming,
-    ) -> Response<AgentBody> {
-        let authority = permit.destination().authority.clone();
-        record.authority = Some(authority.clone());
-        record.verdict = Some(permit.verdict().clone());
-        record.flags.extend_from_slice(permit.flags());
-        // Committed before anything of the request leaves: what cannot be recorded is not sent.
-        let entry = match self.audit.open(record).await {
-            Ok(entry) => entry,
-            Err(error) => return asked.unrecorded(Some(&authority.host), &error.to_string()),
-        };
-        let ending = Ending::new(entry, share, on.clone());
-        let sent = {
-            let ending = ending.clone();
-            let limits = self.limits;
-            Tee::new(body, limits.request_bytes, self.budget.open(), limits.idle, move |ended| {
-                ending.with(|parts| parts.request = Some(ended));
-            })
-        };
-        match self.forwarder.send(&on.subject.session, on.flow_id, permit, sent).await {
-            Ok(sent) => self.answer(asked, ending, sent),
-            Err(error) => asked.failed(&authority.host, &ending, &error),
+/// A request that the gate answers itself.
+#[derive(Debug)]
+pub struct Refused {
+    asked: Asked,
+    host: Option<Host>,
+    why: Why,
+    /// The agent waits for leave to send its body.
+    expects_continue: bool,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// Not on record yet.
+    Refusal(Record, Refusal),
+    /// There is nothing to be recorded.
+    Said(Answer),
+}
+
+impl Refused {
+    /// How much of its body is to be read for the record; 0 where none of it is to be waited for.
+    #[must_use]
+    pub fn wants_body(&self) -> usize {
+        match &self.why {
+            Why::Refusal(..) if !self.expects_continue => REFUSED_BYTES,
+            Why::Refusal(..) | Why::Said(_) => 0,
         }
     }
 
-    /// Passes the origin's answer on, frame by frame.
-    fn answer(&self, asked: &Asked, ending: Arc<Ending>, sent: Sent) -> Response<AgentBody> {
-        let Sent { response, reuse, flags } = sent;
-        let (mut head, body) = response.into_parts();
-        ending.with(|parts| {
-            parts.edit(|record| {
-                record.flags.extend(flags);
-                record.response = Some(ResponseHead {
-                    status: head.status.as_u16(),
-                    version: version_str(head.version).to_owned(),
-                    headers: fit::headers(&head.headers),
-                    body: Captured::default(),
-                    first_byte_us: asked.elapsed_us(),
-                });
-            });
-        });
-        to_agent(&mut head, asked.version);
-        let Limits { response_bytes, idle, .. } = self.limits;
-        let body = Tee::new(body, response_bytes, self.budget.open(), idle, move |ended| {
-            if ended.end == End::Complete {
-                reuse.complete();
-            }
-            ending.with(|parts| parts.response = Some(ended));
-        });
-        Response::from_parts(head, Either::Right(body))
-    }
-
-    /// Records and words a refusal. The body is read for the record, within the capture's limit.
-    async fn refuse(
-        &self,
-        asked: &Asked,
-        mut record: Record,
-        refusal: Refusal,
-        authority: Option<Authority>,
-        head: Parts,
-        body: Incoming,
-    ) -> Response<AgentBody> {
-        let host = authority.as_ref().map(|a| a.host.clone());
-        record.authority = authority;
-        record.flags.extend(refusal.flags.iter().cloned());
-        record.state = State::Refused;
-        if let Some(request) = record.request.as_mut()
-            && !head.headers.contains_key(http::header::EXPECT)
-        {
-            request.body = self.refused_body(body).await;
+    /// Records the refusal, with what was read of the body, and words it.
+    pub async fn answer(self, exchanger: &Exchanger, body: Captured) -> Answer {
+        let Self { asked, host, why, .. } = self;
+        let (mut record, refusal) = match why {
+            Why::Refusal(record, refusal) => (record, refusal),
+            Why::Said(answer) => return answer,
+        };
+        if let Some(request) = record.request.as_mut() {
+            request.body = body;
         }
         record.response = Some(ResponseHead {
             status: refusal.status,
@@ -194,8 +129,7 @@ impl Exchanger {
             first_byte_us: asked.elapsed_us(),
             ..ResponseHead::default()
         });
-        record.verdict = Some(refusal.verdict.clone());
-        let id = match self.audit.note(record).await {
+        let id = match exchanger.audit.note(record).await {
             Ok(id) => id,
             Err(error) => {
                 // Refused all the same; only the record is missing, and the log says so.
@@ -215,28 +149,64 @@ impl Exchanger {
             },
         )
     }
+}
 
-    async fn refused_body(&self, mut body: Incoming) -> Captured {
-        let mut kept = Captured::default();
-        let mut bytes = bytes::BytesMut::new();
-        let most = self.limits.request_bytes.min(REFUSED_BYTES);
-        let read = async {
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else { return false };
-                let Some(data) = frame.data_ref() else { continue };
-                kept.total += data.len() as u64;
-                let room = most.saturating_sub(bytes.len());
-                bytes.extend_from_slice(data.get(..room).unwrap_or(data));
-                if room <= data.len() {
-                    return false;
-                }
-            }
-            true
+impl Exchanger {
+    /// Judges a request by its head, and where it may go on puts it on record. Dropping what comes back
+    /// (the agent went away) records a cancellation.
+    pub async fn begin(&self, on: &Arc<OnConnection>, head: Parts) -> Begun {
+        let asked = Asked::of(&head);
+        let mut record = opened(on, &head);
+        let expects_continue = head.headers.contains_key(http::header::EXPECT);
+        let refused = |mut record: Record, refusal: Refusal, authority: Option<Authority>| {
+            let host = authority.as_ref().map(|a| a.host.clone());
+            record.authority = authority;
+            record.flags.extend(refusal.flags.iter().cloned());
+            record.state = State::Refused;
+            record.verdict = Some(refusal.verdict.clone());
+            Begun::Refused(Box::new(Refused {
+                asked,
+                host,
+                why: Why::Refusal(record, refusal),
+                expects_continue,
+            }))
         };
-        let whole = timeout(REFUSED_BODY, read).await.unwrap_or(false);
-        kept.truncated = !whole;
-        kept.bytes = bytes.freeze();
-        kept
+        if let Some((refusal, authority)) = unsupported(&head, on.flow.original.0.port()) {
+            return refused(record, refusal, authority);
+        }
+        let context = RequestContext {
+            original: on.flow.original.0,
+            scheme: on.scheme,
+            sni: on.sni.as_ref(),
+            given: Given::of(on.given.as_deref()),
+            subject: &on.subject,
+        };
+        let permit = match self.policy.current().judge(context, head) {
+            Judgement::Deny { refusal, authority, .. } => return refused(record, refusal, authority),
+            Judgement::Allow(permit) => permit,
+        };
+        let authority = permit.destination().authority.clone();
+        let Some(share) = self.shares.take(&on.subject.session) else {
+            return refused(record, crowded(), Some(authority));
+        };
+        let host = authority.host.clone();
+        record.authority = Some(authority);
+        record.verdict = Some(permit.verdict().clone());
+        record.flags.extend_from_slice(permit.flags());
+        // Before anything of the request leaves: what cannot be recorded is not sent.
+        match self.audit.open(record).await {
+            Ok(entry) => {
+                let budget = self.budget.clone();
+                Begun::Permitted(
+                    permit,
+                    Underway::new(entry, share, on.clone(), asked, host, self.limits, budget),
+                )
+            }
+            Err(error) => {
+                let why = Why::Said(asked.unrecorded(Some(&host), &error.to_string()));
+                Begun::Refused(Box::new(Refused { asked, host: Some(host), why, expects_continue }))
+            }
+        }
     }
 }
 
@@ -247,30 +217,34 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
     record.subject = Some(on.subject.clone());
     record.flow = Some(on.flow.clone());
     record.protocol = if head.version == http::Version::HTTP_2 { "http/2" } else { "http/1" }.to_owned();
-    let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let raw = head.extensions.get::<RawHead>();
+    let target = match raw {
+        Some(raw) => raw.target(),
+        None => head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+    };
     record.request = Some(RequestHead {
         method: head.method.to_string(),
         scheme: on.scheme.as_str().to_owned(),
         target: fit::target(target),
         version: version_str(head.version).to_owned(),
-        headers: fit::headers(&head.headers),
+        headers: match raw {
+            Some(raw) => fit::fields(raw.fields()),
+            None => fit::headers(&head.headers),
+        },
         body: Captured::default(),
     });
     record.flags.extend(doh::flag(head));
     record
 }
 
-/// What the gate does not carry: tunnels inside the tunnel, and protocol switches, of which it could
-/// record nothing. 426 makes clients that can do without a WebSocket fall back to HTTP.
+/// What the gate does not carry: tunnels inside the tunnel, and switches to protocols of which it could
+/// record nothing. WebSocket it knows, and an offer of HTTP/2 is left out on the way.
 fn unsupported(head: &Parts, port: u16) -> Option<(Refusal, Option<Authority>)> {
-    let refusal = if head.method == http::Method::CONNECT {
+    let refusal = if head.method == http::Method::CONNECT && head.uri.path_and_query().is_none() {
         Refusal { status: 405, ..gate_refusal("connect_inside", "CONNECT is not carried through the gate") }
-    } else if head.headers.contains_key(http::header::UPGRADE) && !is_h2c_offer(head) {
-        let reason = "a switch of protocol (WebSocket) is not carried through the gate; use plain HTTP";
+    } else if !switches_to_known(head) {
+        let reason = "a switch to another protocol than WebSocket is not carried through the gate";
         Refusal { status: 426, ..gate_refusal("upgrade", reason) }
-    } else if has_other_coding(&head.headers) {
-        let reason = "a transfer coding other than chunked is not carried through the gate";
-        Refusal { status: 501, ..gate_refusal("transfer_coding", reason) }
     } else {
         return None;
     };
@@ -295,10 +269,11 @@ fn gate_refusal(rule: &str, reason: &str) -> Refusal {
     }
 }
 
-/// An offer of HTTP/2 that a server is free to ignore (RFC 7540 3.2): curl sends it on plain HTTP.
-fn is_h2c_offer(head: &Parts) -> bool {
-    head.headers
-        .get_all(http::header::UPGRADE)
-        .iter()
-        .all(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+/// True where no switch is asked for but to WebSocket (RFC 6455), or to HTTP/2 (RFC 7540 3.2, which curl
+/// asks for on plain HTTP, and any server may ignore).
+fn switches_to_known(head: &Parts) -> bool {
+    head.headers.get_all(http::header::UPGRADE).iter().all(|value| {
+        let mut names = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        names.all(|name| name.eq_ignore_ascii_case(b"websocket") || name.eq_ignore_ascii_case(b"h2c"))
+    })
 }

@@ -239,7 +239,7 @@ fn admit(policy: &Policy, case: &ConnectionCase) -> Found {
         First::Silent => Sniffed::Silent,
     };
     match policy.admit(&Connection { original: case.to, sniffed, given, subject: &subject() }) {
-        Admission::Intercept => Found { verdict: "intercept".to_owned(), ..Found::default() },
+        Admission::Intercept(_) => Found { verdict: "intercept".to_owned(), ..Found::default() },
         Admission::Deny(refusal) => refused(&refusal),
         Admission::Tunnel(permit) => Found {
             verdict: permit.verdict().action.as_str().to_owned(),

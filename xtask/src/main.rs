@@ -10,6 +10,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod clients;
 mod demo;
 mod ebpf;
 mod lab;
@@ -53,6 +54,8 @@ enum Task {
         /// Run only those scenarios of the lab, or kernels of `vm`, whose name contains this
         #[arg(long)]
         filter: Option<String>,
+        #[command(flatten)]
+        clients: clients::Options,
     },
     /// Measure
     #[command(subcommand)]
@@ -100,6 +103,9 @@ enum LabTask {
         #[arg(long, default_value_t = lab::RESTARTS)]
         restarts: usize,
     },
+    /// Run real clients against programs that are built and kits that are installed already
+    #[command(hide = true)]
+    Clients { orders: String },
     /// Run the demo against programs that are built already
     Demo {
         #[arg(long)]
@@ -137,7 +143,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup { check } => setup::run(check).map(|()| ExitCode::SUCCESS),
         Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
-        Task::Test { steps, filter } => test::run(&steps, filter.as_deref()),
+        Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
         Task::Bench(BenchTask::Connect { rounds, json }) => bench::connect(rounds, json),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
@@ -158,6 +164,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
         LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
         LabTask::Suite { filter, restarts } => lab::outside::run(lab::Job::Suite { filter, restarts }),
+        LabTask::Clients { orders } => clients::outside(&orders),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {
             let found = lab::leftovers::of_dead_labs()?;

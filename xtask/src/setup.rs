@@ -23,12 +23,14 @@ pub(crate) enum Need {
     Deny,
     /// The dashboard in a real browser.
     Browser,
+    /// Real clients out of the system's packages, PyPI and npm.
+    Clients,
     /// Debian's kernels in a virtual machine.
     Vm,
 }
 
 impl Need {
-    const ALL: [Self; 5] = [Self::Build, Self::Lab, Self::Deny, Self::Browser, Self::Vm];
+    const ALL: [Self; 6] = [Self::Build, Self::Lab, Self::Deny, Self::Browser, Self::Clients, Self::Vm];
 
     const fn parts(self) -> &'static [Part] {
         match self {
@@ -45,6 +47,7 @@ impl Need {
             ],
             Self::Deny => &[Part::CargoDeny],
             Self::Browser => &[Part::Chromium, Part::Chromedriver],
+            Self::Clients => &[Part::Wget, Part::Venv, Part::Npm],
             Self::Vm => &[Part::Qemu, Part::Mmdebstrap, Part::Cpio, Part::Depmod, Part::Strip, Part::Setpriv],
         }
     }
@@ -73,6 +76,12 @@ enum Part {
     Ssh,
     /// The network of a sandbox without privileges.
     Slirp,
+    /// An unmodified client that reads the system's bundle only.
+    Wget,
+    /// Python's environments, for the clients from PyPI.
+    Venv,
+    /// Node and its installer, for the clients from npm.
+    Npm,
     /// A browser without a screen.
     Chromium,
     /// What steers it.
@@ -104,6 +113,9 @@ impl Part {
             Self::Git => "git",
             Self::Ssh => "ssh",
             Self::Slirp => "slirp4netns",
+            Self::Wget => "wget",
+            Self::Venv => "python3 venv",
+            Self::Npm => "npm",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
             Self::Qemu => "qemu",
@@ -130,6 +142,10 @@ impl Part {
             Self::Git => shown(ebpf::program("git")),
             Self::Ssh => shown(ebpf::program("ssh")),
             Self::Slirp => shown(ebpf::program("slirp4netns")),
+            Self::Wget => shown(ebpf::program("wget")),
+            Self::Venv => succeeds("python3", &["-c", "import venv, ensurepip"])
+                .then(|| "a module of python3".to_owned()),
+            Self::Npm => shown(ebpf::program("node").and_then(|_| ebpf::program("npm"))),
             Self::Chromium => shown(ebpf::program("chromium")),
             Self::Chromedriver => shown(ebpf::program("chromedriver")),
             Self::Qemu => shown(ebpf::program(QEMU)),
@@ -159,6 +175,9 @@ impl Part {
             Self::Git => vec![Remedy::Apt(&["git"])],
             Self::Ssh => vec![Remedy::Apt(&["openssh-client"])],
             Self::Slirp => vec![Remedy::Apt(&["slirp4netns"])],
+            Self::Wget => vec![Remedy::Apt(&["wget"])],
+            Self::Venv => vec![Remedy::Apt(&["python3-venv"])],
+            Self::Npm => vec![Remedy::Apt(&["nodejs", "npm"])],
             Self::Chromium => vec![Remedy::Apt(&["chromium"])],
             Self::Chromedriver => vec![Remedy::Apt(&["chromium-driver"])],
             Self::Qemu => vec![Remedy::Apt(&["qemu-system-x86"]), Remedy::Qemu],
@@ -186,6 +205,9 @@ impl Part {
             Self::Git => "git",
             Self::Ssh => "ssh (openssh-client)",
             Self::Slirp => "slirp4netns",
+            Self::Wget => "wget",
+            Self::Venv => "python3's venv (python3-venv)",
+            Self::Npm => "node and npm",
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver (chromium-driver)",
             Self::Qemu => "qemu-system-x86_64 (qemu-system-x86)",

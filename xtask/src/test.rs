@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use crate::{lab::Programs, privilege, setup, setup::Need, tidy, vm};
+use crate::{clients, lab::Programs, privilege, setup, setup::Need, tidy, vm};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Lab,
     /// `agentctl selftest`: every known way round the gate, on this kernel
     Selftest,
+    /// Real clients, with the gate and without: what they print and what origins receive is the same
+    Clients,
     /// The packaged product under systemd on Debian's kernels, in qemu; only where it is named, since it
     /// takes long
     Vm,
@@ -39,7 +41,7 @@ pub(crate) enum Step {
     All,
 }
 
-const ORDER: [Step; 10] = [
+const ORDER: [Step; 11] = [
     Step::Fmt,
     Step::Clippy,
     Step::Unit,
@@ -49,6 +51,7 @@ const ORDER: [Step; 10] = [
     Step::Browser,
     Step::Lab,
     Step::Selftest,
+    Step::Clients,
     Step::Vm,
 ];
 
@@ -64,6 +67,7 @@ impl fmt::Display for Step {
             Self::Browser => "browser",
             Self::Lab => "lab",
             Self::Selftest => "selftest",
+            Self::Clients => "clients",
             Self::Vm => "vm",
             Self::All => "all",
         };
@@ -79,12 +83,13 @@ impl Step {
             Self::Deny => &[Need::Deny],
             Self::Root | Self::Lab | Self::Selftest => &[Need::Build, Need::Lab],
             Self::Browser => &[Need::Build, Need::Browser],
+            Self::Clients => &[Need::Build, Need::Lab, Need::Clients],
             Self::Vm => &[Need::Build, Need::Vm],
             Self::All => &[Need::Build, Need::Lab, Need::Deny, Need::Browser],
         }
     }
 
-    fn run(self, filter: Option<&str>) -> anyhow::Result<()> {
+    fn run(self, filter: Option<&str>, clients: &clients::Options) -> anyhow::Result<()> {
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"]),
             Self::Clippy => cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]),
@@ -97,6 +102,7 @@ impl Step {
             }
             Self::Lab => lab(filter),
             Self::Selftest => selftest(filter),
+            Self::Clients => clients::step(filter, clients),
             Self::Vm => vm::run(filter),
             Self::All => Ok(()),
         }
@@ -108,7 +114,17 @@ impl Step {
 ///
 /// # Errors
 /// When set-up fails.
-pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(
+    steps: &[Step],
+    filter: Option<&str>,
+    clients: &clients::Options,
+) -> anyhow::Result<ExitCode> {
+    if clients.list {
+        return Ok(clients::list(filter));
+    }
+    if steps == [Step::Clients] {
+        return Ok(clients::alone(filter, clients));
+    }
     let everything = steps.is_empty() || steps.contains(&Step::All);
     let chosen = ORDER.into_iter().filter(|step| steps.contains(step) || everything && *step != Step::Vm);
     let chosen: Vec<Step> = chosen.collect();
@@ -123,7 +139,7 @@ pub(crate) fn run(steps: &[Step], filter: Option<&str>) -> anyhow::Result<ExitCo
     for step in chosen {
         println!("\n==> {step}");
         let began = Instant::now();
-        let result = step.run(filter);
+        let result = step.run(filter, clients);
         if let Err(error) = &result {
             println!("{error:#}");
         }

@@ -21,6 +21,9 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Server name of the ClientHello.
     pub sni: Option<String>,
+    /// Protocols that the ClientHello offered, in its order.
+    #[serde(default)]
+    pub offered: Vec<String>,
     /// Protocol agreed on.
     pub alpn: Option<String>,
     /// Why TLS or HTTP ended badly.
@@ -44,13 +47,22 @@ pub struct Request {
     pub version: String,
     /// Names in lower case, values as sent, in order.
     pub headers: Vec<(String, String)>,
+    /// The head as it came, to its empty line; nothing of HTTP/2's.
+    #[serde(default)]
+    pub raw_head: String,
     /// Bytes of body that arrived.
     pub body_len: u64,
+    /// The first of them, until the body ended none; only for readers in this process.
+    #[serde(skip)]
+    pub body: Vec<u8>,
     /// SHA-256 of them in hex; empty until the body ended.
     pub body_sha256: String,
     pub trailers: Vec<(String, String)>,
     /// The body ended as it should.
     pub complete: bool,
+    /// The answer was handed over whole, or nobody wants the rest of it.
+    #[serde(default)]
+    pub answered: bool,
     /// The peer went away before the end of its body or of the answer.
     pub aborted: bool,
 }
@@ -61,6 +73,19 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
+}
+
+/// One message that an origin received over a WebSocket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// [`Request::id`] of the request that opened the socket.
+    pub request: u64,
+    /// 1 for text, 2 for bytes.
+    pub opcode: u8,
+    /// It came compressed.
+    pub deflated: bool,
+    /// What it said, decompressed.
+    pub text: String,
 }
 
 /// One datagram that a sink received.
@@ -90,6 +115,9 @@ pub struct Query {
 pub struct Snapshot {
     pub connections: Vec<Connection>,
     pub requests: Vec<Request>,
+    /// Of WebSockets.
+    #[serde(default)]
+    pub messages: Vec<Message>,
     pub datagrams: Vec<Datagram>,
     pub queries: Vec<Query>,
 }
@@ -171,6 +199,7 @@ impl Journal {
                 peer,
                 local,
                 sni: None,
+                offered: Vec::new(),
                 alpn: None,
                 error: None,
                 received: 0,
@@ -194,6 +223,10 @@ impl Journal {
 
     pub(crate) fn update_request(&self, id: u64, change: impl FnOnce(&mut Request)) {
         self.write(|s| s.requests.iter_mut().find(|r| r.id == id).map(change));
+    }
+
+    pub(crate) fn message(&self, message: Message) {
+        self.write(|s| s.messages.push(message));
     }
 
     pub(crate) fn datagram(&self, datagram: Datagram) {

@@ -9,7 +9,8 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::Context as _;
@@ -18,17 +19,26 @@ use tokio::{
     task::JoinSet,
 };
 
-mod anthropic;
 mod body;
 mod control;
 mod dns;
+mod encoding;
+mod ending;
+mod git;
+mod grpc;
+mod heard;
 pub mod journal;
+mod mcp;
 pub mod odd;
 mod origin;
+mod provider;
+mod raw;
 pub mod repository;
 mod root;
 mod routes;
 pub mod sink;
+mod web;
+mod websocket;
 mod wire;
 pub mod world;
 
@@ -37,7 +47,7 @@ mod tests;
 
 pub use journal::{Journal, Snapshot};
 pub use root::{NAME as ROOT_NAME, Root};
-use world::{Kind, SITES, Site};
+use world::{Kind, Presents, SITES, Site};
 
 /// Where the sites are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +63,7 @@ pub enum Placement {
 pub struct FakeInternet {
     root: Root,
     journal: Arc<Journal>,
+    repositories: Arc<OnceLock<PathBuf>>,
     addresses: HashMap<(&'static str, u16), SocketAddr>,
     name_server: SocketAddr,
     tasks: JoinSet<()>,
@@ -77,6 +88,7 @@ impl FakeInternet {
         let mut internet = Self {
             root,
             journal,
+            repositories: Arc::default(),
             addresses: HashMap::new(),
             name_server: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             tasks: JoinSet::new(),
@@ -124,6 +136,23 @@ impl FakeInternet {
         Ok(())
     }
 
+    /// Keeps git's repositories in `dir`, which need not exist: each is made when it is asked for first, at
+    /// `/git/NAME.git` of every site. Without it there are none.
+    pub fn serve_repositories(&self, dir: PathBuf) {
+        // Only the first word counts: repositories do not move.
+        let _already = self.repositories.set(dir);
+    }
+
+    fn origin(
+        &self,
+        site: &'static Site,
+        port: u16,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> origin::Origin {
+        let repositories = Arc::clone(&self.repositories);
+        origin::Origin { site: site.name, port, tls, journal: self.journal(), repositories }
+    }
+
     async fn start_site(&mut self, site: &'static Site, placement: Placement) -> anyhow::Result<()> {
         for service in site.services {
             let places: Vec<SocketAddr> = match placement {
@@ -160,13 +189,16 @@ impl FakeInternet {
         match kind {
             Kind::Https { certificate, h2 } => {
                 let tls = self.root.server_config(site, certificate, h2)?;
-                let origin =
-                    origin::Origin { site: site.name, port, tls: Some(tls), journal: self.journal() };
+                let origin = self.origin(site, port, Some(tls));
                 self.tasks.spawn(origin::serve(listener, Arc::new(origin)));
             }
             Kind::Http => {
-                let origin = origin::Origin { site: site.name, port, tls: None, journal: self.journal() };
+                let origin = self.origin(site, port, None);
                 self.tasks.spawn(origin::serve(listener, Arc::new(origin)));
+            }
+            Kind::Raw => {
+                let tls = self.root.server_config(site, Presents::Valid, false)?;
+                self.tasks.spawn(raw::serve(listener, site.name, port, tls, self.journal()));
             }
             Kind::TcpSink => {
                 self.tasks.spawn(sink::swallow_streams(listener, site.name, port, self.journal()));

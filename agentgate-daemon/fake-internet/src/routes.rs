@@ -1,26 +1,27 @@
 //! What origins answer. The same routes at every name, and the provider's own at its name.
 
-use std::{collections::HashMap, io, sync::OnceLock, time::Duration};
+use std::{collections::HashMap, io, path::PathBuf, sync::OnceLock, time::Duration};
 
 use http_body_util::BodyExt as _;
 use hyper::{
-    HeaderMap, Request, Response, StatusCode,
-    body::{Bytes, Frame, Incoming},
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Body as _, Bytes, Frame, Incoming},
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use rustls::{SupportedCipherSuite, crypto::hash};
 use serde_json::json;
 
 use crate::{
-    anthropic,
     body::{Body, Sender, streamed, whole},
-    journal,
+    ending, git, grpc, journal, mcp,
     origin::Arrival,
-    repository, world,
+    provider, repository, web, websocket,
 };
 
 /// Most of a request body that is kept for an echo; the rest is counted and hashed.
 const KEPT: usize = 8 << 20;
+/// Most of it that the journal keeps.
+const JOURNALLED: usize = 1 << 20;
 /// Most that `/bytes/N` sends.
 const MOST: usize = 64 << 20;
 
@@ -32,7 +33,7 @@ pub(crate) struct Received {
     pub(crate) body: Vec<u8>,
     version: String,
     target: String,
-    query: HashMap<String, String>,
+    pub(crate) query: HashMap<String, String>,
     body_len: u64,
     body_sha256: String,
     trailers: Vec<(String, String)>,
@@ -40,23 +41,48 @@ pub(crate) struct Received {
 
 /// Reads the request to its end, logs it and answers.
 pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Response<Body> {
+    let journal = arrival.origin.journal.clone();
+    let unread = request.method() == Method::HEAD;
+    let (id, mut response) = judge(arrival, request).await;
+    if unread {
+        // hyper would send the body on HTTP/2.
+        if let Some(length) = response.body().size_hint().exact() {
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        *response.body_mut() = whole(Bytes::new());
+    }
+    let unread = unread || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&response.status());
+    response.map(|body| ending::told(body, journal, id, unread))
+}
+
+/// The journal's number of the request, and the answer.
+async fn judge(arrival: Arrival, mut request: Request<Incoming>) -> (u64, Response<Body>) {
     let journal = &arrival.origin.journal;
-    let (head, mut incoming) = request.into_parts();
     let id = journal.request(journal::Request {
         id: 0,
         connection: arrival.connection,
         site: arrival.origin.site.to_owned(),
         port: arrival.origin.port,
-        method: head.method.to_string(),
-        target: head.uri.to_string(),
-        version: format!("{:?}", head.version),
-        headers: pairs(&head.headers),
+        method: request.method().to_string(),
+        target: request.uri().to_string(),
+        version: format!("{:?}", request.version()),
+        headers: pairs(request.headers()),
+        raw_head: arrival.heard.head(),
         body_len: 0,
+        body: Vec::new(),
         body_sha256: String::new(),
         trailers: Vec::new(),
         complete: false,
+        answered: false,
         aborted: false,
     });
+    if let Some(response) = websocket::accept(&arrival, id, &mut request) {
+        return (id, response);
+    }
+    if grpc::asked(&request) {
+        return (id, grpc::answer(&arrival, id, request).await);
+    }
+    let (head, mut incoming) = request.into_parts();
     let mut received = Received {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
@@ -74,7 +100,7 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
         let Ok(frame) = frame else {
             // The body stopped in the middle: nobody reads an answer.
             journal.update_request(id, |r| r.aborted = true);
-            return status(StatusCode::BAD_REQUEST);
+            return (id, status(StatusCode::BAD_REQUEST));
         };
         match frame.into_data() {
             Ok(data) => {
@@ -90,16 +116,25 @@ pub(crate) async fn answer(arrival: Arrival, request: Request<Incoming>) -> Resp
     received.body_sha256 = hex(digest.finish().as_ref());
     journal.update_request(id, |r| {
         r.body_sha256.clone_from(&received.body_sha256);
+        let kept = received.body.len().min(JOURNALLED);
+        r.body = received.body.get(..kept).unwrap_or_default().to_vec();
         r.trailers.clone_from(&received.trailers);
         r.complete = true;
     });
-    route(arrival, id, &received).await
+    (id, route(arrival, id, &received).await)
 }
 
 async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body> {
-    if arrival.origin.site == world::ANTHROPIC
-        && let Some(response) = anthropic::answer(&arrival, id, received)
-    {
+    let visit = provider::Visit { arrival: &arrival, id, received };
+    if let Some(response) = provider::answer(visit) {
+        return response;
+    }
+    let repositories = arrival.origin.repositories.get().map(PathBuf::as_path);
+    if let Some(response) = git::answer(repositories, received).await {
+        return response;
+    }
+    let other = web::answer(&arrival, id, received).or_else(|| mcp::answer(&arrival, id, received));
+    if let Some(response) = other {
         return response;
     }
     let (first, rest) = received
@@ -135,6 +170,11 @@ async fn route(arrival: Arrival, id: u64, received: &Received) -> Response<Body>
 }
 
 impl Received {
+    /// What follows the question mark.
+    pub(crate) fn raw_query(&self) -> &str {
+        self.target.split_once('?').map_or("", |(_, query)| query)
+    }
+
     fn number(&self, key: &str, otherwise: u64) -> u64 {
         self.query.get(key).and_then(|value| value.parse().ok()).unwrap_or(otherwise)
     }
@@ -151,16 +191,19 @@ fn page(site: &str) -> String {
 }
 
 /// Bytes that no compressor or line reader leaves alone by chance.
-fn pattern(n: usize) -> Vec<u8> {
+pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (0..n).map(|i| u8::try_from((i * 31 + i / 251) % 256).unwrap_or_default()).collect()
 }
 
 fn echo(received: &Received) -> Vec<u8> {
+    let mut echoed = pairs(&received.headers);
+    // Of the last hop only (RFC 9110, 7.6.1).
+    echoed.retain(|(name, value)| name != "connection" || value.eq_ignore_ascii_case("upgrade"));
     json!({
         "method": received.method,
         "target": received.target,
         "version": received.version,
-        "headers": pairs(&received.headers),
+        "headers": echoed,
         "trailers": received.trailers,
         "body_len": received.body_len,
         "body_sha256": received.body_sha256,
@@ -281,6 +324,13 @@ fn sha256() -> &'static dyn hash::Hash {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 in hex.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    let mut digest = sha256().start();
+    digest.update(bytes);
+    hex(digest.finish().as_ref())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -120,7 +120,7 @@ async fn messages_stream_event_by_event() {
     let request = Request::post("https://api.anthropic.com/v1/messages")
         .header("host", world::ANTHROPIC)
         .header("x-api-key", "sk-ant-test")
-        .body(Full::from(r#"{"model":"claude-opus-5-5","stream":true,"messages":[]}"#))
+        .body(Full::from(r#"{"model":"claude-opus-5-5","stream":true,"messages":[],"tools":[{"name":"bash","input_schema":{}}]}"#))
         .unwrap();
     let mut body = ask(&internet, world::ANTHROPIC, "http/1.1", request).await.into_body();
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();

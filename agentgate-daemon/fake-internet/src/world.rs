@@ -23,6 +23,8 @@ pub enum Kind {
     Https { certificate: Presents, h2: bool },
     /// HTTP/1.1 in the clear.
     Http,
+    /// HTTP/1.1 over TLS, with answers as no server's library sends them.
+    Raw,
     /// Takes any bytes, counts them and answers nothing.
     TcpSink,
     /// Speaks first, as an SSH server does, and hangs up when its peer has said something twice.
@@ -64,6 +66,17 @@ pub const NAME_SERVERS: [IpAddr; 2] = [
 pub const OPEN: &str = "open.example";
 /// The Anthropic-like provider.
 pub const ANTHROPIC: &str = "api.anthropic.com";
+/// The OpenAI-like provider.
+pub const OPENAI: &str = "api.openai.com";
+/// The same behind a person's login, as Codex uses it.
+pub const CHATGPT: &str = "chatgpt.com";
+/// The Gemini-like provider.
+pub const GEMINI: &str = "generativelanguage.googleapis.com";
+/// A registry of packages that command lines ask for their newest version.
+pub const NPM: &str = "registry.npmjs.org";
+/// Where command lines send what they count; each is answered and has nothing to say.
+pub const TELEMETRY: [&str; 4] =
+    ["ab.chatgpt.com", "play.googleapis.com", "http-intake.logs.us5.datadoghq.com", "us.i.posthog.com"];
 /// For deny lists.
 pub const DENIED: &str = "denied.example";
 /// In no list.
@@ -78,6 +91,8 @@ pub const WRONG_NAME: &str = "wrongname.example";
 pub const SELF_SIGNED: &str = "selfsigned.example";
 /// Speaks HTTP/1.1 only.
 pub const OLD: &str = "old.example";
+/// Its answers are bytes by hand.
+pub const RAW: &str = "raw.example";
 /// Resolves, but nothing listens there.
 pub const ABSENT: &str = "absent.example";
 /// TCP 9000 and UDP 9999 that swallow all.
@@ -109,6 +124,14 @@ const fn site(name: &'static str, v4: [u8; 4], v6: Option<Ipv6Addr>, services: &
 pub const SITES: &[Site] = &[
     site(OPEN, [198, 51, 100, 10], v6(0x10), &[TLS, PLAIN, ODD, SSH]),
     site(ANTHROPIC, [198, 51, 100, 20], v6(0x20), &[TLS]),
+    site(OPENAI, [198, 51, 100, 21], v6(0x21), &[TLS]),
+    site(CHATGPT, [198, 51, 100, 22], v6(0x22), &[TLS]),
+    site(GEMINI, [198, 51, 100, 23], v6(0x23), &[TLS]),
+    site(NPM, [198, 51, 100, 24], v6(0x24), &[TLS]),
+    site(TELEMETRY[0], [203, 0, 113, 21], None, &[TLS]),
+    site(TELEMETRY[1], [203, 0, 113, 22], None, &[TLS]),
+    site(TELEMETRY[2], [203, 0, 113, 23], None, &[TLS]),
+    site(TELEMETRY[3], [203, 0, 113, 24], None, &[TLS]),
     site(DENIED, [198, 51, 100, 30], v6(0x30), &[TLS, PLAIN]),
     site(UNLISTED, [203, 0, 113, 40], v6(0x40), &[TLS]),
     site(PASSTHROUGH, [203, 0, 113, 50], None, &[TLS]),
@@ -121,6 +144,7 @@ pub const SITES: &[Site] = &[
         None,
         &[Service { port: 443, kind: Kind::Https { certificate: Presents::Valid, h2: false } }],
     ),
+    site(RAW, [203, 0, 113, 71], None, &[Service { port: 443, kind: Kind::Raw }]),
     site(ABSENT, [203, 0, 113, 99], None, &[]),
     site(REBOUND, [10, 77, 0, 7], None, &[TLS, PLAIN]),
     site(

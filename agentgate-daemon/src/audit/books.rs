@@ -153,18 +153,21 @@ mod tests {
 
     fn record(cookie: u64) -> Record {
         let mut record = Record::new(Kind::Flow, Timestamp(0));
-        record.flow = Some(Flow {
-            cookie,
-            original: OriginalDestination("192.0.2.1:443".parse().unwrap()),
-            pid: 7,
-            uid: 0,
-            gid: 0,
-            comm: String::new(),
-            cgroup: 9,
-            session: 9,
-            netns: 0,
-            connected_ns: AT,
-        });
+        record.flow = Some(
+            Flow {
+                cookie,
+                original: OriginalDestination("192.0.2.1:443".parse().unwrap()),
+                pid: 7,
+                uid: 0,
+                gid: 0,
+                comm: String::new(),
+                cgroup: 9,
+                session: 9,
+                netns: 0,
+                connected_ns: AT,
+            }
+            .into(),
+        );
         record
     }
 

@@ -13,10 +13,16 @@ const TARGET: usize = 8 * 1024;
 /// Bytes of a path of an executable.
 const EXE: usize = 1024;
 
-/// Header fields, masked; those beyond 64 KiB in all are left out, and a last field says how many.
+/// As [`fields`], of a map.
 #[must_use]
 pub fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
-    let mut fields = redact::mask_headers(headers);
+    fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+}
+
+/// Header fields, masked; those beyond 64 KiB in all are left out, and a last field says how many.
+#[must_use]
+pub fn fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, String)> {
+    let mut fields = redact::mask_fields(fields);
     let mut room = HEADERS;
     let fitting = fields.iter().take_while(|(name, value)| {
         let size = name.len() + value.len();

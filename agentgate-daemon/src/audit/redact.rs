@@ -12,8 +12,6 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-use http::HeaderMap;
-
 use vocabulary::{SHAPES, is_scheme, is_secret_name};
 
 /// Shorter secrets keep nothing: four characters of eight would be half of it.
@@ -40,13 +38,9 @@ const COOKIE_ATTRIBUTES: &[&str] =
 /// The headers in their order, secrets masked: `Bearer ****abcd`. Values that are not UTF-8 are shown
 /// lossily.
 #[must_use]
-pub fn mask_headers(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .map(|(name, value)| {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            (name.as_str().to_owned(), mask_header(name.as_str(), &value))
-        })
+pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, String)> {
+    fields
+        .map(|(name, value)| (name.to_owned(), mask_header(name, &String::from_utf8_lossy(value))))
         .collect()
 }
 

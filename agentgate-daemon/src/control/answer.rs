@@ -206,12 +206,15 @@ fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record
         peer.process.pid(),
         exe.as_deref().unwrap_or("executable unknown")
     ));
-    record.subject = Some(Subject {
-        comm: peer.process.comm(),
-        exe,
-        cgroup: cgroup.clone(),
-        ..Subject::unknown(session(cgroup, &context.guarded), peer.process.pid(), peer.uid)
-    });
+    record.subject = Some(
+        Subject {
+            comm: peer.process.comm(),
+            exe,
+            cgroup: cgroup.clone(),
+            ..Subject::unknown(session(cgroup, &context.guarded), peer.process.pid(), peer.uid)
+        }
+        .into(),
+    );
     record
 }
 
@@ -234,6 +237,7 @@ fn session(cgroup: &str, guarded: &GuardedCgroup) -> SessionId {
 /// does not fit a line is cut.
 pub(super) fn shown(mut record: Record) -> Box<Record> {
     if let Some(subject) = &mut record.subject {
+        let subject = Arc::make_mut(subject);
         subject.cmdline = redact::mask_cmdline(&subject.cmdline);
     }
     Box::new(cut::to_fit(record))

@@ -120,18 +120,21 @@ mod tests {
                 body: crate::model::Captured { total: u64::MAX, ..Default::default() },
             });
             record.response = Some(ResponseHead { headers: headers(), ..Default::default() });
-            record.subject = Some(Subject {
-                session: SessionId(long()),
-                pid: 1,
-                uid: 1,
-                start: None,
-                comm: long(),
-                exe: Some(long()),
-                cmdline: vec![long(); 3],
-                ancestors: vec![Ancestor { pid: 2, exe: long() }; 40],
-                cgroup: long(),
-                privileges: Vec::new(),
-            });
+            record.subject = Some(
+                Subject {
+                    session: SessionId(long()),
+                    pid: 1,
+                    uid: 1,
+                    start: None,
+                    comm: long(),
+                    exe: Some(long()),
+                    cmdline: vec![long(); 3],
+                    ancestors: vec![Ancestor { pid: 2, exe: long() }; 40],
+                    cgroup: long(),
+                    privileges: Vec::new(),
+                }
+                .into(),
+            );
             record.flags = vec![Flag::new(&long(), Severity::High, long()); 40];
             record.failure = Some(Failure { blame: long(), code: long(), detail: long() });
             record.note = Some(long());

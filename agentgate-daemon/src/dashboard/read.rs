@@ -154,6 +154,7 @@ fn children(store: &Store, flow: &Record) -> Result<(Vec<Record>, bool), StoreEr
 /// A record as people may see it: command lines are kept for judging and masked for showing.
 pub(super) fn shown(mut record: Record) -> Record {
     if let Some(subject) = &mut record.subject {
+        let subject = Arc::make_mut(subject);
         subject.cmdline = redact::mask_cmdline(&subject.cmdline);
     }
     record

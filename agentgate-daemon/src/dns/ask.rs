@@ -215,8 +215,8 @@ impl Draft {
     fn new(asker: &Asker) -> Self {
         let mut record = Record::new(Kind::Dns, Timestamp::now());
         record.parent = asker.parent;
-        record.flow = Some(asker.flow.clone());
-        record.subject = Some((*asker.subject).clone());
+        record.flow = Some(asker.flow.clone().into());
+        record.subject = Some(asker.subject.clone());
         record.protocol = "dns".to_owned();
         record.question = Some(Recorded { transport: asker.transport.to_owned(), ..Recorded::default() });
         let asking = Asking {

@@ -45,7 +45,7 @@ fn refill_until(
                 && !question.addresses.is_empty()
                 && let Ok(host) = Host::parse(&question.name)
             {
-                told.push((subject.session, host, question.addresses));
+                told.push((subject.session.clone(), host, question.addresses));
             }
         }
         query.before = page.next;
@@ -83,7 +83,7 @@ mod tests {
                 let mut record = Record::new(Kind::Dns, Timestamp::now());
                 record.id = RecordId(n.into());
                 record.state = State::Done;
-                record.subject = Some(subject());
+                record.subject = Some(subject().into());
                 record.question = Some(Question {
                     name: format!("n{n}.test"),
                     addresses: vec![address(n)],

@@ -203,8 +203,8 @@ impl Server {
         };
         let Some(subject) = self.askers.subject(&flow).await else { return reset(&stream) };
         let mut record = Record::new(Kind::Flow, Timestamp::now());
-        record.flow = Some(flow.clone());
-        record.subject = Some((*subject).clone());
+        record.flow = Some(Arc::new(flow.clone()));
+        record.subject = Some(subject.clone());
         record.protocol = "dns".to_owned();
         record.verdict = Some(Verdict {
             action: Action::Allow,
@@ -299,7 +299,7 @@ impl Server {
         let mut record = Record::new(Kind::Dns, Timestamp::now());
         record.state = State::Refused;
         record.protocol = "dns".to_owned();
-        record.flow = Some(flow.clone());
+        record.flow = Some(Arc::new(flow.clone()));
         record.question =
             Some(crate::model::Question { transport: transport.to_owned(), ..Default::default() });
         record.verdict = Some(deny("gate:too_many_questions", "too many questions are under way"));

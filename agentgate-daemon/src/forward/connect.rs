@@ -1,10 +1,18 @@
 //! TCP to the first address that answers, and TLS to a name that is verified.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -12,6 +20,63 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::ForwardError;
 use crate::model::Host;
+
+/// A connection to an origin.
+#[derive(Debug)]
+pub enum OriginStream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl OriginStream {
+    /// What was settled with the origin, where it is spoken to in TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&rustls::CommonState> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tls(stream) => Some(stream.get_ref().1),
+        }
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut (dyn Duplex + 'static)> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+}
+
+/// Both directions of a stream.
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
+impl AsyncRead for OriginStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for OriginStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
 
 /// One address may hold up the others no longer than this.
 const NEXT_ADDRESS: Duration = Duration::from_secs(3);
@@ -64,7 +129,7 @@ pub(super) async fn tls(
     };
     match timeout(deadline, TlsConnector::from(config.clone()).connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(ForwardError::tls(&error)),
+        Ok(Err(error)) => Err(ForwardError::tls(host, &error)),
         Err(_elapsed) => Err(ForwardError::ConnectTimeout(deadline)),
     }
 }

@@ -2,39 +2,33 @@
 //! what was judged cannot be sent elsewhere.
 
 mod connect;
-mod copy;
 mod error;
 mod pool;
 mod resolve;
+mod spoken;
 pub mod tunnel;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
-
-use http::{Request, Response, StatusCode, Version};
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
 };
 
+use tokio::net::TcpStream;
+
+pub use connect::OriginStream;
 pub use error::ForwardError;
 pub use resolve::Resolver;
 
 use crate::{
-    http::{
-        head::{has_other_coding, to_origin},
-        serve::FIELDS,
-    },
-    model::{Action, Flag, RecordId, Refusal, SessionId, Severity, Verdict},
-    policy::{Permit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
-    tls::{Offer, OriginTls},
+    http::h1::Wire,
+    model::{Action, Authority, Flag, Refusal, SessionId, Severity, Verdict},
+    policy::{Destination, Permit, ReachPermit, Scheme, TunnelPermit, TunnelTo, permit::AddressRule},
+    tls::{Alpn, Offer, OriginTls},
 };
-use pool::{Key, OriginBody, Pool, Ready};
+use pool::{Key, Pool};
+use spoken::Spoken;
+use tunnel::Terms;
 
 /// The gate's own TCP ports: never dialled on a loopback address, whatever policy opens, or an agent
 /// could reach the dashboard through the gate.
@@ -70,16 +64,16 @@ pub struct Deadlines {
     pub idle: Duration,
 }
 
-/// Largest response head.
-const HEAD_BYTES: usize = 512 * 1024;
-/// How long an HTTP/1.1 connection may need, after its response, to be ready for the next request.
-const BECOMES_READY: Duration = Duration::from_secs(5);
+/// How long a connection that was left behind may have been idle for a request that may not be sent
+/// twice: the least that servers wait is 5 s.
+const RESTED: Duration = Duration::from_secs(2);
 
 /// The forwarder: resolver, verified TLS, pool.
 pub struct Forwarder {
     resolver: Resolver,
     tls: OriginTls,
-    pool: Arc<Pool>,
+    pool: Pool,
+    spoken: Spoken,
     deadlines: Deadlines,
     own: OwnPorts,
 }
@@ -90,41 +84,62 @@ impl fmt::Debug for Forwarder {
     }
 }
 
-/// A response, and the connection it came on.
+/// A connection that was just made.
 #[derive(Debug)]
-pub struct Sent {
-    pub response: Response<Incoming>,
-    pub reuse: Reuse,
+pub struct Dialled {
+    pub stream: OriginStream,
+    /// What the origin chose of the offer; `None` also where nothing was offered.
+    pub alpn: Option<Alpn>,
+    pub address: SocketAddr,
+    /// What the policy flags about the address.
+    pub flags: Vec<Flag>,
+    key: Key,
+}
+
+/// An HTTP/1.1 connection to an origin, between requests.
+#[derive(Debug)]
+pub struct Origin {
+    pub wire: Wire<OriginStream>,
+    key: Key,
+    /// When it was last used.
+    since: Instant,
+    /// Something was sent on it before.
+    used: bool,
+}
+
+impl Origin {
+    /// True where it has carried a request before, so that its origin may have closed it meanwhile.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// It carries a request from here on.
+    pub fn set_used(&mut self) {
+        self.used = true;
+    }
+}
+
+/// What an agent's connection has towards its origin: nothing yet, the connection made to learn what the
+/// origin speaks, or why there is none.
+#[derive(Debug, Default)]
+pub enum First {
+    #[default]
+    Nothing,
+    Dialled(Box<Dialled>),
+    Pooled(Box<Origin>),
+    Failed(ForwardError),
+}
+
+/// A request that may go, and the connection it goes on.
+#[derive(Debug)]
+pub struct Ready {
+    pub origin: Origin,
+    pub permit: Permit,
+    /// The agent's connection had it already.
+    pub kept: bool,
     /// What the policy flags about the address, where this request was the one that dialled.
     pub flags: Vec<Flag>,
-}
-
-/// The connection behind a response: given back to the pool once its body is complete, closed when
-/// dropped.
-#[derive(Debug)]
-pub struct Reuse {
-    sender: Option<http1::SendRequest<OriginBody>>,
-    key: Key,
-    pool: Arc<Pool>,
-}
-
-impl Reuse {
-    /// Gives the connection back, as soon as it is ready for another request.
-    pub fn complete(mut self) {
-        let Some(mut sender) = self.sender.take() else {
-            return;
-        };
-        if sender.is_ready() {
-            self.pool.put(self.key, Ready::Http1(sender));
-            return;
-        }
-        // The request's body may still be on its way out; the wait is bounded and owns only this.
-        tokio::spawn(async move {
-            if matches!(timeout(BECOMES_READY, sender.ready()).await, Ok(Ok(()))) {
-                self.pool.put(self.key, Ready::Http1(sender));
-            }
-        });
-    }
 }
 
 /// A tunnel that stands: nothing has passed yet.
@@ -133,7 +148,6 @@ pub struct Tunnel {
     origin: TcpStream,
     /// What the policy flags about the address.
     pub flags: Vec<Flag>,
-    idle: Duration,
 }
 
 impl Tunnel {
@@ -141,8 +155,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// [`ForwardError::Tunnel`].
-    pub async fn carry<A: AsyncRead + AsyncWrite + Unpin>(self, agent: A) -> Result<(), ForwardError> {
-        copy::copy(agent, self.origin, self.idle).await
+    pub async fn carry(self, agent: TcpStream, terms: Terms<'_>) -> Result<(), ForwardError> {
+        tunnel::relay(agent, self.origin, terms).await
     }
 }
 
@@ -150,86 +164,110 @@ impl Forwarder {
     /// A forwarder with an empty pool.
     #[must_use]
     pub fn new(resolver: Resolver, tls: OriginTls, deadlines: Deadlines, own: OwnPorts) -> Self {
-        Self { resolver, tls, pool: Arc::default(), deadlines, own }
+        Self { resolver, tls, pool: Pool::default(), spoken: Spoken::default(), deadlines, own }
     }
 
-    /// Sends what `permit` permits, for `session` on the agent's connection `on`, with `body`.
-    ///
-    /// A pooled connection that turns out closed before anything was sent is replaced by a fresh
-    /// one; a request of which anything was sent is never sent twice.
+    /// How long may pass without anything moving.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.deadlines.idle
+    }
+
+    /// What the origin of `permit` chose of `offer` when it was last asked; `None` where that is not known.
+    #[must_use]
+    pub fn known(&self, permit: &ReachPermit, offer: Offer) -> Option<Option<Alpn>> {
+        // Nothing to choose from.
+        if offer == Offer::None { Some(None) } else { self.spoken.known(permit.destination(), offer) }
+    }
+
+    /// What was believed of `destination` is not so.
+    pub fn forget(&self, destination: &Destination) {
+        self.spoken.forget(destination);
+    }
+
+    /// Connects to the origin of `permit` before there is a request for it, or finds a connection of the
+    /// same session. `http1`: it is known to be spoken to in HTTP/1.1.
+    pub async fn reach(&self, session: &SessionId, permit: &ReachPermit, offer: Offer, http1: bool) -> First {
+        let key = Key {
+            session: session.clone(),
+            destination: permit.destination().clone(),
+            offer,
+            rule: permit.addresses().clone(),
+        };
+        // What it will be asked is not known, so the rule for what may not be sent twice holds.
+        if http1 && let Some(origin) = self.pool.take(&key, RESTED) {
+            return First::Pooled(Box::new(origin));
+        }
+        match self.dial(key).await {
+            Ok(dialled) => First::Dialled(Box::new(dialled)),
+            Err(error) => First::Failed(error),
+        }
+    }
+
+    /// A connection for what `permit` permits: `kept`, which the agent's connection has, one that another
+    /// of the session left behind, or a fresh one. `fresh` asks for the last.
     ///
     /// # Errors
     /// [`ForwardError`].
-    pub async fn send(
+    pub async fn http1(
         &self,
         session: &SessionId,
-        on: RecordId,
         permit: Permit,
-        body: OriginBody,
-    ) -> Result<Sent, ForwardError> {
-        let (head, destination, rule) = permit.into_parts();
-        let http2 = head.version == Version::HTTP_2;
-        let connection = http2.then_some(on);
-        let key = Key { session: session.clone(), connection, destination, http2, rule };
-        let moving = body.activity();
-        let mut request = Request::from_parts(head, body);
-        let mut fresh = false;
-        let mut flags = Vec::new();
-        loop {
-            let mut ready = match if fresh { None } else { self.pool.take(&key) } {
-                Some(ready) => ready,
-                None => {
-                    fresh = true;
-                    let (ready, found) = self.connect(&key).await?;
-                    flags = found;
-                    ready
+        offer: Offer,
+        kept: First,
+        fresh: bool,
+    ) -> Result<Ready, ForwardError> {
+        let destination = permit.destination().clone();
+        let key = Key { session: session.clone(), destination, offer, rule: permit.addresses().clone() };
+        // RFC 9110 9.2.2: only what may be sent twice is sent again, so the rest takes no risks.
+        let rested = if is_repeatable(permit.head()) { Duration::MAX } else { RESTED };
+        let ready = |origin, kept, flags| Ready { origin, permit, kept, flags };
+        match kept {
+            First::Failed(error) if !fresh => return Err(error),
+            First::Pooled(mut origin) if !fresh => {
+                if origin.key == key && origin.wire.is_quiet() {
+                    return Ok(ready(*origin, true, Vec::new()));
                 }
-            };
-            let version = match ready {
-                Ready::Http1(_) => Version::HTTP_11,
-                Ready::Http2(_) => Version::HTTP_2,
-            };
-            let (mut head, body) = request.into_parts();
-            to_origin(&mut head, &key.destination, version)?;
-            let prepared = Request::from_parts(head, body);
-            let answer = async {
-                match &mut ready {
-                    Ready::Http1(sender) => sender.try_send_request(prepared).await,
-                    Ready::Http2(sender) => sender.try_send_request(prepared).await,
-                }
-            };
-            // A request that is still on its way up is no silence of the origin's.
-            moving.touch();
-            let answer = tokio::select! {
-                answer = answer => answer,
-                () = moving.silent_for(self.deadlines.idle) => {
-                    return Err(ForwardError::ResponseTimeout(self.deadlines.idle));
-                }
-            };
-            match answer {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(ForwardError::Http("it switched protocols unasked".to_owned()));
-                }
-                Ok(response) if has_other_coding(response.headers()) => {
-                    return Err(ForwardError::Http("a transfer coding that is not carried".to_owned()));
-                }
-                Ok(response) => {
-                    let sender = match ready {
-                        Ready::Http1(sender) => Some(sender),
-                        Ready::Http2(_) => None,
-                    };
-                    return Ok(Sent {
-                        response,
-                        reuse: Reuse { sender, key, pool: self.pool.clone() },
-                        flags,
-                    });
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    Some(_) | None => return Err(ForwardError::http(error.error())),
-                },
+                self.pool.put(*origin);
             }
+            First::Dialled(dialled) if !fresh && dialled.key == key && dialled.alpn != Some(Alpn::Http2) => {
+                let (origin, flags) = dialled.into_http1();
+                return Ok(ready(origin, true, flags));
+            }
+            First::Nothing | First::Dialled(_) | First::Pooled(_) | First::Failed(_) => {}
         }
+        if !fresh && let Some(origin) = self.pool.take(&key, rested) {
+            return Ok(ready(origin, false, Vec::new()));
+        }
+        let mut dialled = self.dial(key.clone()).await?;
+        if dialled.alpn == Some(Alpn::Http2) {
+            // It spoke HTTP/1.1 when the agent was told so.
+            self.forget(&dialled.key.destination);
+            dialled = self.dial(Key { offer: Offer::Http1, ..key }).await?;
+        }
+        let (origin, flags) = dialled.into_http1();
+        Ok(ready(origin, false, flags))
+    }
+
+    /// A connection of its own for what `permit` permits, in HTTP/2 if the origin will, with the head that
+    /// was judged.
+    ///
+    /// # Errors
+    /// [`ForwardError`].
+    pub async fn http2(
+        &self,
+        session: &SessionId,
+        permit: Permit,
+        offer: Offer,
+    ) -> Result<(Dialled, http::request::Parts, Destination), ForwardError> {
+        let (head, destination, rule) = permit.into_parts();
+        let key = Key { session: session.clone(), destination: destination.clone(), offer, rule };
+        Ok((self.dial(key).await?, head, destination))
+    }
+
+    /// Keeps a connection that its agent has left for the session's next.
+    pub fn give_back(&self, origin: Origin) {
+        self.pool.put(origin);
     }
 
     /// Connects to where `permit` permits.
@@ -243,8 +281,8 @@ impl Forwarder {
             // Judged by this very address.
             TunnelTo::Address(address) => vec![address],
         };
-        let (origin, flags) = self.dial(addresses, rule.as_ref()).await?;
-        Ok(Tunnel { origin, flags, idle: self.deadlines.idle })
+        let (origin, _, flags) = self.open(addresses, rule.as_ref()).await?;
+        Ok(Tunnel { origin, flags })
     }
 
     /// Closes pooled connections that have been idle too long.
@@ -252,39 +290,29 @@ impl Forwarder {
         self.pool.sweep();
     }
 
-    async fn connect(&self, key: &Key) -> Result<(Ready, Vec<Flag>), ForwardError> {
-        let Key { destination, rule, .. } = key;
+    async fn dial(&self, key: Key) -> Result<Dialled, ForwardError> {
+        let Key { destination, rule, offer, .. } = &key;
         let addresses = self.resolver.addresses(&destination.authority, rule.as_ref()).await?;
-        let (tcp, flags) = self.dial(addresses, rule.as_ref()).await?;
-        let ready = if destination.scheme == Scheme::Http {
-            if key.http2 { self.http2(key, tcp).await? } else { http1(tcp).await? }
+        let (tcp, address, flags) = self.open(addresses, rule.as_ref()).await?;
+        let (stream, alpn) = if destination.scheme == Scheme::Http {
+            (OriginStream::Tcp(tcp), None)
         } else {
-            let tls = connect::tls(
-                self.tls.towards(
-                    &destination.authority.host,
-                    destination.authority.port,
-                    if key.http2 { Offer::Both } else { Offer::Http1 },
-                ),
-                &destination.authority.host,
-                tcp,
-                self.deadlines.connect,
-            )
-            .await?;
-            if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-                self.http2(key, tls).await?
-            } else {
-                http1(tls).await?
-            }
+            let Authority { host, port } = &destination.authority;
+            let config = self.tls.towards(host, *port, *offer);
+            let tls = connect::tls(config, host, tcp, self.deadlines.connect).await?;
+            let alpn = tls.get_ref().1.alpn_protocol().and_then(Alpn::of);
+            self.spoken.learn(destination, *offer, alpn);
+            (OriginStream::Tls(Box::new(tls)), alpn)
         };
-        Ok((ready, flags))
+        Ok(Dialled { stream, alpn, address, flags, key })
     }
 
     /// The only place that opens a connection to an origin.
-    async fn dial(
+    async fn open(
         &self,
         mut addresses: Vec<SocketAddr>,
         rule: &dyn AddressRule,
-    ) -> Result<(TcpStream, Vec<Flag>), ForwardError> {
+    ) -> Result<(TcpStream, SocketAddr, Vec<Flag>), ForwardError> {
         let refused = addresses.iter().find_map(|address| self.own.objection(*address, rule));
         addresses.retain(|address| self.own.objection(*address, rule).is_none());
         if let Some(refusal) = refused
@@ -293,48 +321,23 @@ impl Forwarder {
             return Err(ForwardError::Address(Box::new(refusal)));
         }
         let (stream, address) = connect::tcp(&addresses, self.deadlines.connect).await?;
-        Ok((stream, rule.flags(address.ip(), address.port())))
-    }
-
-    /// HTTP/2 over `io`; further requests of the key share it from here on.
-    async fn http2<S>(&self, key: &Key, io: S) -> Result<Ready, ForwardError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(30))
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| ForwardError::http(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "HTTP/2 connection to an origin ended");
-            }
-        });
-        self.pool.put(key.clone(), Ready::Http2(sender.clone()));
-        Ok(Ready::Http2(sender))
+        Ok((stream, address, rule.flags(address.ip(), address.port())))
     }
 }
 
-async fn http1<S>(io: S) -> Result<Ready, ForwardError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .preserve_header_case(true)
-        .max_headers(FIELDS)
-        .max_buf_size(HEAD_BYTES)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|error| ForwardError::http(&error))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "HTTP/1.1 connection to an origin ended");
-        }
-    });
-    Ok(Ready::Http1(sender))
+impl Dialled {
+    fn into_http1(self) -> (Origin, Vec<Flag>) {
+        let Self { stream, flags, key, .. } = self;
+        (Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false }, flags)
+    }
+}
+
+/// RFC 9110 9.2.2: what may be sent twice without harm, and here without a body.
+#[must_use]
+pub fn is_repeatable(head: &http::request::Parts) -> bool {
+    head.method.is_idempotent()
+        && !head.headers.contains_key(http::header::CONTENT_LENGTH)
+        && !head.headers.contains_key(http::header::TRANSFER_ENCODING)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
     io,
     pin::pin,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::Poll,
@@ -59,9 +59,9 @@ pub enum Way {
 #[derive(Debug, Default)]
 pub struct Moved {
     /// Taken from the agent, without [`Terms::first`].
-    pub up: AtomicU64,
+    pub up: Arc<AtomicU64>,
     /// Given to the agent.
-    pub down: AtomicU64,
+    pub down: Arc<AtomicU64>,
     /// How many of both the kernel moved by itself.
     pub by_kernel: AtomicU64,
 }

@@ -6,11 +6,18 @@
 //! get 400, on which they stop at once. `x-should-retry: false` keeps the SDKs from trying again.
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::model::{Host, RecordId};
+
+/// An answer of the gate's own.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
 
 /// Something to tell the agent instead of an origin's answer.
 #[derive(Clone, Debug)]
@@ -69,7 +76,7 @@ pub fn retries_403(headers: &HeaderMap) -> bool {
 
 /// The answer for a request to `host`; `prefer_400` is what [`retries_403`] said of it.
 #[must_use]
-pub fn response(host: Option<&Host>, prefer_400: bool, message: &Message<'_>) -> Response<Full<Bytes>> {
+pub fn answer(host: Option<&Host>, prefer_400: bool, message: &Message<'_>) -> Answer {
     let provider = provider(host);
     let status = match message.status {
         403 if provider != Provider::Unknown && prefer_400 => 400,
@@ -81,9 +88,7 @@ pub fn response(host: Option<&Host>, prefer_400: bool, message: &Message<'_>) ->
         text.push_str(message.remedy);
     }
     let body = shape(provider, status, &text, message);
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     let mut put = |name: &'static str, value: String| {
@@ -101,7 +106,8 @@ pub fn response(host: Option<&Host>, prefer_400: bool, message: &Message<'_>) ->
     if provider == Provider::Bedrock {
         put("x-amzn-errortype", bedrock_type(status).to_owned());
     }
-    response
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
+    Answer { status, headers, body: Bytes::from(body.to_string()) }
 }
 
 fn shape(provider: Provider, status: u16, text: &str, message: &Message<'_>) -> Value {
@@ -169,11 +175,9 @@ fn bedrock_type(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
-
     use super::*;
 
-    async fn check(host: &str, agent: &str, status: u16, pointer: &str, expect: &str) {
+    fn check(host: &str, agent: &str, status: u16, pointer: &str, expect: &str) {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", agent.parse().unwrap());
         let message = Message {
@@ -184,33 +188,31 @@ mod tests {
             retry: false,
             record: Some(RecordId(7)),
         };
-        let response = response(Some(&Host::parse(host).unwrap()), retries_403(&headers), &message);
-        assert_eq!(response.status(), status, "{host} {agent}");
-        assert_eq!(response.headers()["x-should-retry"], "false");
-        assert_eq!(response.headers()["x-agentgate-rule"], "deny:x");
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let json: Value = serde_json::from_slice(&body).unwrap();
+        let response = answer(Some(&Host::parse(host).unwrap()), retries_403(&headers), &message);
+        assert_eq!(response.status, status, "{host} {agent}");
+        assert_eq!(response.headers["x-should-retry"], "false");
+        assert_eq!(response.headers["x-agentgate-rule"], "deny:x");
+        let json: Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(json.pointer(pointer).and_then(Value::as_str), Some(expect), "{host}: {json}");
         assert!(json.to_string().contains("deny:x"), "{json}");
         assert!(json.to_string().contains("agentctl deny --remove x"), "{json}");
     }
 
-    #[tokio::test]
-    async fn speaks_each_provider() {
-        check("api.anthropic.com", "claude-cli/2.1", 403, "/error/type", "permission_error").await;
-        check("api.anthropic.com", "litellm/1.109", 400, "/error/type", "invalid_request_error").await;
-        check("chatgpt.com", "codex_exec/0.169", 400, "/error/type", "invalid_request_error").await;
-        check("api.openai.com", "OpenAI/Python 3.51", 403, "/error/code", "agentgate_refused").await;
-        check("generativelanguage.googleapis.com", "x", 403, "/error/status", "PERMISSION_DENIED").await;
+    #[test]
+    fn speaks_each_provider() {
+        check("api.anthropic.com", "claude-cli/2.1", 403, "/error/type", "permission_error");
+        check("api.anthropic.com", "litellm/1.109", 400, "/error/type", "invalid_request_error");
+        check("chatgpt.com", "codex_exec/0.169", 400, "/error/type", "invalid_request_error");
+        check("api.openai.com", "OpenAI/Python 3.51", 403, "/error/code", "agentgate_refused");
+        check("generativelanguage.googleapis.com", "x", 403, "/error/status", "PERMISSION_DENIED");
         check(
             "bedrock-runtime.eu-west-1.amazonaws.com",
             "Boto3",
             403,
             "/message",
             "agentgate: the host is on the deny list (rule deny:x). To allow it: agentctl deny --remove x",
-        )
-        .await;
-        check("evil.example", "codex_exec/0.169", 403, "/error/rule", "deny:x").await;
-        check("notanthropic.com", "curl/8", 403, "/error/gate", "agentgate").await;
+        );
+        check("evil.example", "codex_exec/0.169", 403, "/error/rule", "deny:x");
+        check("notanthropic.com", "curl/8", 403, "/error/gate", "agentgate");
     }
 }

@@ -18,7 +18,7 @@ pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
 pub use host::{Authority, Host, InvalidHost};
 pub use mode::Mode;
-pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State};
+pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State, Tls};
 pub use subject::{Ancestor, SessionId, Subject};
 pub use text_error::TextError;
 pub use time::Timestamp;

@@ -292,7 +292,7 @@ impl Doors {
                 let flow = place.flow(&guest, since_boot_ns(), nowhere());
                 crate::audit::fit::subject(sessions.subject(&flow))
             });
-            record.subject = subject.await.ok();
+            record.subject = subject.await.ok().map(Arc::new);
         }
         match self.audit.note(record).await {
             Ok(_id) => true,

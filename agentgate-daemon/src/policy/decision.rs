@@ -13,7 +13,7 @@ use super::{
     address::is_localhost,
     authority::{self, Named},
     matcher::HostSet,
-    permit::{Destination, Permit, Scheme, TunnelPermit, TunnelTo},
+    permit::{Destination, Permit, ReachPermit, Scheme, TunnelPermit, TunnelTo},
     provenance::{Given, Provenance},
     refusal::{self, would_block},
 };
@@ -57,8 +57,9 @@ pub enum Sniffed<'a> {
 /// What happens to a connection.
 #[derive(Debug)]
 pub enum Admission {
-    /// Its requests are read and judged one by one.
-    Intercept,
+    /// Its requests are read and judged one by one. The permit is there where a request for the name of
+    /// the connection would be allowed.
+    Intercept(Option<ReachPermit>),
     /// It passes unread.
     Tunnel(TunnelPermit),
     /// It ends here.
@@ -70,7 +71,7 @@ impl Admission {
     #[must_use]
     pub fn verdict(&self) -> Option<&Verdict> {
         match self {
-            Self::Intercept => None,
+            Self::Intercept(_) => None,
             Self::Tunnel(permit) => Some(permit.verdict()),
             Self::Deny(refusal) => Some(&refusal.verdict),
         }
@@ -80,7 +81,7 @@ impl Admission {
     #[must_use]
     pub fn flags(&self) -> &[Flag] {
         match self {
-            Self::Intercept => &[],
+            Self::Intercept(_) => &[],
             Self::Tunnel(permit) => permit.flags(),
             Self::Deny(refusal) => &refusal.flags,
         }
@@ -156,12 +157,15 @@ impl Policy {
             return Admission::Deny(refusal);
         }
         match c.sniffed {
-            Sniffed::Http => Admission::Intercept,
-            Sniffed::Tls { sni: Some(sni), .. } => self.admit_named(original, sni, c.given),
+            // Each request names its own host.
+            Sniffed::Http => Admission::Intercept(None),
+            Sniffed::Tls { sni: Some(sni), ech } => self.admit_named(original, sni, ech, c.given),
             Sniffed::Tls { sni: None, ech } => match self.mode {
                 Mode::Enforce => Admission::Deny(refusal::missing_sni(original, ech)),
                 // RFC 6066 3: an address is never sent as SNI, so the address is the name.
-                Mode::Blocklist | Mode::Audit => Admission::Intercept,
+                Mode::Blocklist | Mode::Audit => {
+                    self.intercept(original, &Host::from(original.ip()), c.given)
+                }
             },
             Sniffed::Opaque => self.admit_opaque(original, false, c.given),
             Sniffed::Silent => self.admit_opaque(original, true, c.given),
@@ -199,15 +203,15 @@ impl Policy {
 
     /// TLS with a name: a tunnel where the name is passed through, else its requests are judged. A
     /// denied name is intercepted as well, so that the refusal can be said in HTTP.
-    fn admit_named(&self, original: SocketAddr, sni: &Host, given: Given<'_>) -> Admission {
+    fn admit_named(&self, original: SocketAddr, sni: &Host, ech: bool, given: Given<'_>) -> Admission {
         let port = original.port();
         // An address in SNI that is not where the connection goes is refused by `judge`.
         let elsewhere = sni.as_ip().is_some_and(|ip| ip != original.ip());
         if elsewhere || self.addresses.deny.find(sni, port).is_some() {
-            return Admission::Intercept;
+            return Admission::Intercept(None);
         }
         let Some(hit) = self.lists.passthrough.find(sni, port) else {
-            return Admission::Intercept;
+            return self.intercept(original, sni, given);
         };
         if let Some(refusal) = self.invariant_name(sni, port) {
             return Admission::Deny(refusal);
@@ -216,11 +220,31 @@ impl Policy {
         if let Some(refusal) = provenance.refusal {
             return Admission::Deny(refusal);
         }
+        let mut flags = provenance.flags;
+        if ech {
+            // Read, it would be answered for the outer name; in a tunnel, the inner one is what counts.
+            let hidden = refusal::encrypted_hello(sni);
+            match self.mode {
+                Mode::Enforce => return Admission::Deny(hidden),
+                Mode::Blocklist | Mode::Audit => flags.extend(hidden.flags),
+            }
+        }
         let pattern = hit.pattern;
         let reason = format!("the passthrough list has {pattern}");
         let rule = format!("passthrough:{pattern}");
-        let verdict = allowed(Action::Passthrough, rule, reason, provenance.flags);
+        let verdict = allowed(Action::Passthrough, rule, reason, flags);
         self.tunnel(TunnelTo::Name(Authority { host: sni.clone(), port }), verdict)
+    }
+
+    /// The requests of a TLS connection for `host` are read; its origin may be reached before the first of
+    /// them where they would be allowed.
+    fn intercept(&self, original: SocketAddr, host: &Host, given: Given<'_>) -> Admission {
+        let authority = Authority { host: host.clone(), port: original.port() };
+        let allowed = self.decide(original, &authority, given).is_ok();
+        Admission::Intercept(allowed.then(|| ReachPermit {
+            destination: Destination { scheme: Scheme::Https, authority },
+            addresses: Arc::clone(&self.addresses) as _,
+        }))
     }
 
     /// Neither TLS nor HTTP: judged by address, or by a name that the address was given for, because it

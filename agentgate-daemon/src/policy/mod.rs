@@ -30,7 +30,7 @@ pub use facts::{HostFacts, embedded_in};
 pub use listed::{Entry, Listed};
 pub use name::{NameVerdict, Queried};
 pub use pattern::{HostPattern, InvalidPattern, NamePattern};
-pub use permit::{AddressRule, Destination, Permit, Scheme, TunnelPermit, TunnelTo};
+pub use permit::{AddressRule, Destination, Permit, ReachPermit, Scheme, TunnelPermit, TunnelTo};
 pub use provenance::Given;
 pub use summary::PolicySummary;
 pub use udp::{MOST_UDP_PORTS, UdpRange};

@@ -67,6 +67,11 @@ impl Permit {
     pub fn destination(&self) -> &Destination {
         &self.destination
     }
+    /// What judges the addresses of the origin.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<dyn AddressRule> {
+        &self.addresses
+    }
     /// The verdict behind it.
     #[must_use]
     pub fn verdict(&self) -> &Verdict {
@@ -86,6 +91,26 @@ impl Permit {
     #[must_use]
     pub fn into_parts(self) -> (http::request::Parts, Destination, Arc<dyn AddressRule>) {
         (self.head, self.destination, self.addresses)
+    }
+}
+
+/// Leave to connect to an origin, and no more: to learn what it speaks before the agent is answered.
+#[derive(Clone, Debug)]
+pub struct ReachPermit {
+    pub(in crate::policy) destination: Destination,
+    pub(in crate::policy) addresses: Arc<dyn AddressRule>,
+}
+
+impl ReachPermit {
+    /// The origin.
+    #[must_use]
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+    /// What judges its addresses.
+    #[must_use]
+    pub fn addresses(&self) -> &Arc<dyn AddressRule> {
+        &self.addresses
     }
 }
 

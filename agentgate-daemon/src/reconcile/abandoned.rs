@@ -88,10 +88,10 @@ impl Reconciler {
         // A question over TCP is no flow of the listener's.
         let kind = if is_of_listener(flow) { Kind::Flow } else { Kind::Dns };
         let mut record = Record::new(kind, Timestamp::now());
-        record.subject = Some(subject);
+        record.subject = Some(Arc::new(subject));
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
-        record.flow = Some(flow.clone());
+        record.flow = Some(Arc::new(flow.clone()));
         record.protocol = "tcp".to_owned();
         record.times = times;
         let (state, code, detail) = match why {

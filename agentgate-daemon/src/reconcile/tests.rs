@@ -44,7 +44,7 @@ fn flow(session: u64, connected_ns: u64) -> Flow {
 
 fn flow_record(session: u64, connected_ns: u64) -> Record {
     let mut record = Record::new(Kind::Flow, Timestamp::now());
-    record.flow = Some(flow(session, connected_ns));
+    record.flow = Some(flow(session, connected_ns).into());
     record
 }
 

@@ -114,7 +114,7 @@ fn record_of(finding: &Finding, sessions: &Sessions) -> Record {
         // The process that is meant is at least as old as this.
         connected_ns: u64::MAX,
     };
-    record.subject = Some(fit::subject(sessions.subject(&flow)));
+    record.subject = Some(fit::subject(sessions.subject(&flow)).into());
     record.authority = peer.map(|peer| Authority { host: Host::from(peer.ip()), port: peer.port() });
     let (state, flag) = match &finding.what {
         What::Foreign(socket) => {

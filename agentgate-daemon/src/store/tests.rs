@@ -30,18 +30,21 @@ fn judged(mut record: Record, action: Action) -> Record {
 }
 
 fn by(mut record: Record, session: &str) -> Record {
-    record.subject = Some(Subject {
-        session: SessionId(session.into()),
-        pid: 7,
-        uid: 1000,
-        start: None,
-        comm: "curl".into(),
-        exe: None,
-        cmdline: vec![],
-        ancestors: vec![],
-        cgroup: "/agent.slice".into(),
-        privileges: Vec::new(),
-    });
+    record.subject = Some(
+        Subject {
+            session: SessionId(session.into()),
+            pid: 7,
+            uid: 1000,
+            start: None,
+            comm: "curl".into(),
+            exe: None,
+            cmdline: vec![],
+            ancestors: vec![],
+            cgroup: "/agent.slice".into(),
+            privileges: Vec::new(),
+        }
+        .into(),
+    );
     record
 }
 
@@ -176,18 +179,21 @@ fn ends_what_was_left_open() {
 }
 
 fn flow(mut record: Record) -> Record {
-    record.flow = Some(Flow {
-        cookie: 1,
-        original: OriginalDestination("203.0.113.7:443".parse().unwrap()),
-        pid: 1,
-        uid: 0,
-        gid: 0,
-        comm: "curl".into(),
-        cgroup: 1,
-        session: 0,
-        netns: 0,
-        connected_ns: 1,
-    });
+    record.flow = Some(
+        Flow {
+            cookie: 1,
+            original: OriginalDestination("203.0.113.7:443".parse().unwrap()),
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            comm: "curl".into(),
+            cgroup: 1,
+            session: 0,
+            netns: 0,
+            connected_ns: 1,
+        }
+        .into(),
+    );
     record
 }
 

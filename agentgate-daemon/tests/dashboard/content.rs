@@ -40,7 +40,7 @@ async fn filters_choose() {
     let kernel = served.record(seed::kernel(now)).await;
     let mut tunnel = seed::flow(now, &seed::curl(), "codeload.github.com", "203.0.113.12:443");
     tunnel.verdict = Some(seed::verdict(Action::Passthrough, "passthrough:codeload.github.com", "listed"));
-    tunnel.subject.as_mut().unwrap().session.0 = "other.scope@7".into();
+    std::sync::Arc::make_mut(tunnel.subject.as_mut().unwrap()).session.0 = "other.scope@7".into();
     let tunnel = served.record(tunnel).await;
     let login = 1;
     let cases: [(&str, &[u64]); 18] = [
@@ -142,7 +142,7 @@ async fn secrets_in_command_lines_are_masked() {
     let served = Served::start().await;
     let cookie = served.login().await;
     let mut record = seed::refused(Timestamp::now());
-    record.subject.as_mut().unwrap().cmdline =
+    std::sync::Arc::make_mut(record.subject.as_mut().unwrap()).cmdline =
         ["curl", "-H", "Authorization: Bearer sk-ant-api03-abcdefghijklmnopqrstuvwxyz"]
             .map(String::from)
             .to_vec();

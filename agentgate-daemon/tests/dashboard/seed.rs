@@ -56,19 +56,22 @@ pub(crate) fn verdict(action: Action, rule: &str, reason: &str) -> Verdict {
 /// A connection of `subject` to `host`:443.
 pub(crate) fn flow(at: Timestamp, subject: &Subject, host: &str, original: &str) -> Record {
     Record {
-        subject: Some(subject.clone()),
-        flow: Some(Flow {
-            cookie: 0x5a17_0000 + at.0.unsigned_abs() % 9973,
-            original: OriginalDestination(original.parse().unwrap()),
-            pid: subject.pid,
-            uid: subject.uid,
-            gid: subject.uid,
-            comm: subject.comm.clone(),
-            cgroup: 48_213,
-            session: 0,
-            netns: 0,
-            connected_ns: 1,
-        }),
+        subject: Some(subject.clone().into()),
+        flow: Some(
+            Flow {
+                cookie: 0x5a17_0000 + at.0.unsigned_abs() % 9973,
+                original: OriginalDestination(original.parse().unwrap()),
+                pid: subject.pid,
+                uid: subject.uid,
+                gid: subject.uid,
+                comm: subject.comm.clone(),
+                cgroup: 48_213,
+                session: 0,
+                netns: 0,
+                connected_ns: 1,
+            }
+            .into(),
+        ),
         authority: Some(authority(host, 443)),
         protocol: "tls".into(),
         state: State::Done,
@@ -175,14 +178,14 @@ pub(crate) fn hostile(at: Timestamp) -> Record {
     let mut record = exchange(&flow, 0, "GET", &format!("/{SCRIPT}"), 200);
     record.parent = None;
     record.protocol = SCRIPT.into();
-    let subject = record.subject.as_mut().unwrap();
+    let subject = std::sync::Arc::make_mut(record.subject.as_mut().unwrap());
     subject.exe = Some(format!("/tmp/{SCRIPT}"));
     subject.comm = SCRIPT.into();
     subject.cmdline = vec![SCRIPT.into()];
     subject.cgroup = SCRIPT.into();
     subject.session = SessionId(format!("{SCRIPT}@1"));
     subject.ancestors = vec![Ancestor { pid: 2, exe: SCRIPT.into() }];
-    record.flow.as_mut().unwrap().comm = SCRIPT.into();
+    std::sync::Arc::make_mut(record.flow.as_mut().unwrap()).comm = SCRIPT.into();
     record.verdict = Some(verdict(Action::Allow, SCRIPT, SCRIPT));
     record.flags = vec![Flag::new(SCRIPT, Severity::High, SCRIPT)];
     let request = record.request.as_mut().unwrap();
@@ -243,7 +246,7 @@ pub(crate) fn kernel(at: Timestamp) -> Record {
     Record {
         state: State::Refused,
         finished: Some(at),
-        subject: Some(claude()),
+        subject: Some(claude().into()),
         protocol: "udp".into(),
         note: Some("UDP to 8.8.8.8:443 refused: only DNS to the gate's resolver may use UDP".into()),
         ..Record::new(Kind::Kernel, at)

@@ -175,7 +175,7 @@ async fn what_one_session_was_told_is_not_anothers_and_survives_a_restart() {
     let (one, other) = (world.agent(11).await, world.agent(22).await);
     one.ask(&format!("{}.", odd::PLAIN), RecordType::A).await;
     other.ask(&format!("{}.", odd::TEXT), RecordType::TXT).await;
-    let session = |record: agentgate::model::Record| record.subject.unwrap().session;
+    let session = |record: agentgate::model::Record| record.subject.unwrap().session.clone();
     let first = session(world.record(odd::PLAIN).await);
     let second = session(world.record(odd::TEXT).await);
     assert_ne!(first, second);

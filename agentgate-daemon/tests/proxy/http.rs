@@ -200,7 +200,7 @@ async fn upgrades_and_connect_are_refused_in_words() {
     let upgrade = http::Request::get("/ws")
         .header("host", OPEN)
         .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
+        .header("upgrade", "something-else")
         .body(Full::default())
         .unwrap();
     let answer = world.https(OPEN, upgrade, false).await;

@@ -247,6 +247,7 @@ pub(crate) fn since(before: &Snapshot, now: Snapshot) -> Snapshot {
     Snapshot {
         connections: now.connections.into_iter().skip(before.connections.len()).collect(),
         requests: now.requests.into_iter().skip(before.requests.len()).collect(),
+        messages: now.messages.into_iter().skip(before.messages.len()).collect(),
         datagrams: now.datagrams.into_iter().skip(before.datagrams.len()).collect(),
         queries: now.queries.into_iter().skip(before.queries.len()).collect(),
     }

@@ -71,6 +71,17 @@ impl Drop for LabCgroup {
     }
 }
 
+/// Makes one that has none below it.
+pub(crate) fn create(root: &Path) -> anyhow::Result<()> {
+    fs::create_dir(root).with_context(|| format!("make {}", root.display()))
+}
+
+/// Kills everything in a cgroup and below; the cgroups stay.
+pub(crate) fn kill(root: &Path) -> anyhow::Result<()> {
+    fs::write(root.join("cgroup.kill"), "1").context("cgroup.kill")?;
+    wait_until_empty(root)
+}
+
 /// Kills everything in a cgroup and below, and removes both.
 pub(crate) fn destroy(root: &Path) -> anyhow::Result<()> {
     match fs::write(root.join("cgroup.kill"), "1") {

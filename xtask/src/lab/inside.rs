@@ -22,7 +22,7 @@ use super::{
     outside::Orders,
     relay, scenario,
 };
-use crate::demo;
+use crate::{clients, demo};
 
 /// The lab as scenarios see it.
 #[derive(Debug)]
@@ -107,6 +107,7 @@ async fn work(lab: &mut Lab, job: &Job) -> anyhow::Result<bool> {
             lab.restarts = *restarts;
             scenario::run_suite(lab, filter.as_deref()).await
         }
+        Job::Clients(orders) => clients::inside::run(lab, orders).await,
         Job::Bare => scenario::run_bare(lab).await,
         Job::Hold { daemon } => hold(lab, *daemon).await,
     }

@@ -70,6 +70,8 @@ pub(crate) struct Flag {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
     pub(crate) version: String,
     pub(crate) headers: Vec<(String, String)>,
 }
@@ -85,7 +87,26 @@ pub(crate) struct Failure {
     pub(crate) code: String,
 }
 
+/// What a record says of an HTTP exchange.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exchange<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) method: &'a str,
+    /// Path and query.
+    pub(crate) target: &'a str,
+    /// It has its final state.
+    pub(crate) over: bool,
+}
+
 impl Record {
+    /// The exchange that it is of, if it is of one.
+    pub(crate) fn exchange(&self) -> Option<Exchange<'_>> {
+        let request = self.request.as_ref().filter(|_| self.kind == "exchange")?;
+        let (method, target) = (request.method.as_str(), request.target.as_str());
+        let over = self.state != "open";
+        Some(Exchange { host: self.host()?, method, target, over })
+    }
+
     /// Process that it names.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.subject.as_ref().map(|s| s.pid).or(self.flow.as_ref().map(|f| f.pid))

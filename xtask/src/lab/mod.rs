@@ -17,6 +17,8 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::clients::inside as clients;
+
 pub(crate) mod agent;
 pub(crate) mod case;
 pub(crate) mod cgroup;
@@ -104,6 +106,8 @@ pub(crate) enum Job {
     Suite { filter: Option<String>, restarts: usize },
     /// The lab itself, without the daemon.
     Bare,
+    /// Real clients, with the gate and without.
+    Clients(clients::Orders),
     /// Nothing, until it is ended.
     Hold { daemon: bool },
 }

@@ -109,6 +109,7 @@ async fn start(snapshots: PathBuf) -> anyhow::Result<FakeInternet> {
     }
     ip(&batch)?;
     let mut internet = FakeInternet::start(Placement::Public).await?;
+    internet.serve_repositories(snapshots.with_file_name("git"));
     internet.serve_snapshots(&snapshots)?;
     Ok(internet)
 }

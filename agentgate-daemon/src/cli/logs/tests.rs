@@ -47,11 +47,14 @@ fn exchange() -> Record {
     let mut response = ResponseHead { status: 200, ..ResponseHead::default() };
     response.body.total = 12_345;
     record.response = Some(response);
-    record.subject = Some(Subject {
-        comm: "curl".into(),
-        cgroup: "/agent.slice/run-1-0.scope".into(),
-        ..Subject::unknown(SessionId("run-1-0.scope@5".into()), 99, 1000)
-    });
+    record.subject = Some(
+        Subject {
+            comm: "curl".into(),
+            cgroup: "/agent.slice/run-1-0.scope".into(),
+            ..Subject::unknown(SessionId("run-1-0.scope@5".into()), 99, 1000)
+        }
+        .into(),
+    );
     record
 }
 

@@ -330,12 +330,15 @@ async fn enrolment_says_where_and_the_failure_why() {
 async fn tokens_and_bodies_are_given_and_recorded() {
     let gate = Gate::start(elsewhere(), STEERING);
     let mut record = Record::new(Kind::Exchange, Timestamp::now());
-    record.subject = Some(Subject {
-        comm: "curl".into(),
-        cmdline: vec!["curl".into(), "--user".into(), "me:hunter2hunter2".into()],
-        cgroup: "/x".into(),
-        ..Subject::unknown(SessionId("s@1".into()), 1, 0)
-    });
+    record.subject = Some(
+        Subject {
+            comm: "curl".into(),
+            cmdline: vec!["curl".into(), "--user".into(), "me:hunter2hunter2".into()],
+            cgroup: "/x".into(),
+            ..Subject::unknown(SessionId("s@1".into()), 1, 0)
+        }
+        .into(),
+    );
     let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut head = RequestHead::default();
     head.body.bytes = bytes.clone().into();
@@ -533,18 +536,21 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
         ..RequestHead::default()
     });
     let exe = "\u{1}".repeat(4000);
-    large.subject = Some(Subject {
-        session: SessionId("s@1".into()),
-        pid: 1,
-        uid: 1,
-        start: None,
-        comm: "p".into(),
-        exe: None,
-        cmdline: Vec::new(),
-        ancestors: vec![crate::model::Ancestor { pid: 2, exe }; 32],
-        cgroup: ELSEWHERE.into(),
-        privileges: Vec::new(),
-    });
+    large.subject = Some(
+        Subject {
+            session: SessionId("s@1".into()),
+            pid: 1,
+            uid: 1,
+            start: None,
+            comm: "p".into(),
+            exe: None,
+            cmdline: Vec::new(),
+            ancestors: vec![crate::model::Ancestor { pid: 2, exe }; 32],
+            cgroup: ELSEWHERE.into(),
+            privileges: Vec::new(),
+        }
+        .into(),
+    );
     let before = gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
     let large = gate.context.audit.note(large).await.unwrap();
     let after = gate.context.audit.note(Record::new(Kind::Flow, Timestamp::now())).await.unwrap();
@@ -576,7 +582,7 @@ async fn a_search_tells_what_it_found_while_it_goes_on() {
     let audit = &gate.context.audit;
     let of = |session: &str| {
         let mut record = Record::new(Kind::Flow, Timestamp::now());
-        record.subject = Some(Subject::unknown(SessionId(session.into()), 1, 1));
+        record.subject = Some(Subject::unknown(SessionId(session.into()), 1, 1).into());
         record
     };
     let old = audit.note(of("rare@1")).await.unwrap();

@@ -170,7 +170,10 @@ fn deny_always_wins() {
                 given: GIVEN,
                 subject: &subject(),
             };
-            assert!(matches!(policy.admit(&connection), Admission::Intercept), "said in HTTP, not tunnelled");
+            assert!(
+                matches!(policy.admit(&connection), Admission::Intercept(_)),
+                "said in HTTP, not tunnelled"
+            );
             let judged = judge(&policy, "203.0.113.7:443", Scheme::Https, Some("a.example"), "a.example");
             assert_eq!(judged.verdict().rule, format!("deny:{denied}"));
             assert_eq!(judged.verdict().action, Action::Deny);

@@ -27,7 +27,7 @@ fn record(id: u64, kind: Kind, session: u64, connected_ns: u64) -> Record {
     let mut record = Record::new(kind, Timestamp(1));
     record.id = RecordId(id);
     record.state = State::Done;
-    record.flow = Some(flow(session, connected_ns));
+    record.flow = Some(flow(session, connected_ns).into());
     record
 }
 
@@ -79,7 +79,8 @@ fn each_kind_counts_as_what_it_is() {
     let udp = refusal(5, "udp", 20);
     let unknown = refusal(6, "no such denial", 1);
     let mut question = record(7, Kind::Flow, 9, SECOND);
-    question.flow.as_mut().unwrap().original = OriginalDestination("192.0.2.1:53".parse().unwrap());
+    std::sync::Arc::make_mut(question.flow.as_mut().unwrap()).original =
+        OriginalDestination("192.0.2.1:53".parse().unwrap());
     for record in [&question, &never, &lost, &stranger, &exchange, &udp, &unknown] {
         store.apply(&[Write::Final(record)]).unwrap();
     }

@@ -10,9 +10,8 @@ use crate::lab::{case::Case, log::Pattern};
 
 /// A key that must never be seen in the log.
 const SECRET: &str = "sk-ant-api03-abcdefghijklmnopqrstuvwxyz";
-const STREAM: &str = r#"{"model":"claude-opus-5-5","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"What is here?"}]}"#;
-const MESSAGE: &str =
-    r#"{"model":"claude-opus-5-5","max_tokens":100,"messages":[{"role":"user","content":"What is here?"}]}"#;
+const STREAM: &str = r#"{"model":"claude-opus-5-5","max_tokens":100,"stream":true,"tools":[{"name":"bash","input_schema":{"type":"object"}}],"messages":[{"role":"user","content":"What is here?"}]}"#;
+const MESSAGE: &str = r#"{"model":"claude-opus-5-5","max_tokens":100,"tools":[{"name":"bash","input_schema":{"type":"object"}}],"messages":[{"role":"user","content":"What is here?"}]}"#;
 
 const EXCHANGE: Pattern = Pattern {
     kind: Some("exchange"),

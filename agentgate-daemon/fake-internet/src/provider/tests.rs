@@ -1,0 +1,1 @@
+//! Providers against a client of its own.

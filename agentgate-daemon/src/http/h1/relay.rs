@@ -1,0 +1,524 @@
+//! One exchange, moved: the request up, the response down, both at once, in one task and without a
+//! copy beside the buffer that it was read into. Each byte goes on as it came, as soon as it came; a side
+//! that takes nothing stops the other from being read.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{Method, StatusCode};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{BadHead, Decoder, Framing, ResponseHead, Wire, head, wire::HeadError};
+
+/// Largest response head.
+const RESPONSE_HEAD: usize = 512 * 1024;
+/// Interim responses (RFC 9110 15.2) before the final one.
+const INTERIM: u32 = 64;
+/// What is read of an agent that sends its next request before it has its answer.
+const AHEAD: usize = 16 * 1024;
+/// Into how many parts the time of silence is cut: it is noticed that much late.
+const STRIKES: u32 = 8;
+
+/// Notices when nothing has moved for a while, without a look at the clock for each movement. One for a
+/// connection, for as long as it is there.
+#[derive(Debug)]
+pub struct Lull {
+    sleep: Pin<Box<Sleep>>,
+    tick: Duration,
+    strikes: u32,
+    moved: bool,
+}
+
+impl Lull {
+    /// Resolves after `idle` without movement, or an eighth of it later.
+    #[must_use]
+    pub fn new(idle: Duration) -> Self {
+        let tick = idle / STRIKES;
+        Self { sleep: Box::pin(sleep_until(Instant::now() + tick)), tick, strikes: 0, moved: false }
+    }
+
+    /// Something moved.
+    pub fn touch(&mut self) {
+        self.moved = true;
+    }
+
+    /// Resolves once nothing has moved for the time.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            self.strikes = if std::mem::take(&mut self.moved) { 0 } else { self.strikes + 1 };
+            self.sleep.as_mut().reset(Instant::now() + self.tick);
+            if self.strikes > STRIKES {
+                self.strikes = 0;
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// How an exchange came to its end.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The response is with the agent; the request is with the origin unless it stopped taking it.
+    Whole,
+    /// The origin agreed to speak something else from here on (101).
+    Switched,
+    /// The agent went away.
+    AgentGone,
+    /// The request cannot go on: it was cut, or its framing is bad.
+    AgentBody(String),
+    /// The origin broke off, or what it said is not HTTP.
+    Origin(String),
+    /// Nothing moved for too long: true where the agent was to send.
+    Silent { agent: bool },
+}
+
+/// What became of both directions.
+#[derive(Debug)]
+pub struct Done {
+    pub outcome: Outcome,
+    /// Something of the request went out.
+    pub sent: bool,
+    /// Something of a response came.
+    pub heard: bool,
+    /// Something of the final response went to the agent.
+    pub answered: bool,
+    pub request_whole: bool,
+    pub response_whole: bool,
+    /// The origin's connection may carry another request.
+    pub origin_stays: bool,
+    /// The agent's connection may carry another request.
+    pub agent_stays: bool,
+}
+
+/// What is sent, and how it is framed.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    /// The head, as it goes out.
+    pub head: Bytes,
+    pub framing: Framing,
+    pub method: &'a Method,
+    /// The agent means to go on.
+    pub keep_alive: bool,
+    /// It asks for a switch of protocol (101).
+    pub upgrade: bool,
+}
+
+#[derive(Debug)]
+enum Up {
+    Sending(Decoder),
+    /// All of it is with the origin; the agent is watched.
+    Whole,
+    /// The agent has closed its side; the origin is being told.
+    HalfClosed,
+    Told,
+    /// The origin takes no more.
+    Refused(io::Error),
+}
+
+#[derive(Debug)]
+enum Down {
+    Head,
+    Body(Decoder),
+    Flush,
+    Whole,
+}
+
+struct Relay<'a, A, O, U, D, H> {
+    agent: &'a mut Wire<A>,
+    origin: &'a mut Wire<O>,
+    lull: &'a mut Lull,
+    method: &'a Method,
+    up: Up,
+    /// Head still to go to the origin, then bytes of the agent's buffer that may.
+    up_out: Bytes,
+    up_ready: usize,
+    down: Down,
+    down_out: Bytes,
+    down_ready: usize,
+    interim: u32,
+    upgrade: bool,
+    switched: bool,
+    sent: bool,
+    heard: bool,
+    answered: bool,
+    agent_stays: bool,
+    origin_stays: bool,
+    see_up: U,
+    see_down: D,
+    on_head: H,
+}
+
+/// Sends what `asking` is about and passes on what comes back. `see_up` and `see_down` see the contents
+/// of the bodies; `on_head` sees the final response's head and says what the agent gets for it.
+pub async fn relay<A, O>(
+    agent: &mut Wire<A>,
+    origin: &mut Wire<O>,
+    lull: &mut Lull,
+    asking: Asking<'_>,
+    see_up: impl FnMut(&[u8]),
+    see_down: impl FnMut(&[u8]),
+    on_head: impl FnMut(&ResponseHead) -> Bytes,
+) -> Done
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + Unpin,
+{
+    lull.touch();
+    let mut relay = Relay {
+        agent,
+        origin,
+        lull,
+        method: asking.method,
+        up: Up::Sending(Decoder::new(asking.framing)),
+        up_out: asking.head,
+        up_ready: 0,
+        down: Down::Head,
+        down_out: Bytes::new(),
+        down_ready: 0,
+        interim: 0,
+        upgrade: asking.upgrade,
+        switched: false,
+        sent: false,
+        heard: false,
+        answered: false,
+        agent_stays: asking.keep_alive,
+        origin_stays: true,
+        see_up,
+        see_down,
+        on_head,
+    };
+    let outcome = std::future::poll_fn(|cx| relay.poll(cx)).await;
+    let request_whole = match relay.up {
+        Up::Whole | Up::HalfClosed | Up::Told => true,
+        Up::Sending(_) | Up::Refused(_) => false,
+    };
+    let response_whole = matches!(relay.down, Down::Whole);
+    let clean = matches!(outcome, Outcome::Whole) && request_whole;
+    Done {
+        sent: relay.sent,
+        heard: relay.heard,
+        answered: relay.answered,
+        request_whole,
+        response_whole,
+        origin_stays: clean && relay.origin_stays && matches!(relay.up, Up::Whole),
+        agent_stays: clean && relay.agent_stays,
+        outcome,
+    }
+}
+
+impl<A, O, U, D, H> Relay<'_, A, O, U, D, H>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + Unpin,
+    U: FnMut(&[u8]),
+    D: FnMut(&[u8]),
+    H: FnMut(&ResponseHead) -> Bytes,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Poll::Ready(Err(outcome)) = self.poll_up(cx) {
+            return Poll::Ready(outcome);
+        }
+        if let Poll::Ready(done) = self.poll_down(cx) {
+            if let Err(outcome) = done {
+                return Poll::Ready(outcome);
+            }
+            if self.switched {
+                return Poll::Ready(Outcome::Switched);
+            }
+            // A response that is there before the request is: an origin that goes on takes the rest.
+            let rest = matches!(self.up, Up::Sending(_)) && self.origin_stays;
+            if !rest {
+                return Poll::Ready(Outcome::Whole);
+            }
+        }
+        if self.lull.poll(cx).is_ready() {
+            let agent = matches!(self.up, Up::Sending(_)) && self.up_out.is_empty() && self.up_ready == 0;
+            return Poll::Ready(Outcome::Silent { agent });
+        }
+        Poll::Pending
+    }
+
+    /// Ready once there is nothing more to do for the request.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        loop {
+            match &mut self.up {
+                Up::Sending(body) => {
+                    if self.up_ready == 0 && !self.agent.buffer.is_empty() && !body.is_complete() {
+                        self.up_ready = body
+                            .advance(&self.agent.buffer, &mut self.see_up)
+                            .map_err(|bad| Outcome::AgentBody(bad.to_string()))?;
+                    }
+                    if !self.up_out.is_empty() || self.up_ready > 0 {
+                        let ready = self.agent.buffer.get(..self.up_ready).unwrap_or_default();
+                        match ready!(self.origin.poll_write(cx, &self.up_out, ready)) {
+                            Ok(written) => {
+                                let head = written.min(self.up_out.len());
+                                self.up_out.advance(head);
+                                self.agent.buffer.advance(written - head);
+                                self.up_ready -= written - head;
+                                self.sent = true;
+                                self.lull.touch();
+                            }
+                            // It may have answered before it stopped listening.
+                            Err(error) => self.up = Up::Refused(error),
+                        }
+                    } else if body.is_complete() {
+                        match ready!(self.origin.poll_flush(cx)) {
+                            Ok(()) => self.up = Up::Whole,
+                            Err(error) => self.up = Up::Refused(error),
+                        }
+                    } else {
+                        match self.agent.poll_fill(cx) {
+                            Poll::Ready(Ok(0)) => {
+                                return Poll::Ready(Err(Outcome::AgentBody("it ended early".to_owned())));
+                            }
+                            Poll::Ready(Ok(_)) => self.lull.touch(),
+                            Poll::Ready(Err(_)) => return Poll::Ready(Err(Outcome::AgentGone)),
+                            Poll::Pending => {
+                                // An error shows at the next write, or as the end of the response.
+                                let _flushed = self.origin.poll_flush(cx);
+                                return Poll::Pending;
+                            }
+                        }
+                    }
+                }
+                Up::Whole => {
+                    if matches!(self.down, Down::Whole) || self.agent.buffer.len() >= AHEAD {
+                        return Poll::Ready(Ok(()));
+                    }
+                    match ready!(self.agent.poll_fill(cx)) {
+                        Ok(0) => self.up = Up::HalfClosed,
+                        Ok(_) => {}
+                        Err(_) => return Poll::Ready(Err(Outcome::AgentGone)),
+                    }
+                }
+                Up::HalfClosed => {
+                    // The origin sees what it would see without a gate, and does what it would do.
+                    self.agent_stays = false;
+                    let _told = ready!(self.origin.poll_shutdown(cx));
+                    self.up = Up::Told;
+                }
+                Up::Told | Up::Refused(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Ready once the response is with the agent.
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        loop {
+            if let Down::Body(body) = &mut self.down
+                && self.down_ready == 0
+                && !self.origin.buffer.is_empty()
+                && !body.is_complete()
+            {
+                self.down_ready = body
+                    .advance(&self.origin.buffer, &mut self.see_down)
+                    .map_err(|bad| Outcome::Origin(bad.to_string()))?;
+            }
+            if !self.down_out.is_empty() || self.down_ready > 0 {
+                let ready = self.origin.buffer.get(..self.down_ready).unwrap_or_default();
+                let Ok(written) = ready!(self.agent.poll_write(cx, &self.down_out, ready)) else {
+                    return Poll::Ready(Err(Outcome::AgentGone));
+                };
+                let head = written.min(self.down_out.len());
+                self.down_out.advance(head);
+                self.origin.buffer.advance(written - head);
+                self.down_ready -= written - head;
+                self.answered |= !matches!(self.down, Down::Head);
+                self.lull.touch();
+                continue;
+            }
+            match &mut self.down {
+                Down::Head => {
+                    let polled = self.origin.poll_head(cx, RESPONSE_HEAD);
+                    if polled.is_pending() {
+                        let _flushed = self.agent.poll_flush(cx);
+                    }
+                    match ready!(polled) {
+                        Ok(Some(bytes)) => self.head(bytes)?,
+                        Ok(None) => return Poll::Ready(Err(self.broke(None))),
+                        Err(error) => return Poll::Ready(Err(self.broke(Some(error)))),
+                    }
+                }
+                Down::Body(body) if body.is_complete() => self.down = Down::Flush,
+                Down::Body(body) => match self.origin.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => {
+                        if !body.close() {
+                            return Poll::Ready(Err(Outcome::Origin("the body ended early".to_owned())));
+                        }
+                        self.origin_stays = false;
+                    }
+                    Poll::Ready(Ok(_)) => self.lull.touch(),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Origin(error.to_string()))),
+                    Poll::Pending => {
+                        let _flushed = self.agent.poll_flush(cx);
+                        return Poll::Pending;
+                    }
+                },
+                Down::Flush => match ready!(self.agent.poll_flush(cx)) {
+                    Ok(()) => self.down = Down::Whole,
+                    Err(_) => return Poll::Ready(Err(Outcome::AgentGone)),
+                },
+                Down::Whole => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// A response's head is there.
+    fn head(&mut self, bytes: bytes::BytesMut) -> Result<(), Outcome> {
+        self.heard = true;
+        self.lull.touch();
+        let head = head::response(bytes, self.method).map_err(|bad| Outcome::Origin(bad.to_string()))?;
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            self.interim += 1;
+            if self.interim > INTERIM {
+                return Err(Outcome::Origin("too many interim responses".to_owned()));
+            }
+            self.down_out = head.raw.bytes().clone();
+            return Ok(());
+        }
+        self.switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if self.switched && !self.upgrade {
+            return Err(Outcome::Origin("it switched protocols unasked".to_owned()));
+        }
+        self.origin_stays &= head.keep_alive && !self.switched;
+        self.agent_stays &= head.keep_alive;
+        self.down_out = (self.on_head)(&head);
+        self.down = Down::Body(Decoder::new(head.framing));
+        Ok(())
+    }
+
+    /// The origin ended without a response.
+    fn broke(&mut self, error: Option<HeadError>) -> Outcome {
+        self.heard |= !self.origin.is_empty();
+        if matches!(self.up, Up::HalfClosed | Up::Told) && error.is_none() {
+            return Outcome::AgentGone; // the agent ended first, and the origin took it for a goodbye
+        }
+        Outcome::Origin(match (error, &self.up) {
+            (Some(HeadError::Bad(bad)), _) => bad.to_string(),
+            (Some(HeadError::Cut), _) => BadHead::Syntax("it ended within a head").to_string(),
+            (_, Up::Refused(error)) => error.to_string(),
+            (Some(HeadError::Io(error)), _) => error.to_string(),
+            (None, _) => "it closed without an answer".to_owned(),
+        })
+    }
+}
+
+/// How a switched connection ended.
+#[derive(Debug)]
+pub enum Through {
+    /// Both sides said that they were done.
+    Done,
+    AgentGone,
+    Origin(String),
+    /// Nothing moved for too long.
+    Silent,
+}
+
+/// One direction of a switched connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Open,
+    /// The sender has ended; the receiver is being told.
+    Ending,
+    Ended,
+}
+
+/// Moves bytes both ways as they come, after a switch of protocol, until both sides have ended.
+pub async fn through<A, O>(
+    agent: &mut Wire<A>,
+    origin: &mut Wire<O>,
+    lull: &mut Lull,
+    mut see_up: impl FnMut(&[u8]),
+    mut see_down: impl FnMut(&[u8]),
+) -> Through
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + Unpin,
+{
+    lull.touch();
+    let (mut up, mut down) = (Way::Open, Way::Open);
+    let (mut up_seen, mut down_seen) = (0, 0);
+    std::future::poll_fn(|cx| {
+        match poll_way(cx, agent, origin, &mut up, &mut up_seen, lull, &mut see_up) {
+            Poll::Ready(Err(Broken::From(_))) => return Poll::Ready(Through::AgentGone),
+            Poll::Ready(Err(Broken::To(error))) => return Poll::Ready(Through::Origin(error.to_string())),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        match poll_way(cx, origin, agent, &mut down, &mut down_seen, lull, &mut see_down) {
+            Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Through::Origin(error.to_string())),
+            Poll::Ready(Err(Broken::To(_))) => return Poll::Ready(Through::AgentGone),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if (up, down) == (Way::Ended, Way::Ended) {
+            return Poll::Ready(Through::Done);
+        }
+        lull.poll(cx).map(|()| Through::Silent)
+    })
+    .await
+}
+
+/// Which side of a direction broke.
+enum Broken {
+    From(io::Error),
+    To(io::Error),
+}
+
+fn poll_way<F, T>(
+    cx: &mut Context<'_>,
+    from: &mut Wire<F>,
+    to: &mut Wire<T>,
+    way: &mut Way,
+    seen: &mut usize,
+    lull: &mut Lull,
+    see: &mut impl FnMut(&[u8]),
+) -> Poll<Result<(), Broken>>
+where
+    F: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match way {
+            Way::Open => {
+                if !from.buffer.is_empty() {
+                    see(from.buffer.get(*seen..).unwrap_or_default());
+                    *seen = from.buffer.len();
+                    let written = ready!(to.poll_write(cx, &from.buffer, &[])).map_err(Broken::To)?;
+                    from.buffer.advance(written);
+                    *seen -= written;
+                    lull.touch();
+                    continue;
+                }
+                match from.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => *way = Way::Ending,
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::From(error))),
+                    Poll::Pending => {
+                        if let Poll::Ready(Err(error)) = to.poll_flush(cx) {
+                            return Poll::Ready(Err(Broken::To(error)));
+                        }
+                        return Poll::Pending;
+                    }
+                }
+            }
+            Way::Ending => {
+                ready!(to.poll_shutdown(cx)).map_err(Broken::To)?;
+                *way = Way::Ended;
+            }
+            Way::Ended => return Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

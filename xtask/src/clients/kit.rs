@@ -1,0 +1,155 @@
+//! Kits: sets of clients out of one registry, at pinned versions, in a cache below `target/clients`.
+//!
+//! A kit is a directory of this repository: `requirements.txt` for Python, or `package.json` with its
+//! lock for Node, and beside it the scripts that use what is installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::Context as _;
+
+/// Where a kit's clients come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Programs of the system, which `cargo xtask setup` sees to.
+    System,
+    /// A virtual environment from PyPI.
+    Python,
+    /// A `node_modules` from npm.
+    Node,
+}
+
+/// One set.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Kit {
+    /// Of the cache's directory and, but for the system's, of the repository's.
+    pub(crate) name: &'static str,
+    pub(crate) source: Source,
+}
+
+/// What the system's package manager has.
+pub(crate) const SYSTEM: Kit = Kit { name: "system", source: Source::System };
+/// Python's HTTP clients and the providers' SDKs.
+pub(crate) const PYTHON: Kit = Kit { name: "python", source: Source::Python };
+/// Node's.
+pub(crate) const NODE: Kit = Kit { name: "node", source: Source::Node };
+
+/// What was installed last, so that nothing is installed twice.
+const STAMP: &str = ".installed";
+
+impl Kit {
+    /// Where it is installed.
+    pub(crate) fn home(&self, cache: &Path) -> PathBuf {
+        cache.join(self.name)
+    }
+
+    /// Where its programs are.
+    pub(crate) fn programs(&self, cache: &Path) -> Option<PathBuf> {
+        match self.source {
+            Source::System => None,
+            Source::Python => Some(self.home(cache).join("bin")),
+            Source::Node => Some(self.home(cache).join("node_modules/.bin")),
+        }
+    }
+
+    /// Its directory in the repository.
+    fn sources(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/clients/kits").join(self.name)
+    }
+
+    fn manifests(&self) -> &'static [&'static str] {
+        match self.source {
+            Source::System => &[],
+            Source::Python => &["requirements.txt"],
+            Source::Node => &["package.json", "package-lock.json"],
+        }
+    }
+
+    /// The version that is pinned of a package; `None` where it is not in the manifest.
+    pub(crate) fn version(&self, package: &str) -> Option<String> {
+        let text = fs::read_to_string(self.sources().join(self.manifests().last()?)).ok()?;
+        match self.source {
+            Source::System => None,
+            Source::Python => text.lines().find_map(|line| {
+                let (name, version) = line.split_once("==")?;
+                name.eq_ignore_ascii_case(package).then(|| version.trim().to_owned())
+            }),
+            Source::Node => {
+                let lock: serde_json::Value = serde_json::from_str(&text).ok()?;
+                let found = lock.pointer(&format!("/packages/node_modules~1{}", package.replace('/', "~1")));
+                Some(found?.get("version")?.as_str()?.to_owned())
+            }
+        }
+    }
+
+    /// Sees to it that it is installed as the manifest says, with the scripts beside it.
+    ///
+    /// # Errors
+    /// When an installer is missing or fails, with the end of what it said.
+    pub(crate) fn install(&self, cache: &Path) -> anyhow::Result<()> {
+        if self.source == Source::System {
+            return Ok(());
+        }
+        let (home, sources) = (self.home(cache), self.sources());
+        let mut wanted = String::new();
+        for manifest in self.manifests() {
+            wanted.push_str(
+                &fs::read_to_string(sources.join(manifest)).with_context(|| (*manifest).to_owned())?,
+            );
+        }
+        let stamp = home.join(STAMP);
+        if fs::read_to_string(&stamp).ok().as_deref() != Some(wanted.as_str()) {
+            // Half of an earlier installation, or another version's.
+            if home.exists() {
+                fs::remove_dir_all(&home).with_context(|| home.display().to_string())?;
+            }
+            fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
+            for manifest in self.manifests() {
+                fs::copy(sources.join(manifest), home.join(manifest))?;
+            }
+            eprintln!("clients: installing the kit {} in {}", self.name, home.display());
+            self.fetch(&home)?;
+            fs::write(&stamp, wanted)?;
+        }
+        for entry in fs::read_dir(&sources).with_context(|| sources.display().to_string())? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default();
+            let manifest = self.manifests().iter().any(|manifest| name == *manifest);
+            if path.is_file() && !manifest {
+                fs::copy(&path, home.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, home: &Path) -> anyhow::Result<()> {
+        match self.source {
+            Source::System => Ok(()),
+            Source::Python => {
+                quietly(Command::new("python3").args(["-m", "venv"]).arg(home))?;
+                let mut pip = Command::new(home.join("bin/pip"));
+                pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+                quietly(pip.arg(home.join("requirements.txt")))
+            }
+            Source::Node => {
+                let mut npm = Command::new("npm");
+                npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(home);
+                quietly(&mut npm)
+            }
+        }
+    }
+}
+
+/// Runs an installer; what it says is shown only where it fails.
+fn quietly(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {name}"))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    let end = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join(" | ");
+    anyhow::ensure!(output.status.success(), "{name}: {}: {end}", output.status);
+    Ok(())
+}

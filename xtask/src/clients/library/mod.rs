@@ -1,0 +1,12 @@
+//! Programs and libraries that agents are made of, or call.
+
+use super::case::Case;
+
+mod curl;
+mod python;
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = curl::cases();
+    cases.extend(python::cases());
+    cases
+}

@@ -1,0 +1,195 @@
+//! `cargo xtask test clients`: real clients, unmodified, each twice: without the gate and through it. What
+//! they print and what the origins receive must be the same, and every exchange must be on record.
+//!
+//! The outer half installs the kits and prints what came out; [`inside`] does the rest in the lab.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+
+use crate::{lab, privilege, setup, setup::Need, test};
+
+mod arrived;
+mod case;
+mod diff;
+pub(crate) mod inside;
+mod kit;
+mod library;
+mod report;
+
+use case::Case;
+use kit::Kit;
+use report::Report;
+
+/// Variables that name a trust bundle, which every client gets in both places: the gate's own list, so that
+/// a client never runs with less trust directly.
+const BUNDLE_VARIABLES: [&str; 10] = [
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "DENO_CERT",
+    "CODEX_CA_CERTIFICATE",
+];
+
+/// Of the step `clients`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Of the step clients")]
+pub(crate) struct Options {
+    /// Name the cases, and do nothing
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Run directly twice and compare: shows that nothing random is taken for a difference
+    #[arg(long)]
+    direct_only: bool,
+    /// Clients that cannot be installed are no failure
+    #[arg(long)]
+    allow_missing: bool,
+}
+
+/// Every case.
+fn all() -> Vec<Case> {
+    library::cases()
+}
+
+impl Case {
+    fn is_meant(&self, filter: Option<&str>) -> bool {
+        filter.is_none_or(|text| self.title().contains(text))
+    }
+}
+
+fn meant(filter: Option<&str>) -> Vec<Case> {
+    all().into_iter().filter(|case| case.is_meant(filter)).collect()
+}
+
+/// Names the cases.
+pub(crate) fn list(filter: Option<&str>) -> ExitCode {
+    for case in meant(filter) {
+        println!("{}", case.title());
+    }
+    ExitCode::SUCCESS
+}
+
+/// As one step of several.
+///
+/// # Errors
+/// When something differs, or could not be run.
+pub(crate) fn step(filter: Option<&str>, options: &Options) -> anyhow::Result<()> {
+    let report = measure(filter, options)?;
+    let missing: usize = report.missing().values().sum();
+    anyhow::ensure!(report.different() == 0, "{} cases differ", report.different());
+    anyhow::ensure!(missing == 0 || options.allow_missing, "{missing} cases were not run");
+    anyhow::ensure!(!report.rows.is_empty(), "no case of that name");
+    Ok(())
+}
+
+/// The only step: 0 where all is equal, 1 where something differs, 2 where something could not be run.
+pub(crate) fn alone(filter: Option<&str>, options: &Options) -> ExitCode {
+    let needs = [Need::Build, Need::Lab, Need::Clients];
+    match setup::ensure(&needs).and_then(|()| measure(filter, options)) {
+        Ok(report) if report.different() > 0 => ExitCode::from(1),
+        Ok(report) if report.rows.is_empty() => {
+            eprintln!("error: no case of that name");
+            ExitCode::from(2)
+        }
+        Ok(report) if !report.missing().is_empty() && !options.allow_missing => ExitCode::from(2),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn measure(filter: Option<&str>, options: &Options) -> anyhow::Result<Report> {
+    let cache = cache();
+    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    let missing = install(&meant(filter), &cache);
+    test::build_programs()?;
+    let report = cache.join("report.json");
+    if report.exists() {
+        fs::remove_file(&report).with_context(|| report.display().to_string())?;
+    }
+    let orders = inside::Orders {
+        filter: filter.map(str::to_owned),
+        direct_only: options.direct_only,
+        missing,
+        cache,
+        report: report.clone(),
+        path: env::var("PATH").context("PATH")?,
+    };
+    let orders = serde_json::to_string(&orders)?;
+    let status = privilege::this_as_root(&["lab", "clients", &orders])?.status().context("start the lab")?;
+    let text = fs::read_to_string(&report).with_context(|| format!("the lab ended with {status}"))?;
+    let report: Report = serde_json::from_str(&text).context("the report")?;
+    if options.json {
+        println!("{text}");
+    } else {
+        println!("\n{}", report.table());
+    }
+    Ok(report)
+}
+
+/// Installs what the cases need; gives the kits that are not to be had, with why.
+fn install(cases: &[Case], cache: &Path) -> BTreeMap<String, String> {
+    let mut kits: Vec<&Kit> = Vec::new();
+    for case in cases {
+        if !kits.contains(&case.client.kit) {
+            kits.push(case.client.kit);
+        }
+    }
+    let mut missing = BTreeMap::new();
+    for kit in kits {
+        if let Err(error) = kit.install(cache) {
+            eprintln!("clients: the kit {} is not to be had: {error:#}", kit.name);
+            missing.insert(kit.name.to_owned(), format!("{error:#}"));
+        }
+    }
+    missing
+}
+
+/// Where kits are installed: not in the repository's sources, and kept between runs.
+fn cache() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients");
+    std::path::absolute(&root).unwrap_or(root)
+}
+
+/// The part as root: a lab in which the cases run.
+///
+/// # Errors
+/// When the lab cannot be built.
+pub(crate) fn outside(orders: &str) -> anyhow::Result<ExitCode> {
+    lab::outside::run(lab::Job::Clients(serde_json::from_str(orders).context("orders")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn titles_are_told_apart_and_pinned_versions_are_there() {
+        let cases = all();
+        let titles: HashSet<String> = cases.iter().map(Case::title).collect();
+        assert_eq!(titles.len(), cases.len());
+        for case in &cases {
+            if let case::Version::Pinned(package) = case.client.version {
+                assert!(case.client.kit.version(package).is_some(), "{package} is in no manifest");
+            }
+            assert!(!case.says.is_empty() || case.requests > 0, "{} cannot fail", case.title());
+        }
+    }
+}
