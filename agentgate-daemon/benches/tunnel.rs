@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentgate::forward::tunnel::{Moved, Terms, relay};
+use agentgate::forward::tunnel::{COPIED, Moved, Terms, relay};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use bytes::Bytes;
 use clap::Parser;
@@ -35,6 +35,9 @@ struct Arguments {
     /// Messages there and back of an interactive connection
     #[arg(long, default_value_t = 10_000)]
     messages: u32,
+    /// Bytes copied before the kernel moves them
+    #[arg(long, default_value_t = COPIED)]
+    copied: u64,
     /// What cargo says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -43,7 +46,8 @@ struct Arguments {
 #[derive(Clone, Copy, Debug)]
 enum Relay {
     Plain,
-    Tunnel,
+    /// Spliced after this many bytes.
+    Tunnel(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +69,11 @@ struct Cost {
 }
 
 fn main() -> Result<()> {
-    let Arguments { rounds, mib, messages, .. } = Arguments::parse();
-    println!("{:<26} {:>10} {:>10} {:>8} {:>10} {:>8}", "", "plain s", "tunnel s", "time", "relay CPU", "all CPU");
+    let Arguments { rounds, mib, messages, copied, .. } = Arguments::parse();
+    println!(
+        "{:<26} {:>10} {:>10} {:>8} {:>10} {:>8}",
+        "", "plain s", "tunnel s", "time", "relay CPU", "all CPU"
+    );
     for (name, task) in [
         (format!("{mib} MiB down"), Task::Down(mib << 20)),
         (format!("{mib} MiB up"), Task::Up(mib << 20)),
@@ -77,9 +84,9 @@ fn main() -> Result<()> {
         for round in 0..=rounds {
             let (plain, tunnel) = if round % 2 == 0 {
                 let plain = once(Relay::Plain, task)?;
-                (plain, once(Relay::Tunnel, task)?)
+                (plain, once(Relay::Tunnel(copied), task)?)
             } else {
-                let tunnel = once(Relay::Tunnel, task)?;
+                let tunnel = once(Relay::Tunnel(copied), task)?;
                 (once(Relay::Plain, task)?, tunnel)
             };
             // The first pays for caches and the first pages.
@@ -145,10 +152,11 @@ fn serve(kind: Relay, listener: TcpListener, behind: SocketAddr) -> Result<f64> 
             Relay::Plain => {
                 copy_bidirectional_with_sizes(&mut near, &mut far, CHUNK, CHUNK).await?;
             }
-            Relay::Tunnel => {
+            Relay::Tunnel(copied) => {
                 let moved = Moved::default();
                 let look = &mut |_, _: &[u8]| {};
-                let terms = Terms { first: Bytes::new(), idle: LONG, patience: LONG, moved: &moved, look };
+                let terms =
+                    Terms { first: Bytes::new(), copied, idle: LONG, patience: LONG, moved: &moved, look };
                 relay(near, far, terms).await?;
             }
         }

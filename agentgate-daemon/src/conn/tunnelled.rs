@@ -10,7 +10,7 @@ use crate::{
     drain::told,
     forward::{
         ForwardError,
-        tunnel::{Moved, Terms, Way},
+        tunnel::{COPIED, Moved, Terms, Way},
     },
     model::State,
     policy::TunnelPermit,
@@ -43,7 +43,7 @@ impl Stages {
         let tunnel = async {
             let mut tunnel = forwarder.tunnel(permit).await?;
             entry.record().flags.append(&mut tunnel.flags);
-            let terms = Terms { first, idle, patience, moved: &moved, look: &mut look };
+            let terms = Terms { first, copied: COPIED, idle, patience, moved: &moved, look: &mut look };
             tunnel.carry(agent.into_inner(), terms).await
         };
         let mut drain = self.drain.clone();
