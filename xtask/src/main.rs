@@ -60,7 +60,7 @@ enum Task {
     },
     /// Measure
     #[command(subcommand)]
-    Bench(BenchTask),
+    Bench(bench::Task),
     /// Feed the parsers with what nobody thought of; not part of `test`
     Fuzz {
         /// Which targets: all, in turn, where none is named
@@ -74,19 +74,6 @@ enum Task {
     /// The parts of the lab, as root
     #[command(subcommand)]
     Lab(LabTask),
-}
-
-#[derive(Debug, Subcommand)]
-enum BenchTask {
-    /// What the programs add to connect(2) and to sending a datagram, with and without them in turn
-    Connect {
-        /// Rounds of a hundred calls of each kind in each place
-        #[arg(long, default_value_t = 100)]
-        rounds: usize,
-        /// Print JSON instead of a table
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -153,8 +140,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
-        Task::Bench(BenchTask::Connect { rounds, json }) => bench::connect(rounds, json),
         Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
+        Task::Bench(task) => bench::run(task),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),
     }

@@ -89,3 +89,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_head_is_heard_as_it_came_and_once() {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let heard = Heard::default();
+        let mut server = Listening::new(server, heard.clone());
+        let first = "POST /a HTTP/1.1\r\nX-MiXed:1\r\nx-mixed: 2\r\nContent-Length: 9\r\n\r\n";
+        let second = "GET /b HTTP/1.1\r\n\r\n";
+        client.write_all(format!("{first}a\r\n\r\nbody").as_bytes()).await.unwrap();
+        let mut buffer = vec![0; first.len() + 9];
+        server.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(heard.head(), first);
+        server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        client.write_all(second.as_bytes()).await.unwrap();
+        server.read_exact(&mut buffer[..second.len()]).await.unwrap();
+        assert_eq!(heard.head(), second);
+        assert_eq!(heard.head(), "");
+    }
+}

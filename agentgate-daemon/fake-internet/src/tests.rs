@@ -26,7 +26,11 @@ use crate::{FakeInternet, Snapshot, world};
 
 const SOON: Duration = Duration::from_secs(10);
 
-async fn tls(internet: &FakeInternet, name: &str, alpn: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(
+    internet: &FakeInternet,
+    name: &str,
+    alpn: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(internet.root_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -41,7 +45,7 @@ async fn tls(internet: &FakeInternet, name: &str, alpn: &str) -> std::io::Result
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
-async fn ask(
+pub(crate) async fn ask(
     internet: &FakeInternet,
     name: &str,
     alpn: &str,
@@ -60,7 +64,7 @@ async fn ask(
     }
 }
 
-fn get(name: &str, path: &str) -> Request<Full<Bytes>> {
+pub(crate) fn get(name: &str, path: &str) -> Request<Full<Bytes>> {
     Request::get(format!("https://{name}{path}")).header("host", name).body(Full::default()).unwrap()
 }
 

@@ -105,3 +105,23 @@ fn cookies() -> Response<Body> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_within_the_file() {
+        let rows = [
+            ("bytes=0-0", Some((0, 0))),
+            ("bytes=500-", Some((500, FILE - 1))),
+            ("bytes=0-100000", None),
+            ("bytes=9-8", None),
+            ("bytes=-5", None),
+            ("lines=1-2", None),
+        ];
+        for (value, expect) in rows {
+            assert_eq!(range(value), expect, "{value}");
+        }
+    }
+}

@@ -152,7 +152,12 @@ impl Suite<'_> {
         let changed = |text: &str| {
             case.noise.iter().fold(text.to_owned(), |text, noise| match noise {
                 Noise::Output(change) => change(&text),
-                Noise::Field(_) | Noise::Body(_) | Noise::Request(_) | Noise::Order => text,
+                Noise::Field(_)
+                | Noise::Fields(_)
+                | Noise::Body(_)
+                | Noise::Message(_)
+                | Noise::Request(_)
+                | Noise::Order => text,
             })
         };
         let printed = diff(&changed(&direct.stdout), &changed(&gate.stdout));
@@ -161,6 +166,7 @@ impl Suite<'_> {
         }
         let blocks = |run: &Run| arrived::blocks(&run.arrivals, &case.noise).join("\n");
         let received = diff(&blocks(&direct), &blocks(&gate));
+        row.differences.extend(arrived::parted(&direct.arrivals, &gate.arrivals, &case.noise));
         if !received.is_empty() {
             row.differences
                 .push(format!("origin received (- direct, + second run):\n{}", received.join("\n")));

@@ -4,6 +4,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
+use crate::lab::row::cut;
+
+/// Longest line of a difference.
+const WIDEST: usize = 300;
+
 /// How one case ended in one place.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Side {
@@ -85,7 +90,7 @@ impl Report {
         for row in self.rows.iter().filter(|row| !row.differences.is_empty()) {
             let _ok = writeln!(text, "\n{}: {}", row.client, row.case);
             for line in row.differences.iter().flat_map(|difference| difference.lines()) {
-                let _ok = writeln!(text, "    {line}");
+                let _ok = writeln!(text, "    {}", plain(line));
             }
         }
         for (reason, cases) in self.missing() {
@@ -95,6 +100,13 @@ impl Report {
         let _ok = writeln!(text, "{} equal, {} differ, {missing} not run", self.equal(), self.different());
         text
     }
+}
+
+/// A line that does nothing to a terminal and ends somewhere.
+fn plain(line: &str) -> String {
+    let shown =
+        line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] });
+    cut(&shown.collect::<String>(), WIDEST)
 }
 
 fn cells(row: &Row) -> [String; 6] {

@@ -1,0 +1,25 @@
+// What every script prints of an answer, and how it finds what its argument names.
+
+import { createHash } from "node:crypto";
+
+// How long the connection lasts, which each hop says for itself (RFC 9110, 7.6.1).
+function ofHop(name, value) {
+  return name.toLowerCase() === "connection" && ["close", "keep-alive"].includes(value.toLowerCase());
+}
+
+export function head(status, reason, fields) {
+  console.log(status, reason);
+  for (const [name, value] of fields) {
+    if (name.toLowerCase() !== "date" && !ofHop(name, value)) console.log(`${name}: ${value}`);
+  }
+}
+
+export function body(data) {
+  const bytes = Buffer.from(data);
+  console.log(bytes.length, createHash("sha256").update(bytes).digest("hex"));
+  console.log(JSON.stringify(bytes.subarray(0, 300).toString()));
+}
+
+export function chosen(functions) {
+  return functions[process.argv[2]];
+}
