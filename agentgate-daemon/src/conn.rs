@@ -283,11 +283,7 @@ impl Stages {
             sniff::Kind::Tls(hello) => {
                 // A hello without a name is for the address that it was sent to.
                 let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
-                // HTTP/2 is not served.
-                let offer = match Offer::of(&hello.alpn) {
-                    Offer::Both | Offer::Http1First => Offer::Http1,
-                    offer => offer,
-                };
+                let offer = Offer::of(&hello.alpn);
                 let session = &subject.session;
                 let Prepared { entry, tls, first } =
                     match self.prepare(session, &host, permit, offer, record, stream).await {

@@ -18,10 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt as _, Stream as _,
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt as _, Stream as _, stream::FuturesUnordered};
 use h2::{Ping, PingPong, Reason, RecvStream, client, server, server::SendResponse};
 use http::Request;
 use tokio::{
@@ -502,7 +499,10 @@ where
 
     /// Once an origin is known to take WebSockets, the agent may know (RFC 8441 3).
     fn tell_of_websockets(&mut self) {
-        if !self.websockets && self.shared.origins.take_websockets() && self.agent.enable_connect_protocol().is_ok() {
+        if !self.websockets
+            && self.shared.origins.take_websockets()
+            && self.agent.enable_connect_protocol().is_ok()
+        {
             self.websockets = true;
             self.agent_part.waker().wake_by_ref();
         }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 
 use agentgate::{
-    model::{State, Record},
+    model::{Record, State},
     store::Side,
 };
 use bytes::Bytes;
@@ -90,7 +90,9 @@ async fn heads_arrive_as_they_were_sent() {
     let mut origin = Origin::new().await;
     let mut agent = Agent::new(&world, origin.at).await;
     let mut request = agent.request(Method::GET, "/a%20b?c=d&e=%66");
-    for (name, value) in [("cookie", "a=1"), ("x-z", "1"), ("cookie", "b=2"), ("x-a", ""), ("priority", "u=1")] {
+    for (name, value) in
+        [("cookie", "a=1"), ("x-z", "1"), ("cookie", "b=2"), ("x-a", ""), ("priority", "u=1")]
+    {
         request.headers_mut().append(name, value.parse().unwrap());
     }
     let sent = request.headers().clone();

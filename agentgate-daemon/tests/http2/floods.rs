@@ -47,7 +47,9 @@ async fn flood(mut stream: TcpStream, mut more: impl FnMut() -> Vec<u8>) -> Opti
                 Ok(0) | Err(_) => return code,
                 Ok(read) => seen.extend_from_slice(&buffer[..read]),
             }
-            while let Some(length) = seen.get(..3).map(|l| usize::from(l[0]) << 16 | usize::from(l[1]) << 8 | usize::from(l[2])) {
+            while let Some(length) =
+                seen.get(..3).map(|l| usize::from(l[0]) << 16 | usize::from(l[1]) << 8 | usize::from(l[2]))
+            {
                 let Some(frame) = seen.get(..9 + length) else { break };
                 if frame[3] == 7 {
                     code = Some(u32::from_be_bytes(frame[13..17].try_into().unwrap()).into());

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use agentgate::model::State;
-use bytes::Bytes;
 use fake_internet::world::OPEN;
 use h2::{Reason, client, server};
 use http::Response;
@@ -106,5 +105,5 @@ async fn an_origin_that_gave_http2_up_is_told_of() {
     let stream = world.tls(OPEN, at, both).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     origin.abort();
-    drop((first, second, Bytes::new()));
+    drop((first, second));
 }

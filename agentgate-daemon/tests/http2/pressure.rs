@@ -103,7 +103,8 @@ async fn drain(mut body: h2::RecvStream) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_pass_both_ways_in_bounded_memory() {
-    let world = World::with_config(&open_policy(), "[capture]\nrequest_bytes = 1000\nresponse_bytes = 1000\n").await;
+    let world =
+        World::with_config(&open_policy(), "[capture]\nrequest_bytes = 1000\nresponse_bytes = 1000\n").await;
     let mut origin = Origin::new().await;
     let mut builder = client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 21);

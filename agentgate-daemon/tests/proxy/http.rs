@@ -38,13 +38,19 @@ async fn https_over_both_versions_is_carried_and_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http1_origin_serves_an_http2_agent() {
+async fn an_agent_is_offered_what_its_origin_speaks() {
     let world = World::new(&open_policy()).await;
+    for (name, chosen) in [(OLD, &b"http/1.1"[..]), (OPEN, b"h2")] {
+        let stream = world.tls(name, world.origin(name, 443), &[b"h2", b"http/1.1"]).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(chosen));
+        let h2 = chosen == b"h2";
+        let answer = Answer::of(send(stream, get(name, "/", h2), h2).await.unwrap()).await;
+        assert_eq!(answer.status, 200);
+    }
+    // One that insists on what its origin does not speak is told so.
     let answer = world.https(OLD, get(OLD, "/", true), true).await;
-    assert_eq!(answer.status, 200);
-    let seen = world.internet.journal().snapshot();
-    let request = seen.requests_to(OLD).next().unwrap();
-    assert_eq!(request.header("host"), Some(OLD));
+    assert_eq!(answer.status, 502);
+    assert_eq!(world.arrivals(OLD), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! are equal. Where tools are offered and no result is in yet they are called; with a result, or without
 //! tools, something is said.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// What the shell is asked to do: its answer is not in the question, so that who has it ran it. Without
 /// substitutions, which some command lines refuse to run unasked.
@@ -109,10 +109,7 @@ impl Tool {
                 let key = if schema.pointer("/properties/cmd").is_some() { "cmd" } else { "command" };
                 let words = schema.pointer(&format!("/properties/{key}/type")) == Some(&json!("array"));
                 let command = if words { json!(["sh", "-c", COMMAND]) } else { json!(COMMAND) };
-                let mut given = match example(schema, DEPTH) {
-                    Value::Object(given) => given,
-                    _ => Map::new(),
-                };
+                let mut given = example(schema, DEPTH).as_object().cloned().unwrap_or_default();
                 given.insert(key.to_owned(), command);
                 Some(Given::Json(Value::Object(given)))
             }

@@ -142,7 +142,11 @@ impl Origins {
     /// A connection stands.
     pub(super) fn connected(&self, to: To, sender: SendRequest<Bytes>, flags: Vec<Flag>) {
         let mut state = self.state();
-        match state.known.iter_mut().find(|known| known.sender.is_none() && known.to.is(&to.destination, &to.rule)) {
+        match state
+            .known
+            .iter_mut()
+            .find(|known| known.sender.is_none() && known.to.is(&to.destination, &to.rule))
+        {
             Some(known) => {
                 known.sender = Some(sender);
                 known.flags = flags;
@@ -158,7 +162,11 @@ impl Origins {
     /// There will be none.
     pub(super) fn failed(&self, to: &To, why: NoOrigin) {
         let mut state = self.state();
-        if let Some(at) = state.known.iter().position(|known| known.sender.is_none() && known.to.is(&to.destination, &to.rule)) {
+        if let Some(at) = state
+            .known
+            .iter()
+            .position(|known| known.sender.is_none() && known.to.is(&to.destination, &to.rule))
+        {
             let known = state.known.swap_remove(at);
             known.standing.send_replace(Some(Err(why)));
         }
@@ -167,7 +175,11 @@ impl Origins {
     /// Whether one of them takes Extended CONNECT (RFC 8441).
     pub(super) fn take_websockets(&self) -> bool {
         let state = self.state();
-        state.known.iter().filter_map(|known| known.sender.as_ref()).any(SendRequest::is_extended_connect_protocol_enabled)
+        state
+            .known
+            .iter()
+            .filter_map(|known| known.sender.as_ref())
+            .any(SendRequest::is_extended_connect_protocol_enabled)
     }
 
     /// Nothing more will be asked of any.

@@ -1,10 +1,6 @@
 //! One stream of an agent's connection: judged, recorded, relayed, or answered by the gate.
 
-use std::{
-    future::poll_fn,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, client::SendRequest, ext::Protocol, server::SendResponse};
@@ -222,9 +218,9 @@ fn say(mut respond: SendResponse<Bytes>, answer: Answer) -> Over {
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response.headers_mut().insert(http::header::CONTENT_LENGTH, answer.body.len().into());
-    let sent = respond
-        .send_response(response, answer.body.is_empty())
-        .and_then(|mut stream| if answer.body.is_empty() { Ok(()) } else { stream.send_data(answer.body, true) });
+    let sent = respond.send_response(response, answer.body.is_empty()).and_then(|mut stream| {
+        if answer.body.is_empty() { Ok(()) } else { stream.send_data(answer.body, true) }
+    });
     match sent {
         Ok(()) => Over::Answered,
         Err(_gone) => Over::Left,

@@ -161,7 +161,8 @@ async fn write(stream: &mut SendStream<Bytes>, mut bytes: Bytes, end: bool) {
 async fn heads_and_the_place_of_the_end_are_kept() {
     let mut between = Between::new().await;
     let mut get = request(Method::GET);
-    for (name, value) in [("cookie", "a=1"), ("x-b", "1"), ("cookie", "b=2"), ("x-a", "2"), ("te", "trailers")]
+    for (name, value) in
+        [("cookie", "a=1"), ("x-b", "1"), ("cookie", "b=2"), ("x-a", "2"), ("te", "trailers")]
     {
         get.headers_mut().append(name, value.parse().unwrap());
     }
