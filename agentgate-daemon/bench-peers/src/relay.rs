@@ -20,7 +20,7 @@ use rustls::{
 };
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::{
-    io::copy_bidirectional_with_sizes,
+    io::{BufReader, copy_bidirectional_with_sizes},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
@@ -54,12 +54,17 @@ pub(crate) struct Ends {
     /// Bytes of each of a connection's two buffers
     #[arg(long)]
     buffer: Option<usize>,
+    /// Bytes that `tls` reads from a socket at once
+    #[arg(long, default_value_t = AHEAD)]
+    ahead: usize,
 }
 
 /// As `cp` has it: long copies with few calls.
 const SPLICE_BUFFER: usize = 64 * 1024;
-/// One record of TLS: what one read yields.
-const TLS_BUFFER: usize = 16 * 1024;
+/// rustls asks for 4 KiB at a time: a record took five calls.
+const AHEAD: usize = 32 * 1024;
+/// Two records of TLS, as much as is read ahead.
+const TLS_BUFFER: usize = 32 * 1024;
 
 pub(crate) fn run(kind: &Kind) -> anyhow::Result<()> {
     let (ends, floor) = match kind {
@@ -67,7 +72,7 @@ pub(crate) fn run(kind: &Kind) -> anyhow::Result<()> {
         Kind::Tls { ends, pki, resume } => (ends, Some(Arc::new(Floor::new(pki, *resume)?))),
     };
     let buffer = ends.buffer.unwrap_or(if floor.is_some() { TLS_BUFFER } else { SPLICE_BUFFER });
-    let to = ends.to;
+    let (to, ahead) = (ends.to, ends.ahead);
     crate::runtime()?.block_on(async {
         let listener = TcpListener::bind(ends.listen).await.context("bind")?;
         tokio::spawn(async move {
@@ -77,7 +82,7 @@ pub(crate) fn run(kind: &Kind) -> anyhow::Result<()> {
                 // How a connection ends is between the two ends of it.
                 tokio::spawn(async move {
                     match floor {
-                        Some(floor) => floor.carry(agent, to, buffer).await,
+                        Some(floor) => floor.carry(agent, to, buffer, ahead).await,
                         None => copy(agent, to, buffer).await,
                     }
                 });
@@ -123,14 +128,22 @@ impl Floor {
         })
     }
 
-    async fn carry(&self, agent: TcpStream, to: SocketAddr, buffer: usize) -> anyhow::Result<()> {
+    async fn carry(
+        &self,
+        agent: TcpStream,
+        to: SocketAddr,
+        buffer: usize,
+        ahead: usize,
+    ) -> anyhow::Result<()> {
         agent.set_nodelay(true)?;
-        let start = LazyConfigAcceptor::new(Acceptor::default(), agent).await?;
+        let start =
+            LazyConfigAcceptor::new(Acceptor::default(), BufReader::with_capacity(ahead, agent)).await?;
         let hello = start.client_hello();
         let name = hello.server_name().context("no name")?.to_owned();
         let offered: Vec<Vec<u8>> = hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect();
         let connector = TlsConnector::from(self.client(offered));
-        let mut origin = connector.connect(ServerName::try_from(name)?, dial(to).await?).await?;
+        let origin = BufReader::with_capacity(ahead, dial(to).await?);
+        let mut origin = connector.connect(ServerName::try_from(name)?, origin).await?;
         let chosen = origin.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         let mut agent = start.into_stream(self.server(chosen)).await?;
         copy_bidirectional_with_sizes(&mut agent, &mut origin, buffer, buffer).await?;

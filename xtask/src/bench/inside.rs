@@ -117,34 +117,42 @@ async fn proxy(setting: &Setting, options: &ProxyOptions) -> anyhow::Result<bool
 /// Those of the wanted that are installed; where the gate knows no durability, it is one peer.
 fn to_be_had(setting: &Setting, wanted: Vec<Kind>, results: &mut Results) -> anyhow::Result<Vec<Kind>> {
     let mut kinds: Vec<Kind> = Vec::new();
-    let durable = knows_durability(setting)?;
+    let durable = gate::knows(Kind::GateBackpressure, setting)?;
     for kind in wanted {
-        let kind = match kind {
-            Kind::GateBackpressure | Kind::GateBeforeForward if !durable => {
-                results.note("this build of the gate has no setting of durability".to_owned());
-                Kind::Gate
+        let absent = match kind {
+            Kind::Mitmproxy | Kind::MitmproxyStream if setting.programs.mitmdump.is_none() => {
+                Some("mitmproxy")
             }
+            Kind::Squid if setting.programs.squid.is_none() => Some("squid"),
             // The same as one of the others.
             Kind::Gate if durable => continue,
-            Kind::Mitmproxy | Kind::MitmproxyStream if setting.programs.mitmdump.is_none() => {
-                results.note("mitmproxy is left out: it is not to be had here".to_owned());
-                continue;
-            }
-            Kind::Squid if setting.programs.squid.is_none() => {
-                results.note("squid is left out: it is not to be had here".to_owned());
-                continue;
-            }
-            kind => kind,
+            Kind::Direct
+            | Kind::Splice
+            | Kind::Tls
+            | Kind::TlsResume
+            | Kind::Gate
+            | Kind::GateBackpressure
+            | Kind::GateBeforeForward
+            | Kind::Mitmproxy
+            | Kind::MitmproxyStream
+            | Kind::Squid
+            | Kind::Hudsucker => None,
+        };
+        if let Some(absent) = absent {
+            results.note(format!("{absent} is left out: it is not to be had here"));
+            continue;
+        }
+        let kind = if kind.durability().is_some() && !durable {
+            results.note("this build of the gate has no setting of durability".to_owned());
+            Kind::Gate
+        } else {
+            kind
         };
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
     Ok(kinds)
-}
-
-fn knows_durability(setting: &Setting) -> anyhow::Result<bool> {
-    gate::knows(Kind::GateBackpressure, setting)
 }
 
 /// Starts everybody; where memory is measured, several times.

@@ -99,6 +99,16 @@ fn build() -> anyhow::Result<()> {
     let manifest = workspace().join("agentgate-daemon/bench-peers/Cargo.toml");
     let mut peers = Command::new("cargo");
     peers.args(["build", "--release", "--locked", "--manifest-path"]).arg(manifest);
+    // Of the package that this program is: build scripts that read them would run again and again, between a
+    // build from here and one by hand.
+    for (name, _) in env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            peers.env_remove(name);
+        }
+    }
     succeeds(peers.arg("--target-dir").arg(target()?.join("bench-peers")))
 }
 

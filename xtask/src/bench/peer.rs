@@ -316,7 +316,8 @@ fn squid(setting: &Setting, cgroup: &Path) -> anyhow::Result<Command> {
         fs::remove_dir_all(&database)?;
     }
     // As the user that squid gives its privileges up for.
-    let made = setting.squid(&helper).args(["-c", "-M", "16MB", "-s"]).arg(&database).output();
+    setting.give_to_squid(&dir)?;
+    let made = setting.squid(&helper).arg("-c").arg("-s").arg(&database).args(["-M", "16MB"]).output();
     let made = made.context("security_file_certgen")?;
     anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let config = format!(

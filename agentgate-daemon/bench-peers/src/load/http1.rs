@@ -1,5 +1,7 @@
 //! A client's side of HTTP/1.1, as little of it as the measurements need, and none of it unchecked.
 
+use std::io::ErrorKind;
+
 use anyhow::Context as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -106,9 +108,14 @@ impl Connection {
         Ok((head.status, length))
     }
 
-    /// Waits until the peer closes; it has nothing to say any more.
+    /// Waits until the peer closes; it has nothing to say any more. Not everybody says goodbye in TLS, and
+    /// after an answer that was complete nobody needs to.
     pub(super) async fn closed(mut self) -> anyhow::Result<()> {
-        anyhow::ensure!(self.filled == 0 && self.fill().await? == 0, "more than the answer");
+        let read = match self.stream.read(&mut self.buffer).await {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => 0,
+            read => read.context("read")?,
+        };
+        anyhow::ensure!(self.filled + read == 0, "more than the answer");
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::load::clock_ns;
 
@@ -26,8 +26,8 @@ pub(super) enum Answer {
     Bytes(u64),
     /// All of it.
     Whole(Bytes),
-    /// So many events more, one a tick.
-    Events { left: u32, tick: Interval },
+    /// So many events more: the first at once, then one a tick.
+    Events { left: u32, begun: bool, tick: Interval },
 }
 
 impl Body for Answer {
@@ -47,8 +47,11 @@ impl Body for Answer {
             }
             Self::Whole(bytes) if bytes.is_empty() => return Poll::Ready(None),
             Self::Whole(bytes) => std::mem::take(bytes),
-            Self::Events { left, tick } => {
-                ready!(tick.poll_tick(context));
+            Self::Events { left, begun, tick } => {
+                // Timers count in milliseconds: by one of theirs the first would come up to one later.
+                if std::mem::replace(begun, true) {
+                    ready!(tick.poll_tick(context));
+                }
                 *left -= 1;
                 Bytes::from(format!("data: {}\n\n", clock_ns()))
             }
@@ -84,10 +87,11 @@ pub(super) async fn answer(request: Request<Incoming>) -> Result<Response<Answer
         }
         (&Method::GET, Some("sse")) => match (number(&mut parts), number(&mut parts)) {
             (Some(n), Some(ms @ 1..)) => {
-                let mut tick = interval(Duration::from_millis(ms));
+                let period = Duration::from_millis(ms);
+                let mut tick = interval_at(Instant::now() + period, period);
                 tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let left = u32::try_from(n).unwrap_or(u32::MAX);
-                Some(("text/event-stream", Answer::Events { left, tick }))
+                Some(("text/event-stream", Answer::Events { left, begun: false, tick }))
             }
             _ => None,
         },
