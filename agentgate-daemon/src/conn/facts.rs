@@ -42,9 +42,8 @@ fn resumed(session: &CommonState) -> bool {
 }
 
 fn version(session: &CommonState) -> Option<String> {
-    session.protocol_version().map(|version| match version {
-        ProtocolVersion::TLSv1_2 => "TLS 1.2".to_owned(),
-        ProtocolVersion::TLSv1_3 => "TLS 1.3".to_owned(),
-        other => format!("{other:?}"),
-    })
+    let version = session.protocol_version()?;
+    let known = [(ProtocolVersion::TLSv1_3, "TLS 1.3"), (ProtocolVersion::TLSv1_2, "TLS 1.2")];
+    // rustls settles no other.
+    known.into_iter().find(|(number, _)| *number == version).map(|(_, name)| name.to_owned())
 }

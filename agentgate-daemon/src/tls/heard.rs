@@ -49,12 +49,8 @@ impl Heard {
             return self.see(Seen::Refusal(alert));
         }
         // The whole hello was there before the handshake began, so that the certificate was sent at once.
-        match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                self.see(Seen::Leave { since: self.since })
-            }
-            _ => None,
-        }
+        let gone = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
+        gone.contains(&error.kind()).then(|| self.see(Seen::Leave { since: self.since })).flatten()
     }
 
     /// The connection has ended after its handshake: as [`Heard::failed`].
