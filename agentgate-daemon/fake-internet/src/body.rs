@@ -38,4 +38,10 @@ impl HttpBody for Fed {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.receiver.poll_recv(cx)
     }
+
+    // So that the last frame says that it is the last, as a server's does that knows: a client that has what
+    // it wants must not be seen to leave before the end.
+    fn is_end_stream(&self) -> bool {
+        self.receiver.is_closed() && self.receiver.is_empty()
+    }
 }

@@ -93,21 +93,18 @@ async fn make(root: &Path, name: &str) -> anyhow::Result<()> {
     for (key, value) in [("http.receivepack", "true"), ("pack.threads", "1")] {
         finish(git(&dir).args(["config", key, value]), b"").await?;
     }
+    let big: String = pattern(200_000).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
     let mut stream = String::new();
-    for (number, text) in [(1, "one\n"), (2, "one\ntwo\n")] {
-        let from = if number == 2 { "from refs/heads/main^0\n" } else { "" };
+    for (number, from, text) in [(1, "", "one\n"), (2, "from :1\n", "one\ntwo\n")] {
         let who = format!("Fake <fake@open.example> {} +0000", 1_700_000_000 + number);
+        let length = text.len();
         stream.push_str(&format!(
-            "commit refs/heads/main\ncommitter {who}\ndata 8\ncommit {number}{from_line}M 100644 inline file.txt\ndata {}\n{text}",
-            text.len(),
-            from_line = format_args!("\n{from}"),
+            "commit refs/heads/main\nmark :{number}\ncommitter {who}\ndata 8\ncommit {number}\n{from}\
+             M 100644 inline file.txt\ndata {length}\n{text}\n"
         ));
     }
-    let big: String = pattern(200_000).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
     stream.push_str(&format!("M 100644 inline big.txt\ndata {}\n{big}\n", big.len()));
-    stream.push_str(
-        "reset refs/heads/side\nfrom refs/heads/main^\n\nreset refs/tags/v1\nfrom refs/heads/main\n\n",
-    );
+    stream.push_str("reset refs/heads/side\nfrom :1\n\nreset refs/tags/v1\nfrom :2\n\n");
     finish(git(&dir).args(["fast-import", "--quiet"]), stream.as_bytes()).await?;
     Ok(())
 }

@@ -9,6 +9,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::encoding::Coding;
+
 /// One TCP connection that an origin or sink accepted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Connection {
@@ -72,6 +74,14 @@ impl Request {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The body that was kept as text, out of its content coding; as it came where that cannot be done.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let coding = self.header("content-encoding").and_then(Coding::named);
+        let decoded = coding.and_then(|coding| coding.decode(&self.body).ok());
+        String::from_utf8_lossy(decoded.as_deref().unwrap_or(&self.body)).into_owned()
     }
 }
 

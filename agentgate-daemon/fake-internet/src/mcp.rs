@@ -133,7 +133,7 @@ fn tools(modern: bool) -> Value {
     tools
 }
 
-/// What the server has to say of its own: one message, and then it waits for the client to leave.
+/// What the server has to say of its own: one message, and comments until the client leaves.
 fn own_stream() -> Response<Body> {
     let (sender, body) = streamed();
     tokio::spawn(async move {
@@ -142,8 +142,11 @@ fn own_stream() -> Response<Body> {
             "params": { "level": "info", "data": "the server has something to say" },
         });
         let event = Bytes::from(format!("event: message\ndata: {said}\n\n"));
-        if sender.send(Ok(Frame::data(event))).await.is_ok() {
-            sender.closed().await;
+        let mut going = sender.send(Ok(Frame::data(event))).await.is_ok();
+        while going {
+            // Only who speaks learns that nobody listens any more.
+            tokio::time::sleep(PAUSE).await;
+            going = sender.send(Ok(Frame::data(Bytes::from_static(b": still here\n\n")))).await.is_ok();
         }
     });
     let mut response = respond(StatusCode::OK, "text/event-stream", body);

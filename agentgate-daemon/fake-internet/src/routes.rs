@@ -220,7 +220,7 @@ fn events(arrival: Arrival, id: u64, received: &Received) -> Response<Body> {
     event_stream(arrival, id, all, pause)
 }
 
-/// An SSE answer of these events with a pause after each.
+/// An SSE answer of these events with a pause between two.
 pub(crate) fn event_stream(
     arrival: Arrival,
     id: u64,
@@ -229,12 +229,15 @@ pub(crate) fn event_stream(
 ) -> Response<Body> {
     let (sender, body) = streamed();
     tokio::spawn(async move {
-        for event in events {
+        let last = events.len().saturating_sub(1);
+        for (n, event) in events.into_iter().enumerate() {
             if !feed(&sender, event).await {
                 arrival.origin.journal.update_request(id, |r| r.aborted = true);
                 return;
             }
-            tokio::time::sleep(pause).await;
+            if n < last {
+                tokio::time::sleep(pause).await;
+            }
         }
     });
     respond(StatusCode::OK, "text/event-stream", body)

@@ -74,9 +74,12 @@ pub const CHATGPT: &str = "chatgpt.com";
 pub const GEMINI: &str = "generativelanguage.googleapis.com";
 /// A registry of packages that command lines ask for their newest version.
 pub const NPM: &str = "registry.npmjs.org";
-/// Where command lines send what they count; each is answered and has nothing to say.
-pub const TELEMETRY: [&str; 4] =
-    ["ab.chatgpt.com", "play.googleapis.com", "http-intake.logs.us5.datadoghq.com", "us.i.posthog.com"];
+/// Code, releases and lists that command lines ask for; nothing of what they want is there.
+pub const CODE: [&str; 3] = ["github.com", "api.github.com", "raw.githubusercontent.com"];
+/// A list of models, which is not there either.
+pub const MODELS: &str = "models.opencode.ai";
+/// Where command lines send what they count: each takes anything.
+pub const TELEMETRY: [&str; 2] = ["ab.chatgpt.com", "play.googleapis.com"];
 /// For deny lists.
 pub const DENIED: &str = "denied.example";
 /// In no list.
@@ -128,10 +131,12 @@ pub const SITES: &[Site] = &[
     site(CHATGPT, [198, 51, 100, 22], v6(0x22), &[TLS]),
     site(GEMINI, [198, 51, 100, 23], v6(0x23), &[TLS]),
     site(NPM, [198, 51, 100, 24], v6(0x24), &[TLS]),
+    site(CODE[0], [198, 51, 100, 25], v6(0x25), &[TLS]),
+    site(CODE[1], [198, 51, 100, 26], v6(0x26), &[TLS]),
+    site(CODE[2], [198, 51, 100, 27], v6(0x27), &[TLS]),
+    site(MODELS, [198, 51, 100, 28], v6(0x28), &[TLS]),
     site(TELEMETRY[0], [203, 0, 113, 21], None, &[TLS]),
     site(TELEMETRY[1], [203, 0, 113, 22], None, &[TLS]),
-    site(TELEMETRY[2], [203, 0, 113, 23], None, &[TLS]),
-    site(TELEMETRY[3], [203, 0, 113, 24], None, &[TLS]),
     site(DENIED, [198, 51, 100, 30], v6(0x30), &[TLS, PLAIN]),
     site(UNLISTED, [203, 0, 113, 40], v6(0x40), &[TLS]),
     site(PASSTHROUGH, [203, 0, 113, 50], None, &[TLS]),

@@ -20,20 +20,33 @@ pub(crate) fn blocks(arrivals: &Snapshot, noise: &[Noise]) -> Vec<String> {
         .filter(|request| !left_out(request, noise))
         .map(|request| {
             let on = arrivals.connections.iter().find(|connection| connection.id == request.connection);
-            let mut text = block(request, on, noise);
-            for message in arrivals.messages.iter().filter(|message| message.request == request.id) {
-                let how = if message.deflated { " deflated" } else { "" };
-                let shown: String = visible(&message.text).chars().take(SHOWN).collect();
-                // Writing to a String does not fail.
-                let _ok = writeln!(text, "message {}{how}: {shown}", message.opcode);
-            }
-            text
+            block(request, on, noise) + &messages(arrivals, request, noise)
         })
         .collect();
     if noise.iter().any(|noise| matches!(noise, Noise::Order)) {
         blocks.sort();
     }
     blocks
+}
+
+/// What came over the WebSocket that a request opened, if it did.
+fn messages(arrivals: &Snapshot, request: &Request, noise: &[Noise]) -> String {
+    let change = noise.iter().find_map(|noise| match noise {
+        Noise::Message(change) => Some(change),
+        Noise::Field(_)
+        | Noise::Fields(_)
+        | Noise::Output(_)
+        | Noise::Body(_)
+        | Noise::Request(_)
+        | Noise::Order => None,
+    });
+    let its = arrivals.messages.iter().filter(|message| message.request == request.id);
+    its.map(|message| {
+        let text = change.map_or_else(|| visible(&message.text), |change| change(&message.text));
+        let how = if message.deflated { "deflated" } else { "plain" };
+        format!("message, opcode {}, {how}: {text}\n", message.opcode)
+    })
+    .collect()
 }
 
 /// Whether a request is not compared.
@@ -106,13 +119,24 @@ fn visible(text: &str) -> String {
 fn field(text: &mut String, name: &str, value: &str, between: &str, noise: &[Noise]) {
     let random =
         noise.iter().any(|noise| matches!(noise, Noise::Field(field) if field.eq_ignore_ascii_case(name)));
-    let _ok = writeln!(text, "{name}{between}{}", if random { "*" } else { value });
+    let change = noise.iter().find_map(|noise| match noise {
+        Noise::Fields(change) => Some(change),
+        Noise::Field(_) | Noise::Output(_) | Noise::Body(_) | Noise::Message(_) => None,
+        Noise::Request(_) | Noise::Order => None,
+    });
+    let value = change.map_or_else(|| value.to_owned(), |change| change(value));
+    let _ok = writeln!(text, "{name}{between}{}", if random { "*" } else { value.as_str() });
 }
 
 fn body(text: &mut String, request: &Request, noise: &[Noise]) {
     let change = noise.iter().find_map(|noise| match noise {
         Noise::Body(change) => Some(change),
-        Noise::Field(_) | Noise::Output(_) | Noise::Request(_) | Noise::Order => None,
+        Noise::Field(_)
+        | Noise::Fields(_)
+        | Noise::Output(_)
+        | Noise::Message(_)
+        | Noise::Request(_)
+        | Noise::Order => None,
     });
     if let Some(change) = change {
         let _ok = writeln!(text, "body, less what is random: {}", change(request));

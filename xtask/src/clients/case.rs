@@ -28,10 +28,14 @@ pub(crate) enum Version {
 pub(crate) enum Noise {
     /// The value of this field of requests; that it is there is still compared, and where.
     Field(&'static str),
+    /// The values of all fields of requests, after this change.
+    Fields(fn(&str) -> String),
     /// What it prints, after this change.
     Output(fn(&str) -> String),
     /// The bodies of requests, after this change.
     Body(fn(&Request) -> String),
+    /// Messages that it sends over WebSockets, after this change.
+    Message(fn(&str) -> String),
     /// Requests that it sends when it likes, such as telemetry: not compared where this holds. They must be
     /// on record all the same.
     Request(fn(&Request) -> bool),

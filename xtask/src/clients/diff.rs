@@ -7,7 +7,15 @@ pub(crate) fn diff(was: &str, is: &str) -> Vec<String> {
         return Vec::new();
     }
     let (was, is): (Vec<&str>, Vec<&str>) = (was.lines().collect(), is.lines().collect());
-    let all = script(&was, &is);
+    // What both begin and end with is most of a long text.
+    let before = was.iter().zip(&is).take_while(|(a, b)| a == b).count();
+    let (start, was) = was.split_at(before);
+    let (_, is) = is.split_at(before);
+    let after = was.iter().rev().zip(is.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (was, end) = was.split_at(was.len() - after);
+    let (is, _) = is.split_at(is.len() - after);
+    let same = |lines: &[&str]| lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>();
+    let all = [same(start), script(was, is), same(end)].concat();
     let beside = |index: usize| {
         let from = index.saturating_sub(2);
         all.iter().skip(from).take(index + 3 - from).any(|line| !line.starts_with(' '))

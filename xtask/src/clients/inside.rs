@@ -152,7 +152,12 @@ impl Suite<'_> {
         let changed = |text: &str| {
             case.noise.iter().fold(text.to_owned(), |text, noise| match noise {
                 Noise::Output(change) => change(&text),
-                Noise::Field(_) | Noise::Body(_) | Noise::Request(_) | Noise::Order => text,
+                Noise::Field(_)
+                | Noise::Fields(_)
+                | Noise::Body(_)
+                | Noise::Message(_)
+                | Noise::Request(_)
+                | Noise::Order => text,
             })
         };
         let printed = diff(&changed(&direct.stdout), &changed(&gate.stdout));

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 
 use crate::{lab, privilege, setup, setup::Need, test};
 
+mod agents;
 mod arrived;
 mod case;
 mod diff;
@@ -28,7 +29,7 @@ use report::Report;
 
 /// Variables that name a trust bundle, which every client gets in both places: the gate's own list, so that
 /// a client never runs with less trust directly.
-const BUNDLE_VARIABLES: [&str; 10] = [
+const BUNDLE_VARIABLES: [&str; 11] = [
     "SSL_CERT_FILE",
     "NODE_EXTRA_CA_CERTS",
     "REQUESTS_CA_BUNDLE",
@@ -39,6 +40,7 @@ const BUNDLE_VARIABLES: [&str; 10] = [
     "CARGO_HTTP_CAINFO",
     "DENO_CERT",
     "CODEX_CA_CERTIFICATE",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
 ];
 
 /// Of the step `clients`.
@@ -61,7 +63,9 @@ pub(crate) struct Options {
 
 /// Every case.
 fn all() -> Vec<Case> {
-    library::cases()
+    let mut cases = library::cases();
+    cases.extend(agents::cases());
+    cases
 }
 
 impl Case {

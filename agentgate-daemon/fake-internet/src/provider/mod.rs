@@ -27,7 +27,7 @@ mod side;
 mod tests;
 
 /// Between two events: long enough that a buffering gate shows.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// A request with where it came in.
 #[derive(Clone, Copy)]

@@ -27,6 +27,19 @@ fn without_dates(text: &str) -> String {
     lines.collect()
 }
 
+/// Answers as no server's library sends them: case, path, and what has to come through.
+const BY_HAND: [(&str, &str, &str); 9] = [
+    ("103 Early Hints", "/hints", "HTTP/1.1 103 Early Hints"),
+    ("names' case and order in answers", "/case", "X-lOwEr: 1"),
+    ("chunk extensions and trailers", "/chunks", "3;name=value"),
+    ("an end by closing", "/close", "until the end"),
+    ("an answer in HTTP/1.0", "/old", "HTTP/1.0 200 OK"),
+    ("204", "/empty", "X-Kept: yes"),
+    ("304 with a length", "/unchanged", "Content-Length: 700"),
+    ("a status without words", "/wordless", "HTTP/1.1 200"),
+    ("a value that is not ASCII", "/latin", "X-Name: caf"),
+];
+
 pub(super) fn cases() -> Vec<Case> {
     let upload = "0123456789abcdef".repeat(20_000);
     vec![
@@ -98,9 +111,46 @@ pub(super) fn cases() -> Vec<Case> {
                 "https://open.example/",
             ],
         )
+        .says("This is open.example.")
         .requests(3),
+        curl("twelve at once, http/2", &["-Z", "-o", "got-#1", "https://open.example/bytes/[1000-1011]"])
+            .requests(12)
+            .noise(Noise::Order),
+        curl(
+            "redirects",
+            &["-L", "https://open.example/redirect/302", "https://open.example/redirect/308/away"],
+        )
+        .says("\"target\":\"https://unlisted.example/echo\"")
+        .requests(4),
+        curl("a part", &["-r", "500-599", "https://open.example/file"])
+            .says("content-range: bytes 500-599/100000"),
+        curl("not modified", &["-H", "If-None-Match: \"fake-1\"", "https://open.example/file"])
+            .says("HTTP/2 304"),
+        curl("trailers, http/1.1", &["--http1.1", "-H", "TE: trailers", "https://open.example/trailers"])
+            .says("x-checksum: abc123"),
+        curl("trailers, http/2", &["https://open.example/trailers"]).says("x-checksum: abc123"),
+        curl("cookies", &["--http1.1", "https://open.example/cookies"]).says("set-cookie: one=1"),
+        curl("an event at a time", &["-N", "https://open.example/sse?n=5&ms=20"]).says("data: {\"n\":4}"),
+        curl("an answer broken off", &["--http1.1", "https://open.example/truncate"]).code(18),
+        curl("an answer reset", &["--http1.1", "https://open.example/reset"]).code(56),
     ]
     .into_iter()
+    .chain(["gzip", "deflate", "br", "zstd", "gzip,br"].map(|coding| {
+        let url = format!("https://open.example/encoded/{coding}");
+        let name = match coding {
+            "gzip" => "--compressed, gzip",
+            "deflate" => "--compressed, deflate",
+            "br" => "--compressed, br",
+            "zstd" => "--compressed, zstd",
+            _ => "--compressed, two codings",
+        };
+        curl(name, &["--compressed", &url]).says("said twice")
+    }))
+    .chain(
+        BY_HAND.map(|(name, path, says)| {
+            curl(name, &["--raw", &format!("https://raw.example{path}")]).says(says)
+        }),
+    )
     .chain([
         wget("get", &["https://open.example/"]).says("This is open.example."),
         wget("post", &["--post-data=a=1", "https://old.example/echo"]).says("a=1"),
