@@ -269,6 +269,7 @@ impl App {
             patience: idle,
             shares: Shares::new((limits.connections / 4).max(1)),
             since_ns,
+            pinned: Arc::default(),
             strangers: Few::new(STRANGERS),
         };
         sockets.close_rest();

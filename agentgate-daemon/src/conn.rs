@@ -2,6 +2,8 @@
 //! every stage is called from here, and every way out leaves one record.
 
 mod counted;
+mod facts;
+mod tunnelled;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -13,7 +15,7 @@ use tokio::{
     net::TcpStream,
     sync::watch,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -21,9 +23,8 @@ use self::counted::{Counted, Counts, reset};
 use crate::{
     audit::{AuditError, Entry, fit},
     dns::Answers,
-    drain::told,
     exchange::{Exchanger, OnConnection, http1::Http1Error, http2::Http2Error},
-    forward::{First, ForwardError},
+    forward::First,
     http::{body::describe, serve},
     kernel::Kernel,
     listen::{Accepted, Place},
@@ -31,11 +32,11 @@ use crate::{
         Action, Authority, Failure, Flag, Flow, Host, Kind, Record, SessionId, Severity, State, Subject,
         Timestamp, Verdict,
     },
-    policy::{Admission, Connection, Given, ReachPermit, Scheme, Sniffed as Judged, TunnelPermit},
+    policy::{Admission, Connection, Given, ReachPermit, Scheme, Sniffed as Judged},
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Offer, agent::alert},
+    tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Heard, Listened, Offer, Watch, agent::alert, pinned},
 };
 
 /// The stages that a connection runs through.
@@ -58,6 +59,8 @@ pub struct Stages {
     pub shares: Shares,
     /// When the listener was bound, in nanoseconds since boot.
     pub since_ns: u64,
+    /// Who does not accept the gate's certificate.
+    pub pinned: Arc<Watch>,
     /// Keeps connections that nobody redirected from filling the log.
     pub strangers: Few,
 }
@@ -198,10 +201,11 @@ impl Stages {
             sniff::Kind::Other => Judged::Opaque,
             sniff::Kind::Silent => Judged::Silent,
         };
-        if let sniff::Kind::Tls(hello) = &kind
-            && let Some(name) = &hello.server_name
-        {
-            record.authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
+        if let sniff::Kind::Tls(hello) = &kind {
+            record.tls = Some(Box::new(facts::asked(hello)));
+            if let Some(name) = &hello.server_name {
+                record.authority = Some(Authority { host: name.clone(), port: flow.original.0.port() });
+            }
         }
         let given = self.answers.given(&subject.session, flow.original.0.ip());
         let connection = Connection {
@@ -223,7 +227,8 @@ impl Stages {
                 // On disk before a byte leaves: whom it talks to, and why it may.
                 match self.exchanger.audit.open(record).await {
                     Ok(mut entry) => {
-                        let ended = self.tunnel(&mut entry, permit, stream).await;
+                        let opaque = matches!(kind, sniff::Kind::Other | sniff::Kind::Silent);
+                        let ended = self.tunnel(&mut entry, permit, stream, counts, opaque).await;
                         end(entry, ended, counts);
                     }
                     Err(error) => self.unrecorded(&error, &kind, stream).await,
@@ -234,27 +239,6 @@ impl Stages {
                 self.intercept(whose, permit, record, kind, stream, counts).await;
             }
         }
-    }
-
-    async fn tunnel(&self, entry: &mut Entry, permit: TunnelPermit, stream: Replayed<Counted>) -> Ended {
-        let tunnel = async {
-            let mut tunnel = self.exchanger.forwarder.tunnel(permit).await?;
-            entry.record().flags.append(&mut tunnel.flags);
-            tunnel.carry(stream).await
-        };
-        let mut drain = self.drain.clone();
-        let stopped = async {
-            told(&mut drain).await;
-            sleep(self.grace).await;
-        };
-        let done = tokio::select! {
-            done = tunnel => Some(done),
-            () = stopped => None,
-        };
-        done.map_or_else(
-            || Ended::failed(State::Failed, "gate", "drained", "the gate was stopped".into()),
-            |done| tunnelled(entry, done),
-        )
     }
 
     async fn intercept(
@@ -285,6 +269,7 @@ impl Stages {
                 let host = hello.server_name.clone().unwrap_or_else(|| Host::from(flow.original.0.ip()));
                 let offer = Offer::of(&hello.alpn);
                 let session = &subject.session;
+                let heard = Heard::new(self.pinned.clone(), session.clone(), host.clone());
                 let Prepared { entry, tls, first } =
                     match self.prepare(session, &host, permit, offer, record, stream).await {
                         Ok(prepared) => prepared,
@@ -295,11 +280,19 @@ impl Stages {
                 let mut entry = entry;
                 let ended = match tls {
                     Ok(tls) => {
+                        if let Some(facts) = entry.record().tls.as_mut() {
+                            facts::settled(facts, tls.get_ref().1);
+                            if let First::Dialled(dialled) = &first {
+                                facts::dialled(facts, dialled);
+                            }
+                        }
                         let http2 = tls.get_ref().1.alpn_protocol() == Some(Alpn::Http2.name());
                         let on = on(entry.id(), Scheme::Https, hello.server_name, offer);
-                        self.serve(tls, http2, on, first).await
+                        let ended = self.serve(Listened::new(tls, heard.clone()), http2, on, first).await;
+                        entry.record().flags.extend(heard.ended());
+                        ended
                     }
-                    Err(error) => no_handshake(&mut entry, &error),
+                    Err(error) => no_handshake(&mut entry, &error, &heard),
                 };
                 (entry, ended)
             }
@@ -465,26 +458,15 @@ fn end(mut entry: Entry, ended: Ended, counts: &Counts) {
     entry.finish(state);
 }
 
-fn no_handshake(entry: &mut Entry, error: &AgentTlsError) -> Ended {
-    if error.is_distrust() {
-        let detail = format!("the agent does not trust the gate's certificate: {error}");
-        entry.record().flags.push(Flag::new("gate_not_trusted", Severity::Medium, detail.clone()));
-        return Ended::failed(State::Failed, "agent", "agent_distrusts", detail);
-    }
-    Ended::failed(State::Failed, "agent", "agent_tls_failed", error.to_string())
-}
-
-fn tunnelled(entry: &mut Entry, done: Result<(), ForwardError>) -> Ended {
-    match done {
-        Ok(()) => Ended::done(),
-        Err(ForwardError::Address(refusal)) => {
-            let record = entry.record();
-            record.flags.extend(refusal.flags.iter().cloned());
-            record.verdict = Some(refusal.verdict.clone());
-            Ended { state: State::Refused, failure: Some(ForwardError::Address(refusal).failure()) }
-        }
-        Err(error) => Ended { state: State::Failed, failure: Some(error.failure()) },
-    }
+fn no_handshake(entry: &mut Entry, error: &AgentTlsError, heard: &Heard) -> Ended {
+    let refused = pinned::refusal(error).is_some();
+    entry.record().flags.extend(heard.failed(error));
+    let (code, detail) = if refused {
+        ("agent_distrusts", format!("the agent does not accept the gate's certificate: {error}"))
+    } else {
+        ("agent_tls_failed", error.to_string())
+    };
+    Ended::failed(State::Failed, "agent", code, detail)
 }
 
 /// Refuses before HTTP: a TLS alert to a TLS client, a reset to any other.

@@ -49,10 +49,10 @@ enum Task {
     },
     /// Run the tests
     Test {
-        /// Which: all but `vm`, in this order, where none is named
+        /// Which: all but `clients` and `vm`, in this order, where none is named
         #[arg(value_enum)]
         steps: Vec<test::Step>,
-        /// Run only those scenarios of the lab, or kernels of `vm`, whose name contains this
+        /// Run only those scenarios of the lab, cases of `clients`, or kernels of `vm`, whose name contains this
         #[arg(long)]
         filter: Option<String>,
         #[command(flatten)]

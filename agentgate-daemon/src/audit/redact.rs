@@ -12,7 +12,7 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-use vocabulary::{SHAPES, is_scheme, is_secret_name};
+use vocabulary::{SHAPES, is_harmless_header, is_scheme, is_secret_name};
 
 /// Shorter secrets keep nothing: four characters of eight would be half of it.
 const TAIL_FROM: usize = 12;
@@ -45,6 +45,10 @@ pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec
 }
 
 fn mask_header(name: &str, value: &str) -> String {
+    // Nearly all headers of nearly all requests: they cost one look at each byte.
+    if is_harmless_header(name) && !may_hold_secret(value) {
+        return value.to_owned();
+    }
     let name = name.to_ascii_lowercase();
     match name.as_str() {
         "cookie" => mask_cookies(value, false),
@@ -59,6 +63,9 @@ fn mask_header(name: &str, value: &str) -> String {
 /// the shape of a secret in the others and in the path.
 #[must_use]
 pub fn mask_target(target: &str) -> String {
+    if !target.contains(['?', '#']) && !may_hold_secret(target) {
+        return target.to_owned();
+    }
     let target = mask_userinfo(target);
     let Some(query) = target.find(['?', '#']) else {
         return mask_shapes(&target);
@@ -313,6 +320,20 @@ fn mask_userinfo(text: &str) -> String {
     }
     masked.push_str(rest);
     masked
+}
+
+/// Whether there may be credentials of a URL in `text`, or what begins like a secret: where not, it is
+/// left as it is by [`mask_userinfo`] and [`mask_shapes`].
+fn may_hold_secret(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut boundary = true;
+    bytes.iter().enumerate().any(|(at, &byte)| {
+        let begins = boundary && vocabulary::BEGIN_SHAPES[usize::from(byte)];
+        boundary = !byte.is_ascii_alphanumeric();
+        let rest = || bytes.get(at..).unwrap_or_default();
+        (byte == b':' && rest().starts_with(b"://"))
+            || (begins && SHAPES.iter().any(|(prefix, _)| rest().starts_with(prefix.as_bytes())))
+    })
 }
 
 /// Secrets by shape; keeps the prefix, which names the issuer.

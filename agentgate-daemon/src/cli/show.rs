@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     control::wire::{Item, Payload, Request, from_hex},
-    model::{Captured, Record, RecordId, Severity},
+    model::{Captured, Record, RecordId, Severity, Tls},
     store::Side,
 };
 
@@ -113,6 +113,10 @@ fn lines(record: &Record) -> Vec<Line> {
     }
     field("times", Some(record.times.to_string()).filter(|_| record.times > 1));
     field("protocol", Some(record.protocol.clone()).filter(|p| !p.is_empty()));
+    if let Some(tls) = &record.tls {
+        field("tls", Some(tls_line(tls)));
+        field("ja4", Some(tls.ja4.clone()).filter(|ja4| !ja4.is_empty()));
+    }
     field(
         "verdict",
         record.verdict.as_ref().map(|v| format!("{} by {}: {}", v.action.as_str(), v.rule, v.reason)),
@@ -161,6 +165,28 @@ fn lines(record: &Record) -> Vec<Line> {
     lines
 }
 
+/// Both sides' TLS in one line.
+fn tls_line(tls: &Tls) -> String {
+    let mut parts = Vec::new();
+    parts.push(tls.version.clone().unwrap_or_else(|| "unread".to_owned()));
+    parts.extend(tls.cipher.clone());
+    parts.extend(tls.alpn.clone());
+    if tls.resumed {
+        parts.push("resumed".to_owned());
+    }
+    if !tls.offered.is_empty() {
+        parts.push(format!("offered {}", tls.offered.join(" ")));
+    }
+    if tls.ech {
+        parts.push("encrypted hello".to_owned());
+    }
+    if let Some(version) = &tls.origin_version {
+        let resumed = if tls.origin_resumed { " resumed" } else { "" };
+        parts.push(format!("to the origin {version}{resumed}"));
+    }
+    parts.join(", ")
+}
+
 fn captured(body: &Captured) -> String {
     let kept = if body.truncated { ", beginning kept" } else { "" };
     format!("{} bytes{kept}", size(body.total))
@@ -194,6 +220,27 @@ mod tests {
         ] {
             assert!(lines.contains(&Line::Field(label, value.into())), "{label}: {lines:?}");
         }
+    }
+
+    #[test]
+    fn tls_is_shown_in_two_lines() {
+        let mut record = Record::new(Kind::Flow, Timestamp(0));
+        let ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1".to_owned();
+        let offered = vec!["h2".to_owned(), "http/1.1".to_owned()];
+        record.tls = Some(Box::new(Tls { ja4: ja4.clone(), offered, ..Tls::default() }));
+        assert!(lines(&record).contains(&Line::Field("tls", "unread, offered h2 http/1.1".into())));
+        assert!(lines(&record).contains(&Line::Field("ja4", ja4)));
+        record.tls = Some(Box::new(Tls {
+            version: Some("TLS 1.3".into()),
+            cipher: Some("TLS13_AES_128_GCM_SHA256".into()),
+            alpn: Some("h2".into()),
+            resumed: true,
+            origin_version: Some("TLS 1.2".into()),
+            origin_resumed: true,
+            ..Tls::default()
+        }));
+        let line = "TLS 1.3, TLS13_AES_128_GCM_SHA256, h2, resumed, to the origin TLS 1.2 resumed";
+        assert!(lines(&record).contains(&Line::Field("tls", line.into())), "{:?}", lines(&record));
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Counted {
         Self { inner, counts, patience, stuck: None }
     }
 
+    /// The bare socket: who takes it counts on its own.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.inner
+    }
+
     /// Makes the coming close a reset, so that the agent does not take it for an empty answer.
     pub(super) fn reset(self) {
         reset(&self.inner);

@@ -5,6 +5,8 @@
 //! connections to origins belong to the agent's connection alone: its streams, windows and resets are not
 //! mixed with another's.
 
+mod clock;
+mod line;
 mod origins;
 mod stream;
 
@@ -19,41 +21,35 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream as _, stream::FuturesUnordered};
-use h2::{Ping, PingPong, Reason, RecvStream, client, server, server::SendResponse};
+use h2::{Reason, RecvStream, server, server::SendResponse};
 use http::Request;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
     task::coop,
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
 use self::{
+    clock::Clock,
+    line::{Connected, Line, Peer, connect},
     origins::{NoOrigin, Origins, To},
     stream::{Over, Shared},
 };
 use super::{Exchanger, OnConnection};
 use crate::{
-    drain::told,
-    forward::{Dialled, First, ForwardError, OriginStream},
+    forward::First,
     http::{
         body::describe,
-        h2::{Flood, Grip, PREFACE, Part, Task, ToAgent, Wire, gathered, to_agent, to_origin},
-        serve::{FIRST_REQUEST, Limits},
+        h2::{Flood, PREFACE, Part, Task, ToAgent, Wire, gathered, to_agent},
+        serve::Limits,
     },
-    model::Flag,
-    policy::Scheme,
-    tls::Alpn,
 };
 
-/// Largest head of an origin's answer.
-const HEAD_BYTES: usize = 512 * 1024;
 /// How long connections to origins have to be left in good order.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Turns that the task takes before others get theirs.
 const TURNS: u32 = 64;
-/// How exactly time is kept for a connection as a whole, at best.
-const BEAT: Duration = Duration::from_millis(10);
 
 /// Why a connection ended before its agent closed it.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +113,11 @@ impl Exchanger {
                 let mut line = Line::new(dialled.connection, dialled.grip, task.part());
                 origins.connected(to, dialled.sender, dialled.flags);
                 // Our words are on their way before the agent's come, and some of its may be there.
-                poll_fn(|cx| Poll::Ready(line.begin(cx))).await;
+                poll_fn(|cx| {
+                    line.begin(cx);
+                    Poll::Ready(())
+                })
+                .await;
                 lines.push(line);
             }
         }
@@ -140,7 +140,7 @@ impl Exchanger {
             shared: &shared,
             make: |request, respond| AssertUnwindSafe(shared.stream(request, respond)).catch_unwind(),
             agent,
-            peer: Peer { grip, pings, unheard: Duration::ZERO },
+            peer: Peer::new(grip, pings),
             agent_part: task.part(),
             streams: FuturesUnordered::new(),
             streams_part: task.part(),
@@ -163,153 +163,6 @@ impl Exchanger {
         shared.origins.leave();
         let _late = timeout(FAREWELL, poll_fn(|cx| serving.poll_farewell(cx))).await;
         ended
-    }
-}
-
-/// A connection to an origin that just came to be.
-struct Connected {
-    sender: client::SendRequest<Bytes>,
-    connection: client::Connection<Wire<OriginStream>, Bytes>,
-    grip: Grip<OriginStream>,
-    flags: Vec<Flag>,
-}
-
-/// Speaks HTTP/2 on a connection whose origin chose it, or was not asked.
-async fn connect(dialled: Dialled) -> Result<Connected, NoOrigin> {
-    if dialled.alpn != Some(Alpn::Http2) && dialled.to().0.scheme == Scheme::Https {
-        return Err(NoOrigin::NotHttp2);
-    }
-    let Dialled { stream, flags, .. } = dialled;
-    let (wire, grip) = gathered(stream, 0);
-    let (sender, connection) = to_origin(HEAD_BYTES)
-        .handshake(wire)
-        .await
-        .map_err(|error| NoOrigin::Failed(Arc::new(ForwardError::Http(describe(&error)))))?;
-    Ok(Connected { sender, connection, grip, flags })
-}
-
-/// What is known of a connection's other end.
-#[derive(Debug)]
-struct Peer<S> {
-    grip: Grip<S>,
-    pings: Option<PingPong>,
-    unheard: Duration,
-}
-
-impl<S> Peer<S> {
-    /// Another `beat` has passed. False where the peer must be gone: it did not answer for `patience` and
-    /// once more as long.
-    fn is_there(&mut self, beat: Duration, patience: Duration) -> bool {
-        if self.grip.take_heard() {
-            self.unheard = Duration::ZERO;
-            return true;
-        }
-        self.unheard += beat;
-        if self.unheard >= patience
-            && let Some(pings) = self.pings.as_mut()
-        {
-            // An answer that was not looked at is in the way of another question; one question is enough.
-            let _answer = pings.poll_pong(&mut Context::from_waker(std::task::Waker::noop()));
-            let _asked = pings.send_ping(Ping::opaque());
-        }
-        self.unheard < patience * 2
-    }
-}
-
-/// A connection to an origin, and when it is to be polled.
-struct Line {
-    connection: client::Connection<Wire<OriginStream>, Bytes>,
-    peer: Peer<OriginStream>,
-    part: Part,
-}
-
-impl Line {
-    fn new(
-        mut connection: client::Connection<Wire<OriginStream>, Bytes>,
-        grip: Grip<OriginStream>,
-        part: Part,
-    ) -> Self {
-        let pings = connection.ping_pong();
-        Self { connection, peer: Peer { grip, pings, unheard: Duration::ZERO }, part }
-    }
-
-    /// Sends what is to be said first, as far as it leaves.
-    fn begin(&mut self, cx: &mut Context<'_>) {
-        // An end of it is found again when it is polled next.
-        let _polled = Pin::new(&mut self.connection).poll(cx);
-        let _flushed = self.peer.grip.poll_flush(cx);
-    }
-
-    /// False once it is over.
-    fn poll(&mut self) -> bool {
-        let mut cx = Context::from_waker(self.part.waker());
-        match Pin::new(&mut self.connection).poll(&mut cx) {
-            Poll::Ready(Ok(())) => false,
-            Poll::Ready(Err(error)) => {
-                tracing::debug!(%error, "a connection to an origin ended");
-                false
-            }
-            Poll::Pending => self.peer.grip.flood().is_none_or(|flood| {
-                tracing::warn!(%flood, "a connection to an origin was ended");
-                false
-            }),
-        }
-    }
-
-    /// False once it is broken.
-    fn flush(&self) -> bool {
-        let mut cx = Context::from_waker(self.part.waker());
-        !matches!(self.peer.grip.poll_flush(&mut cx), Poll::Ready(Err(_)))
-    }
-}
-
-/// Time as it passes for the connection as a whole.
-struct Clock {
-    limits: Limits,
-    beat: Duration,
-    timer: Pin<Box<Sleep>>,
-    /// Since when no stream was under way, as far as a beat tells.
-    resting: Instant,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Told to stop; who has not asked anything by then may still.
-    until: Option<Pin<Box<Sleep>>>,
-    told: bool,
-}
-
-impl Clock {
-    fn new(limits: Limits, mut drain: watch::Receiver<bool>) -> Self {
-        let beat = limits.header_time.min(limits.idle / 4).max(BEAT);
-        Self {
-            limits,
-            beat,
-            timer: Box::pin(sleep_until(Instant::now() + beat)),
-            resting: Instant::now(),
-            stop: Box::pin(async move { told(&mut drain).await }),
-            until: None,
-            told: false,
-        }
-    }
-
-    /// Whether another beat has passed.
-    fn poll_beat(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut passed = false;
-        while self.timer.as_mut().poll(cx).is_ready() {
-            passed = true;
-            self.timer.as_mut().reset(Instant::now() + self.beat);
-        }
-        passed
-    }
-
-    /// Whether the gate is told to stop, and this connection had its chance.
-    fn poll_stop(&mut self, asked: bool, cx: &mut Context<'_>) -> bool {
-        if !self.told {
-            self.told = self.stop.as_mut().poll(cx).is_ready();
-        }
-        if !self.told || asked {
-            return self.told;
-        }
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + FIRST_REQUEST)));
-        until.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -367,8 +220,15 @@ where
                 if self.dialling.take() {
                     self.poll_dials();
                 }
-                self.lines.retain_mut(|line| !line.part.take() || line.poll());
-                self.tell_of_websockets();
+                let mut heard = false;
+                self.lines.retain_mut(|line| {
+                    let woken = line.part.take();
+                    heard |= woken;
+                    !woken || line.poll()
+                });
+                if heard {
+                    self.tell_of_websockets();
+                }
                 turns += 1;
                 if turns >= TURNS || !coop::has_budget_remaining() {
                     cx.waker().wake_by_ref();
@@ -479,8 +339,8 @@ where
                 self.clock.resting = Instant::now();
             } else {
                 leave |= self.clock.resting.elapsed() >= idle;
-                self.peer.grip.rest();
-                self.lines.iter().for_each(|line| line.peer.grip.rest());
+                self.peer.rest();
+                self.lines.iter().for_each(|line| line.peer.rest());
             }
             if busy || self.leaving {
                 if !self.peer.is_there(beat, header_time) {
@@ -527,10 +387,7 @@ where
 
     /// Leaves the origins. Ready once none is left.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.lines.retain_mut(|line| {
-            Pin::new(&mut line.connection).poll(cx).is_pending()
-                && !matches!(line.peer.grip.poll_flush(cx), Poll::Ready(Err(_)))
-        });
+        self.lines.retain_mut(|line| line.poll_farewell(cx));
         if self.lines.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -29,6 +29,15 @@ pub enum OriginStream {
 }
 
 impl OriginStream {
+    /// What was settled with the origin, where it is spoken to in TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&rustls::CommonState> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tls(stream) => Some(stream.get_ref().1),
+        }
+    }
+
     fn stream(self: Pin<&mut Self>) -> Pin<&mut (dyn Duplex + 'static)> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream),
@@ -120,7 +129,7 @@ pub(super) async fn tls(
     };
     match timeout(deadline, TlsConnector::from(config.clone()).connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(ForwardError::tls(&error)),
+        Ok(Err(error)) => Err(ForwardError::tls(host, &error)),
         Err(_elapsed) => Err(ForwardError::ConnectTimeout(deadline)),
     }
 }

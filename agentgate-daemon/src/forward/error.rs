@@ -4,7 +4,8 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use crate::{
     http::head::BadTarget,
-    model::{Failure, Refusal},
+    model::{Failure, Host, Refusal},
+    tls::origin::explain,
 };
 
 /// Why a permitted request or tunnel did not get through.
@@ -27,9 +28,9 @@ pub enum ForwardError {
     },
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
-    /// The origin's certificate is not one that the gate trusts for the name.
-    #[error("the certificate of the origin is not valid: {0}")]
-    Certificate(rustls::CertificateError),
+    /// The origin's certificate is not one that the gate trusts for the name: a sentence that says why.
+    #[error("{0}")]
+    Certificate(String),
     #[error("the TLS handshake with the origin failed: {0}")]
     Tls(String),
     /// The connection broke, or what came was not HTTP.
@@ -47,9 +48,9 @@ pub enum ForwardError {
 }
 
 impl ForwardError {
-    pub(super) fn tls(error: &io::Error) -> Self {
+    pub(super) fn tls(host: &Host, error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate(why.clone()),
+            Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate(explain(why, host)),
             Some(other) => Self::Tls(other.to_string()),
             None => Self::Tls(error.to_string()),
         }

@@ -2,7 +2,6 @@
 //! what was judged cannot be sent elsewhere.
 
 mod connect;
-mod copy;
 mod error;
 mod pool;
 mod resolve;
@@ -16,10 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 pub use connect::OriginStream;
 pub use error::ForwardError;
@@ -33,6 +29,7 @@ use crate::{
 };
 use pool::{Key, Pool};
 use spoken::Spoken;
+use tunnel::Terms;
 
 /// The gate's own TCP ports: never dialled on a loopback address, whatever policy opens, or an agent
 /// could reach the dashboard through the gate.
@@ -152,7 +149,6 @@ pub struct Tunnel {
     origin: TcpStream,
     /// What the policy flags about the address.
     pub flags: Vec<Flag>,
-    idle: Duration,
 }
 
 impl Tunnel {
@@ -160,8 +156,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// [`ForwardError::Tunnel`].
-    pub async fn carry<A: AsyncRead + AsyncWrite + Unpin>(self, agent: A) -> Result<(), ForwardError> {
-        copy::copy(agent, self.origin, self.idle).await
+    pub async fn carry(self, agent: TcpStream, terms: Terms<'_>) -> Result<(), ForwardError> {
+        tunnel::relay(agent, self.origin, terms).await
     }
 }
 
@@ -271,7 +267,7 @@ impl Forwarder {
             TunnelTo::Address(address) => vec![address],
         };
         let (origin, _, flags) = self.open(addresses, rule.as_ref()).await?;
-        Ok(Tunnel { origin, flags, idle: self.deadlines.idle })
+        Ok(Tunnel { origin, flags })
     }
 
     /// Closes pooled connections that have been idle too long.

@@ -23,7 +23,7 @@ pub use flow::{Flow, OriginalDestination};
 pub use host::{Authority, Host, InvalidHost, OWN_ADDRESS, OWN_NAME};
 pub use inspected::Inspected;
 pub use mode::Mode;
-pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State};
+pub use record::{Failure, Kind, Loss, Question, Record, RecordId, RequestHead, ResponseHead, State, Tls};
 pub use subject::{Ancestor, SessionId, Subject};
 pub use text_error::TextError;
 pub use time::Timestamp;

@@ -156,6 +156,31 @@ pub struct ResponseHead {
     pub first_byte_us: u64,
 }
 
+/// TLS of a flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tls {
+    /// The name in the agent's ClientHello.
+    pub sni: Option<String>,
+    /// The JA4 fingerprint of that hello: which TLS library the agent has.
+    pub ja4: String,
+    /// Protocols that it offered by ALPN, in its order; other than printable ASCII is escaped.
+    pub offered: Vec<String>,
+    /// It had an encrypted hello inside, or what looks like one.
+    pub ech: bool,
+    /// `TLS 1.3`, `TLS 1.2`; `None` where the gate settled nothing with the agent, as in a tunnel.
+    pub version: Option<String>,
+    /// As in the IANA registry.
+    pub cipher: Option<String>,
+    /// What was chosen of the offer.
+    pub alpn: Option<String>,
+    /// By a session from before, without a certificate.
+    pub resumed: bool,
+    /// Version towards the origin, where a connection to it was made with this one.
+    pub origin_version: Option<String>,
+    pub origin_resumed: bool,
+}
+
 /// One record. Fields that later parsers add are optional, so that older records still read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -184,6 +209,9 @@ pub struct Record {
     /// Bytes to the agent, of a flow.
     pub bytes_down: u64,
     pub failure: Option<Failure>,
+    /// Of a flow that begins with a ClientHello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<Tls>>,
     /// Of a question.
     #[serde(default)]
     pub question: Option<Question>,
@@ -223,6 +251,7 @@ impl Record {
             bytes_up: 0,
             bytes_down: 0,
             failure: None,
+            tls: None,
             question: None,
             loss: None,
             times: 1,

@@ -159,7 +159,7 @@ impl Policy {
         match c.sniffed {
             // Each request names its own host.
             Sniffed::Http => Admission::Intercept(None),
-            Sniffed::Tls { sni: Some(sni), .. } => self.admit_named(original, sni, c.given),
+            Sniffed::Tls { sni: Some(sni), ech } => self.admit_named(original, sni, ech, c.given),
             Sniffed::Tls { sni: None, ech } => match self.mode {
                 Mode::Enforce => Admission::Deny(refusal::missing_sni(original, ech)),
                 // RFC 6066 3: an address is never sent as SNI, so the address is the name.
@@ -203,7 +203,7 @@ impl Policy {
 
     /// TLS with a name: a tunnel where the name is passed through, else its requests are judged. A
     /// denied name is intercepted as well, so that the refusal can be said in HTTP.
-    fn admit_named(&self, original: SocketAddr, sni: &Host, given: Given<'_>) -> Admission {
+    fn admit_named(&self, original: SocketAddr, sni: &Host, ech: bool, given: Given<'_>) -> Admission {
         let port = original.port();
         // Nothing is behind it, whatever the lists say.
         if sni.as_str() == OWN_NAME {
@@ -224,10 +224,19 @@ impl Policy {
         if let Some(refusal) = provenance.refusal {
             return Admission::Deny(refusal);
         }
+        let mut flags = provenance.flags;
+        if ech {
+            // Read, it would be answered for the outer name; in a tunnel, the inner one is what counts.
+            let hidden = refusal::encrypted_hello(sni);
+            match self.mode {
+                Mode::Enforce => return Admission::Deny(hidden),
+                Mode::Blocklist | Mode::Audit => flags.extend(hidden.flags),
+            }
+        }
         let pattern = hit.pattern;
         let reason = format!("the passthrough list has {pattern}");
         let rule = format!("passthrough:{pattern}");
-        let verdict = allowed(Action::Passthrough, rule, reason, provenance.flags);
+        let verdict = allowed(Action::Passthrough, rule, reason, flags);
         self.tunnel(TunnelTo::Name(Authority { host: sni.clone(), port }), verdict)
     }
 

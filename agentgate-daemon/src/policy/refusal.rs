@@ -154,6 +154,26 @@ pub(super) fn missing_sni(original: SocketAddr, ech: bool) -> Refusal {
     )
 }
 
+/// A tunnel for TLS whose hello has an encrypted one inside. What only looks like one (GREASE, RFC 9849 6.2)
+/// cannot be told from it, and is meant not to be.
+pub(super) fn encrypted_hello(outer: &Host) -> Refusal {
+    refuse(
+        "invariant:encrypted_hello".to_owned(),
+        format!(
+            "the hello to {outer} may have another name encrypted inside, to which an unread tunnel would lead"
+        ),
+        403,
+        format!(
+            "switch Encrypted ClientHello off in the client, or take {outer} out of the passthrough list"
+        ),
+        Flag::new(
+            "encrypted_hello",
+            Severity::Medium,
+            format!("Encrypted ClientHello to {outer} in a tunnel"),
+        ),
+    )
+}
+
 /// A connection that is neither TLS nor HTTP; `given`: for which names its address was.
 pub(super) fn opaque(original: SocketAddr, silent: bool, given: &[Host]) -> Refusal {
     let what = if silent {

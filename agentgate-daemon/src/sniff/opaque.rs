@@ -81,8 +81,7 @@ fn postgres(up: &[u8]) -> Option<Named> {
     const CANCEL_REQUEST: u32 = 80_877_102;
     let mut rest = up;
     let mut asked = Vec::new();
-    loop {
-        let Some((head, tail)) = rest.split_first_chunk::<8>() else { break };
+    while let Some((head, tail)) = rest.split_first_chunk::<8>() {
         let [a, b, c, d, e, f, g, h] = *head;
         let (length, code) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
         match (length, code) {

@@ -1,6 +1,7 @@
 //! Changes: batches of entries in one transaction.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     sync::{MutexGuard, PoisonError, atomic::Ordering},
 };
@@ -43,9 +44,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// A record that begins; its bodies are not stored yet.
     pub(crate) fn open(record: &Record) -> Self {
-        let mut encoded = Vec::with_capacity(1024);
-        canonical::encode(record, [None, None], &mut encoded);
-        Self { encoded, bodies: [None, None] }
+        Self { encoded: encoded(record, [None, None]), bodies: [None, None] }
     }
 
     /// A record in its last state, with the captured bytes of its bodies.
@@ -56,9 +55,7 @@ impl Entry {
             record.response.as_ref().and_then(|head| kept(&head.body.bytes)),
         ];
         let digests = bodies.each_ref().map(|bytes| bytes.as_ref().map(|bytes| digest(bytes)));
-        let mut encoded = Vec::with_capacity(1536);
-        canonical::encode(record, digests, &mut encoded);
-        Self { encoded, bodies }
+        Self { encoded: encoded(record, digests), bodies }
     }
 
     /// This record, ended in another state at `finished`.
@@ -121,6 +118,18 @@ impl Entry {
         }
         Ok(found)
     }
+}
+
+fn encoded(record: &Record, digests: [Option<Digest>; 2]) -> Vec<u8> {
+    thread_local! {
+        /// So that what is kept, of which there may be many, is as long as it needs to be.
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        canonical::encode(record, digests, scratch);
+        scratch.as_slice().to_vec()
+    })
 }
 
 fn digest(bytes: &[u8]) -> Digest {

@@ -28,24 +28,6 @@ pub enum AgentTlsError {
     Handshake(#[from] std::io::Error),
 }
 
-impl AgentTlsError {
-    /// True where the agent said, by alert, that it does not accept our certificate.
-    #[must_use]
-    pub fn is_distrust(&self) -> bool {
-        use rustls::AlertDescription as Alert;
-        let Self::Handshake(error) = self else {
-            return false;
-        };
-        let alert = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        matches!(
-            alert,
-            Some(rustls::Error::AlertReceived(
-                Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown | Alert::AccessDenied
-            ))
-        )
-    }
-}
-
 /// Always the one certificate: the name was settled before the handshake.
 #[derive(Debug)]
 struct Settled(Arc<CertifiedKey>);
@@ -116,3 +98,6 @@ impl AgentTls {
 pub fn alert(description: u8) -> [u8; 7] {
     [21, 3, 3, 0, 2, 2, description]
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod ca;
+mod heard;
 pub mod leaf;
 pub mod offer;
 pub mod origin;
@@ -10,6 +11,7 @@ pub mod pinned;
 
 pub use agent::{AgentTls, AgentTlsError};
 pub use ca::{Ca, CaError};
+pub use heard::{Heard, Listened};
 pub use leaf::{Leaves, MintError};
 pub use offer::{AgentAlpn, Alpn, Offer};
 pub use origin::{OriginTls, OriginTlsError};

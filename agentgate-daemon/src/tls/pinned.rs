@@ -67,6 +67,7 @@ fn is_about_certificates(alert: Alert) -> bool {
 }
 
 /// The words of RFC 8446 6.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only alerts about certificates come here")]
 fn name(alert: Alert) -> &'static str {
     match alert {
         Alert::BadCertificate => "bad_certificate",

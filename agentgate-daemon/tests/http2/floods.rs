@@ -1,6 +1,6 @@
 //! Agents that make work without end are sent away, and the gate serves on.
 
-use agentgate::model::{Kind, State};
+use agentgate::model::{Kind, Record, State};
 use h2::Reason;
 use http::Response;
 use tokio::{
@@ -90,38 +90,45 @@ async fn serves_on(world: &World, origin: &mut Origin) {
     assert_eq!(answer.await.unwrap().status(), 200);
 }
 
-async fn check(what: &str, code: &str, more: impl FnMut() -> Vec<u8>) {
-    let world = World::new(&open_policy()).await;
+/// The record of the connection that flooded on its way to `origin`.
+async fn flooding(world: &World, origin: &Origin) -> Record {
+    let to = |record: &Record| record.flow.as_ref().is_some_and(|flow| flow.original.0 == origin.at);
+    world.record(|r| r.kind == Kind::Flow && r.failure.is_some() && to(r)).await
+}
+
+async fn check(world: &World, what: &str, code: &str, more: impl FnMut() -> Vec<u8>) {
     let mut origin = Origin::new().await;
     let ended = flood(world.connect(origin.at).await, more).await;
     // A reset may overtake the GOAWAY where it is not read at once.
     assert!(ended.is_none_or(|ended| ended == Reason::ENHANCE_YOUR_CALM), "{what}: {ended:?}");
-    let flow = world.record(|r| r.kind == Kind::Flow).await;
+    let flow = flooding(world, &origin).await;
     assert_eq!(flow.state, State::Refused, "{what}: {flow:?}");
     assert_eq!(flow.failure.unwrap().code, code, "{what}");
-    serves_on(&world, &mut origin).await;
+    serves_on(world, &mut origin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_without_a_message() {
-    check("PING", "flood", || frame(6, 0, 0, &[7; 8]).repeat(100)).await;
-    check("SETTINGS", "flood", || frame(4, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(100)).await;
-    check("WINDOW_UPDATE", "flood", || frame(8, 0, 0, &[0, 0, 0, 1]).repeat(100)).await;
-    check("PRIORITY", "flood", || frame(2, 0, 1, &[0, 0, 0, 0, 1]).repeat(100)).await;
-    check("no known type", "flood", || frame(0xee, 0, 0, &[1]).repeat(100)).await;
+    let world = World::new(&open_policy()).await;
+    check(&world, "PING", "flood", || frame(6, 0, 0, &[7; 8]).repeat(100)).await;
+    check(&world, "SETTINGS", "flood", || frame(4, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(100)).await;
+    check(&world, "WINDOW_UPDATE", "flood", || frame(8, 0, 0, &[0, 0, 0, 1]).repeat(100)).await;
+    check(&world, "PRIORITY", "flood", || frame(2, 0, 1, &[0, 0, 0, 0, 1]).repeat(100)).await;
+    check(&world, "no known type", "flood", || frame(0xee, 0, 0, &[1]).repeat(100)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_without_end() {
+    let world = World::new(&open_policy()).await;
     let mut first = true;
-    check("CONTINUATION", "bad_http", move || {
+    check(&world, "CONTINUATION", "bad_http", move || {
         let kind = if std::mem::take(&mut first) { 1 } else { 9 };
         // A field that is not indexed: x: x.
         frame(kind, 0, 1, &[0, 1, b'x', 1, b'x'].repeat(10))
     })
     .await;
     let mut first = true;
-    check("empty CONTINUATION", "bad_http", move || {
+    check(&world, "empty CONTINUATION", "bad_http", move || {
         frame(if std::mem::take(&mut first) { 1 } else { 9 }, 0, 1, &[])
     })
     .await;
@@ -144,7 +151,7 @@ async fn streams_opened_and_reset() {
     })
     .await;
     assert!(ended.is_none_or(|ended| ended == Reason::ENHANCE_YOUR_CALM), "{ended:?}");
-    let flow = world.record(|r| r.kind == Kind::Flow).await;
+    let flow = flooding(&world, &origin).await;
     assert_eq!(flow.state, State::Refused, "{flow:?}");
     assert!(["flood", "bad_http"].contains(&flow.failure.unwrap().code.as_str()));
     serves_on(&world, &mut origin).await;
@@ -172,7 +179,7 @@ async fn streams_opened_and_reset_at_leisure() {
         assert!(given_up < 5_000, "it goes on");
     }
     assert!(given_up >= 400, "{given_up}");
-    let flow = world.record(|r| r.kind == Kind::Flow).await;
+    let flow = flooding(&world, &origin).await;
     assert_eq!(flow.failure.unwrap().code, "flood");
     serves_on(&world, &mut origin).await;
 }

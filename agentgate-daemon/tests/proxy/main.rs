@@ -9,3 +9,4 @@ mod http;
 mod names;
 mod policy;
 mod setup;
+mod tls;

@@ -184,6 +184,7 @@ async fn opaque_tcp_is_judged_by_name() {
     assert_eq!(verdict.action, Action::Passthrough);
     assert_eq!(verdict.rule, format!("opaque_tcp:{SINK}:{}", original.port()));
     assert_eq!(flow.bytes_up, 15);
+    assert_eq!((flow.protocol.as_str(), flow.note.as_deref()), ("ssh", Some("SSH-2.0-agent")));
     assert_eq!(world.internet.journal().read(|seen| seen.connections_to(SINK).count()), 1);
 }
 

@@ -329,3 +329,21 @@ fn is_total() {
         }
     }
 }
+
+#[test]
+fn what_is_passed_over_would_have_stayed_as_it_is() {
+    for (prefix, least) in SHAPES {
+        for before in ["", " ", "ü", "a", "x=", "9"] {
+            let text = format!("{before}{prefix}{}", "a1".repeat(*least));
+            let stays = mask_shapes(&mask_userinfo(&text)) == text;
+            assert!(stays || may_hold_secret(&text), "{text}");
+            assert_eq!(stays, ["a", "9"].contains(&before), "{text}");
+        }
+    }
+    for text in ["https://user:password@host/", "a://b", "x ://u:p@h"] {
+        assert!(may_hold_secret(text), "{text}");
+    }
+    for text in ["", "application/json", "gzip, deflate, br", "a:b:/c", "Fri, 20 Nov 2026 13:41:01 GMT"] {
+        assert!(!may_hold_secret(text), "{text}");
+    }
+}

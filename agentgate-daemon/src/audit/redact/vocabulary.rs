@@ -117,6 +117,77 @@ pub(super) const SHAPES: &[(&str, usize)] = &[
     ("eyJ", 20),
 ];
 
+/// First bytes of [`SHAPES`].
+pub(super) const BEGIN_SHAPES: [bool; 256] = {
+    let mut begins = [false; 256];
+    let mut at = 0;
+    while at < SHAPES.len() {
+        begins[SHAPES[at].0.as_bytes()[0] as usize] = true;
+        at += 1;
+    }
+    begins
+};
+
+/// Headers whose names say nothing of secrets or URLs, in order: what the rules below say of them, at less
+/// cost.
+const HARMLESS_HEADERS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "access-control-allow-origin",
+    "age",
+    "alt-svc",
+    "anthropic-beta",
+    "anthropic-version",
+    "cache-control",
+    "cf-cache-status",
+    "cf-ray",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "date",
+    "etag",
+    "expires",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "keep-alive",
+    "last-modified",
+    "openai-beta",
+    "openai-version",
+    "origin",
+    "pragma",
+    "priority",
+    "range",
+    "request-id",
+    "server",
+    "strict-transport-security",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "user-agent",
+    "vary",
+    "via",
+    "x-content-type-options",
+    "x-request-id",
+];
+
+/// Whether a header's name, in lower case, is one of those that are known to say nothing.
+pub(super) fn is_harmless_header(name: &str) -> bool {
+    HARMLESS_HEADERS.binary_search(&name).is_ok()
+}
+
+#[test]
+fn harmless_headers_are_what_the_rules_say() {
+    assert!(HARMLESS_HEADERS.is_sorted());
+    for name in HARMLESS_HEADERS {
+        assert!(!is_secret_name(name) && !super::URL_HEADERS.contains(name), "{name}");
+        assert!(!["cookie", "set-cookie"].contains(name));
+    }
+}
+
 /// Whether what is called `name` is a secret: `x-api-key`, `GITHUB_TOKEN`, `--clientSecret`.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let words = words(name);

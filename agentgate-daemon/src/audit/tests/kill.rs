@@ -115,8 +115,7 @@ fn survives_sigkill() {
     }
 }
 
-/// The same, where records are acknowledged before they are durable; a line for each tells how many are
-/// under way.
+/// The same, where records are acknowledged before they are durable; says some ids.
 #[test]
 #[ignore = "not a test by itself: the child of what_is_whole_survives_sigkill"]
 fn unawaited_child() {
@@ -130,7 +129,8 @@ fn unawaited_child() {
     runtime.block_on(async {
         loop {
             let entry = audit.open(with_body(600)).await.unwrap();
-            if entry.id().0.is_multiple_of(64) {
+            // Of two ids in a row one is of an entry that is finished.
+            if entry.id().0 % 64 < 2 {
                 say("opened", entry.id());
             }
             entry.finish(State::Done);

