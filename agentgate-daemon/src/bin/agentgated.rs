@@ -5,6 +5,11 @@ use std::{path::PathBuf, process::ExitCode};
 use agentgate::{app, config::Config, telemetry};
 use clap::Parser;
 
+/// Requests are made of many small allocations that end in another thread than they began in, which the
+/// system's allocator answers with locks, and with memory that it does not give back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// agentgated: the gate. Guards a cgroup, so that every connection of an agent is judged and
 /// recorded.
 ///
