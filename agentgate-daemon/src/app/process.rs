@@ -45,6 +45,7 @@ pub fn run(config: Config) -> Result<()> {
             LayerState::Absent(why) => tracing::warn!(layer = name, %why, "absent"),
         }
     }
+    kernel::spent::give_back();
     privileges::attached().context("giving up capabilities")?;
     let guard = Guard {
         enroller: launch::cgroup::enroller(cgroup.clone()),

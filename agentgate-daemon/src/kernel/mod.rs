@@ -24,6 +24,7 @@ mod layers;
 mod link;
 mod load;
 mod pin;
+pub mod spent;
 mod take;
 
 pub use attached::{Attached, Options, attached_programs, detach, netns_cookie, netns_cookie_of};
