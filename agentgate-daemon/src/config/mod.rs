@@ -141,7 +141,8 @@ pub struct AuditLog {
 pub struct Limits {
     /// From the first byte of a connection until it is known what it is.
     pub sniff_timeout_ms: u64,
-    /// How long an agent may send nothing before it counts as one that lets the server speak first.
+    /// How long an agent may send nothing before it counts as one that lets the server speak first, but
+    /// on ports where servers never do.
     pub silence_ms: u64,
     /// From the first byte of a request's head to its last.
     pub header_timeout_ms: u64,
@@ -300,7 +301,8 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, origin, capture, audit, limits, dashboard, control, run, log } = document;
+        let Document { gate, dns, tls, origin, capture, audit, limits, dashboard, control, run, log } =
+            document;
         let config = Self {
             paths: Paths::default(),
             gate,
