@@ -113,19 +113,24 @@ impl Exchanger {
 impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
     async fn run(&mut self) -> Result<(), Http1Error> {
         loop {
-            let bytes = match self.next().await? {
-                Next::Head(bytes) => bytes,
-                Next::Over => {
+            let head = match self.next().await {
+                Ok(Next::Head(bytes)) => request(bytes).map_err(Http1Error::from),
+                Ok(Next::Over) => {
                     let _gone = poll_fn(|cx| self.agent.poll_shutdown(cx)).await;
                     return Ok(());
                 }
+                Err(error) => Err(error),
             };
             self.asked = true;
-            let head = match request(bytes) {
+            let head = match head {
                 Ok(head) => head,
-                Err(bad) => {
-                    self.say(&head::bad(bad)).await;
-                    return Err(bad.into());
+                Err(error) => {
+                    if let Http1Error::Bad(bad) = &error
+                        && self.say(&head::bad(*bad)).await
+                    {
+                        self.close(false).await;
+                    }
+                    return Err(error);
                 }
             };
             if !self.exchange(head).await? {
