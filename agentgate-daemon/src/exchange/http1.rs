@@ -212,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             let error = ForwardError::Target(crate::http::head::BadTarget);
             return Ok(self.answer(&underway.failed(&error), &method, false).await);
         };
-        let upgrade = head::is_websocket(permit.head());
+        let upgrade = framing == Framing::Empty && head::is_websocket(permit.head());
         let (mut permit, mut fresh) = (permit, false);
         loop {
             let kept = std::mem::take(&mut self.kept);

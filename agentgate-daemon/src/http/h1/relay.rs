@@ -391,6 +391,10 @@ where
         if self.switched && !self.upgrade {
             return Err(Outcome::Origin("it switched protocols unasked".to_owned()));
         }
+        if self.switched && matches!(self.up, Up::Sending(_) | Up::Refused(_)) {
+            // What is left of the request would be taken for the other protocol.
+            return Err(Outcome::Origin("it switched protocols before it had the request".to_owned()));
+        }
         self.origin_stays &= head.keep_alive && !self.switched;
         self.agent_stays &= head.keep_alive;
         self.down_out = (self.on_head)(&head);

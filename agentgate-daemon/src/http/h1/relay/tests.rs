@@ -187,3 +187,12 @@ async fn a_switched_connection_is_moved_until_both_have_ended() {
     echo.await.unwrap();
     assert_eq!((up, down), (vec![1; 500], vec![1; 500]), "each byte is seen once");
 }
+
+#[tokio::test]
+async fn no_switch_before_the_request_is_there() {
+    let ask = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 10\r\n\r\n12345";
+    let answer = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\nhello";
+    let early = ran(ask, answer, ask.len(), false).await;
+    assert!(matches!(early.done.outcome, Outcome::Origin(_)), "{:?}", early.done);
+    assert!(early.to_agent.is_empty());
+}
