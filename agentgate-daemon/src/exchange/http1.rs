@@ -98,7 +98,7 @@ impl Exchanger {
             drain,
             agent: Wire::new(stream),
             lull: Lull::new(limits.idle),
-            kept: first,
+            kept: first.for_http1(),
             own: false,
             asked: false,
         };
@@ -218,14 +218,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             let kept = std::mem::take(&mut self.kept);
             let mine = std::mem::take(&mut self.own);
             let ready = self.exchanger.forwarder.http1(&session, permit, self.on.offer, kept, fresh).await;
-            let Ready { mut origin, permit: again, kept, flags } = match ready {
+            let Ready { mut origin, permit: again, kept } = match ready {
                 Ok(ready) => ready,
                 Err(error) => {
                     let stay = keep_alive && framing == Framing::Empty;
                     return Ok(self.answer(&underway.failed(&error), &method, stay).await);
                 }
             };
-            underway.flag(flags);
+            underway.flag(origin.take_flags());
             let used = origin.is_used();
             origin.set_used();
             let asking = Asking { head: out.clone(), framing, method: &method, keep_alive, upgrade };
