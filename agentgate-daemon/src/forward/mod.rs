@@ -293,13 +293,14 @@ impl Forwarder {
     async fn dial(&self, key: Key) -> Result<Dialled, ForwardError> {
         let Key { destination, rule, offer, .. } = &key;
         let addresses = self.resolver.addresses(&destination.authority, rule.as_ref()).await?;
+        let end = tokio::time::Instant::now() + self.deadlines.connect;
         let (tcp, address, flags) = self.open(addresses, rule.as_ref()).await?;
         let (stream, alpn) = if destination.scheme == Scheme::Http {
             (OriginStream::Tcp(tcp), None)
         } else {
             let Authority { host, port } = &destination.authority;
             let config = self.tls.towards(host, *port, *offer);
-            let tls = connect::tls(config, host, tcp, self.deadlines.connect).await?;
+            let tls = connect::tls(config, host, tcp, (end, self.deadlines.connect)).await?;
             let alpn = tls.get_ref().1.alpn_protocol().and_then(Alpn::of);
             self.spoken.learn(destination, *offer, alpn);
             (OriginStream::Tls(Box::new(tls)), alpn)
@@ -334,7 +335,7 @@ impl Dialled {
 
     fn into_http1(self) -> Origin {
         let Self { stream, flags, key, .. } = self;
-        (Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false }, flags)
+        Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false, flags }
     }
 }
 
