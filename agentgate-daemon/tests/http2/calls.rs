@@ -259,6 +259,21 @@ async fn a_refusal_is_read_and_the_connection_stays() {
     assert_eq!(world.arrivals(OPEN), 0);
 }
 
+/// A body to what has none is an error of the stream (RFC 9113 8.1.1), in which the answer is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_is_answered_with_a_head() {
+    let world = World::new(&format!("{}[hosts]\ndeny = [\"open.example\"]\n", open_policy())).await;
+    let original = world.origin(OPEN, 8080);
+    let mut agent = Agent::new(&world, original).await;
+    let mut request = agent.request(Method::HEAD, "/head");
+    *request.uri_mut() = format!("http://{OPEN}:{}/head", original.port()).parse().unwrap();
+    let (answer, _up) = agent.ask.send_request(request, true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 403);
+    assert!(answer.headers().contains_key("content-length"));
+    assert!(read(answer.into_body()).await.unwrap().0.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_come_together_share_one_connection() {
     let world = World::new(&open_policy()).await;
