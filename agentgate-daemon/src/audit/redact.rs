@@ -322,6 +322,11 @@ fn mask_userinfo(text: &str) -> String {
     masked
 }
 
+/// `starts_with`, which looks at the second byte first: words begin with all the letters that shapes do.
+fn begins_with(text: &[u8], prefix: &[u8]) -> bool {
+    text.get(1) == prefix.get(1) && text.starts_with(prefix)
+}
+
 /// Whether there may be credentials of a URL in `text`, or what begins like a secret: where not, it is
 /// left as it is by [`mask_userinfo`] and [`mask_shapes`].
 fn may_hold_secret(text: &str) -> bool {
@@ -332,7 +337,7 @@ fn may_hold_secret(text: &str) -> bool {
         boundary = !byte.is_ascii_alphanumeric();
         let rest = || bytes.get(at..).unwrap_or_default();
         (byte == b':' && rest().starts_with(b"://"))
-            || (begins && SHAPES.iter().any(|(prefix, _)| rest().starts_with(prefix.as_bytes())))
+            || (begins && SHAPES.iter().any(|(prefix, _)| begins_with(rest(), prefix.as_bytes())))
     })
 }
 
@@ -344,7 +349,11 @@ fn mask_shapes(text: &str) -> String {
     // A shape begins where no letter or digit stands before it.
     let mut boundary = true;
     while let Some(first) = rest.chars().next() {
-        if boundary && let Some((prefix, least)) = SHAPES.iter().find(|(prefix, _)| rest.starts_with(prefix))
+        let begins = boundary
+            && rest.as_bytes().first().is_some_and(|byte| vocabulary::BEGIN_SHAPES[usize::from(*byte)]);
+        if begins
+            && let Some((prefix, least)) =
+                SHAPES.iter().find(|(prefix, _)| begins_with(rest.as_bytes(), prefix.as_bytes()))
         {
             let body = rest.get(prefix.len()..).unwrap_or_default();
             let (body, after) = body.split_at(body.find(|c| !is_body(c)).unwrap_or(body.len()));

@@ -329,11 +329,13 @@ fn squid(setting: &Setting, cgroup: &Path) -> anyhow::Result<Command> {
          http_access allow all\ncache deny all\nworkers 1\nmax_filedescriptors 16384\n\
          access_log none\ncache_log {at}/cache.log\npid_filename {at}/squid.pid\ncoredump_dir {at}\n\
          mime_table {share}/mime.conf\nerror_directory {langpack}/en\nicon_directory {share}/icons\n\
-         hosts_file /etc/hosts\nshutdown_lifetime 0 seconds\nvisible_hostname bench.example\n",
+         unlinkd_program {lib}/unlinkd\nlogfile_daemon {lib}/log_file_daemon\n\
+         client_idle_pconn_timeout 1 hour\nserver_idle_pconn_timeout 1 hour\nhosts_file /etc/hosts\nshutdown_lifetime 0 seconds\nvisible_hostname bench.example\n",
         port = Kind::Squid.port(),
         pki = pki.display(),
         helper = helper.display(),
         share = share.display(),
+        lib = setting.programs.squid_files.join("usr/lib/squid").display(),
         langpack = setting.programs.squid_files.join("usr/share/squid-langpack").display(),
     );
     fs::write(dir.join("squid.conf"), config)?;
