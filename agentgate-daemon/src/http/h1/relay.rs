@@ -226,7 +226,11 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         if let Poll::Ready(Err(outcome)) = self.poll_up(cx) {
-            return Poll::Ready(outcome);
+            // Whoever has all of the answer may leave the rest of the request away: that is what
+            // `Expect` is for.
+            let left = self.agent.is_ended() || matches!(outcome, Outcome::AgentGone);
+            let answered = matches!(self.down, Down::Whole);
+            return Poll::Ready(if answered && left { Outcome::Whole } else { outcome });
         }
         if let Poll::Ready(done) = self.poll_down(cx) {
             if let Err(outcome) = done {
