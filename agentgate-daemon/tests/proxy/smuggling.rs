@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use agentgate::model::{Kind, State};
+use agentgate::model::{Kind, Mode, State};
 use fake_internet::world::OPEN;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -278,4 +278,52 @@ async fn a_connection_made_early_and_closed_meanwhile_costs_no_request() {
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
     assert_eq!(accepted.load(SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_outlives_no_policy() {
+    let world = World::new(&open_policy()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, SeqCst);
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 65536];
+                while let Ok(1..) = stream.read(&mut buffer).await {
+                    stream.write_all(OK).await.unwrap();
+                }
+            });
+        }
+    });
+    let ask = format!("GET /x HTTP/1.1\r\nHost: {OPEN}:{}\r\n\r\n", at.port());
+    let mut stream = world.connect(at).await;
+    let policy = &world.handles().policy;
+    for (mode, connections) in [(None, 1), (None, 1), (Some(Mode::Audit), 2), (Some(Mode::Audit), 2)] {
+        policy.set_mode(mode).unwrap();
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        heard(&mut stream, "\r\n\r\nok").await;
+        assert_eq!(accepted.load(SeqCst), connections, "{mode:?}");
+    }
+    policy.set_mode(Some(Mode::Enforce)).unwrap();
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let answer = heard(&mut stream, "not").await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert_eq!(accepted.load(SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_never_comes_to_its_answer_is_given_up() {
+    let world = World::new(&open_policy()).await;
+    let flood = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(10_000);
+    let (at, _seen) = origin(flood.leak()).await;
+    let mut stream = world.connect(at).await;
+    let ask = format!("GET /hints HTTP/1.1\r\nHost: {OPEN}:{}\r\nConnection: close\r\n\r\n", at.port());
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.matches("HTTP/1.1 103 ").count() < 100, "{}", answer.len());
+    assert!(answer.contains("HTTP/1.1 502 "), "{answer}");
+    assert_eq!(world.exchange("/hints").await.state, State::Failed);
 }
