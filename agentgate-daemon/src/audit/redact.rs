@@ -12,6 +12,7 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
+use crate::model::HeaderFields;
 use vocabulary::{SHAPES, is_harmless_header, is_scheme, is_secret_name};
 
 /// Shorter secrets keep nothing: four characters of eight would be half of it.
@@ -38,17 +39,23 @@ const COOKIE_ATTRIBUTES: &[&str] =
 /// The headers in their order, secrets masked: `Bearer ****abcd`. Values that are not UTF-8 are shown
 /// lossily.
 #[must_use]
-pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, String)> {
-    fields
-        .map(|(name, value)| (name.to_owned(), mask_header(name, &String::from_utf8_lossy(value))))
-        .collect()
+pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> HeaderFields {
+    let mut masked = HeaderFields::with_capacity(12, 512);
+    for (name, value) in fields {
+        let value = String::from_utf8_lossy(value);
+        masked.push_with(name, |text| {
+            // Nearly all headers of nearly all requests: they cost one look at each byte.
+            if is_harmless_header(name) && !may_hold_secret(&value) {
+                text.push_str(&value);
+            } else {
+                text.push_str(&mask_header(name, &value));
+            }
+        });
+    }
+    masked
 }
 
 fn mask_header(name: &str, value: &str) -> String {
-    // Nearly all headers of nearly all requests: they cost one look at each byte.
-    if is_harmless_header(name) && !may_hold_secret(value) {
-        return value.to_owned();
-    }
     let name = name.to_ascii_lowercase();
     match name.as_str() {
         "cookie" => mask_cookies(value, false),

@@ -149,7 +149,8 @@ fn lines(record: &Record) -> Vec<Line> {
     lines.extend(record.flags.iter().map(flag));
     if let Some(head) = &record.request {
         lines.push(Line::Heading(format!("{} {} {}", head.method, head.target, head.version)));
-        lines.extend(head.headers.iter().map(|(name, value)| Line::Header(name.clone(), value.clone())));
+        lines
+            .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
         lines.push(Line::Field("body", captured(&head.body)));
     }
     if let Some(head) = &record.response {
@@ -159,7 +160,8 @@ fn lines(record: &Record) -> Vec<Line> {
             head.status,
             took(head.first_byte_us)
         )));
-        lines.extend(head.headers.iter().map(|(name, value)| Line::Header(name.clone(), value.clone())));
+        lines
+            .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
         lines.push(Line::Field("body", captured(&head.body)));
     }
     lines
@@ -256,7 +258,7 @@ mod tests {
             scheme: "https".into(),
             target: "/a".into(),
             version: "HTTP/1.1".into(),
-            headers: vec![("authorization".into(), "Bearer ****abcd".into())],
+            headers: vec![("authorization", "Bearer ****abcd")].into(),
             body: Captured { total: 5, truncated: true, ..Captured::default() },
         });
         let full = lines(&record);

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use crate::{
     dashboard::show::{size, visible_lines},
-    model::Captured,
+    model::{Captured, HeaderFields},
 };
 
 /// Text shown of one body; more makes browsers slow and helps nobody.
@@ -133,19 +133,14 @@ fn hex(bytes: &[u8]) -> String {
     out
 }
 
-fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
-    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
+fn header<'a>(headers: &'a HeaderFields, name: &str) -> &'a str {
+    headers.get(name).unwrap_or_default()
 }
 
 /// A body with what there is to say about it; `bytes` is the captured prefix, `None` where it was not
 /// asked for.
 #[must_use]
-pub(super) fn body(
-    headers: &[(String, String)],
-    captured: &Captured,
-    bytes: Option<&[u8]>,
-    open: bool,
-) -> Markup {
+pub(super) fn body(headers: &HeaderFields, captured: &Captured, bytes: Option<&[u8]>, open: bool) -> Markup {
     let content_type = header(headers, "content-type").to_ascii_lowercase();
     let encoding = header(headers, "content-encoding");
     let encoded = !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity");

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     dashboard::show::{self, visible},
-    model::{Captured, Kind, Question, Record, State, Subject, Timestamp},
+    model::{Captured, HeaderFields, Kind, Question, Record, State, Subject, Timestamp},
 };
 
 /// What the page shows.
@@ -363,7 +363,7 @@ fn quoted(arg: &str) -> String {
 fn message(
     title: &str,
     line: &str,
-    headers: &[(String, String)],
+    headers: &HeaderFields,
     captured: &Captured,
     bytes: Option<&[u8]>,
     open: bool,
@@ -381,7 +381,7 @@ fn message(
                 table.headers {
                     caption.sr { (title) " headers" }
                     tbody {
-                        @for (name, value) in headers {
+                        @for (name, value) in headers.iter() {
                             tr {
                                 th scope="row" { (visible(name)) }
                                 td .masked[is_masked(value)] { (visible(value)) }

@@ -5,7 +5,7 @@ use std::{net::SocketAddrV6, sync::Arc};
 use bytes::Bytes;
 
 use super::{fields::take_number, *};
-use crate::model::{Ancestor, Host, OriginalDestination, RecordId, SessionId};
+use crate::model::{Ancestor, HeaderFields, Host, OriginalDestination, RecordId, SessionId};
 
 /// A record with every field, `n` of whatever there may be many of.
 pub(crate) fn full(n: usize) -> Record {
@@ -46,7 +46,7 @@ pub(crate) fn full(n: usize) -> Record {
         Some(Verdict { action: Action::Passthrough, rule: text("rule"), reason: text("reason") });
     record.flags = vec![Flag::new("code", Severity::High, text("evidence")); n];
     let body = Captured { total: 1 << 40, truncated: true, bytes: Bytes::new() };
-    let headers = vec![(text("name"), text("value")), (String::new(), String::new())];
+    let headers = HeaderFields::from(vec![(text("name"), text("value")), (String::new(), String::new())]);
     record.request = Some(RequestHead {
         method: "GET".into(),
         scheme: "https".into(),
