@@ -12,7 +12,7 @@ use redb::{Durability, ReadableTable as _, Table, WriteTransaction};
 use super::{
     Store, StoreError,
     bodies::{Bodies, Place, Recent},
-    canonical::{digest, self, Digest, Glance, Malformed},
+    canonical::{self, Digest, Glance, Malformed, digest},
     group::Tail,
     packed::{Packer, Part},
     record::{self, Summary},
@@ -131,7 +131,6 @@ fn encoded(record: &Record, digests: [Option<Digest>; 2]) -> Vec<u8> {
         scratch.as_slice().to_vec()
     })
 }
-
 
 /// What the writing side keeps between transactions.
 #[derive(Debug)]
