@@ -164,8 +164,9 @@ impl Stages {
 
         let counts = Counts::default();
         let stream = Counted::new(stream, counts.clone(), self.patience);
+        let port = flow.original.0.port();
         let carried = Carried { flow, subject, record };
-        match sniff::sniff(stream, self.sniff).await {
+        match sniff::sniff(stream, self.sniff.at(port)).await {
             Ok(sniffed) => Box::pin(self.judge(carried, sniffed, &counts)).await,
             Err((error, stream)) => Box::pin(self.unreadable(carried.record, &error, stream, &counts)).await,
         }

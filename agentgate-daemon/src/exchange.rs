@@ -243,7 +243,7 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
 fn unsupported(head: &Parts, port: u16) -> Option<(Refusal, Option<Authority>)> {
     let refusal = if head.method == http::Method::CONNECT && head.uri.path_and_query().is_none() {
         Refusal { status: 405, ..gate_refusal("connect_inside", "CONNECT is not carried through the gate") }
-    } else if !switches_to_known(head) {
+    } else if !switches_to_known(head) || connects_to_unknown(head) {
         let reason = "a switch to another protocol than WebSocket is not carried through the gate";
         Refusal { status: 426, ..gate_refusal("upgrade", reason) }
     } else {
@@ -268,6 +268,12 @@ fn gate_refusal(rule: &str, reason: &str) -> Refusal {
         status: 403,
         remedy: String::new(),
     }
+}
+
+/// True for an Extended CONNECT (RFC 8441) to anything but a WebSocket: MASQUE (RFC 9298, RFC 9484) leads
+/// anywhere.
+fn connects_to_unknown(head: &Parts) -> bool {
+    head.extensions.get::<h2::ext::Protocol>().is_some_and(|protocol| protocol.as_str() != "websocket")
 }
 
 /// True where no switch is asked for but to WebSocket (RFC 6455), or to HTTP/2 (RFC 7540 3.2, which curl

@@ -141,7 +141,8 @@ pub struct AuditLog {
 pub struct Limits {
     /// From the first byte of a connection until it is known what it is.
     pub sniff_timeout_ms: u64,
-    /// How long an agent may send nothing before it counts as one that lets the server speak first.
+    /// How long an agent may send nothing before it counts as one that lets the server speak first, but
+    /// on ports where servers never do.
     pub silence_ms: u64,
     /// From the first byte of a request's head to its last.
     pub header_timeout_ms: u64,

@@ -98,7 +98,7 @@ impl Exchanger {
             drain,
             agent: Wire::new(stream),
             lull: Lull::new(limits.idle),
-            kept: first,
+            kept: first.for_http1(),
             own: false,
             asked: false,
         };
@@ -113,19 +113,24 @@ impl Exchanger {
 impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
     async fn run(&mut self) -> Result<(), Http1Error> {
         loop {
-            let bytes = match self.next().await? {
-                Next::Head(bytes) => bytes,
-                Next::Over => {
+            let head = match self.next().await {
+                Ok(Next::Head(bytes)) => request(bytes).map_err(Http1Error::from),
+                Ok(Next::Over) => {
                     let _gone = poll_fn(|cx| self.agent.poll_shutdown(cx)).await;
                     return Ok(());
                 }
+                Err(error) => Err(error),
             };
             self.asked = true;
-            let head = match request(bytes) {
+            let head = match head {
                 Ok(head) => head,
-                Err(bad) => {
-                    self.say(&head::bad(bad)).await;
-                    return Err(bad.into());
+                Err(error) => {
+                    if let Http1Error::Bad(bad) = &error
+                        && self.say(&head::bad(*bad)).await
+                    {
+                        self.close(false).await;
+                    }
+                    return Err(error);
                 }
             };
             // What an exchange needs is not held by connections on which there is none.
@@ -208,20 +213,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             let error = ForwardError::Target(crate::http::head::BadTarget);
             return Ok(self.answer(&underway.failed(&error), &method, false).await);
         };
-        let upgrade = head::is_websocket(permit.head());
+        let upgrade = framing == Framing::Empty && head::is_websocket(permit.head());
         let (mut permit, mut fresh) = (permit, false);
         loop {
             let kept = std::mem::take(&mut self.kept);
             let mine = std::mem::take(&mut self.own);
             let ready = self.exchanger.forwarder.http1(&session, permit, self.on.offer, kept, fresh).await;
-            let Ready { mut origin, permit: again, kept, flags } = match ready {
+            let Ready { mut origin, permit: again, kept } = match ready {
                 Ok(ready) => ready,
                 Err(error) => {
                     let stay = keep_alive && framing == Framing::Empty;
                     return Ok(self.answer(&underway.failed(&error), &method, stay).await);
                 }
             };
-            underway.flag(flags);
+            underway.flag(origin.take_flags());
             let used = origin.is_used();
             origin.set_used();
             let asking = Asking { head: out.clone(), framing, method: &method, keep_alive, upgrade };

@@ -14,7 +14,7 @@ use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -112,7 +112,8 @@ pub(super) async fn tcp(
     Err(last)
 }
 
-/// Completes TLS as a client of `host`, verified.
+/// Completes TLS as a client of `host`, verified, by `end`, which is `deadline` after the beginning of it
+/// all.
 ///
 /// # Errors
 /// [`ForwardError::Certificate`], [`ForwardError::Tls`], [`ForwardError::ConnectTimeout`].
@@ -120,14 +121,14 @@ pub(super) async fn tls(
     config: &Arc<ClientConfig>,
     host: &Host,
     stream: TcpStream,
-    deadline: Duration,
+    (end, deadline): (Instant, Duration),
 ) -> Result<TlsStream<TcpStream>, ForwardError> {
     let name = match host.as_ip() {
         Some(ip) => ServerName::from(ip),
         None => ServerName::try_from(host.as_str().to_owned())
             .map_err(|error| ForwardError::Tls(error.to_string()))?,
     };
-    match timeout(deadline, TlsConnector::from(config.clone()).connect(name, stream)).await {
+    match timeout_at(end, TlsConnector::from(config.clone()).connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(ForwardError::tls(host, &error)),
         Err(_elapsed) => Err(ForwardError::ConnectTimeout(deadline)),

@@ -106,6 +106,8 @@ pub struct Origin {
     since: Instant,
     /// Something was sent on it before.
     used: bool,
+    /// What the policy flags about the address, for the record of its first request.
+    flags: Vec<Flag>,
 }
 
 impl Origin {
@@ -113,6 +115,12 @@ impl Origin {
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.used
+    }
+
+    /// What the policy flags about the address, where that is on no record yet.
+    #[must_use]
+    pub fn take_flags(&mut self) -> Vec<Flag> {
+        std::mem::take(&mut self.flags)
     }
 
     /// It carries a request from here on.
@@ -132,6 +140,20 @@ pub enum First {
     Failed(ForwardError),
 }
 
+impl First {
+    /// As it is used for HTTP/1.1. While no request comes its origin may close it, or speak unasked: that
+    /// is watched for as between requests.
+    #[must_use]
+    pub fn for_http1(self) -> Self {
+        match self {
+            Self::Dialled(dialled) if dialled.alpn != Some(Alpn::Http2) => {
+                Self::Pooled(Box::new(dialled.into_http1()))
+            }
+            Self::Nothing | Self::Dialled(_) | Self::Pooled(_) | Self::Failed(_) => self,
+        }
+    }
+}
+
 /// A request that may go, and the connection it goes on.
 #[derive(Debug)]
 pub struct Ready {
@@ -139,8 +161,6 @@ pub struct Ready {
     pub permit: Permit,
     /// The agent's connection had it already.
     pub kept: bool,
-    /// What the policy flags about the address, where this request was the one that dialled.
-    pub flags: Vec<Flag>,
 }
 
 /// A tunnel that stands: nothing has passed yet.
@@ -222,23 +242,19 @@ impl Forwarder {
         let key = Key { session: session.clone(), destination, offer, rule: permit.addresses().clone() };
         // RFC 9110 9.2.2: only what may be sent twice is sent again, so the rest takes no risks.
         let rested = if is_repeatable(permit.head()) { Duration::MAX } else { RESTED };
-        let ready = |origin, kept, flags| Ready { origin, permit, kept, flags };
+        let ready = |origin, kept| Ready { origin, permit, kept };
         match kept {
             First::Failed(error) if !fresh => return Err(error),
             First::Pooled(mut origin) if !fresh => {
                 if origin.key == key && origin.wire.is_quiet() {
-                    return Ok(ready(*origin, true, Vec::new()));
+                    return Ok(ready(*origin, true));
                 }
                 self.pool.put(*origin);
-            }
-            First::Dialled(dialled) if !fresh && dialled.key == key && dialled.alpn != Some(Alpn::Http2) => {
-                let (origin, flags) = dialled.into_http1();
-                return Ok(ready(origin, true, flags));
             }
             First::Nothing | First::Dialled(_) | First::Pooled(_) | First::Failed(_) => {}
         }
         if !fresh && let Some(origin) = self.pool.take(&key, rested) {
-            return Ok(ready(origin, false, Vec::new()));
+            return Ok(ready(origin, false));
         }
         let mut dialled = self.dial(key.clone()).await?;
         if dialled.alpn == Some(Alpn::Http2) {
@@ -246,8 +262,7 @@ impl Forwarder {
             self.forget(&dialled.key.destination);
             dialled = self.dial(Key { offer: Offer::Http1, ..key }).await?;
         }
-        let (origin, flags) = dialled.into_http1();
-        Ok(ready(origin, false, flags))
+        Ok(ready(dialled.into_http1(), false))
     }
 
     /// Keeps a connection that its agent has left for the session's next.
@@ -278,13 +293,14 @@ impl Forwarder {
     async fn dial(&self, key: Key) -> Result<Dialled, ForwardError> {
         let Key { destination, rule, offer, .. } = &key;
         let addresses = self.resolver.addresses(&destination.authority, rule.as_ref()).await?;
+        let end = tokio::time::Instant::now() + self.deadlines.connect;
         let (tcp, address, flags) = self.open(addresses, rule.as_ref()).await?;
         let (stream, alpn) = if destination.scheme == Scheme::Http {
             (OriginStream::Tcp(tcp), None)
         } else {
             let Authority { host, port } = &destination.authority;
             let config = self.tls.towards(host, *port, *offer);
-            let tls = connect::tls(config, host, tcp, self.deadlines.connect).await?;
+            let tls = connect::tls(config, host, tcp, (end, self.deadlines.connect)).await?;
             let alpn = tls.get_ref().1.alpn_protocol().and_then(Alpn::of);
             self.spoken.learn(destination, *offer, alpn);
             (OriginStream::Tls(Box::new(tls)), alpn)
@@ -317,9 +333,9 @@ impl Dialled {
         (&self.key.destination, &self.key.rule)
     }
 
-    fn into_http1(self) -> (Origin, Vec<Flag>) {
+    fn into_http1(self) -> Origin {
         let Self { stream, flags, key, .. } = self;
-        (Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false }, flags)
+        Origin { wire: Wire::new(stream), key, since: Instant::now(), used: false, flags }
     }
 }
 

@@ -17,6 +17,8 @@ use crate::{
 
 /// Idle connections kept for one key.
 const IDLE_PER_KEY: usize = 16;
+/// Idle connections kept for one session: an agent may ask for ever more names.
+const IDLE_PER_SESSION: usize = 256;
 /// Keys kept.
 const KEYS: usize = 1024;
 /// Idle longer than this and a connection is not used again; most servers close after 60 s or more.
@@ -88,6 +90,10 @@ impl Pool {
                 return;
             }
         }
+        let of_session = kept.iter().filter(|(key, _)| key.session == origin.key.session);
+        if of_session.map(|(_, idle)| idle.len()).sum::<usize>() >= IDLE_PER_SESSION {
+            return;
+        }
         let idle = kept.entry(origin.key.clone()).or_default();
         if idle.len() >= IDLE_PER_KEY {
             idle.remove(0);
@@ -105,4 +111,44 @@ impl Pool {
 fn still_idle(idle: &mut Vec<Origin>) -> bool {
     idle.retain_mut(|origin| origin.since.elapsed() < IDLE && origin.wire.is_quiet());
     !idle.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::{
+        forward::OriginStream,
+        http::h1::Wire,
+        model::{Authority, Host},
+        policy::{Policy, Scheme},
+    };
+
+    #[tokio::test]
+    async fn a_session_has_its_share_and_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (pool, rule) = (Pool::default(), Policy::closed().addresses());
+        let mut ends = Vec::new();
+        let key = |session: &str, name: usize| Key {
+            session: SessionId(session.to_owned()),
+            destination: Destination {
+                scheme: Scheme::Http,
+                authority: Authority { host: Host::parse(&format!("n{name}.example")).unwrap(), port: 80 },
+            },
+            offer: Offer::None,
+            rule: rule.clone(),
+        };
+        for (session, name) in (0..300).map(|name| ("greedy", name)).chain([("other", 0)]) {
+            let (near, far) = tokio::join!(TcpStream::connect(at), listener.accept());
+            ends.push(far.unwrap());
+            let wire = Wire::new(OriginStream::Tcp(near.unwrap()));
+            let key = key(session, name);
+            pool.put(Origin { wire, key, since: Instant::now(), used: true, flags: Vec::new() });
+        }
+        let kept = (0..300).filter(|name| pool.take(&key("greedy", *name), IDLE).is_some()).count();
+        assert_eq!(kept, IDLE_PER_SESSION);
+        assert!(pool.take(&key("other", 0), IDLE).is_some(), "another has its own");
+    }
 }

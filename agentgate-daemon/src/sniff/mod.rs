@@ -58,6 +58,19 @@ impl Kind {
     }
 }
 
+/// Ports of which everybody knows that the client speaks first.
+const CLIENT_FIRST: [u16; 4] = [80, 443, 8080, 8443];
+
+impl Deadlines {
+    /// The same for a connection to `port`. Where the client speaks first, silence says nothing about the
+    /// protocol: the client is busy (loading a trust bundle takes some of them seconds on a loaded host),
+    /// so it has the whole time.
+    #[must_use]
+    pub fn at(self, port: u16) -> Self {
+        if CLIENT_FIRST.contains(&port) { Self { silence: self.total, ..self } } else { self }
+    }
+}
+
 /// A connection that has been sniffed, every byte still to be read.
 #[derive(Debug)]
 pub struct Sniffed<S> {
@@ -135,6 +148,22 @@ mod tests {
         let mut all = String::new();
         sniffed.stream.read_to_string(&mut all).await.unwrap();
         assert_eq!(all, "GET / HTTP/1.1\r\n\r\n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_speaks_first_may_take_its_time() {
+        for (port, kind) in [(443, Kind::Http1), (80, Kind::Http1), (22, Kind::Silent)] {
+            let (mut agent, gate) = duplex(64);
+            let late = async move {
+                tokio::time::sleep(SHORT.silence * 2).await;
+                agent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+                agent
+            };
+            let (sniffed, _agent) = tokio::join!(sniff(gate, SHORT.at(port)), late);
+            assert_eq!(sniffed.unwrap().kind, kind, "{port}");
+        }
+        let (_agent, gate) = duplex(64);
+        assert_eq!(sniff(gate, SHORT.at(443)).await.unwrap().kind, Kind::Silent, "it says nothing at all");
     }
 
     #[tokio::test(start_paused = true)]

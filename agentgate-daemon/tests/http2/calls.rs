@@ -200,6 +200,33 @@ async fn a_websocket_is_a_stream() {
     assert_eq!(world.body(&record, Side::Response), "echoagain");
 }
 
+/// MASQUE (RFC 9298, RFC 9484) is a way to anywhere, unread.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extended_connect_is_for_websockets_only() {
+    let world = World::new(&open_policy()).await;
+    let mut origin = Origin::with(server::Builder::new().enable_connect_protocol()).await;
+    let mut agent = Agent::new(&world, origin.at).await;
+    let answer = agent.get("/first").await;
+    origin.arrived().await.respond.send_response(Response::new(()), true).unwrap();
+    answer.await.unwrap();
+    while !agent.ask.is_extended_connect_protocol_enabled() {
+        tokio::task::yield_now().await;
+    }
+    for protocol in ["connect-udp", "connect-ip", "connect-tcp", "webtransport", "websocket, connect-udp"] {
+        let target = format!("/.well-known/masque/{}", protocol.len());
+        let mut connect = agent.request(Method::CONNECT, &target);
+        connect.extensions_mut().insert(Protocol::from(protocol));
+        let (answer, _up) = agent.ask.send_request(connect, true).unwrap();
+        let answer = tokio::select! {
+            answer = answer => answer.unwrap(),
+            arrived = origin.arrived() => panic!("{protocol} went on: {:?}", arrived.head),
+        };
+        assert_eq!(answer.status(), 426, "{protocol}");
+        let record = world.exchange(&target).await;
+        assert_eq!((record.state, record.verdict.unwrap().rule.as_str()), (State::Refused, "gate:upgrade"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ordinary_connect_is_refused() {
     let world = World::new(&open_policy()).await;
@@ -230,6 +257,21 @@ async fn a_refusal_is_read_and_the_connection_stays() {
         assert_eq!(world.body(&record, Side::Request), "what was asked");
     }
     assert_eq!(world.arrivals(OPEN), 0);
+}
+
+/// A body to what has none is an error of the stream (RFC 9113 8.1.1), in which the answer is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_is_answered_with_a_head() {
+    let world = World::new(&format!("{}[hosts]\ndeny = [\"open.example\"]\n", open_policy())).await;
+    let original = world.origin(OPEN, 8080);
+    let mut agent = Agent::new(&world, original).await;
+    let mut request = agent.request(Method::HEAD, "/head");
+    *request.uri_mut() = format!("http://{OPEN}:{}/head", original.port()).parse().unwrap();
+    let (answer, _up) = agent.ask.send_request(request, true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 403);
+    assert!(answer.headers().contains_key("content-length"));
+    assert!(read(answer.into_body()).await.unwrap().0.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 
 use std::{future::poll_fn, time::Duration};
 
-use agentgate::model::{Record, State};
+use agentgate::model::{Mode, Record, State};
 use h2::{Reason, client};
 use http::Response;
 use tokio::{
@@ -213,4 +213,30 @@ async fn lengths_that_do_not_match_end_the_stream() {
     let reset = poll_fn(|cx| arrived.respond.poll_reset(cx)).await.unwrap();
     assert_eq!(reset, Reason::CANCEL);
     assert_eq!(world.exchange("/short").await.state, State::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_agent_connection_has_few_to_origins() {
+    let world = World::new(&open_policy()).await;
+    let mut origin = Origin::new().await;
+    let mut agent = Agent::new(&world, origin.at).await;
+    let kept = agent.get("/kept").await;
+    let mut under_way = origin.arrived().await;
+    // Each policy has connections of its own, as each name has.
+    for turn in 0..40 {
+        world.handles().policy.set_mode([Some(Mode::Audit), None][turn % 2]).unwrap();
+        let answer = agent.get("/again").await;
+        origin.arrived().await.respond.send_response(Response::new(()), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200, "{turn}");
+    }
+    assert_eq!(origin.connections(), 41, "a policy's connection is not another's");
+    timeout(PATIENCE, async {
+        while origin.open() > 20 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("those that are not used are closed");
+    under_way.respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(kept.await.unwrap().status(), 200, "what is under way goes on");
 }

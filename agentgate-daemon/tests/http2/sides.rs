@@ -84,6 +84,11 @@ impl Origin {
         self.orders.lock().unwrap().len()
     }
 
+    /// Connections that have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.orders.lock().unwrap().iter().filter(|order| !order.is_closed()).count()
+    }
+
     pub(crate) fn order(&self, connection: usize, order: Order) {
         self.orders.lock().unwrap()[connection].send(order).unwrap();
     }

@@ -9,4 +9,5 @@ mod http;
 mod names;
 mod policy;
 mod setup;
+mod smuggling;
 mod tls;

@@ -22,9 +22,12 @@ fn lists(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(word))
 }
 
-/// True for a request to switch to WebSocket (RFC 6455 4.1).
+/// True for a request to switch to WebSocket (RFC 6455 4.1), as it goes to the origin.
 pub(super) fn is_websocket(head: &Parts) -> bool {
-    head.method == Method::GET && lists(&head.headers, UPGRADE, "websocket")
+    head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && lists(&head.headers, UPGRADE, "websocket")
+        && !lists(&head.headers, UPGRADE, "h2c")
 }
 
 /// The head as it goes to the origin. Left out are `close`, because whether the origin's connection goes

@@ -21,6 +21,10 @@ use crate::{
 /// Dials for one request that were not of use in the end: the origin left at once each time.
 const TRIES: u32 = 2;
 
+/// Connections that one agent's connection keeps: names in the clear, and policies, may be ever new ones,
+/// and each would keep a descriptor until the agent goes. Requests under way are not counted.
+const MOST: usize = 16;
+
 /// Why there is no connection.
 #[derive(Clone, Debug)]
 pub(super) enum NoOrigin {
@@ -124,6 +128,12 @@ impl Origins {
         }
         if let Some(error) = state.failed.take() {
             return Found::No(NoOrigin::Failed(Arc::new(error)));
+        }
+        if state.known.len() >= MOST
+            && let Some(oldest) = state.known.iter().position(|known| known.sender.is_some())
+        {
+            // It is left in good order once what is under way on it has ended.
+            state.known.remove(oldest);
         }
         let (standing, dial) = watch::channel(None);
         let to = To::new(destination, rule);

@@ -4,7 +4,7 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, client::SendRequest, ext::Protocol, server::SendResponse};
-use http::{Request, Response, Uri, Version, header::HOST, request, uri};
+use http::{Method, Request, Response, Uri, Version, header::HOST, request, uri};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -57,11 +57,14 @@ impl Shared<'_> {
     /// One request, from its head to the end of its answer.
     pub(super) async fn stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Over {
         let (head, body) = request.into_parts();
+        let method = head.method.clone();
         match self.exchanger.begin(&self.on, head).await {
-            Begun::Permitted(permit, underway) => self.forward(permit, underway, body, respond).await,
+            Begun::Permitted(permit, underway) => {
+                self.forward(permit, underway, body, respond, &method).await
+            }
             Begun::Refused(refused) => {
                 let body = refused_body(body, refused.wants_body()).await;
-                say(respond, refused.answer(self.exchanger, body).await)
+                say(respond, refused.answer(self.exchanger, body).await, &method)
             }
         }
     }
@@ -72,6 +75,7 @@ impl Shared<'_> {
         underway: Underway,
         body: RecvStream,
         mut respond: SendResponse<Bytes>,
+        method: &Method,
     ) -> Over {
         let found = tokio::select! {
             biased;
@@ -81,7 +85,7 @@ impl Shared<'_> {
         };
         let (origin, flags) = match found {
             Ok(found) => found,
-            Err(NoOrigin::Failed(error)) => return say(respond, underway.failed(&error)),
+            Err(NoOrigin::Failed(error)) => return say(respond, underway.failed(&error), method),
             Err(NoOrigin::NotHttp2) => {
                 // An agent that knows the code comes again in HTTP/1.1, and is offered that then.
                 self.exchanger.forwarder.forget(permit.destination());
@@ -95,13 +99,13 @@ impl Shared<'_> {
         let websocket = head.extensions.get::<Protocol>().is_some();
         if websocket && !origin.is_extended_connect_protocol_enabled() {
             let error = ForwardError::Http("it takes no Extended CONNECT".to_owned());
-            return say(respond, underway.failed(&error));
+            return say(respond, underway.failed(&error), method);
         }
         let request = match outgoing(head, destination.scheme) {
             Ok(request) => request,
-            Err(error) => return say(respond, underway.failed(&error.into())),
+            Err(error) => return say(respond, underway.failed(&error.into()), method),
         };
-        let relayed = self.relay(&underway, origin, request, body, respond);
+        let relayed = self.relay(&underway, origin, request, body, respond, method);
         if !websocket {
             return relayed.await;
         }
@@ -126,18 +130,19 @@ impl Shared<'_> {
         request: Request<()>,
         body: RecvStream,
         respond: SendResponse<Bytes>,
+        method: &Method,
     ) -> Over {
         let up = tell(underway.tap(Side::Request));
         let mut asking = match ask(origin, request, body, respond, self.limits.idle, up) {
             Ok(asking) => asking,
             Err((error, respond)) => {
                 let error = ForwardError::Http(describe(&error));
-                return say(respond, underway.failed(&error));
+                return say(respond, underway.failed(&error), method);
             }
         };
         let (head, body) = match asking.answer().await {
             Ok(answer) => answer.into_parts(),
-            Err(broke) => return unanswered(underway, &broke, asking.into_agent()),
+            Err(broke) => return unanswered(underway, &broke, asking.into_agent(), method),
         };
         let fields = fit::headers(&head.headers);
         underway.answered(head.status.as_u16(), version_str(Version::HTTP_2), fields);
@@ -161,7 +166,7 @@ impl Shared<'_> {
 }
 
 /// What follows from an end before the answer's head: the origin's own words, or ours.
-fn unanswered(underway: &Underway, broke: &Broke, respond: SendResponse<Bytes>) -> Over {
+fn unanswered(underway: &Underway, broke: &Broke, respond: SendResponse<Bytes>, method: &Method) -> Over {
     let error = match broke {
         Broke::Agent(reason) => {
             let detail = format!("the agent reset the stream: {reason}");
@@ -176,7 +181,7 @@ fn unanswered(underway: &Underway, broke: &Broke, respond: SendResponse<Bytes>) 
         underway.fail(error.failure());
         return Over::Reset(ToAgent::Unanswered(respond), broke.reason());
     }
-    say(respond, underway.failed(&error))
+    say(respond, underway.failed(&error), method)
 }
 
 /// Tells a tap of what passes.
@@ -212,15 +217,16 @@ fn outgoing(head: request::Parts, scheme: Scheme) -> Result<Request<()>, BadTarg
     Ok(request)
 }
 
-/// Answers in the gate's words.
-fn say(mut respond: SendResponse<Bytes>, answer: Answer) -> Over {
+/// Answers in the gate's words; who asked for the head alone gets no more (a body would be an error).
+fn say(mut respond: SendResponse<Bytes>, answer: Answer, method: &Method) -> Over {
     let mut response = Response::new(());
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     response.headers_mut().insert(http::header::CONTENT_LENGTH, answer.body.len().into());
-    let sent = respond.send_response(response, answer.body.is_empty()).and_then(|mut stream| {
-        if answer.body.is_empty() { Ok(()) } else { stream.send_data(answer.body, true) }
-    });
+    let bodiless = answer.body.is_empty() || *method == Method::HEAD;
+    let sent = respond
+        .send_response(response, bodiless)
+        .and_then(|mut stream| if bodiless { Ok(()) } else { stream.send_data(answer.body, true) });
     match sent {
         Ok(()) => Over::Answered,
         Err(_gone) => Over::Left,

@@ -23,6 +23,9 @@ pub struct BadFraming(&'static str);
 const EXTENSIONS: u32 = 4096;
 /// Bytes of all trailers.
 const TRAILERS: u32 = 64 * 1024;
+/// Fields that say how a message is framed and whom it is for. A trailer has no use for them (RFC 9110
+/// 6.5.1) but to deceive a reader that takes trailers for fields of the head.
+const FORGING: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
 
 /// What comes next of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,11 @@ enum Chunk {
     Size {
         digits: u8,
         size: u64,
+    },
+    /// White space after the size, of which this many bytes were there.
+    Pad {
+        size: u64,
+        seen: u32,
     },
     /// Extensions of a chunk of that size, of which this many bytes were there; in quotes or not.
     Extension {
@@ -57,6 +65,7 @@ enum Chunk {
     /// Name of a trailer.
     Name {
         seen: u32,
+        name: Name,
     },
     /// Value of a trailer.
     Value {
@@ -77,6 +86,30 @@ enum Quote {
     Inside,
     /// After a backslash inside.
     Escaped,
+}
+
+/// Which of [`FORGING`] a name may still turn out to be, one bit for each, and how long it is so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Name {
+    may: u8,
+    length: u8,
+}
+
+impl Name {
+    const NONE: Self = Self { may: (1 << FORGING.len()) - 1, length: 0 };
+
+    fn with(self, byte: u8) -> Self {
+        let at = usize::from(self.length);
+        let fits = |field: &[u8]| field.get(at) == Some(&byte.to_ascii_lowercase());
+        let still =
+            FORGING.iter().enumerate().filter(|(_, field)| fits(field)).fold(0, |may, (n, _)| may | 1 << n);
+        Self { may: self.may & still, length: self.length.saturating_add(1) }
+    }
+
+    fn forges(self) -> bool {
+        let whole = |field: &[u8]| field.len() == usize::from(self.length);
+        FORGING.iter().enumerate().any(|(n, field)| self.may & 1 << n != 0 && whole(field))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,13 +211,18 @@ fn step(state: Chunk, byte: u8) -> Result<Chunk, BadFraming> {
         }
         (Chunk::Size { digits: 0, .. }, _) => return bad("a chunk has no size"),
         (Chunk::Size { size, .. }, b'\r') => Chunk::SizeLf { size },
-        (Chunk::Size { size, .. }, b';' | b' ' | b'\t') => {
-            Chunk::Extension { size, seen: 1, quote: Quote::Outside }
-        }
+        (Chunk::Size { size, .. }, b' ' | b'\t') => Chunk::Pad { size, seen: 1 },
+        (Chunk::Size { size, .. }, b';') => Chunk::Extension { size, seen: 1, quote: Quote::Outside },
         (Chunk::Size { .. }, _) => return bad("a chunk's size is no hexadecimal number"),
+        (Chunk::Pad { seen: EXTENSIONS, .. }, _) => return bad("a chunk's extensions are too long"),
+        (Chunk::Pad { size, seen }, b' ' | b'\t') => Chunk::Pad { size, seen: seen + 1 },
+        (Chunk::Pad { size, seen }, b';') => Chunk::Extension { size, seen, quote: Quote::Outside },
+        (Chunk::Pad { size, .. }, b'\r') => Chunk::SizeLf { size },
+        // A reader that skips the space would find another size.
+        (Chunk::Pad { .. }, _) => return bad("a chunk's size is no hexadecimal number"),
         (Chunk::Extension { size, quote: Quote::Outside, .. }, b'\r') => Chunk::SizeLf { size },
-        (Chunk::Extension { .. }, b'\r' | b'\n' | 0) => {
-            return bad("a chunk's line has a bare CR, LF or NUL");
+        (Chunk::Extension { .. }, _) if !is_text(byte) => {
+            return bad("a chunk's line has a bare CR or LF, or a control character");
         }
         (Chunk::Extension { seen: EXTENSIONS, .. }, _) => return bad("a chunk's extensions are too long"),
         (Chunk::Extension { size, seen, quote }, _) => {
@@ -203,20 +241,35 @@ fn step(state: Chunk, byte: u8) -> Result<Chunk, BadFraming> {
         (Chunk::DataCr | Chunk::DataLf, _) => return bad("a chunk does not end where it said"),
         (Chunk::Line { .. }, b'\r') => Chunk::EndLf,
         (Chunk::EndLf, b'\n') => Chunk::Done,
-        (Chunk::Line { seen: TRAILERS.. } | Chunk::Name { seen: TRAILERS.. }, _) => {
+        (Chunk::Line { seen: TRAILERS.. } | Chunk::Name { seen: TRAILERS.., .. }, _) => {
             return bad("the trailers are too long");
         }
-        (Chunk::Line { seen } | Chunk::Name { seen }, _) if is_token(byte) => Chunk::Name { seen: seen + 1 },
-        (Chunk::Name { seen }, b':') => Chunk::Value { seen: seen + 1 },
+        (Chunk::Line { seen }, _) if is_token(byte) => {
+            Chunk::Name { seen: seen + 1, name: Name::NONE.with(byte) }
+        }
+        (Chunk::Name { seen, name }, _) if is_token(byte) => {
+            Chunk::Name { seen: seen + 1, name: name.with(byte) }
+        }
+        (Chunk::Name { name, .. }, b':') if name.forges() => {
+            return bad("a trailer says how the message is framed or whom it is for");
+        }
+        (Chunk::Name { seen, .. }, b':') => Chunk::Value { seen: seen + 1 },
         (Chunk::Line { .. } | Chunk::Name { .. }, _) => return bad("a trailer has no name"),
         (Chunk::Value { seen: TRAILERS.., .. }, _) => return bad("the trailers are too long"),
         (Chunk::Value { seen }, b'\r') => Chunk::LineLf { seen: seen + 1 },
-        (Chunk::Value { .. }, b'\n' | 0) => return bad("a trailer has a bare LF or a NUL"),
+        (Chunk::Value { .. }, _) if !is_text(byte) => {
+            return bad("a trailer has a bare LF or a control character");
+        }
         (Chunk::Value { seen }, _) => Chunk::Value { seen: seen + 1 },
         (Chunk::LineLf { seen }, b'\n') => Chunk::Line { seen: seen + 1 },
         (Chunk::SizeLf { .. } | Chunk::LineLf { .. } | Chunk::EndLf, _) => return bad("a CR without its LF"),
         (Chunk::Data { .. } | Chunk::Done, _) => state,
     })
+}
+
+/// What may be in a field's value (RFC 9110 5.5).
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 /// RFC 9110 5.6.2.
@@ -244,12 +297,14 @@ mod tests {
 
     #[test]
     fn bodies_end_where_they_say_in_whatever_pieces() {
-        let rows: [(&[u8], &[u8], usize, bool); 9] = [
+        let rows: [(&[u8], &[u8], usize, bool); 11] = [
             (b"5\r\nhello\r\n0\r\n\r\n", b"hello", 15, true),
             (b"5\r\nhello\r\n0\r\n\r\nGET / ", b"hello", 15, true),
             (b"5;a=b;c=\"x;y\\\"\"\r\nhello\r\n0\r\n\r\n", b"hello", 29, true),
             (b"00005 \r\nhello\r\n0\r\n\r\n", b"hello", 20, true),
             (b"A\r\n0123456789\r\n1\r\nx\r\n0;last\r\nX-Sum: 1\r\nb:\r\n\r\n", b"0123456789x", 45, true),
+            (b"5 \t ; a=\"\xff\"\r\nhello\r\n0\r\n\r\n", b"hello", 25, true),
+            (b"0\r\nhos: 1\r\nhosts: 2\r\nx-host: \t3\r\nContent-Lengt: 4\r\n\r\n", b"", 53, true),
             (b"0\r\n\r\n", b"", 5, true),
             (b"0\r\n", b"", 3, false),
             (b"5\r\nhel", b"hel", 6, false),
@@ -289,6 +344,14 @@ mod tests {
             b"0\r\na: x\ny\r\n\r\n",
             b"0\r\na: x\ry\r\n\r\n",
             b"0\r\n\rX",
+            b"5 5\r\nhello",
+            b"5 x\r\nhello",
+            b"5\t x;y\r\nhello",
+            b"5;a\x01\r\nhello",
+            b"0\r\nContent-Length: 5\r\n\r\n",
+            b"0\r\nx: y\r\nTRANSFER-encoding:chunked\r\n\r\n",
+            b"0\r\nhost: a\r\n\r\n",
+            b"0\r\na: \x01\r\n\r\n",
         ] {
             assert!(fed(Framing::Chunked, bytes, 1).is_err(), "{:?}", String::from_utf8_lossy(bytes));
             assert!(fed(Framing::Chunked, bytes, bytes.len()).is_err());

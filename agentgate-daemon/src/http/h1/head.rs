@@ -163,7 +163,12 @@ struct Said {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    /// `Connection` names a field that frames or routes the message: whoever is next may take it out.
+    unframes: bool,
 }
+
+/// Fields that may not be called hop-by-hop (RFC 9110 7.6.1).
+const END_TO_END: [&[u8]; 3] = [b"content-length", b"host", b"transfer-encoding"];
 
 impl Said {
     fn read(&mut self, name: &str, value: &[u8]) -> Result<(), BadHead> {
@@ -176,6 +181,7 @@ impl Said {
                 for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    self.unframes |= END_TO_END.iter().any(|name| option.eq_ignore_ascii_case(name));
                 }
             }
             14 if name.eq_ignore_ascii_case("content-length") => {
@@ -256,12 +262,21 @@ fn located(bytes: &[u8], fields: &[httparse::Header<'_>]) -> Vec<Field> {
         .collect()
 }
 
+/// The bytes of `head`, which begin with its first line: `httparse` would pass over empty ones, and who
+/// reads the target from the first line would find none.
+fn begun(head: BytesMut) -> Result<Bytes, BadHead> {
+    match head.first() {
+        Some(b'\r' | b'\n') => Err(BadHead::Syntax("there are empty lines before the head")),
+        Some(_) | None => Ok(head.freeze()),
+    }
+}
+
 /// Reads a request's head: exactly the bytes of `head`.
 ///
 /// # Errors
 /// [`BadHead`]; RFC 9112 would have some of it answered, and none forwarded.
 pub fn request(head: BytesMut) -> Result<RequestHead, BadHead> {
-    let bytes = head.freeze();
+    let bytes = begun(head)?;
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(&bytes, &mut fields) {
@@ -287,7 +302,14 @@ pub fn request(head: BytesMut) -> Result<RequestHead, BadHead> {
     *request.method_mut() = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
         .map_err(|_| BadHead::Syntax("the method is not valid"))?;
     *request.version_mut() = version;
+    if said.unframes {
+        return Err(BadHead::Syntax("Connection names a field that is for the origin"));
+    }
     let target = parsed.path.unwrap_or_default();
+    if target.contains('#') {
+        // `Uri` leaves it out: what is judged would not be what is sent.
+        return Err(BadHead::Syntax("the target has a fragment"));
+    }
     let from = target.as_ptr() as usize - bytes.as_ptr() as usize;
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice(from..from + target.len()))
         .map_err(|_| BadHead::Syntax("the target is not valid"))?;
@@ -306,7 +328,7 @@ pub fn request(head: BytesMut) -> Result<RequestHead, BadHead> {
 /// # Errors
 /// [`BadHead`].
 pub fn response(head: BytesMut, method: &Method) -> Result<ResponseHead, BadHead> {
-    let bytes = head.freeze();
+    let bytes = begun(head)?;
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();

@@ -226,7 +226,11 @@ where
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         if let Poll::Ready(Err(outcome)) = self.poll_up(cx) {
-            return Poll::Ready(outcome);
+            // Whoever has all of the answer may leave the rest of the request away: that is what
+            // `Expect` is for.
+            let left = self.agent.is_ended() || matches!(outcome, Outcome::AgentGone);
+            let answered = matches!(self.down, Down::Whole);
+            return Poll::Ready(if answered && left { Outcome::Whole } else { outcome });
         }
         if let Poll::Ready(done) = self.poll_down(cx) {
             if let Err(outcome) = done {
@@ -390,6 +394,10 @@ where
         self.switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if self.switched && !self.upgrade {
             return Err(Outcome::Origin("it switched protocols unasked".to_owned()));
+        }
+        if self.switched && matches!(self.up, Up::Sending(_) | Up::Refused(_)) {
+            // What is left of the request would be taken for the other protocol.
+            return Err(Outcome::Origin("it switched protocols before it had the request".to_owned()));
         }
         self.origin_stays &= head.keep_alive && !self.switched;
         self.agent_stays &= head.keep_alive;

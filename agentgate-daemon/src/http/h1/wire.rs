@@ -127,9 +127,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// The head that is there already.
     fn head(&mut self, most: usize) -> Result<Option<BytesMut>, BadHead> {
-        if self.scanned == 0 {
-            self.buffer.advance(empty_lines(&self.buffer));
-        }
+        // A CR may have come before its LF.
+        let empty = empty_lines(&self.buffer);
+        self.buffer.advance(empty);
+        self.scanned = self.scanned.saturating_sub(empty);
         match end_of_head(&self.buffer, self.scanned, most)? {
             Some(length) => {
                 self.scanned = 0;

@@ -70,6 +70,9 @@ fn requests_are_framed_in_one_way_or_not_at_all() {
         ": x\r\n",
         "X Y: x\r\n",
         "X\u{b}: x\r\n",
+        "Connection: host\r\n",
+        "Connection: close , Content-Length\r\n",
+        "Connection: close\r\nConnection: TRANSFER-ENCODING\r\n",
     ] {
         assert!(matches!(head(more), Err(BadHead::Syntax(_))), "{more:?}: {:?}", head(more));
     }
@@ -88,6 +91,9 @@ fn requests_are_framed_in_one_way_or_not_at_all() {
         "GET /",
         "GET / HTTP/1.1 ",
         "G T / HTTP/1.1",
+        "\r\nGET / HTTP/1.1",
+        "GET /a#b HTTP/1.1",
+        "GET http://a#@b/ HTTP/1.1",
         "",
     ] {
         let bad = request(BytesMut::from(format!("{line}\r\nHost: a\r\n\r\n").as_str()));
@@ -159,4 +165,12 @@ fn responses_are_framed_by_what_they_answer() {
         let bad = answered(&format!("HTTP/1.1 200 OK\r\n{more}\r\n"), &Method::GET);
         assert!(matches!(bad, Err(BadHead::Syntax(_))), "{more:?}");
     }
+}
+
+#[test]
+fn a_target_is_what_everybody_reads() {
+    let bad = request(BytesMut::from(&b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"[..]));
+    assert!(matches!(bad, Err(BadHead::Syntax(_))), "{bad:?}");
+    let head = asked("GET /\u{e9}?\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(head.parts.extensions.get::<RawHead>().unwrap().target(), "/\u{e9}?\u{e9}");
 }

@@ -187,3 +187,43 @@ async fn a_switched_connection_is_moved_until_both_have_ended() {
     echo.await.unwrap();
     assert_eq!((up, down), (vec![1; 500], vec![1; 500]), "each byte is seen once");
 }
+
+#[tokio::test]
+async fn no_switch_before_the_request_is_there() {
+    let ask = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nContent-Length: 10\r\n\r\n12345";
+    let answer = b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\nhello";
+    let early = ran(ask, answer, ask.len(), false).await;
+    assert!(matches!(early.done.outcome, Outcome::Origin(_)), "{:?}", early.done);
+    assert!(early.to_agent.is_empty());
+}
+
+#[tokio::test]
+async fn who_has_the_answer_may_leave_the_rest_of_the_request_away() {
+    let (mut agent_far, agent) = duplex(1000);
+    let (mut origin_far, origin) = duplex(1000);
+    let (mut agent, mut origin) = (Wire::new(agent), Wire::new(origin));
+    let ask = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n";
+    agent_far.write_all(ask).await.unwrap();
+    let answer = b"HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno";
+    origin_far.write_all(answer).await.unwrap();
+    let asker = tokio::spawn(async move {
+        let mut got = vec![0; answer.len()];
+        agent_far.read_exact(&mut got).await.unwrap();
+        got // and it is gone
+    });
+    let request = head::request(poll_head(&mut agent).await).unwrap();
+    let asking = Asking {
+        head: Bytes::from_static(ask),
+        framing: request.framing,
+        method: &request.parts.method,
+        keep_alive: true,
+        upgrade: false,
+    };
+    let mut lull = Lull::new(Duration::from_secs(60));
+    let done =
+        relay(&mut agent, &mut origin, &mut lull, asking, |_| {}, |_| {}, |head| head.raw.bytes().clone())
+            .await;
+    assert!(matches!(done.outcome, Outcome::Whole), "{done:?}");
+    assert!(done.response_whole && !done.request_whole && !done.origin_stays && !done.agent_stays);
+    assert_eq!(asker.await.unwrap(), answer);
+}
