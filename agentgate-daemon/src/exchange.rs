@@ -7,15 +7,22 @@ mod asked;
 mod doh;
 pub mod http1;
 pub mod http2;
+mod seen;
+mod talk;
+mod tap;
 mod underway;
+mod whole;
 
 use std::sync::Arc;
 
+use h2::ext::Protocol;
 use http::request::Parts;
 
 pub use asked::Asked;
-pub use underway::{GONE, Side, Tap, Underway};
+pub use tap::Tap;
+pub use underway::{GONE, Side, Underway};
 
+use self::whole::Wanted;
 use crate::{
     audit::{Audit, fit},
     forward::Forwarder,
@@ -29,7 +36,7 @@ use crate::{
         Action, Authority, Captured, Flag, Flow, Host, Kind, Record, RecordId, Refusal, RequestHead,
         ResponseHead, Severity, State, Subject, Timestamp, Verdict,
     },
-    policy::{Given, Judgement, Permit, RequestContext, Scheme},
+    policy::{BodyFacts, Given, Judgement, Permit, RequestContext, Scheme},
     reload::PolicyHandle,
     share::Shares,
     tls::Offer,
@@ -175,12 +182,15 @@ impl Exchanger {
         if let Some((refusal, authority)) = unsupported(&head, on.flow.original.0.port()) {
             return refused(record, refusal, authority);
         }
+        let codings = whole::codings(&head.headers);
+        let undecodable = codings.as_ref().err().map(ToString::to_string);
         let context = RequestContext {
             original: on.flow.original.0,
             scheme: on.scheme,
             sni: on.sni.as_ref(),
             given: Given::of(on.given.as_deref()),
             subject: &on.subject,
+            body: BodyFacts { most: self.limits.request_bytes as u64, undecodable: undecodable.as_deref() },
         };
         let permit = match self.policy.current().judge(context, head) {
             Judgement::Deny { refusal, authority, .. } => return refused(record, refusal, authority),
@@ -191,6 +201,7 @@ impl Exchanger {
             return refused(record, crowded(), Some(authority));
         };
         let host = authority.host.clone();
+        let wanted = Wanted::new(permit.inspection(), codings.unwrap_or_default());
         record.authority = Some(authority);
         record.verdict = Some(permit.verdict().clone());
         record.flags.extend_from_slice(permit.flags());
@@ -200,7 +211,7 @@ impl Exchanger {
                 let budget = self.budget.clone();
                 Begun::Permitted(
                     permit,
-                    Underway::new(entry, share, on.clone(), asked, host, self.limits, budget),
+                    Underway::new(entry, share, on.clone(), asked, host, wanted, self.limits, budget),
                 )
             }
             Err(error) => {
@@ -243,6 +254,9 @@ fn opened(on: &OnConnection, head: &Parts) -> Record {
 fn unsupported(head: &Parts, port: u16) -> Option<(Refusal, Option<Authority>)> {
     let refusal = if head.method == http::Method::CONNECT && head.uri.path_and_query().is_none() {
         Refusal { status: 405, ..gate_refusal("connect_inside", "CONNECT is not carried through the gate") }
+    } else if head.extensions.get::<Protocol>().is_some_and(|protocol| protocol.as_str() != "websocket") {
+        let reason = "no other protocol than WebSocket is carried in an Extended CONNECT";
+        Refusal { status: 501, ..gate_refusal("upgrade", reason) }
     } else if !switches_to_known(head) {
         let reason = "a switch to another protocol than WebSocket is not carried through the gate";
         Refusal { status: 426, ..gate_refusal("upgrade", reason) }

@@ -11,6 +11,20 @@ pub struct Opened {
     pub inspected: Inspected,
 }
 
+/// What is known of a body without decoding it, at the price of two numbers: `None` where all of it was kept
+/// as any client reads it. A coding is undone when somebody looks, with [`open`].
+#[must_use]
+pub fn glance(captured: &Captured, codings: &Result<Codings, UnsupportedCoding>) -> Option<Inspected> {
+    let kept = captured.bytes.len() as u64;
+    let (encoding, fault) = match codings {
+        Ok(codings) if codings.is_identity() && !captured.truncated => return None,
+        Ok(codings) => (codings.to_string(), None),
+        Err(why) => ("unknown".to_owned(), Some(why.to_string())),
+    };
+    let truncated = captured.truncated || (fault.is_some() && kept > 0);
+    Some(Inspected { captured: kept, total: captured.total, decoded: None, truncated, encoding, fault })
+}
+
 /// Decodes a captured prefix and says what was seen.
 #[must_use]
 pub fn open(captured: &Captured, codings: &Result<Codings, UnsupportedCoding>, limits: Limits) -> Opened {
@@ -19,7 +33,7 @@ pub fn open(captured: &Captured, codings: &Result<Codings, UnsupportedCoding>, l
         let inspected = Inspected {
             captured: captured.bytes.len() as u64,
             total: captured.total,
-            decoded: decoded.bytes.len() as u64,
+            decoded: Some(decoded.bytes.len() as u64),
             truncated: captured.truncated || decoded.truncated,
             encoding,
             fault,
@@ -65,11 +79,24 @@ mod tests {
             let seen = &opened.inspected;
             assert_eq!(
                 (seen.decoded, seen.truncated, seen.is_whole()),
-                (decoded, truncated, whole),
+                (Some(decoded), truncated, whole),
                 "{name}"
             );
             assert_eq!(opened.bytes.len() as u64, decoded, "{name}");
             assert_eq!((seen.captured, seen.total), (body.bytes.len() as u64, body.total), "{name}");
         }
+    }
+    #[test]
+    fn a_glance_says_what_costs_nothing() {
+        let plain = Ok(Codings::default());
+        let (gzip, unknown) = (Codings::parse([b"gzip".as_slice()]), Codings::parse([b"snappy".as_slice()]));
+        assert_eq!(glance(&captured(b"hello", 5), &plain), None);
+        let seen = |body, codings: &_| glance(&body, codings).unwrap();
+        let cut = seen(captured(b"hello", 50), &plain);
+        assert_eq!((cut.truncated, cut.encoding.as_str(), cut.total), (true, "identity", 50));
+        let coded = seen(captured(b"hello", 5), &gzip);
+        assert_eq!((coded.truncated, coded.encoding.as_str(), coded.decoded), (false, "gzip", None));
+        let opaque = seen(captured(b"hello", 5), &unknown);
+        assert!(opaque.truncated && opaque.fault.is_some_and(|fault| fault.contains("snappy")));
     }
 }

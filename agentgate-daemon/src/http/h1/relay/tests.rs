@@ -59,7 +59,10 @@ async fn ran(asks: &[u8], answers: &[u8], after: usize, close: bool) -> Ran {
         &mut origin,
         &mut lull,
         asking,
-        |data| up.borrow_mut().extend_from_slice(data),
+        |data| {
+            up.borrow_mut().extend_from_slice(data);
+            if data.contains(&b'!') { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
         |data| down.borrow_mut().extend_from_slice(data),
         |head| head.raw.bytes().clone(),
     )
@@ -148,7 +151,16 @@ async fn silence_is_told_by_who_was_silent() {
         let head = Bytes::from_static(b"POST / HTTP/1.1\r\n\r\n");
         let asking = Asking { head, framing, method: &method, keep_alive: true, upgrade: false };
         let start = Instant::now();
-        let done = relay(&mut agent, &mut origin, &mut lull, asking, |_| {}, |_| {}, |_| Bytes::new()).await;
+        let done = relay(
+            &mut agent,
+            &mut origin,
+            &mut lull,
+            asking,
+            |_| ControlFlow::Continue(()),
+            |_| {},
+            |_| Bytes::new(),
+        )
+        .await;
         assert!(matches!(done.outcome, Outcome::Silent { agent } if agent == blames_agent), "{done:?}");
         assert!(start.elapsed() >= idle && start.elapsed() <= idle * 3 / 2, "{:?}", start.elapsed());
     }
@@ -178,7 +190,10 @@ async fn a_switched_connection_is_moved_until_both_have_ended() {
         &mut agent,
         &mut origin,
         &mut lull,
-        |data| up.extend_from_slice(data),
+        |data| {
+            up.extend_from_slice(data);
+            ControlFlow::Continue(())
+        },
         |data| down.extend_from_slice(data),
     )
     .await;
