@@ -5,7 +5,7 @@
 //! coding it was and whether the prefix is all, and `inspect::open` does the rest, within its cap.
 
 use crate::{
-    inspect::{Codings, glance as glance_at},
+    inspect,
     model::{Captured, Inspected, Record},
 };
 
@@ -25,7 +25,5 @@ fn of(headers: &[(String, String)], body: &Captured) -> Option<Box<Inspected>> {
     if body.total == 0 {
         return None;
     }
-    let named = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
-    let codings = Codings::parse(named.map(|(_, value)| value.as_bytes()));
-    glance_at(body, &codings).map(Box::new)
+    inspect::glance(body, &inspect::recorded(headers)).map(Box::new)
 }

@@ -11,6 +11,15 @@ pub struct Opened {
     pub inspected: Inspected,
 }
 
+/// The content codings of a body, from the headers of its record.
+///
+/// # Errors
+/// [`UnsupportedCoding`].
+pub fn recorded(headers: &[(String, String)]) -> Result<Codings, UnsupportedCoding> {
+    let named = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
+    Codings::parse(named.map(|(_, value)| value.as_bytes()))
+}
+
 /// What is known of a body without decoding it, at the price of two numbers: `None` where all of it was kept
 /// as any client reads it. A coding is undone when somebody looks, with [`open`].
 #[must_use]
