@@ -4,7 +4,7 @@
 use http::HeaderMap;
 
 use super::redact;
-use crate::model::Subject;
+use crate::model::{HeaderFields, Subject};
 
 /// Bytes of all header fields of one head.
 const HEADERS: usize = 64 * 1024;
@@ -15,13 +15,13 @@ const EXE: usize = 1024;
 
 /// As [`fields`], of a map.
 #[must_use]
-pub fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
+pub fn headers(headers: &HeaderMap) -> HeaderFields {
     fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
 }
 
 /// Header fields, masked; those beyond 64 KiB in all are left out, and a last field says how many.
 #[must_use]
-pub fn fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, String)> {
+pub fn fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> HeaderFields {
     let mut fields = redact::mask_fields(fields);
     let mut room = HEADERS;
     let fitting = fields.iter().take_while(|(name, value)| {
@@ -34,7 +34,7 @@ pub fn fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(Str
     let left_out = fields.len() - count;
     if left_out > 0 {
         fields.truncate(count);
-        fields.push(("…".to_owned(), format!("{left_out} more fields are not recorded")));
+        fields.push("…", &format!("{left_out} more fields are not recorded"));
     }
     fields
 }
@@ -78,11 +78,11 @@ mod tests {
         }
         let kept = headers(&map);
         assert!(kept.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>() < HEADERS + 100);
-        assert!(kept.last().unwrap().1.contains("more fields"), "{:?}", kept.last());
+        assert!(kept.iter().last().unwrap().1.contains("more fields"), "{kept:?}");
         let long = target(&"/ü".repeat(10_000));
         assert!(long.len() <= TARGET + 3 && long.ends_with('…'), "{}", long.len());
         let mut small = HeaderMap::new();
         small.insert("accept", HeaderValue::from_static("*/*"));
-        assert_eq!(headers(&small), [("accept".to_owned(), "*/*".to_owned())]);
+        assert_eq!(headers(&small), HeaderFields::from(vec![("accept", "*/*")]));
     }
 }

@@ -12,6 +12,7 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
+use crate::model::HeaderFields;
 use vocabulary::{SHAPES, is_harmless_header, is_scheme, is_secret_name};
 
 /// Shorter secrets keep nothing: four characters of eight would be half of it.
@@ -38,17 +39,23 @@ const COOKIE_ATTRIBUTES: &[&str] =
 /// The headers in their order, secrets masked: `Bearer ****abcd`. Values that are not UTF-8 are shown
 /// lossily.
 #[must_use]
-pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, String)> {
-    fields
-        .map(|(name, value)| (name.to_owned(), mask_header(name, &String::from_utf8_lossy(value))))
-        .collect()
+pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> HeaderFields {
+    let mut masked = HeaderFields::with_capacity(12, 512);
+    for (name, value) in fields {
+        let value = String::from_utf8_lossy(value);
+        masked.push_with(name, |text| {
+            // Nearly all headers of nearly all requests: they cost one look at each byte.
+            if is_harmless_header(name) && !may_hold_secret(&value) {
+                text.push_str(&value);
+            } else {
+                text.push_str(&mask_header(name, &value));
+            }
+        });
+    }
+    masked
 }
 
 fn mask_header(name: &str, value: &str) -> String {
-    // Nearly all headers of nearly all requests: they cost one look at each byte.
-    if is_harmless_header(name) && !may_hold_secret(value) {
-        return value.to_owned();
-    }
     let name = name.to_ascii_lowercase();
     match name.as_str() {
         "cookie" => mask_cookies(value, false),
@@ -322,6 +329,11 @@ fn mask_userinfo(text: &str) -> String {
     masked
 }
 
+/// `starts_with`, which looks at the second byte first: words begin with all the letters that shapes do.
+fn begins_with(text: &[u8], prefix: &[u8]) -> bool {
+    text.get(1) == prefix.get(1) && text.starts_with(prefix)
+}
+
 /// Whether there may be credentials of a URL in `text`, or what begins like a secret: where not, it is
 /// left as it is by [`mask_userinfo`] and [`mask_shapes`].
 fn may_hold_secret(text: &str) -> bool {
@@ -332,7 +344,7 @@ fn may_hold_secret(text: &str) -> bool {
         boundary = !byte.is_ascii_alphanumeric();
         let rest = || bytes.get(at..).unwrap_or_default();
         (byte == b':' && rest().starts_with(b"://"))
-            || (begins && SHAPES.iter().any(|(prefix, _)| rest().starts_with(prefix.as_bytes())))
+            || (begins && SHAPES.iter().any(|(prefix, _)| begins_with(rest(), prefix.as_bytes())))
     })
 }
 
@@ -344,7 +356,11 @@ fn mask_shapes(text: &str) -> String {
     // A shape begins where no letter or digit stands before it.
     let mut boundary = true;
     while let Some(first) = rest.chars().next() {
-        if boundary && let Some((prefix, least)) = SHAPES.iter().find(|(prefix, _)| rest.starts_with(prefix))
+        let begins = boundary
+            && rest.as_bytes().first().is_some_and(|byte| vocabulary::BEGIN_SHAPES[usize::from(*byte)]);
+        if begins
+            && let Some((prefix, least)) =
+                SHAPES.iter().find(|(prefix, _)| begins_with(rest.as_bytes(), prefix.as_bytes()))
         {
             let body = rest.get(prefix.len()..).unwrap_or_default();
             let (body, after) = body.split_at(body.find(|c| !is_body(c)).unwrap_or(body.len()));

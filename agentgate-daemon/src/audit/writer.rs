@@ -78,6 +78,7 @@ pub(super) struct Writer {
     next: RecordId,
     incoming: Vec<Message>,
     /// Writes that are not durable yet, oldest first; grows beyond a batch while the disk fails.
+    #[expect(clippy::vec_box, reason = "they come boxed, and are moved twice")]
     held: Vec<Box<Pending>>,
     behind: Behind,
     /// Who waits for the tables.
@@ -301,12 +302,13 @@ impl Writer {
     /// How many writes go into the next group.
     fn chunk(&self) -> usize {
         let mut bytes = 0;
-        let fits = |write: &&Box<Pending>| {
+        let fits = |size: &u64| {
             let room = bytes < GROUP_BYTES;
-            bytes += write.entry.size();
+            bytes += size;
             room
         };
-        self.held.iter().take(self.batch).take_while(fits).count()
+        let sizes = self.held.iter().take(self.batch).map(|write| write.entry.size());
+        sizes.take_while(fits).count()
     }
 
     /// What was written is durable: answers who asked, frees the slots of what ended, publishes.

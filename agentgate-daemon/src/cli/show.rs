@@ -211,7 +211,8 @@ fn lines(record: &Record) -> Vec<Line> {
     lines.extend(record.flags.iter().map(flag));
     if let Some(head) = &record.request {
         lines.push(Line::Heading(format!("{} {} {}", head.method, head.target, head.version)));
-        lines.extend(head.headers.iter().map(|(name, value)| Line::Header(name.clone(), value.clone())));
+        lines
+            .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
         lines.push(Line::Field("body", captured(&head.body, record.request_seen.as_deref())));
     }
     if let Some(head) = &record.response {
@@ -221,7 +222,8 @@ fn lines(record: &Record) -> Vec<Line> {
             head.status,
             took(head.first_byte_us)
         )));
-        lines.extend(head.headers.iter().map(|(name, value)| Line::Header(name.clone(), value.clone())));
+        lines
+            .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
         lines.push(Line::Field("body", captured(&head.body, record.response_seen.as_deref())));
     }
     lines

@@ -84,7 +84,7 @@ mod tests {
     use crate::{
         control::wire::{Item, Payload, Reply, encode},
         model::{Ancestor, Authority, Failure, Flag, Host, Kind, RequestHead, SessionId, Severity, Subject},
-        model::{ResponseHead, Timestamp},
+        model::{HeaderFields, ResponseHead, Timestamp},
     };
 
     fn sent(record: &Record) -> bool {
@@ -106,7 +106,7 @@ mod tests {
         // Six bytes a character in JSON, and four.
         for character in ["\u{1}", "\u{1f600}"] {
             let long = || character.repeat(10_000);
-            let headers = || vec![(long(), long()); 3];
+            let headers = || HeaderFields::from(vec![(long(), long()); 3]);
             let mut record = Record::new(Kind::Exchange, Timestamp(1));
             record.id = crate::model::RecordId(7);
             let host = format!("{}.{}.{}.example", "a".repeat(60), "b".repeat(60), "c".repeat(60));

@@ -8,7 +8,7 @@ use super::filter::Filter;
 use crate::{
     audit::redact,
     inspect::{self, Codings, Limits, Opened},
-    model::{Captured, Kind, Record, RecordId, SessionId, Timestamp},
+    model::{Captured, HeaderFields, Kind, Record, RecordId, SessionId, Timestamp},
     store::{HostPattern, Page, Query, Side, Store, StoreError},
 };
 
@@ -82,7 +82,7 @@ pub(super) async fn whole(store: &Arc<Store>, id: RecordId) -> Result<Option<Who
 /// The bodies of a record, decoded. That they are shown has to be recorded first.
 pub(super) async fn bodies(store: &Arc<Store>, record: &Record) -> Result<Bodies, ReadError> {
     let (store, id) = (store.clone(), record.id);
-    let coded = |headers: &[(String, String)], body: &Captured| {
+    let coded = |headers: &HeaderFields, body: &Captured| {
         let codings = inspect::recorded(headers);
         let identity = codings.as_ref().is_ok_and(Codings::is_identity);
         (!identity && record.websocket.is_none()).then(|| (codings, body.clone()))

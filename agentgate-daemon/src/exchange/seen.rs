@@ -6,7 +6,7 @@
 
 use crate::{
     inspect,
-    model::{Captured, Inspected, Record},
+    model::{Captured, HeaderFields, Inspected, Record},
 };
 
 /// Puts on record what was seen of both bodies.
@@ -21,7 +21,7 @@ pub(super) fn glance(record: &mut Record) {
     record.response_seen = response;
 }
 
-fn of(headers: &[(String, String)], body: &Captured) -> Option<Box<Inspected>> {
+fn of(headers: &HeaderFields, body: &Captured) -> Option<Box<Inspected>> {
     if body.total == 0 {
         return None;
     }

@@ -17,7 +17,9 @@ use crate::{
         body::{End, Ended},
         gauge::{Budget, Held},
     },
-    model::{Action, Captured, Failure, Flag, Host, Record, RecordId, Refusal, ResponseHead, State},
+    model::{
+        Action, Captured, Failure, Flag, HeaderFields, Host, Record, RecordId, Refusal, ResponseHead, State,
+    },
     parse::websocket::transcript::Seen,
     share::Share,
 };
@@ -126,7 +128,7 @@ impl Underway {
     }
 
     /// The head of the final response; `fields` are masked.
-    pub fn answered(&self, status: u16, version: &'static str, fields: Vec<(String, String)>) {
+    pub fn answered(&self, status: u16, version: &'static str, fields: HeaderFields) {
         let first_byte_us = self.0.asked.elapsed_us();
         self.edit(|record| {
             record.response = Some(ResponseHead {

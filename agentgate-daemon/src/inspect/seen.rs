@@ -1,7 +1,7 @@
 //! What of a body was seen: the facts by which a record, and a policy, know how far inspection went.
 
 use super::decode::{Codings, Decoded, Limits, UnsupportedCoding, decode};
-use crate::model::{Captured, Inspected};
+use crate::model::{Captured, HeaderFields, Inspected};
 
 /// A captured body, decoded, with what that says of the whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`UnsupportedCoding`].
-pub fn recorded(headers: &[(String, String)]) -> Result<Codings, UnsupportedCoding> {
+pub fn recorded(headers: &HeaderFields) -> Result<Codings, UnsupportedCoding> {
     let named = headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("content-encoding"));
     Codings::parse(named.map(|(_, value)| value.as_bytes()))
 }

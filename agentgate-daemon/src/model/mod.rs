@@ -3,7 +3,8 @@
 pub mod balance;
 pub mod body;
 pub mod durability;
-pub mod flag;
+pub mod fields;
+mod flag;
 pub mod flow;
 pub mod host;
 pub mod inspected;
@@ -18,6 +19,7 @@ pub mod websocket;
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
 pub use durability::Durability;
+pub use fields::HeaderFields;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};
 pub use host::{Authority, Host, InvalidHost, OWN_ADDRESS, OWN_NAME};

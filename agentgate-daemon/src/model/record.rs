@@ -4,7 +4,9 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Captured, Flag, Flow, Inspected, Subject, Timestamp, Verdict, WebSocket};
+use super::{
+    Authority, Captured, Flag, Flow, HeaderFields, Inspected, Subject, Timestamp, Verdict, WebSocket,
+};
 
 /// Number of a record: rises by one, never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,7 +143,7 @@ pub struct RequestHead {
     /// `HTTP/1.1`, `HTTP/2`.
     pub version: String,
     /// In the order they came; secrets masked.
-    pub headers: Vec<(String, String)>,
+    pub headers: HeaderFields,
     pub body: Captured,
 }
 
@@ -150,7 +152,7 @@ pub struct RequestHead {
 pub struct ResponseHead {
     pub status: u16,
     pub version: String,
-    pub headers: Vec<(String, String)>,
+    pub headers: HeaderFields,
     pub body: Captured,
     /// Microseconds from the request's head to the response's head.
     pub first_byte_us: u64,

@@ -49,7 +49,9 @@ impl Parser {
             bytes = rest.get(1..).unwrap_or_default();
             self.at += line.len() as u64 + 1;
             if self.partial.is_empty() && !self.cut {
-                self.line(line, false, true, sink);
+                // As much as would be kept of a line that came in pieces, so that both are judged alike.
+                let (kept, left) = line.split_at_checked(self.longest()).unwrap_or((line, &[]));
+                self.line(kept, !left.is_empty(), true, sink);
             } else {
                 self.append(line);
                 let line = std::mem::take(&mut self.partial);
@@ -71,8 +73,12 @@ impl Parser {
     }
 
     /// One byte more than the cap is kept, for the carriage return.
+    fn longest(&self) -> usize {
+        self.cap.saturating_add(1)
+    }
+
     fn append(&mut self, bytes: &[u8]) {
-        let room = (self.cap.saturating_add(1)).saturating_sub(self.partial.len());
+        let room = self.longest().saturating_sub(self.partial.len());
         let (kept, left) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
         self.partial.extend_from_slice(kept);
         self.cut |= !left.is_empty();
@@ -128,6 +134,8 @@ mod tests {
             (b"123456789\n1\n", vec![row(0, 10, "12345678", true, true), row(10, 12, "1", false, true)]),
             (b"123456789012\r", vec![row(0, 13, "12345678", true, false)]),
             (b"          x\n", vec![row(0, 12, "        ", true, true)]),
+            // Found by fuzzing: blank as far as it is kept, whether it came in pieces or not.
+            (b"\r\t\t\t\t\t\t\t\t\t\n", vec![row(0, 11, "\r\t\t\t\t\t\t\t", true, true)]),
             (b"a\rb\n", vec![row(0, 4, "a\rb", false, true)]),
         ];
         for (bytes, expect) in rows {

@@ -370,10 +370,8 @@ impl Parser {
     fn end(&mut self, head: Head, sink: Sink<'_>) {
         self.frame = None;
         match head.opcode {
-            frame::CONTINUATION | frame::TEXT | frame::BINARY => {
-                if head.last && self.open.is_some() {
-                    self.message(self.at, true, sink);
-                }
+            frame::CONTINUATION | frame::TEXT | frame::BINARY if head.last && self.open.is_some() => {
+                self.message(self.at, true, sink);
             }
             frame::CLOSE => self.close(sink),
             frame::PING => sink(Event::Control(self.frame_at..self.at, Control::Ping(&self.control))),

@@ -99,12 +99,12 @@ pub fn parse(mut bytes: &[u8]) -> Parsed {
         if message.len() > MAX_HELLO + 4 {
             return Parsed::Invalid(InvalidHello::TooLarge);
         }
+        // A wrong message type shows in the first byte, however little there is and whatever follows.
+        if message.first().is_some_and(|kind| *kind != CLIENT_HELLO) {
+            return Parsed::Invalid(InvalidHello::NotClientHello);
+        }
         if here.len() < length {
-            // A wrong message type shows in the first byte, however little there is.
-            return match message.first() {
-                Some(kind) if *kind != CLIENT_HELLO => Parsed::Invalid(InvalidHello::NotClientHello),
-                Some(_) | None => Parsed::Incomplete,
-            };
+            return Parsed::Incomplete;
         }
         bytes = rest.get(length..).unwrap_or_default();
     }
@@ -285,12 +285,15 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_hello() {
-        let rows: [(&[u8], InvalidHello); 5] = [
+        let rows: [(&[u8], InvalidHello); 7] = [
             (&[23, 3, 3, 0, 1, 0], InvalidHello::NotHandshake),
             (&[22, 3, 1, 0, 0], InvalidHello::RecordLength),
             (&[22, 3, 1, 0xff, 0xff], InvalidHello::RecordLength),
             (&[22, 3, 1, 0, 4, 2, 0, 0, 0], InvalidHello::NotClientHello),
             (&[22, 3, 1, 0, 4, 1, 0xff, 0, 0], InvalidHello::TooLarge),
+            // Found by fuzzing: what is wrong with the message does not depend on the record after it.
+            (&[22, 3, 3, 0, 2, 0x86, 0, 23], InvalidHello::NotClientHello),
+            (&[22, 3, 3, 0, 2, 0x86, 0], InvalidHello::NotClientHello),
         ];
         for (bytes, why) in rows {
             assert_eq!(parse(bytes), Parsed::Invalid(why), "{bytes:?}");

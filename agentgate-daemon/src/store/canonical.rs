@@ -46,8 +46,8 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
-    Action, Authority, Captured, Failure, Flag, Flow, Kind, Loss, Question, Record, RequestHead,
-    ResponseHead, Severity, State, Subject, Timestamp, Verdict,
+    Action, Authority, Captured, Failure, Flag, Flow, HeaderFields, Kind, Loss, Question, Record,
+    RequestHead, ResponseHead, Severity, State, Subject, Timestamp, Verdict,
 };
 
 pub(super) use decode::{decode, socket};
@@ -353,8 +353,8 @@ fn put_response(out: &mut Vec<u8>, head: &ResponseHead, digest: Option<&Digest>)
     number(out, 5, head.first_byte_us);
 }
 
-fn put_headers(out: &mut Vec<u8>, tag: u8, headers: &[(String, String)]) {
-    for (name, value) in headers {
+fn put_headers(out: &mut Vec<u8>, tag: u8, headers: &HeaderFields) {
+    for (name, value) in headers.iter() {
         nested(out, tag, |out| {
             put_number(out, name.len() as u64);
             out.extend_from_slice(name.as_bytes());

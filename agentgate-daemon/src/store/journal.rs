@@ -216,7 +216,7 @@ impl Journal {
         result
     }
 
-    fn append_frame(&mut self, epoch: u32, frame: &mut Vec<u8>) -> Result<u64, StoreError> {
+    fn append_frame(&mut self, epoch: u32, frame: &mut [u8]) -> Result<u64, StoreError> {
         let length = u32::try_from(frame.len() - FRAME).map_err(|_| {
             StoreError::Journal(io::Error::new(io::ErrorKind::FileTooLarge, "a group of more than 4 GiB"))
         })?;

@@ -318,6 +318,7 @@ impl Store {
                 open()?.ok_or_else(|| unusable(io::Error::other("it is no journal")))?
             }
         };
+        sync_directory(&path).map_err(unusable)?;
         let own = known == Some(journal.identity());
         let mut kept = journal.read(if own { taken } else { 0 })?;
         if !own {
@@ -406,6 +407,12 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy { path: path.to_owned() }),
         opened => Ok(opened?),
     }
+}
+
+/// Makes the names of files in the directory of `path` durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Nobody but the owner may read it.

@@ -435,7 +435,7 @@ fn a_log_of_schema_1_is_brought_to_this_one() {
         judged(by(to(done(flow(record(2))), "api.example.com"), "run-u1.service@9"), Action::Allow);
     full.request = Some(RequestHead {
         target: "/v1/messages".into(),
-        headers: vec![("accept".into(), "*/*".into())],
+        headers: vec![("accept", "*/*")].into(),
         body: Captured { total: 9, truncated: true, bytes: Bytes::new() },
         ..RequestHead::default()
     });

@@ -1,8 +1,9 @@
 //! Records as the gate would write them.
 
 use agentgate::model::{
-    Action, Ancestor, Authority, Captured, Failure, Flag, Flow, Host, Kind, OriginalDestination, Question,
-    Record, RequestHead, ResponseHead, SessionId, Severity, State, Subject, Timestamp, Verdict,
+    Action, Ancestor, Authority, Captured, Failure, Flag, Flow, HeaderFields, Host, Kind,
+    OriginalDestination, Question, Record, RequestHead, ResponseHead, SessionId, Severity, State, Subject,
+    Timestamp, Verdict,
 };
 
 /// The agent that most records come from.
@@ -86,7 +87,7 @@ fn body(text: &str) -> Captured {
     Captured { total: text.len() as u64, truncated: false, bytes: text.as_bytes().to_vec().into() }
 }
 
-pub(crate) fn headers(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(crate) fn headers(rows: &[(&str, &str)]) -> HeaderFields {
     rows.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 

@@ -154,7 +154,7 @@ fn what_is_whole_survives_sigkill() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).split(b'\n');
-        let after = 1 + RandomState::new().hash_one(round) % 60;
+        let after = 20 + RandomState::new().hash_one(round) % 150;
         let opened = lines.filter(|line| line.as_ref().unwrap().starts_with(b"opened "));
         for (seen, _) in (1..).zip(opened) {
             if seen == after {

@@ -533,7 +533,7 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
     let mut large = Record::new(Kind::Exchange, Timestamp::now());
     large.request = Some(RequestHead {
         method: "GET".into(),
-        headers: vec![("x".into(), "\u{fffd}".repeat(260_000))],
+        headers: vec![("x", "\u{fffd}".repeat(260_000))].into(),
         ..RequestHead::default()
     });
     let exe = "\u{1}".repeat(4000);

@@ -10,7 +10,7 @@ use crate::{
         read::Body,
         show::{size, visible, visible_lines},
     },
-    model::{Captured, Inspected},
+    model::{Captured, HeaderFields, Inspected},
 };
 
 /// Text shown of one body; more makes browsers slow and helps nobody.
@@ -135,18 +135,13 @@ fn hex(bytes: &[u8]) -> String {
     out
 }
 
-fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
-    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
+fn header<'a>(headers: &'a HeaderFields, name: &str) -> &'a str {
+    headers.get(name).unwrap_or_default()
 }
 
 /// A body with what there is to say about it; `None` where it was not asked for.
 #[must_use]
-pub(super) fn body(
-    headers: &[(String, String)],
-    captured: &Captured,
-    shown: Option<&Body>,
-    open: bool,
-) -> Markup {
+pub(super) fn body(headers: &HeaderFields, captured: &Captured, shown: Option<&Body>, open: bool) -> Markup {
     let content_type = header(headers, "content-type").to_ascii_lowercase();
     html! {
         div.body-head {
@@ -253,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_was_coded_is_shown_decoded_with_how_far_that_went() {
-        let headers = [("content-encoding".to_owned(), "gzip".to_owned())];
+        let headers = HeaderFields::from(vec![("content-encoding", "gzip")]);
         let captured = Captured { total: 30, truncated: false, ..Captured::default() };
         let page = |truncated, fault: Option<&str>| {
             let inspected = Inspected {

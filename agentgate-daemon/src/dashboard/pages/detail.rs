@@ -13,7 +13,7 @@ use crate::{
         read::{Bodies, Body},
         show::{self, visible},
     },
-    model::{Captured, Kind, Question, Record, State, Subject, Timestamp},
+    model::{Captured, HeaderFields, Kind, Question, Record, State, Subject, Timestamp},
 };
 
 /// What the page shows.
@@ -387,7 +387,7 @@ enum Shown<'a> {
 fn message(
     title: &str,
     line: &str,
-    headers: &[(String, String)],
+    headers: &HeaderFields,
     captured: &Captured,
     shown: Option<Shown<'_>>,
     open: bool,
@@ -405,7 +405,7 @@ fn message(
                 table.headers {
                     caption.sr { (title) " headers" }
                     tbody {
-                        @for (name, value) in headers {
+                        @for (name, value) in headers.iter() {
                             tr {
                                 th scope="row" { (visible(name)) }
                                 td .masked[is_masked(value)] { (visible(value)) }

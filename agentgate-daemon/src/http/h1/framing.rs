@@ -203,6 +203,9 @@ fn step(state: Chunk, byte: u8) -> Result<Chunk, BadFraming> {
         (Chunk::DataCr | Chunk::DataLf, _) => return bad("a chunk does not end where it said"),
         (Chunk::Line { .. }, b'\r') => Chunk::EndLf,
         (Chunk::EndLf, b'\n') => Chunk::Done,
+        (Chunk::Line { seen: TRAILERS.. } | Chunk::Name { seen: TRAILERS.. }, _) => {
+            return bad("the trailers are too long");
+        }
         (Chunk::Line { seen } | Chunk::Name { seen }, _) if is_token(byte) => Chunk::Name { seen: seen + 1 },
         (Chunk::Name { seen }, b':') => Chunk::Value { seen: seen + 1 },
         (Chunk::Line { .. } | Chunk::Name { .. }, _) => return bad("a trailer has no name"),
@@ -292,8 +295,10 @@ mod tests {
         }
         let long = [b"5;".as_slice(), &[b'a'; 5000]].concat();
         assert!(fed(Framing::Chunked, &long, 100).is_err());
-        let trailers = [b"0\r\n".as_slice(), &b"a: b\r\n".repeat(20_000)].concat();
-        assert!(fed(Framing::Chunked, &trailers, 1000).is_err());
+        for trailer in [&b"a: b\r\n"[..], b"a:\r\n", b"a"] {
+            let trailers = [b"0\r\n".as_slice(), &trailer.repeat(80_000)].concat();
+            assert!(fed(Framing::Chunked, &trailers, 1000).is_err(), "{trailer:?}");
+        }
     }
 
     #[test]

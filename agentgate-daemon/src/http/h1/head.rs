@@ -130,8 +130,11 @@ pub struct ResponseHead {
 /// `None` while it is not there.
 ///
 /// # Errors
-/// A line that ends without CR, or a head of more than `most` bytes.
+/// A line that ends without CR, an empty line in place of the first, or a head of more than `most` bytes.
 pub fn end_of_head(bytes: &[u8], scanned: usize, most: usize) -> Result<Option<usize>, BadHead> {
+    if bytes.first() == Some(&b'\r') && bytes.len() > 2 {
+        return Err(BadHead::Syntax("empty lines come before it"));
+    }
     let mut from = scanned.saturating_sub(3);
     while let Some(found) = memchr::memchr(b'\n', bytes.get(from..).unwrap_or_default()) {
         let at = from + found;

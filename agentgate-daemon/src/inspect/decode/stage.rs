@@ -5,7 +5,10 @@ use std::fmt;
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
 use miniz_oxide::{
     DataFormat, MZError, MZFlush, MZStatus,
-    inflate::stream::{InflateState, inflate},
+    inflate::{
+        TINFLStatus,
+        stream::{InflateState, inflate},
+    },
 };
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
@@ -14,6 +17,9 @@ use super::{Coding, Fault, Limits, gzip::Gzip};
 /// Room for one step's output. As large as a deflate window, so that what was decoded before a fault is
 /// given out and not left in the window.
 pub(super) const SCRATCH: usize = 32 * 1024;
+
+/// Most bytes that brotli's decoder is given at once.
+const BROTLI_INPUT: usize = 1024;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -135,6 +141,8 @@ impl Stage {
                 }
             }
             Engine::Brotli(state) => {
+                // A fault takes with it what the call decoded before it, so a call gets little.
+                let input = input.get(..BROTLI_INPUT).unwrap_or(input);
                 let (mut left, mut read, mut room, mut written, mut total) =
                     (input.len(), 0, output.len(), 0, 0);
                 let result = BrotliDecompressStream(
@@ -195,16 +203,27 @@ pub(super) struct Inflated {
     pub(super) fault: Option<()>,
 }
 
-/// Inflates what there is.
+/// Inflates what there is, until the input is read and all that it gives is out, or `output` is full.
 pub(super) fn inflated(state: &mut InflateState, input: &[u8], output: &mut [u8]) -> Inflated {
-    let result = inflate(state, input, output, MZFlush::None);
-    let (ended, fault) = match result.status {
-        Ok(MZStatus::StreamEnd) => (true, None),
-        // Buf: neither input nor output to go on with.
-        Ok(MZStatus::Ok | MZStatus::NeedDict) | Err(MZError::Buf) => (false, None),
-        Err(_) => (false, Some(())),
-    };
-    Inflated { read: result.bytes_consumed, written: result.bytes_written, ended, fault }
+    let mut done = Inflated { read: 0, written: 0, ended: false, fault: None };
+    loop {
+        let rest = input.get(done.read..).unwrap_or_default();
+        let result = inflate(state, rest, output.get_mut(done.written..).unwrap_or_default(), MZFlush::None);
+        done.read += result.bytes_consumed;
+        done.written += result.bytes_written;
+        match result.status {
+            Ok(MZStatus::StreamEnd) => done.ended = true,
+            // Buf: neither input nor output to go on with.
+            Ok(MZStatus::Ok | MZStatus::NeedDict) | Err(MZError::Buf) => {}
+            Err(_) => done.fault = Some(()),
+        }
+        // At the end of its window it stops, however much room there is behind.
+        let more = done.read < input.len() || state.last_status() == TINFLStatus::HasMoreOutput;
+        let idle = result.bytes_consumed == 0 && result.bytes_written == 0;
+        if done.ended || done.fault.is_some() || done.written == output.len() || idle || !more {
+            return done;
+        }
+    }
 }
 
 /// zstd frames, one after another.

@@ -175,6 +175,20 @@ fn what_is_cut_is_said() {
     assert_eq!(pieces(&codings("zstd"), &[&out[..length]], Limits::of(1 << 20)), (TEXT.to_vec(), Ended::Cut));
 }
 
+/// Found by fuzzing: a window that is full before the scratch buffer is held back what was there.
+#[test]
+fn nothing_is_held_back_wherever_the_window_ends() {
+    for zeros in [40_000, 98_880, 200_000] {
+        let coded = gzip(&vec![0; zeros]);
+        let cut = &coded[..coded.len() - 8];
+        for step in [1, 7, 60, cut.len()] {
+            let chunks: Vec<&[u8]> = cut.chunks(step).collect();
+            let (bytes, ended) = pieces(&codings("gzip"), &chunks, Limits::of(1 << 20));
+            assert_eq!((bytes.len(), ended), (zeros, Ended::Cut), "in pieces of {step}");
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let faulty = |coding, fault: fn(Coding) -> Fault| Ended::Faulty(fault(coding));

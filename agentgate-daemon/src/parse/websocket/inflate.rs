@@ -4,7 +4,10 @@ use std::fmt;
 
 use miniz_oxide::{
     DataFormat, MZError, MZFlush, MZStatus,
-    inflate::stream::{InflateState, MinReset, inflate},
+    inflate::{
+        TINFLStatus,
+        stream::{InflateState, MinReset, inflate},
+    },
 };
 
 use super::{Undecoded, frame};
@@ -137,7 +140,9 @@ impl Inflater {
                     return Err(Undecoded::Corrupt);
                 }
             }
-            if input.is_empty() && result.bytes_written < SCRATCH {
+            // At the end of its window it stops, however much room there is behind.
+            let more = result.bytes_written == SCRATCH || state.last_status() == TINFLStatus::HasMoreOutput;
+            if input.is_empty() && !more {
                 return Ok(());
             }
         }

@@ -307,6 +307,34 @@ fn a_bomb_costs_at_most_the_cap() {
     check(Sender::Server, FRESH, &bytes, &[&whole, &blown, hello, "text plain"]);
 }
 
+/// Found by fuzzing: a window that is full in the middle of a scratch buffer held back the rest of a message
+/// until the next one came.
+#[test]
+fn a_message_is_whole_wherever_the_window_ends() {
+    for first in [1, 1000, 20_000, 32_767, 32_768] {
+        for second in [1, 31_768, 32_768, 40_000, 65_536, 100_000] {
+            let bytes: Vec<u8> = [first, second, 5]
+                .iter()
+                .flat_map(|length| frame(0xc1, &deflated(&vec![b'a'; *length])))
+                .collect();
+            for step in [1, bytes.len()] {
+                let mut parser = Parser::new(Sender::Server, DEFLATE, Limits::default());
+                let mut lengths = Vec::new();
+                for piece in bytes.chunks(step) {
+                    parser.push(piece, &mut |event| match event {
+                        Event::Message(message) => {
+                            assert!(!message.truncated && message.payload.len() as u64 == message.length);
+                            lengths.push(message.length as usize);
+                        }
+                        Event::Control(..) | Event::Fault(..) => panic!("{event:?}"),
+                    });
+                }
+                assert_eq!(lengths, [first, second, 5], "in pieces of {step}");
+            }
+        }
+    }
+}
+
 #[test]
 fn windows_are_held_only_where_they_are_needed() {
     let held = |parser: &Parser| parser.inflater.as_ref().is_some_and(Inflater::holds_window);

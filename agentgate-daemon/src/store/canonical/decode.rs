@@ -11,8 +11,8 @@ use super::{
     seen, tag,
 };
 use crate::model::{
-    Ancestor, Authority, Captured, Failure, Flag, Flow, Host, Kind, Loss, OriginalDestination, Question,
-    Record, RecordId, RequestHead, ResponseHead, SessionId, Severity, Subject, Timestamp, Verdict,
+    Ancestor, Authority, Captured, Failure, Flag, Flow, HeaderFields, Host, Kind, Loss, OriginalDestination,
+    Question, Record, RecordId, RequestHead, ResponseHead, SessionId, Severity, Subject, Timestamp, Verdict,
 };
 
 /// Length and digest of the bytes kept of the request's and the response's body.
@@ -219,7 +219,7 @@ fn request(payload: &[u8]) -> Result<(RequestHead, Option<(u64, Digest)>), Malfo
             (2, payload) => head.scheme = owned(payload)?,
             (3, payload) => head.target = owned(payload)?,
             (4, payload) => head.version = owned(payload)?,
-            (5, payload) => head.headers.push(header(payload)?),
+            (5, payload) => header(payload, &mut head.headers)?,
             (6, payload) => (head.body, digest) = body(payload)?,
             _ => {}
         }
@@ -234,7 +234,7 @@ fn response(payload: &[u8]) -> Result<(ResponseHead, Option<(u64, Digest)>), Mal
         match field? {
             (1, payload) => head.status = small(payload)?,
             (2, payload) => head.version = owned(payload)?,
-            (3, payload) => head.headers.push(header(payload)?),
+            (3, payload) => header(payload, &mut head.headers)?,
             (4, payload) => (head.body, digest) = body(payload)?,
             (5, payload) => head.first_byte_us = number(payload)?,
             _ => {}
@@ -243,10 +243,11 @@ fn response(payload: &[u8]) -> Result<(ResponseHead, Option<(u64, Digest)>), Mal
     Ok((head, digest))
 }
 
-fn header(mut payload: &[u8]) -> Result<(String, String), Malformed> {
+fn header(mut payload: &[u8], into: &mut HeaderFields) -> Result<(), Malformed> {
     let length = take_number(&mut payload)?;
     let name = owned(take(&mut payload, length)?)?;
-    Ok((name, owned(payload)?))
+    into.push(&name, &owned(payload)?);
+    Ok(())
 }
 
 fn body(payload: &[u8]) -> Result<(Captured, Option<(u64, Digest)>), Malformed> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{fields::take_number, *};
 use crate::model::{
-    Ancestor, Host, Inspected, OriginalDestination, RecordId, SessionId, WebSocket,
+    Ancestor, HeaderFields, Host, Inspected, OriginalDestination, RecordId, SessionId, WebSocket,
     websocket::{Closed, Passed, Sender},
 };
 
@@ -49,7 +49,7 @@ pub(crate) fn full(n: usize) -> Record {
         Some(Verdict { action: Action::Passthrough, rule: text("rule"), reason: text("reason") });
     record.flags = vec![Flag::new("code", Severity::High, text("evidence")); n];
     let body = Captured { total: 1 << 40, truncated: true, bytes: Bytes::new() };
-    let headers = vec![(text("name"), text("value")), (String::new(), String::new())];
+    let headers = HeaderFields::from(vec![(text("name"), text("value")), (String::new(), String::new())]);
     record.request = Some(RequestHead {
         method: "GET".into(),
         scheme: "https".into(),

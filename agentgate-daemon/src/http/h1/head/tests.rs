@@ -29,6 +29,14 @@ fn the_end_is_found_wherever_the_bytes_are_cut() {
 }
 
 #[test]
+fn two_empty_lines_may_come_before_a_request_and_no_third() {
+    let lines = "\r\n".repeat(3) + "GET / HTTP/1.1\r\n\r\n";
+    assert_eq!(empty_lines(lines.as_bytes()), 4);
+    assert!(matches!(end_of_head(&lines.as_bytes()[4..], 0, 100), Err(BadHead::Syntax(_))));
+    assert!(matches!(end_of_head(b"\r\n\r\nGET", 0, 100), Err(BadHead::Syntax(_))));
+}
+
+#[test]
 fn requests_are_framed_in_one_way_or_not_at_all() {
     let head = |more: &str| asked(&format!("POST /x HTTP/1.1\r\nHost: a.example\r\n{more}\r\n"));
     for (more, framing) in [
