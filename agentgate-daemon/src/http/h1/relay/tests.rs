@@ -104,6 +104,23 @@ async fn a_body_larger_than_every_buffer_passes() {
 }
 
 #[tokio::test]
+async fn what_is_stopped_does_not_go_on() {
+    for (ask, went) in [
+        (&b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nab!cdefgh"[..], &b""[..]),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\n!\r\n1\r\nc\r\n0\r\n\r\n",
+            b"!",
+        ),
+    ] {
+        let ran = ran(ask, b"", ask.len(), false).await;
+        assert!(matches!(ran.done.outcome, Outcome::Stopped), "{:?}", ran.done);
+        assert!(!ran.done.origin_stays && !ran.done.agent_stays && !ran.done.request_whole);
+        assert!(!ran.to_origin.contains(&b'!'), "{}", ran.to_origin.escape_ascii());
+        assert!(went.is_empty() || ran.up.ends_with(went), "nothing is seen after it");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_may_come_before_the_request_is_whole() {
     let ask = b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345";
     let early =
