@@ -86,6 +86,7 @@ const REFUSED_BYTES: usize = 16 * 1024;
 
 /// A request after its judgement.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are permitted, and it is moved once")]
 pub enum Begun {
     /// It may go on, and that is on record. Nothing of it has left.
     Permitted(Permit, Underway),
@@ -104,6 +105,7 @@ pub struct Refused {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "in a box with all of its refusal")]
 enum Why {
     /// Not on record yet.
     Refusal(Record, Refusal),
@@ -211,7 +213,7 @@ impl Exchanger {
                 let budget = self.budget.clone();
                 Begun::Permitted(
                     permit,
-                    Underway::new(entry, share, on.clone(), asked, host, wanted, self.limits, budget),
+                    Underway::new(entry, share, on.clone(), asked, host, wanted, (self.limits, budget)),
                 )
             }
             Err(error) => {

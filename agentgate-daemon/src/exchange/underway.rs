@@ -75,8 +75,7 @@ impl Underway {
         asked: Asked,
         host: Host,
         wanted: Wanted,
-        limits: super::Limits,
-        budget: Budget,
+        (limits, budget): (super::Limits, Budget),
     ) -> Self {
         let moving = Moving {
             entry: Some(entry),

@@ -1,3 +1,5 @@
+//! What is shown of records and bodies.
+
 use super::*;
 use crate::model::{Flag, HeaderFields, Kind, Question, RequestHead, ResponseHead, Timestamp, WebSocket};
 
