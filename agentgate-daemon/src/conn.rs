@@ -137,14 +137,14 @@ impl Stages {
             // Left over from when nobody listened: whoever uses that port now is somebody else.
             Ok(Some(flow)) if flow.connected_ns < self.since_ns => {
                 let why = format!("{peer} has the port of a connection made before the gate listened");
-                return self.unknown(accepted.stream, why).await;
+                return Box::pin(self.unknown(accepted.stream, why)).await;
             }
             Ok(Some(flow)) => flow,
             Ok(None) => {
                 let why = format!("{peer} reached the listener without a redirect");
-                return self.unknown(accepted.stream, why).await;
+                return Box::pin(self.unknown(accepted.stream, why)).await;
             }
-            Err(error) => return self.unknown(accepted.stream, describe(&error)).await,
+            Err(error) => return Box::pin(self.unknown(accepted.stream, describe(&error))).await,
         };
         // Whatever becomes of it, it ends on record or declared as lost.
         let _taken = self.exchanger.audit.books().take(&flow);
@@ -159,15 +159,15 @@ impl Stages {
         record.subject = Some(subject.clone());
         record.protocol = "unknown".to_owned();
         let Some((stream, _place, _share)) = self.place(accepted, &subject).await else {
-            return self.crowded(record).await;
+            return Box::pin(self.crowded(record)).await;
         };
 
         let counts = Counts::default();
         let stream = Counted::new(stream, counts.clone(), self.patience);
         let carried = Carried { flow, subject, record };
         match sniff::sniff(stream, self.sniff).await {
-            Ok(sniffed) => self.judge(carried, sniffed, &counts).await,
-            Err((error, stream)) => self.unreadable(carried.record, &error, stream, &counts).await,
+            Ok(sniffed) => Box::pin(self.judge(carried, sniffed, &counts)).await,
+            Err((error, stream)) => Box::pin(self.unreadable(carried.record, &error, stream, &counts)).await,
         }
     }
 
@@ -219,24 +219,24 @@ impl Stages {
                 record.flags.extend(refusal.flags);
                 record.verdict = Some(refusal.verdict);
                 self.note(record, Ended { state: State::Refused, failure: None }, counts).await;
-                turn_away(&kind, stream).await;
+                Box::pin(turn_away(&kind, stream)).await;
             }
             Admission::Tunnel(permit) => {
                 record.verdict = Some(permit.verdict().clone());
                 record.flags.extend_from_slice(permit.flags());
                 // On disk before a byte leaves: whom it talks to, and why it may.
-                match self.exchanger.audit.open(record).await {
+                match Box::pin(self.exchanger.audit.open(record)).await {
                     Ok(mut entry) => {
                         let opaque = matches!(kind, sniff::Kind::Other | sniff::Kind::Silent);
-                        let ended = self.tunnel(&mut entry, permit, stream, counts, opaque).await;
+                        let ended = Box::pin(self.tunnel(&mut entry, permit, stream, counts, opaque)).await;
                         end(entry, ended, counts);
                     }
-                    Err(error) => self.unrecorded(&error, &kind, stream).await,
+                    Err(error) => Box::pin(self.unrecorded(&error, &kind, stream)).await,
                 }
             }
             Admission::Intercept(permit) => {
                 let whose = Whose { flow, subject, given };
-                self.intercept(whose, permit, record, kind, stream, counts).await;
+                Box::pin(self.intercept(whose, permit, record, kind, stream, counts)).await;
             }
         }
     }
@@ -271,7 +271,7 @@ impl Stages {
                 let session = &subject.session;
                 let heard = Heard::new(self.pinned.clone(), session.clone(), host.clone());
                 let Prepared { entry, tls, first } =
-                    match self.prepare(session, &host, permit, offer, record, stream).await {
+                    match Box::pin(self.prepare(session, &host, permit, offer, record, stream)).await {
                         Ok(prepared) => prepared,
                         Err(error) => {
                             return tracing::error!(%error, "refused: the audit log cannot be written");
@@ -288,7 +288,8 @@ impl Stages {
                         }
                         let http2 = tls.get_ref().1.alpn_protocol() == Some(Alpn::Http2.name());
                         let on = on(entry.id(), Scheme::Https, hello.server_name, offer);
-                        let ended = self.serve(Listened::new(tls, heard.clone()), http2, on, first).await;
+                        let ended =
+                            Box::pin(self.serve(Listened::new(tls, heard.clone()), http2, on, first)).await;
                         entry.record().flags.extend(heard.ended());
                         ended
                     }
@@ -298,19 +299,19 @@ impl Stages {
             }
             sniff::Kind::Http1 | sniff::Kind::Http2 => {
                 let http2 = kind == sniff::Kind::Http2;
-                let entry = match audit.open(record).await {
+                let entry = match Box::pin(audit.open(record)).await {
                     Ok(entry) => entry,
-                    Err(error) => return self.unrecorded(&error, &kind, stream).await,
+                    Err(error) => return Box::pin(self.unrecorded(&error, &kind, stream)).await,
                 };
                 let on = on(entry.id(), Scheme::Http, None, Offer::None);
-                let ended = self.serve(stream, http2, on, First::Nothing).await;
+                let ended = Box::pin(self.serve(stream, http2, on, First::Nothing)).await;
                 (entry, ended)
             }
             sniff::Kind::Other | sniff::Kind::Silent => {
                 let ended =
                     Ended::failed(State::Refused, "gate", "not_http", "only HTTP can be intercepted".into());
-                self.note(record, ended, counts).await;
-                return turn_away(&kind, stream).await;
+                Box::pin(self.note(record, ended, counts)).await;
+                return Box::pin(turn_away(&kind, stream)).await;
             }
         };
         end(entry, ended, counts);
@@ -337,7 +338,7 @@ impl Stages {
         };
         let known = forwarder.known(&permit, offer);
         let reached = async {
-            let entry = audit.open(record).await?;
+            let entry = Box::pin(audit.open(record)).await?;
             let http1 = known.is_some_and(|alpn| alpn != Some(Alpn::Http2));
             Ok((entry, forwarder.reach(session, &permit, offer, http1).await))
         };
@@ -361,7 +362,9 @@ impl Stages {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if http2 {
-            return match self.exchanger.http2(stream, on, first, self.serve, self.drain.clone()).await {
+            return match Box::pin(self.exchanger.http2(stream, on, first, self.serve, self.drain.clone()))
+                .await
+            {
                 Ok(()) => Ended::done(),
                 Err(error) => {
                     let (state, code) = match &error {
@@ -374,7 +377,7 @@ impl Stages {
                 }
             };
         }
-        match self.exchanger.http1(stream, on, first, self.serve, self.drain.clone()).await {
+        match Box::pin(self.exchanger.http1(stream, on, first, self.serve, self.drain.clone())).await {
             Ok(()) => Ended::done(),
             Err(error) => {
                 let (state, code) = match &error {
@@ -401,7 +404,7 @@ impl Stages {
             0 => why,
             more => format!("{why}; {more} more before it were not recorded one by one"),
         });
-        if let Err(error) = self.exchanger.audit.note(record).await {
+        if let Err(error) = Box::pin(self.exchanger.audit.note(record)).await {
             tracing::error!(%error, "an unknown flow was refused and could not be recorded");
         }
     }
@@ -431,20 +434,20 @@ impl Stages {
         if matches!(error, SniffError::InvalidHello(_)) {
             record.protocol = "tls".to_owned();
         }
-        self.note(record, Ended::failed(state, "agent", code, error.to_string()), counts).await;
+        Box::pin(self.note(record, Ended::failed(state, "agent", code, error.to_string()), counts)).await;
     }
 
     /// Records a connection that is over before anything left.
     async fn note(&self, mut record: Record, ended: Ended, counts: &Counts) {
         ended.into_record(&mut record, counts);
-        if let Err(error) = self.exchanger.audit.note(record).await {
+        if let Err(error) = Box::pin(self.exchanger.audit.note(record)).await {
             tracing::error!(%error, "a refused connection could not be recorded");
         }
     }
 
     async fn unrecorded(&self, error: &AuditError, kind: &sniff::Kind, stream: Replayed<Counted>) {
         tracing::error!(%error, "refused: the audit log cannot be written");
-        turn_away(kind, stream).await;
+        Box::pin(turn_away(kind, stream)).await;
     }
 }
 

@@ -130,7 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                     return Err(bad.into());
                 }
             };
-            if !self.exchange(head).await? {
+            // What an exchange needs is not held by connections on which there is none.
+            if !Box::pin(self.exchange(head)).await? {
                 return Ok(());
             }
         }

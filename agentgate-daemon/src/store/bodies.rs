@@ -1,7 +1,7 @@
 //! Captured bytes, each kept once: packed with others of their time where they are small, in a pack of
 //! their own where they are large.
 //!
-//! Whether bytes are known is told by their BLAKE3. Digests of recent ones are remembered in memory;
+//! Whether bytes are known is told by their SHA-256. Digests of recent ones are remembered in memory;
 //! those of large bodies are in a table too, so that they are kept once however long ago that was. Small
 //! ones get no row: rows under random keys cost more than the bytes they save.
 //!

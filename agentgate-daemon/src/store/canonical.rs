@@ -26,7 +26,7 @@
 //! | 12 | flag… | 1 code, 2 severity, 3 evidence |
 //! | 13 | request, if there | 1 method, 2 scheme, 3 target, 4 version, 5 header… (pair), 6 body |
 //! | 14 | response, if there | 1 status, 2 version, 3 header… (pair), 4 body, 5 microseconds to the head |
-//! | | body | 1 total, 2 truncated (1), 3 bytes kept, 4 their BLAKE3 (32 bytes); 3 and 4 where bytes were kept |
+//! | | body | 1 total, 2 truncated (1), 3 bytes kept, 4 their SHA-256 (32 bytes); 3 and 4 where bytes were kept |
 //! | 15, 16 | bytes up, down | number |
 //! | 17 | failure, if there | 1 blame, 2 code, 3 detail |
 //! | 18 | question, if there | 1 name, 2 kind, 3 transport, 4 code, 5 address…, 6 answer…, 7 microseconds |
@@ -56,8 +56,16 @@ pub(super) use fields::{Fields, Glance, put_number, take, take_number};
 
 use fields::put_signed;
 
-/// BLAKE3 of a body's captured bytes.
+/// SHA-256 (FIPS 180-4) of a body's captured bytes: every language's library has it.
 pub(super) type Digest = [u8; 32];
+
+/// The digest of a body.
+pub(super) fn digest(body: &[u8]) -> Digest {
+    let mut digest = Digest::default();
+    let made = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
+    digest.copy_from_slice(made.as_ref());
+    digest
+}
 
 /// Tags of a record's own fields.
 pub(super) mod tag {

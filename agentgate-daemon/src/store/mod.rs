@@ -18,7 +18,7 @@
 //! | `underway` | id of a record that is not over | id of the first record of its group |
 //! | `names` | (host, id of the first record of a group) | nothing: groups with records of that host |
 //! | `packs` | (number, part) | captured bodies, packed: see [`bodies`] |
-//! | `contents` | BLAKE3 of a large body | its pack |
+//! | `contents` | SHA-256 of a large body | its pack |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
 //! | `epochs` | name | number of one life of the kernel's counters |
 //! | `sessions` | (epoch, session's number) | its name |
@@ -180,7 +180,7 @@ impl Store {
         let body = bodies::body_in(&pack, place.index).map_err(malformed)?;
         let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
         let expect = seen.digests.get(side).copied().flatten();
-        if expect != Some(*blake3::hash(body).as_bytes()) {
+        if expect != Some(canonical::digest(body)) {
             return Err(malformed(Malformed("a body is not the one that was captured")));
         }
         Ok(Some(Bytes::copy_from_slice(body)))

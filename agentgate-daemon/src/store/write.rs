@@ -12,7 +12,7 @@ use redb::{Durability, ReadableTable as _, Table, WriteTransaction};
 use super::{
     Store, StoreError,
     bodies::{Bodies, Place, Recent},
-    canonical::{self, Digest, Glance, Malformed},
+    canonical::{self, Digest, Glance, Malformed, digest},
     group::Tail,
     packed::{Packer, Part},
     record::{self, Summary},
@@ -130,10 +130,6 @@ fn encoded(record: &Record, digests: [Option<Digest>; 2]) -> Vec<u8> {
         canonical::encode(record, digests, scratch);
         scratch.as_slice().to_vec()
     })
-}
-
-fn digest(bytes: &[u8]) -> Digest {
-    *blake3::hash(bytes).as_bytes()
 }
 
 /// What the writing side keeps between transactions.
