@@ -7,15 +7,21 @@ mod asked;
 mod doh;
 pub mod http1;
 pub mod http2;
+mod seen;
+mod talk;
+mod tap;
 mod underway;
+mod whole;
 
 use std::sync::Arc;
 
 use http::request::Parts;
 
 pub use asked::Asked;
-pub use underway::{GONE, Side, Tap, Underway};
+pub use tap::Tap;
+pub use underway::{GONE, Side, Underway};
 
+use self::whole::Wanted;
 use crate::{
     audit::{Audit, fit},
     forward::Forwarder,
@@ -29,7 +35,7 @@ use crate::{
         Action, Authority, Captured, Flag, Flow, Host, Kind, Record, RecordId, Refusal, RequestHead,
         ResponseHead, Severity, State, Subject, Timestamp, Verdict,
     },
-    policy::{Given, Judgement, Permit, RequestContext, Scheme},
+    policy::{BodyFacts, Given, Judgement, Permit, RequestContext, Scheme},
     reload::PolicyHandle,
     share::Shares,
     tls::Offer,
@@ -79,6 +85,7 @@ const REFUSED_BYTES: usize = 16 * 1024;
 
 /// A request after its judgement.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are permitted, and it is moved once")]
 pub enum Begun {
     /// It may go on, and that is on record. Nothing of it has left.
     Permitted(Permit, Underway),
@@ -97,6 +104,7 @@ pub struct Refused {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "in a box with all of its refusal")]
 enum Why {
     /// Not on record yet.
     Refusal(Record, Refusal),
@@ -175,12 +183,15 @@ impl Exchanger {
         if let Some((refusal, authority)) = unsupported(&head, on.flow.original.0.port()) {
             return refused(record, refusal, authority);
         }
+        let codings = whole::codings(&head.headers);
+        let undecodable = codings.as_ref().err().map(ToString::to_string);
         let context = RequestContext {
             original: on.flow.original.0,
             scheme: on.scheme,
             sni: on.sni.as_ref(),
             given: Given::of(on.given.as_deref()),
             subject: &on.subject,
+            body: BodyFacts { most: self.limits.request_bytes as u64, undecodable: undecodable.as_deref() },
         };
         let permit = match self.policy.current().judge(context, head) {
             Judgement::Deny { refusal, authority, .. } => return refused(record, refusal, authority),
@@ -191,6 +202,7 @@ impl Exchanger {
             return refused(record, crowded(), Some(authority));
         };
         let host = authority.host.clone();
+        let wanted = Wanted::new(permit.inspection(), codings.unwrap_or_default());
         record.authority = Some(authority);
         record.verdict = Some(permit.verdict().clone());
         record.flags.extend_from_slice(permit.flags());
@@ -200,7 +212,7 @@ impl Exchanger {
                 let budget = self.budget.clone();
                 Begun::Permitted(
                     permit,
-                    Underway::new(entry, share, on.clone(), asked, host, self.limits, budget),
+                    Underway::new(entry, share, on.clone(), asked, host, wanted, (self.limits, budget)),
                 )
             }
             Err(error) => {

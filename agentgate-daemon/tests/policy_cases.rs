@@ -19,8 +19,8 @@ use std::{
 use agentgate::{
     model::{Flag, Host, Refusal, SessionId, Subject},
     policy::{
-        Admission, Connection, Given as GivenFor, HostFacts, Judgement, Policy, RequestContext, Scheme,
-        Sniffed, Text, Texts, TunnelTo,
+        Admission, BodyFacts, Connection, Given as GivenFor, HostFacts, Judgement, Policy, RequestContext,
+        Scheme, Sniffed, Text, Texts, TunnelTo,
     },
 };
 use serde::Deserialize;
@@ -113,7 +113,14 @@ struct RequestCase {
     #[serde(default)]
     host: Vec<String>,
     dns: Option<Vec<String>>,
+    /// Its `Content-Length`. At most [`INSPECTED`] bytes of a body are inspected.
+    length: Option<u64>,
+    /// Why its coding cannot be undone.
+    undecodable: Option<String>,
 }
+
+/// Bytes of a body that are inspected here.
+const INSPECTED: u64 = 1000;
 
 fn yes() -> bool {
     true
@@ -268,7 +275,12 @@ fn judge(policy: &Policy, case: &RequestCase) -> Found {
     let named = hosts.filter_map(|host| Host::parse(host).ok()).next();
     let told = told(case.dns.as_deref(), sni.as_ref().or(named.as_ref()));
     let given = GivenFor::of(told.as_deref());
-    let context = RequestContext { original: case.to, scheme, sni: sni.as_ref(), given, subject: &subject };
+    if let Some(length) = case.length {
+        head.headers.insert("content-length", length.into());
+    }
+    let body = BodyFacts { most: INSPECTED, undecodable: case.undecodable.as_deref() };
+    let sni = sni.as_ref();
+    let context = RequestContext { original: case.to, scheme, sni, given, subject: &subject, body };
     match policy.judge(context, head) {
         Judgement::Deny { refusal, .. } => refused(&refusal),
         Judgement::Allow(permit) => Found {

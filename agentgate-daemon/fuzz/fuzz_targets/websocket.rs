@@ -6,19 +6,19 @@
 #![no_main]
 
 use agentgate::{
-    model::Timestamp,
-    parse::websocket::{
-        Control, Deflate, Event, Extensions, Limits, Parser, Sender, Transcript, transcript::TranscriptLimits,
-    },
+    model::{Timestamp, websocket::TranscriptLine},
+    parse::websocket::{Control, Deflate, Event, Extensions, Limits, Parser, Sender, Transcript},
 };
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { message: 2000, inflated: 50_000, frame: 100_000 };
 
+/// Most bytes of a transcript.
+const MOST: usize = 1500;
+
 fn events(pieces: &[&[u8]], sender: Sender, extensions: Extensions, total: usize) -> Vec<String> {
     let mut seen = Vec::new();
-    let limits = TranscriptLimits { lines: 10, line: 100, total: 1500 };
-    let mut transcript = Transcript::new(limits);
+    let mut transcript = Transcript::new(sender, MOST);
     let mut sink = |event: Event<'_>| {
         match &event {
             Event::Message(message) => {
@@ -35,7 +35,7 @@ fn events(pieces: &[&[u8]], sender: Sender, extensions: Extensions, total: usize
             }
             Event::Fault(at, _) => assert!(*at < total as u64),
         }
-        transcript.note(sender, Timestamp(0), &event);
+        transcript.note(0, Timestamp(0), &event);
         seen.push(format!("{event:?}"));
     };
     let mut parser = Parser::new(sender, extensions, LIMITS);
@@ -43,9 +43,9 @@ fn events(pieces: &[&[u8]], sender: Sender, extensions: Extensions, total: usize
         parser.push(piece, &mut sink);
     }
     parser.finish(&mut sink);
-    let transcript = transcript.into_seen();
-    assert!(transcript.transcript.iter().map(|line| line.text.len()).sum::<usize>() <= limits.total);
-    assert!(transcript.transcript.len() <= limits.lines);
+    let (lines, kept) = transcript.into_parts();
+    assert!(lines.len() <= MOST);
+    assert_eq!(TranscriptLine::of(&lines).len() as u64 + kept.left_out, kept.passed.messages);
     seen
 }
 

@@ -3,11 +3,16 @@
 use super::{
     Failure, Session,
     logs::{size, took},
+    output::complain,
     terminal::{Colour, escape},
 };
 use crate::{
     control::wire::{Item, Payload, Request, from_hex},
-    model::{Captured, Record, RecordId, Severity, Tls},
+    inspect::{self, Codings, Limits, Opened},
+    model::{
+        Captured, Inspected, Record, RecordId, Severity, Tls,
+        websocket::{Closed, Passed, Sender, TranscriptLine},
+    },
     store::Side,
 };
 
@@ -15,9 +20,13 @@ use crate::{
 pub(super) struct Args {
     /// Number of the record
     id: RecordId,
-    /// Instead the captured body, as it was on the wire and with its secrets; the log keeps who asked
+    /// Instead the captured body, decoded and with its secrets, or the messages of that side of a WebSocket;
+    /// the log keeps who asked
     #[arg(long, value_name = "request|response", value_parser = side, conflicts_with = "json")]
     body: Option<Side>,
+    /// The body as it was on the wire, in its content coding; of a WebSocket its transcript in JSON
+    #[arg(long, requires = "body")]
+    raw: bool,
 }
 
 fn side(text: &str) -> Result<Side, String> {
@@ -29,12 +38,19 @@ fn side(text: &str) -> Result<Side, String> {
 }
 
 pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
-    if let Some(side) = args.body {
-        return body(session, args.id, side);
-    }
     let Payload::Record(record) = session.ask(Request::Show { id: args.id })? else {
         return Err(Failure::Unexpected);
     };
+    if let Some(side) = args.body {
+        let whole = body(session, args.id, side)?;
+        return match readable(&record, side, &whole) {
+            Some((bytes, note)) if !args.raw => {
+                complain(&note);
+                session.output.bytes(&bytes)
+            }
+            Some(_) | None => session.output.bytes(&whole),
+        };
+    }
     if session.output.json {
         return session.output.json(&record);
     }
@@ -58,7 +74,43 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn body(session: &mut Session, id: RecordId, side: Side) -> Result<(), Failure> {
+/// Most bytes that a body is decoded to.
+const MAX_DECODED: u64 = 64 << 20;
+
+/// A stored body as people read it, and what to say of that; `None` where it is as it was.
+fn readable(record: &Record, side: Side, body: &[u8]) -> Option<(Vec<u8>, String)> {
+    if let Some(websocket) = &record.websocket {
+        let mut text = String::new();
+        for line in TranscriptLine::of(body) {
+            let TranscriptLine { number, at, kind, length, .. } = &line;
+            let cut = if line.truncated { ", the beginning" } else { "" };
+            let after = took(at.since(record.started));
+            text.push_str(&format!("#{number} after {after}, {kind}, {length} bytes{cut}\n{}\n", line.text));
+        }
+        let note = format!("messages of a WebSocket; {} of both sides were not kept", websocket.left_out);
+        return Some((text.into_bytes(), note));
+    }
+    let (headers, captured) = match side {
+        Side::Request => record.request.as_ref().map(|head| (&head.headers, &head.body)),
+        Side::Response => record.response.as_ref().map(|head| (&head.headers, &head.body)),
+    }?;
+    let codings = inspect::recorded(headers);
+    if codings.as_ref().is_ok_and(Codings::is_identity) {
+        return None;
+    }
+    let captured = Captured { bytes: body.to_vec().into(), ..captured.clone() };
+    let Opened { bytes, inspected } = inspect::open(&captured, &codings, Limits::of(MAX_DECODED));
+    let mut note = format!("{} undone: {} bytes", inspected.encoding, bytes.len());
+    if let Some(fault) = &inspected.fault {
+        note = format!("sent as {}: {fault}; {} bytes could be read", inspected.encoding, bytes.len());
+    }
+    if inspected.truncated {
+        note.push_str(", not all of the body");
+    }
+    Some((bytes, note))
+}
+
+fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Failure> {
     let client = session.connect()?;
     // Put together first: a character may lie across two chunks.
     let mut whole = Vec::new();
@@ -71,7 +123,7 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<(), Failure> 
             Err(Failure::Unexpected)
         }
     })?;
-    session.output.bytes(&whole)
+    Ok(whole)
 }
 
 /// A line of the answer, not yet escaped.
@@ -143,6 +195,16 @@ fn lines(record: &Record) -> Vec<Line> {
     if record.request.is_none() && record.bytes_up + record.bytes_down > 0 {
         field("bytes", Some(format!("{} up, {} down", record.bytes_up, record.bytes_down)));
     }
+    if let Some(websocket) = &record.websocket {
+        for (label, passed) in [("from agent", &websocket.client), ("from origin", &websocket.server)] {
+            field(label, Some(passed_line(passed)));
+        }
+        field("closed", Some(closed_line(websocket.closed.as_ref())));
+        field(
+            "left out",
+            Some(format!("{} messages", websocket.left_out)).filter(|_| websocket.left_out > 0),
+        );
+    }
     let flag = |f: &crate::model::Flag| {
         Line::Flag(f.severity, format!("{} ({}): {}", f.code, f.severity.as_str(), f.evidence))
     };
@@ -151,7 +213,7 @@ fn lines(record: &Record) -> Vec<Line> {
         lines.push(Line::Heading(format!("{} {} {}", head.method, head.target, head.version)));
         lines
             .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
-        lines.push(Line::Field("body", captured(&head.body)));
+        lines.push(Line::Field("body", captured(&head.body, record.request_seen.as_deref())));
     }
     if let Some(head) = &record.response {
         lines.push(Line::Heading(format!(
@@ -162,7 +224,7 @@ fn lines(record: &Record) -> Vec<Line> {
         )));
         lines
             .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
-        lines.push(Line::Field("body", captured(&head.body)));
+        lines.push(Line::Field("body", captured(&head.body, record.response_seen.as_deref())));
     }
     lines
 }
@@ -189,82 +251,38 @@ fn tls_line(tls: &Tls) -> String {
     parts.join(", ")
 }
 
-fn captured(body: &Captured) -> String {
+/// What one side of a WebSocket sent.
+fn passed_line(passed: &Passed) -> String {
+    let Passed { messages, bytes, decoded, controls, unseen } = passed;
+    let inflated = if decoded == bytes { String::new() } else { format!(", inflated {}", size(*decoded)) };
+    let unseen = if *unseen == 0 { String::new() } else { format!(", {unseen} not read whole") };
+    format!("{messages} messages, {} bytes{inflated}, {controls} control frames{unseen}", size(*bytes))
+}
+
+fn closed_line(closed: Option<&Closed>) -> String {
+    let Some(Closed { by, code, reason }) = closed else { return "without a close frame".to_owned() };
+    let by = match by {
+        Sender::Client => "by the agent",
+        Sender::Server => "by the origin",
+    };
+    let code = code.map(|code| format!(", code {code}")).unwrap_or_default();
+    let colon = if reason.is_empty() { "" } else { ": " };
+    format!("{by}{code}{colon}{reason}")
+}
+
+fn captured(body: &Captured, seen: Option<&Inspected>) -> String {
     let kept = if body.truncated { ", beginning kept" } else { "" };
-    format!("{} bytes{kept}", size(body.total))
+    let mut line = format!("{} bytes{kept}", size(body.total));
+    if let Some(seen) = seen.filter(|seen| seen.encoding != "identity") {
+        line.push_str(", coding ");
+        line.push_str(&seen.encoding);
+    }
+    if let Some(fault) = seen.and_then(|seen| seen.fault.as_ref()) {
+        line.push_str(": ");
+        line.push_str(fault);
+    }
+    line
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Flag, Kind, Question, RequestHead, Timestamp};
-
-    #[test]
-    fn a_question_is_shown_with_its_answer() {
-        let mut record = Record::new(Kind::Dns, Timestamp(0));
-        record.times = 2;
-        record.question = Some(Question {
-            name: "a.example".into(),
-            kind: "HTTPS".into(),
-            transport: "tcp".into(),
-            code: "NOERROR".into(),
-            addresses: vec!["203.0.113.7".parse().unwrap()],
-            answers: vec!["left out 10.0.0.1: a private address".into()],
-            took_us: 4_200,
-        });
-        let lines = lines(&record);
-        for (label, value) in [
-            ("question", "a.example HTTPS over tcp"),
-            ("answer", "NOERROR, took 4ms"),
-            ("given", "203.0.113.7"),
-            ("answered", "left out 10.0.0.1: a private address"),
-            ("times", "2"),
-        ] {
-            assert!(lines.contains(&Line::Field(label, value.into())), "{label}: {lines:?}");
-        }
-    }
-
-    #[test]
-    fn tls_is_shown_in_two_lines() {
-        let mut record = Record::new(Kind::Flow, Timestamp(0));
-        let ja4 = "t13d1516h2_8daaf6152771_e5627efa2ab1".to_owned();
-        let offered = vec!["h2".to_owned(), "http/1.1".to_owned()];
-        record.tls = Some(Box::new(Tls { ja4: ja4.clone(), offered, ..Tls::default() }));
-        assert!(lines(&record).contains(&Line::Field("tls", "unread, offered h2 http/1.1".into())));
-        assert!(lines(&record).contains(&Line::Field("ja4", ja4)));
-        record.tls = Some(Box::new(Tls {
-            version: Some("TLS 1.3".into()),
-            cipher: Some("TLS13_AES_128_GCM_SHA256".into()),
-            alpn: Some("h2".into()),
-            resumed: true,
-            origin_version: Some("TLS 1.2".into()),
-            origin_resumed: true,
-            ..Tls::default()
-        }));
-        let line = "TLS 1.3, TLS13_AES_128_GCM_SHA256, h2, resumed, to the origin TLS 1.2 resumed";
-        assert!(lines(&record).contains(&Line::Field("tls", line.into())), "{:?}", lines(&record));
-    }
-
-    #[test]
-    fn shows_what_there_is_and_no_more() {
-        let mut record = Record::new(Kind::Exchange, Timestamp(0));
-        record.id = RecordId(3);
-        let bare = lines(&record);
-        assert_eq!(bare.len(), 2, "{bare:?}");
-        assert_eq!(bare[0], Line::Field("record", "3 exchange (open)".into()));
-        record.flags = vec![Flag::new("would_block", Severity::Medium, "x")];
-        record.request = Some(RequestHead {
-            method: "GET".into(),
-            scheme: "https".into(),
-            target: "/a".into(),
-            version: "HTTP/1.1".into(),
-            headers: vec![("authorization", "Bearer ****abcd")].into(),
-            body: Captured { total: 5, truncated: true, ..Captured::default() },
-        });
-        let full = lines(&record);
-        assert!(full.contains(&Line::Flag(Severity::Medium, "would_block (medium): x".into())));
-        assert!(full.contains(&Line::Heading("GET /a HTTP/1.1".into())));
-        assert!(full.contains(&Line::Header("authorization".into(), "Bearer ****abcd".into())));
-        assert_eq!(full.last(), Some(&Line::Field("body", "5 bytes, beginning kept".into())));
-    }
-}
+mod tests;

@@ -14,7 +14,10 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{Shared, change::Change, filter::Params, guard::Client, read, reply};
-use crate::model::{RecordId, Timestamp};
+use crate::{
+    inspect::Opened,
+    model::{RecordId, Timestamp},
+};
 
 /// `GET /api/records`.
 pub(super) async fn records(
@@ -61,19 +64,21 @@ pub(super) async fn body(
 ) -> Response {
     let Ok(Path(id)) = id else { return no_record() };
     let id = RecordId(id);
-    match read::whole(&shared.store, id).await {
-        Ok(Some(_)) => {}
+    let whole = match read::whole(&shared.store, id).await {
+        Ok(Some(whole)) => whole,
         Ok(None) => return no_record(),
         Err(error) => return unreadable(&error),
-    }
+    };
     if let Err(error) = shared.seeing_bodies(id, &client.who).await {
         let text = format!("not shown, since it cannot be recorded: {error}");
         return reply::api_problem(StatusCode::SERVICE_UNAVAILABLE, &text);
     }
-    match read::bodies(&shared.store, id).await {
+    match read::bodies(&shared.store, &whole.record).await {
         Ok(bodies) => Json(json!({
-            "request_body": encoded(&bodies.request),
-            "response_body": encoded(&bodies.response),
+            "request_body": encoded(&bodies.request.raw),
+            "request_decoded": decoded(bodies.request.opened.as_ref()),
+            "response_body": encoded(&bodies.response.raw),
+            "response_decoded": decoded(bodies.response.opened.as_ref()),
         }))
         .into_response(),
         Err(error) => unreadable(&error),
@@ -113,6 +118,14 @@ pub(super) async fn host(
 fn unreadable(error: &read::ReadError) -> Response {
     tracing::error!(%error, "dashboard API");
     reply::api_problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+/// A body of which a content coding was undone, and how far that went.
+fn decoded(opened: Option<&Opened>) -> Value {
+    opened.map_or(
+        Value::Null,
+        |opened| json!({ "body": encoded(&opened.bytes), "inspected": opened.inspected }),
+    )
 }
 
 /// A captured body: text where it is UTF-8, else hexadecimal.

@@ -23,7 +23,7 @@
 //! | --- | --- |
 //! | `GET /api/records` | `{"records": […], "next": id or null}`, newest first. Parameters as on the page, all optional: `host` (part of the name, or a glob), `verdict`, `session`, `kind`, `since` (`15m`, `24h`, `7d` or RFC 3339), `text`, `limit` (100; at most 1000), `before` (the `next` of the page before) |
 //! | `GET /api/records/ID` | `{"record": …}`, without bodies |
-//! | `POST /api/records/ID/body` | `{"request_body": B, "response_body": B}`, recorded; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}`. Bearer only |
+//! | `POST /api/records/ID/body` | `{"request_body": B, "request_decoded": D, "response_body": B, "response_decoded": D}`, recorded; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}`; D is null, or where the body was in a content coding `{"body": B, "inspected": …}`. Of a WebSocket each body is its side's messages, one JSON object a line. Bearer only |
 //! | `GET /api/status` | `{"policy": …, "audit": …, "gate": …}` |
 //! | `POST /api/host` | body `{"list": "allow"\|"deny"\|"passthrough", "host": PATTERN, "remove": false}`, answer `{"changed": bool}`. Bearer only |
 

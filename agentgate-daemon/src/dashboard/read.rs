@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::filter::Filter;
 use crate::{
     audit::redact,
-    model::{Kind, Record, RecordId, SessionId, Timestamp},
+    inspect::{self, Codings, Limits, Opened},
+    model::{Captured, HeaderFields, Kind, Record, RecordId, SessionId, Timestamp},
     store::{HostPattern, Page, Query, Side, Store, StoreError},
 };
 
@@ -38,12 +39,24 @@ pub(super) struct Listing {
     pub(super) partial: bool,
 }
 
-/// The captured bodies of a record, empty where there are none.
+/// A captured body.
+#[derive(Debug, Default)]
+pub(super) struct Body {
+    /// As it was on the wire, or the transcript of a WebSocket; empty where there is none.
+    pub(super) raw: Bytes,
+    /// Decoded, where it was in a content coding.
+    pub(super) opened: Option<Opened>,
+}
+
+/// The captured bodies of a record.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
-    pub(super) request: Bytes,
-    pub(super) response: Bytes,
+    pub(super) request: Body,
+    pub(super) response: Body,
 }
+
+/// Most bytes that a body is decoded to.
+const MAX_DECODED: u64 = 1 << 20;
 
 /// A record with what belongs to it, but for the bodies.
 #[derive(Debug)]
@@ -66,12 +79,27 @@ pub(super) async fn whole(store: &Arc<Store>, id: RecordId) -> Result<Option<Who
     Ok(tokio::task::spawn_blocking(move || gather(&store, id)).await??)
 }
 
-/// The bodies of a record. That they are shown has to be recorded first.
-pub(super) async fn bodies(store: &Arc<Store>, id: RecordId) -> Result<Bodies, ReadError> {
-    let store = store.clone();
+/// The bodies of a record, decoded. That they are shown has to be recorded first.
+pub(super) async fn bodies(store: &Arc<Store>, record: &Record) -> Result<Bodies, ReadError> {
+    let (store, id) = (store.clone(), record.id);
+    let coded = |headers: &HeaderFields, body: &Captured| {
+        let codings = inspect::recorded(headers);
+        let identity = codings.as_ref().is_ok_and(Codings::is_identity);
+        (!identity && record.websocket.is_none()).then(|| (codings, body.clone()))
+    };
+    let request = record.request.as_ref().and_then(|head| coded(&head.headers, &head.body));
+    let response = record.response.as_ref().and_then(|head| coded(&head.headers, &head.body));
+    // Decoding takes a while, as reading does.
     let read = move || {
-        let of = |side| store.body(id, side).map(Option::unwrap_or_default);
-        Ok::<_, StoreError>(Bodies { request: of(Side::Request)?, response: of(Side::Response)? })
+        let of = |side, coded: Option<(_, Captured)>| {
+            let raw = store.body(id, side)?.unwrap_or_default();
+            let opened = coded.filter(|_| !raw.is_empty()).map(|(codings, body)| {
+                inspect::open(&Captured { bytes: raw.clone(), ..body }, &codings, Limits::of(MAX_DECODED))
+            });
+            Ok::<_, StoreError>(Body { raw, opened })
+        };
+        let (request, response) = (of(Side::Request, request)?, of(Side::Response, response)?);
+        Ok::<_, StoreError>(Bodies { request, response })
     };
     Ok(tokio::task::spawn_blocking(read).await??)
 }

@@ -85,7 +85,7 @@ impl Shared {
         };
         let detail = Detail {
             record: &whole.record,
-            bodies: bodies.map(|b| (b.request.as_ref(), b.response.as_ref())),
+            bodies,
             lists: &lists,
             children: &whole.children,
             more_children: whole.more_children,
@@ -185,7 +185,7 @@ pub(super) async fn bodies(
         let text = format!("The bodies are not shown, because that cannot be recorded: {error}.");
         return reply::problem(StatusCode::SERVICE_UNAVAILABLE, &text);
     }
-    match read::bodies(&shared.store, id).await {
+    match read::bodies(&shared.store, &whole.record).await {
         Ok(bodies) => shared.detail(&viewer, &whole, Some(&bodies), None),
         Err(error) => shared.unreadable(&viewer, &error),
     }

@@ -10,7 +10,7 @@ mod head;
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::Method;
+use http::{HeaderValue, Method, StatusCode};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
@@ -40,6 +40,8 @@ use crate::{
 
 /// How long the body of a refused request is read, so that the agent gets to read the answer.
 const REFUSED_BODY: Duration = Duration::from_secs(2);
+/// Names the extensions of a WebSocket.
+const EXTENSIONS: &str = "sec-websocket-extensions";
 
 /// Why a connection ended before its agent closed it.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             return Ok(self.answer(&underway.failed(&error), &method, false).await);
         };
         let upgrade = framing == Framing::Empty && head::is_websocket(permit.head());
+        let offered = if upgrade { head::extensions(permit.head()) } else { Vec::new() };
         let (mut permit, mut fresh) = (permit, false);
         loop {
             let kept = std::mem::take(&mut self.kept);
@@ -230,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             let used = origin.is_used();
             origin.set_used();
             let asking = Asking { head: out.clone(), framing, method: &method, keep_alive, upgrade };
-            let done = self.relay(&underway, &mut origin, asking).await;
+            let done = self.relay(&underway, &mut origin, asking, &offered).await;
             match &done.outcome {
                 Outcome::Origin(_) if used && !done.heard && !fresh => {
                     if repeatable {
@@ -249,6 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                 | Outcome::Switched
                 | Outcome::AgentGone
                 | Outcome::AgentBody(_)
+                | Outcome::Stopped
                 | Outcome::Origin(_)
                 | Outcome::Silent { .. } => {}
             }
@@ -257,7 +261,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
     }
 
     /// Moves one exchange; what passed is told to its record.
-    async fn relay(&mut self, underway: &Underway, origin: &mut Origin, asking: Asking<'_>) -> Done {
+    async fn relay(
+        &mut self,
+        underway: &Underway,
+        origin: &mut Origin,
+        asking: Asking<'_>,
+        offered: &[HeaderValue],
+    ) -> Done {
         let (mut up, mut down) = (underway.tap(Side::Request), underway.tap(Side::Response));
         let keep_alive = asking.keep_alive;
         let done = relay(
@@ -266,8 +276,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             &mut self.lull,
             asking,
             |data| up.data(data),
-            |data| down.data(data),
+            // Nothing asks for answers to be seen whole.
+            |data| _ = down.data(data),
             |response| {
+                if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                    let chosen =
+                        response.raw.fields().filter(|(name, _)| name.eq_ignore_ascii_case(EXTENSIONS));
+                    underway
+                        .switched(offered.iter().map(HeaderValue::as_bytes), chosen.map(|(_, value)| value));
+                }
                 let fields = fit::fields(response.raw.fields());
                 underway.answered(response.status.as_u16(), version_str(response.version), fields);
                 head::incoming(response, keep_alive)
@@ -317,6 +334,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                 underway.fail(gone());
                 return Err(Http1Error::Broke("the agent went away within an exchange".to_owned()));
             }
+            Outcome::Stopped => {
+                let answer = underway.stopped(done.answered);
+                return if done.answered { Ok(false) } else { Ok(self.answer(&answer, method, false).await) };
+            }
             Outcome::AgentBody(why) => ForwardError::AgentBody(why),
             Outcome::Silent { agent: true } => ForwardError::AgentBody(format!("nothing came for {idle:?}")),
             Outcome::Silent { agent: false } => ForwardError::ResponseTimeout(idle),
@@ -338,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             &mut origin.wire,
             &mut self.lull,
             |data| up.data(data),
-            |data| down.data(data),
+            |data| _ = down.data(data),
         );
         let mut drain = self.drain.clone();
         let stopped = async {
@@ -357,6 +378,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             Some(Through::AgentGone) => {
                 underway.fail(gone());
             }
+            // Who speaks WebSocket is told by the end of it.
+            Some(Through::Stopped) => drop(underway.stopped(true)),
             Some(Through::Origin(why)) => underway.fail(failure("origin", "origin_broke_off", why)),
             Some(Through::Silent) => {
                 let detail = format!("nothing moved for {:?}", self.limits.idle);

@@ -1,21 +1,26 @@
 //! An exchange under way: what is known of it so far, held by whoever moves something of it. Its record is
 //! written when the last lets go.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::{
+    OnConnection,
+    asked::Asked,
+    seen,
+    talk::{self, Agreed},
+    tap::Tap,
+    whole::Wanted,
 };
-
-use bytes::BytesMut;
-
-use super::{OnConnection, asked::Asked};
 use crate::{
     audit::Entry,
     http::{
         body::{End, Ended},
         gauge::{Budget, Held},
     },
-    model::{Action, Captured, Failure, Flag, HeaderFields, Host, Record, RecordId, ResponseHead, State},
+    model::{
+        Action, Captured, Failure, Flag, HeaderFields, Host, Record, RecordId, Refusal, ResponseHead, State,
+    },
+    parse::websocket::transcript::Seen,
     share::Share,
 };
 
@@ -38,6 +43,10 @@ struct Ending {
     host: Host,
     limits: [usize; 2],
     budget: Budget,
+    /// What of the request's body has to be seen.
+    wanted: Wanted,
+    /// Once it has become a WebSocket.
+    switched: OnceLock<Agreed>,
     moving: Mutex<Moving>,
 }
 
@@ -48,6 +57,10 @@ struct Moving {
     request: Option<Ended>,
     response: Option<Ended>,
     failure: Option<Failure>,
+    /// Of a WebSocket, by side.
+    talks: [Option<Seen>; 2],
+    /// Why the rest of its request must not leave.
+    refusal: Option<Refusal>,
     /// The session's place for this exchange.
     _share: Share,
     /// The connection is busy while this is held.
@@ -61,19 +74,22 @@ impl Underway {
         on: Arc<OnConnection>,
         asked: Asked,
         host: Host,
-        limits: super::Limits,
-        budget: Budget,
+        wanted: Wanted,
+        (limits, budget): (super::Limits, Budget),
     ) -> Self {
         let moving = Moving {
             entry: Some(entry),
             request: None,
             response: None,
             failure: None,
+            talks: [None, None],
+            refusal: None,
             _share: share,
             _on: on,
         };
         let limits = [limits.request_bytes, limits.response_bytes];
-        Self(Arc::new(Ending { asked, host, limits, budget, moving: Mutex::new(moving) }))
+        let (switched, moving) = (OnceLock::new(), Mutex::new(moving));
+        Self(Arc::new(Ending { asked, host, limits, budget, wanted, switched, moving }))
     }
 
     /// The record's id.
@@ -129,19 +145,57 @@ impl Underway {
         self.0.with(|moving| moving.failure = Some(failure));
     }
 
+    /// It speaks WebSocket from here on, with the extensions that were offered and chosen.
+    pub fn switched<'a>(
+        &self,
+        offered: impl IntoIterator<Item = &'a [u8]>,
+        chosen: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let (agreed, fault) = Agreed::on(offered, chosen);
+        if self.0.switched.set(agreed).is_ok() {
+            self.edit(|record| talk::begun(record, fault));
+        }
+    }
+
+    /// What both ends agreed on, where it has become a WebSocket.
+    pub(super) fn agreed(&self) -> Option<&Agreed> {
+        self.0.switched.get()
+    }
+
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.0.wanted
+    }
+
     /// Watches one of its bodies.
     #[must_use]
     pub fn tap(&self, side: Side) -> Tap {
-        let limit = self.0.limits[side as usize];
-        Tap {
-            of: self.clone(),
-            side,
-            prefix: BytesMut::new(),
-            held: self.0.budget.open(),
-            limit,
-            total: 0,
-            ended: false,
-        }
+        Tap::new(self.clone(), side, self.0.limits[side as usize], self.0.budget.open())
+    }
+
+    /// A part of the memory for what is kept, of nothing yet.
+    pub(super) fn nothing_held(&self) -> Held {
+        self.0.budget.open()
+    }
+
+    /// One of its bodies is over.
+    pub(super) fn rested(&self, side: Side, ended: Ended, talk: Option<Seen>) {
+        self.0.with(|moving| {
+            match side {
+                Side::Request => moving.request = Some(ended),
+                Side::Response => moving.response = Some(ended),
+            }
+            moving.talks[side as usize] = talk;
+        });
+    }
+
+    /// The rest of its request must not leave.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        self.0.with(|moving| moving.refusal = Some(refusal));
+    }
+
+    /// Why not, once.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.0.with(|moving| moving.refusal.take())
     }
 }
 
@@ -181,6 +235,9 @@ impl Drop for Ending {
         if let (Some(head), Some(ended)) = (record.response.as_mut(), &response) {
             head.body = ended.captured.clone();
         }
+        let [client, server] = std::mem::take(&mut moving.talks);
+        talk::conclude(record, client, server);
+        seen::glance(record);
         entry.finish(state);
         // The memory is counted with the audit log from here on; `request` and `response` give it back.
     }
@@ -188,68 +245,3 @@ impl Drop for Ending {
 
 /// Code of the failure that says that the agent went away.
 pub const GONE: &str = "agent_went_away";
-
-/// Watches a body go by: counts its bytes, and keeps a prefix, within the limit and the memory that there
-/// is for all. Its end is told once; one that is dropped before tells of that.
-pub struct Tap {
-    of: Underway,
-    side: Side,
-    prefix: BytesMut,
-    held: Held,
-    limit: usize,
-    total: u64,
-    ended: bool,
-}
-
-impl fmt::Debug for Tap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tap").field("side", &self.side).field("total", &self.total).finish_non_exhaustive()
-    }
-}
-
-impl Tap {
-    /// More of the body, without framing.
-    pub fn data(&mut self, data: &[u8]) {
-        self.total += data.len() as u64;
-        let wanted = self.limit.saturating_sub(self.prefix.len()).min(data.len());
-        if wanted > 0 {
-            let got = self.held.take(wanted);
-            self.prefix.extend_from_slice(data.get(..got).unwrap_or(data));
-            if got < wanted {
-                self.limit = 0; // a prefix has no holes
-            }
-        }
-    }
-
-    /// Bytes that passed.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
-    /// The body is over.
-    pub fn end(mut self, end: End) {
-        self.close(end);
-    }
-
-    fn close(&mut self, end: End) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        let bytes = std::mem::take(&mut self.prefix).freeze();
-        let truncated = end != End::Complete || self.total > bytes.len() as u64;
-        let captured = Captured { total: self.total, truncated, bytes };
-        let held = std::mem::replace(&mut self.held, self.of.0.budget.open());
-        let ended = Ended { end, captured, held: Some(held) };
-        self.of.0.with(|moving| match self.side {
-            Side::Request => moving.request = Some(ended),
-            Side::Response => moving.response = Some(ended),
-        });
-    }
-}
-
-impl Drop for Tap {
-    fn drop(&mut self) {
-        self.close(End::Dropped);
-    }
-}

@@ -76,6 +76,17 @@ impl Held {
         self.bytes += got;
         got
     }
+
+    /// Takes or gives back until it has `bytes`, as far as there are any, and says whether it has.
+    pub fn settle(&mut self, bytes: usize) -> bool {
+        if let Some(over) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.budget.0.fetch_add(over, Ordering::AcqRel);
+            return true;
+        }
+        let wanted = bytes - self.bytes;
+        self.take(wanted) == wanted
+    }
 }
 
 impl Drop for Held {
@@ -95,6 +106,7 @@ mod tests {
         assert_eq!([one.take(6), two.take(6), two.take(1)], [6, 4, 0]);
         drop(one);
         assert_eq!(two.take(10), 6);
+        assert!(two.settle(3) && !two.settle(11) && two.settle(10));
         drop(two);
         assert_eq!(budget.open().take(100), 10);
     }

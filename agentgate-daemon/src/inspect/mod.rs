@@ -6,4 +6,4 @@ pub mod decode;
 pub mod seen;
 
 pub use decode::{Codings, Decoded, Decoder, Ended, Fault, Limits, UnsupportedCoding, decode};
-pub use seen::{Opened, open};
+pub use seen::{Opened, glance, open, recorded};

@@ -9,9 +9,11 @@ pub struct Inspected {
     pub captured: u64,
     /// Passed in all.
     pub total: u64,
-    /// Readable: what of the captured bytes was decoded.
-    pub decoded: u64,
-    /// True where there is more to the body than `decoded`: it was cut, the cap was reached, or a fault
+    /// Readable: what of the captured bytes was decoded. `None` where nobody has: records are written
+    /// without, and who looks at a body decodes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<u64>,
+    /// True where there is more to the body than was seen: it was cut, the cap was reached, or a fault
     /// came before its end.
     pub truncated: bool,
     /// As in `Content-Encoding`: `gzip, br`; `identity`, or `unknown`.

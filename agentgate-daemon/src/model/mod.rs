@@ -30,3 +30,4 @@ pub use subject::{Ancestor, SessionId, Subject};
 pub use text_error::TextError;
 pub use time::Timestamp;
 pub use verdict::{Action, Refusal, Verdict};
+pub use websocket::WebSocket;

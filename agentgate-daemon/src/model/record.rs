@@ -4,7 +4,9 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, Captured, Flag, Flow, HeaderFields, Subject, Timestamp, Verdict};
+use super::{
+    Authority, Captured, Flag, Flow, HeaderFields, Inspected, Subject, Timestamp, Verdict, WebSocket,
+};
 
 /// Number of a record: rises by one, never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -198,7 +200,7 @@ pub struct Record {
     pub flow: Option<Arc<Flow>>,
     /// Whom it was for, as far as it is known.
     pub authority: Option<Authority>,
-    /// `tls`, `http/1`, `http/2`, `opaque`, `silent`, `udp`, `tcp`, `socket`, …
+    /// `tls`, `http/1`, `http/2`, `websocket`, `opaque`, `silent`, `udp`, `tcp`, `socket`, …
     pub protocol: String,
     pub verdict: Option<Verdict>,
     pub flags: Vec<Flag>,
@@ -212,6 +214,15 @@ pub struct Record {
     /// Of a flow that begins with a ClientHello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Box<Tls>>,
+    /// Of an exchange that became a WebSocket: its bodies are the transcripts of both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<Box<WebSocket>>,
+    /// What inspection saw of the request's body; `None` where that is all of it, as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_seen: Option<Box<Inspected>>,
+    /// The same of the response's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_seen: Option<Box<Inspected>>,
     /// Of a question.
     #[serde(default)]
     pub question: Option<Question>,
@@ -252,6 +263,9 @@ impl Record {
             bytes_down: 0,
             failure: None,
             tls: None,
+            websocket: None,
+            request_seen: None,
+            response_seen: None,
             question: None,
             loss: None,
             times: 1,

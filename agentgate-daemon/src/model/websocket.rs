@@ -49,20 +49,31 @@ pub struct Closed {
     pub reason: String,
 }
 
-/// One message of the transcript.
+/// One message of the transcript. What a record keeps as the body of either side are its sender's messages,
+/// one such object in JSON a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TranscriptLine {
+    /// Place in the order in which messages and control frames of both sides were seen to end.
+    pub number: u64,
     pub at: Timestamp,
     pub from: Sender,
     /// `text` or `binary`.
     pub kind: String,
     /// Bytes after decompression, as far as known.
     pub length: u64,
-    /// The start: text with U+FFFD for what is not UTF-8, hexadecimal digits of a binary message. Secrets
-    /// in it are masked by whoever writes the record.
+    /// The start: text with U+FFFD for what is not UTF-8, hexadecimal digits of a binary message.
     pub text: String,
     /// True where `text` is not the whole message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
+}
+
+impl TranscriptLine {
+    /// The messages of a side's stored body. A line that is none is left out.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Vec<Self> {
+        body.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    }
 }
 
 /// A websocket in a record.
@@ -71,8 +82,6 @@ pub struct WebSocket {
     pub client: Passed,
     pub server: Passed,
     pub closed: Option<Closed>,
-    /// The first messages, both ways, in the order in which they were seen to end.
-    pub transcript: Vec<TranscriptLine>,
     /// Messages for which the transcript had no room.
     pub left_out: u64,
     /// What was wrong with the frames, the first few, each kind once.

@@ -198,6 +198,30 @@ impl Parser {
         self.lost
     }
 
+    /// From here on at most `most` decoded bytes of a message are kept.
+    pub fn keep(&mut self, most: usize) {
+        self.limits.message = most;
+    }
+
+    /// Bytes kept of the message whose end has not come.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Bytes of memory: what is kept of a message, and a window once a compressed one came.
+    #[must_use]
+    pub fn holds(&self) -> usize {
+        self.kept.capacity() + self.inflater.as_ref().map_or(0, Inflater::holds)
+    }
+
+    /// True while all of the message whose end has not come is kept, as far as it came.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let cut = |open: Open| open.undecoded.is_some() || open.length > self.kept.len() as u64;
+        !self.lost && !self.open.is_some_and(cut)
+    }
+
     /// Takes the next bytes and yields what ends in them.
     pub fn push(&mut self, mut bytes: &[u8], sink: Sink<'_>) {
         while !bytes.is_empty() && !self.lost {

@@ -9,8 +9,9 @@ use super::{
     Policy, PolicyError,
     address::{AddressRules, CidrEntry},
     decision::Lists,
-    document::{Document, LoopbackDefault, OpaqueTcp, PortRange, Private, UdpEntry},
+    document::{Document, LoopbackDefault, OpaqueTcp, PortRange, Private, Truncated, UdpEntry},
     facts::Facts,
+    inspect,
     matcher::{HostSet, Written},
     pattern::{HostPattern, NamePattern, list_entry},
     summary::{self, Network},
@@ -62,11 +63,13 @@ pub(super) fn compile(texts: &Texts<'_>) -> Result<Policy, Vec<PolicyError>> {
     let mut addresses = AddressRules::default();
     let mut network = Network::default();
     let mut mode = Mode::default();
+    let mut whole = false;
 
     if let Some(text) = &texts.policy {
         match Document::parse(text) {
             Ok(document) => {
                 mode = document.mode;
+                whole = document.inspect.truncated == Truncated::Deny;
                 let hosts = &document.hosts;
                 document_patterns(text, &hosts.allow, &mut lists.allow, &mut errors);
                 document_patterns(text, &hosts.deny, &mut addresses.deny, &mut errors);
@@ -99,9 +102,10 @@ pub(super) fn compile(texts: &Texts<'_>) -> Result<Policy, Vec<PolicyError>> {
     errors.into_result()?;
 
     addresses.mode = mode;
-    let summary = summary::of(mode, &lists, &addresses, &network);
+    let inspection = inspect::inspection(whole, mode);
+    let summary = summary::of(mode, &lists, &addresses, &network, inspection);
     let udp = udp::effective(&network.udp, &addresses.host);
-    Ok(Policy { mode, lists, addresses: Arc::new(addresses), network, udp, summary })
+    Ok(Policy { mode, lists, addresses: Arc::new(addresses), network, inspection, udp, summary })
 }
 
 /// Faults as they are found, up to a number.

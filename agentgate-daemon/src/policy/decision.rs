@@ -12,6 +12,7 @@ use super::{
     Policy,
     address::is_localhost,
     authority::{self, Named},
+    inspect::{self, BodyFacts},
     matcher::HostSet,
     permit::{Destination, Permit, ReachPermit, Scheme, TunnelPermit, TunnelTo},
     provenance::{Given, Provenance},
@@ -101,6 +102,8 @@ pub struct RequestContext<'a> {
     pub given: Given<'a>,
     /// Who asks.
     pub subject: &'a Subject,
+    /// What is known of its body.
+    pub body: BodyFacts<'a>,
 }
 
 /// What happens to a request.
@@ -189,13 +192,16 @@ impl Policy {
             Some(refusal) => Err(refusal),
             None => self.decide(original, &authority, r.given),
         };
-        match decided {
+        let seen =
+            decided.and_then(|allowed| inspect::judge(self.inspection, allowed, &head.headers, r.body));
+        match seen {
             Ok(Allowed { verdict, flags }) => Judgement::Allow(Permit {
                 head,
                 destination: Destination { scheme: r.scheme, authority },
                 verdict,
                 flags,
                 addresses: Arc::clone(&self.addresses) as _,
+                inspection: self.inspection,
             }),
             Err(refusal) => Judgement::Deny { refusal, head, authority: Some(authority) },
         }

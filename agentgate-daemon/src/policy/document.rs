@@ -23,6 +23,8 @@ pub(super) struct Document {
     pub(super) hosts: Hosts,
     #[serde(default)]
     pub(super) network: Network,
+    #[serde(default)]
+    pub(super) inspect: Inspect,
 }
 
 /// `[hosts]`: patterns, merged with the list files.
@@ -32,6 +34,22 @@ pub(super) struct Hosts {
     pub(super) allow: Vec<Spanned<String>>,
     pub(super) deny: Vec<Spanned<String>>,
     pub(super) passthrough: Vec<Spanned<String>>,
+}
+
+/// `[inspect]`: what happens to what cannot be inspected whole.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Inspect {
+    pub(super) truncated: Truncated,
+}
+
+/// What happens to a request of which less than all can be inspected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Truncated {
+    #[default]
+    Allow,
+    Deny,
 }
 
 /// `[network]`: what is judged without a name.

@@ -12,6 +12,7 @@ pub mod compile;
 pub mod decision;
 mod document;
 mod facts;
+mod inspect;
 mod listed;
 mod matcher;
 mod name;
@@ -27,6 +28,7 @@ pub use address::{AddressClass, classify, is_localhost};
 pub use compile::{MOST_LOOPBACK_PORTS, Text, Texts};
 pub use decision::{Admission, Connection, Judgement, RequestContext, Sniffed};
 pub use facts::{HostFacts, embedded_in};
+pub use inspect::{BodyFacts, Inspection, Uninspected};
 pub use listed::{Entry, Listed};
 pub use name::{NameVerdict, Queried};
 pub use pattern::{HostPattern, InvalidPattern, NamePattern};
@@ -42,6 +44,8 @@ pub struct Policy {
     lists: decision::Lists,
     addresses: Arc<address::AddressRules>,
     network: summary::Network,
+    /// What of requests has to be inspected.
+    inspection: Inspection,
     /// What the kernel is told of `network.udp` on this host.
     udp: Vec<UdpRange>,
     summary: PolicySummary,
@@ -62,8 +66,10 @@ impl Policy {
         let lists = decision::Lists::default();
         let addresses = address::AddressRules::default();
         let network = summary::Network::default();
-        let summary = summary::of(Mode::Enforce, &lists, &addresses, &network);
-        Self { mode: Mode::Enforce, lists, addresses: Arc::new(addresses), network, udp: Vec::new(), summary }
+        let inspection = Inspection::default();
+        let summary = summary::of(Mode::Enforce, &lists, &addresses, &network, inspection);
+        let (addresses, udp) = (Arc::new(addresses), Vec::new());
+        Self { mode: Mode::Enforce, lists, addresses, network, inspection, udp, summary }
     }
 
     /// The mode.

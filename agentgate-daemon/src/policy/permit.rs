@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use super::inspect::Inspection;
 use crate::model::{Authority, Flag, Refusal, Verdict};
 
 /// How the origin is spoken to.
@@ -59,9 +60,16 @@ pub struct Permit {
     pub(in crate::policy) verdict: Verdict,
     pub(in crate::policy) flags: Vec<Flag>,
     pub(in crate::policy) addresses: Arc<dyn AddressRule>,
+    pub(in crate::policy) inspection: Inspection,
 }
 
 impl Permit {
+    /// What of its body has to be inspected.
+    #[must_use]
+    pub fn inspection(&self) -> Inspection {
+        self.inspection
+    }
+
     /// The approved origin.
     #[must_use]
     pub fn destination(&self) -> &Destination {

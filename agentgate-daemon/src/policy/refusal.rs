@@ -11,7 +11,7 @@ use super::{
 use crate::model::{Action, Authority, Flag, Host, Mode, Refusal, Severity, Verdict};
 
 /// A refusal with one flag.
-fn refuse(rule: String, reason: String, status: u16, remedy: String, flag: Flag) -> Refusal {
+pub(super) fn refuse(rule: String, reason: String, status: u16, remedy: String, flag: Flag) -> Refusal {
     let verdict = Verdict { action: Action::Deny, rule, reason };
     Refusal { verdict, flags: vec![flag], status, remedy }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     address::AddressRules,
     decision::Lists,
+    inspect::Inspection,
     matcher::{HostSet, Written},
     udp::UdpRange,
 };
@@ -36,6 +37,9 @@ pub struct PolicySummary {
     /// Entries of `opaque_tcp`.
     #[serde(default)]
     pub opaque_tcp: usize,
+    /// Whether requests that cannot be inspected whole are refused, or flagged in `audit`.
+    #[serde(default)]
+    pub inspect_whole: bool,
     /// SHA-256 of what was compiled, in hexadecimal: comments and order do not change it.
     pub digest: String,
 }
@@ -71,12 +75,22 @@ pub(super) struct Network {
 }
 
 /// The summary of what is about to become a policy.
-pub(super) fn of(mode: Mode, lists: &Lists, addresses: &AddressRules, network: &Network) -> PolicySummary {
+pub(super) fn of(
+    mode: Mode,
+    lists: &Lists,
+    addresses: &AddressRules,
+    network: &Network,
+    inspection: Inspection,
+) -> PolicySummary {
     // One line per setting in a fixed order; a pattern or range has no line break in it.
     let Network { loopback_own, loopback_ports, udp } = network;
     let private = addresses.private;
+    let inspect_whole = inspection != Inspection::Any;
     let mut canonical =
         format!("mode {mode}\nprivate {private}\nloopback {loopback_own} {loopback_ports:?}\n");
+    if inspect_whole {
+        canonical.push_str("inspect truncated deny\n");
+    }
     for range in udp {
         canonical.push_str(&format!("udp {} {:?}\n", range.net, range.ports));
     }
@@ -97,6 +111,7 @@ pub(super) fn of(mode: Mode, lists: &Lists, addresses: &AddressRules, network: &
         loopback_own: *loopback_own,
         udp: udp.len(),
         opaque_tcp: lists.opaque.len(),
+        inspect_whole,
         digest: hex(digest(&SHA256, canonical.as_bytes()).as_ref()),
     }
 }

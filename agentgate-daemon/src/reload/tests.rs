@@ -48,6 +48,7 @@ fn rule(handle: &PolicyHandle, host: &str) -> String {
         sni: Some(&name),
         given: Given::Names(std::slice::from_ref(&name)),
         subject: &subject,
+        body: Default::default(),
     };
     let head = http::Request::builder().uri("/").header("host", host).body(()).unwrap().into_parts().0;
     let judgement: Judgement = handle.current().judge(context, head);

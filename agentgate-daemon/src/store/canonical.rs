@@ -33,9 +33,12 @@
 //! | 19 | loss, if there | 1 session, 2 window, 3 what, 4 cause |
 //! | 20 | times | number; left out where it is 1 |
 //! | 21 | note, if there | text |
+//! | 23 | websocket, if there | 1 client, 2 server (1 messages, 2 bytes, 3 decoded, 4 controls, 5 unseen), 3 closed if there (1 by, 2 code if there, 3 reason), 4 left out, 5 fault… |
+//! | 24, 25 | what was seen of the request's, the response's body, if there | 1 captured, 2 total, 3 decoded if there, 4 truncated (1), 5 encoding, 6 fault if there |
 
 mod decode;
 mod fields;
+mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -87,6 +90,9 @@ pub(super) mod tag {
     pub(in crate::store) const LOSS: u8 = 19;
     pub(in crate::store) const TIMES: u8 = 20;
     pub(in crate::store) const NOTE: u8 = 21;
+    pub(in crate::store) const WEBSOCKET: u8 = 23;
+    pub(in crate::store) const REQUEST_SEEN: u8 = 24;
+    pub(in crate::store) const RESPONSE_SEEN: u8 = 25;
 }
 
 /// Bytes before the id: its tag and length.
@@ -144,6 +150,16 @@ pub(super) fn encode(record: &Record, digests: [Option<Digest>; 2], out: &mut Ve
     }
     if let Some(note) = &record.note {
         bytes(out, tag::NOTE, note.as_bytes());
+    }
+    if let Some(websocket) = &record.websocket {
+        nested(out, tag::WEBSOCKET, |out| seen::put_websocket(out, websocket));
+    }
+    for (tag, inspected) in
+        [(tag::REQUEST_SEEN, &record.request_seen), (tag::RESPONSE_SEEN, &record.response_seen)]
+    {
+        if let Some(inspected) = inspected {
+            nested(out, tag, |out| seen::put_inspected(out, inspected));
+        }
     }
 }
 

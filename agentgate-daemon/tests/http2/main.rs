@@ -6,6 +6,9 @@
 mod calls;
 mod ends;
 mod floods;
+#[path = "../shared/frames.rs"]
+mod frames;
+mod inspected;
 mod leaving;
 mod pressure;
 #[path = "../proxy/setup.rs"]

@@ -4,10 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+#[path = "../shared/frames.rs"]
+mod frames;
 mod hostile;
 mod http;
+mod inspected;
 mod names;
 mod policy;
 mod setup;
 mod smuggling;
 mod tls;
+mod websocket;

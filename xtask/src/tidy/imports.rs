@@ -71,7 +71,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["kernel", "policy", "reload", "store", "audit", "reconcile"]),
-    ("dashboard", &["policy", "reload", "store", "audit"]),
+    ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
     ("namespaces", &["kernel", "session", "audit"]),
@@ -94,6 +94,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "reload",
             "selftest",
             "store::Side",
+            "inspect",
         ],
     ),
     // It starts a daemon of its own, and reads what that one records.

@@ -1,13 +1,16 @@
-//! A captured body as a person reads it. Bytes are never decoded, only laid out: JSON is re-indented
-//! token by token, so what is shown is what was sent.
+//! A captured body as a person reads it: content codings undone, and laid out. JSON is re-indented token by
+//! token, so what is shown is what was sent.
 
 use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
 use crate::{
-    dashboard::show::{size, visible_lines},
-    model::{Captured, HeaderFields},
+    dashboard::{
+        read::Body,
+        show::{size, visible, visible_lines},
+    },
+    model::{Captured, HeaderFields, Inspected},
 };
 
 /// Text shown of one body; more makes browsers slow and helps nobody.
@@ -26,9 +29,8 @@ enum Form {
     Hex(String),
 }
 
-fn form(content_type: &str, encoded: bool, bytes: &[u8]) -> Form {
-    let text = if encoded { None } else { text_of(bytes) };
-    let Some(text) = text else {
+fn form(content_type: &str, bytes: &[u8]) -> Form {
+    let Some(text) = text_of(bytes) else {
         return Form::Hex(hex(bytes.get(..MAX_HEX).unwrap_or(bytes)));
     };
     let first = text.trim_start().as_bytes().first().copied();
@@ -137,13 +139,10 @@ fn header<'a>(headers: &'a HeaderFields, name: &str) -> &'a str {
     headers.get(name).unwrap_or_default()
 }
 
-/// A body with what there is to say about it; `bytes` is the captured prefix, `None` where it was not
-/// asked for.
+/// A body with what there is to say about it; `None` where it was not asked for.
 #[must_use]
-pub(super) fn body(headers: &HeaderFields, captured: &Captured, bytes: Option<&[u8]>, open: bool) -> Markup {
+pub(super) fn body(headers: &HeaderFields, captured: &Captured, shown: Option<&Body>, open: bool) -> Markup {
     let content_type = header(headers, "content-type").to_ascii_lowercase();
-    let encoding = header(headers, "content-encoding");
-    let encoded = !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity");
     html! {
         div.body-head {
             h3 { "Body" }
@@ -151,25 +150,22 @@ pub(super) fn body(headers: &HeaderFields, captured: &Captured, bytes: Option<&[
         }
         @if captured.total == 0 {
             p.dim { @if open { "Nothing so far." } @else { "No body." } }
-        } @else if bytes.is_some_and(<[u8]>::is_empty) {
-            p.dim { "Not captured." }
-        } @else if let Some(bytes) = bytes {
-            @let shown = form(&content_type, encoded, bytes);
-            @if captured.truncated {
-                p.note { "Captured the first " (size(bytes.len() as u64)) " of " (size(captured.total)) "." }
-            }
-            @match shown {
-                Form::Json(text) | Form::Text(text) => {
-                    @if bytes.len() > MAX_TEXT { p.note { "Showing the first " (size(MAX_TEXT as u64)) "." } }
-                    pre.body tabindex="0" { (visible_lines(&text)) }
+        } @else if let Some(Body { raw, opened }) = shown {
+            @if raw.is_empty() {
+                p.dim { "Not captured." }
+            } @else {
+                @if captured.truncated {
+                    p.note { "Captured the first " (size(raw.len() as u64)) " of " (size(captured.total)) "." }
                 }
-                Form::Hex(text) => {
-                    p.note {
-                        @if encoded { "Encoded as " code { (visible_lines(encoding)) } "; shown as captured, not decoded" }
-                        @else { "Not text" }
-                        @if bytes.len() > MAX_HEX { ": the first " (MAX_HEX) " bytes." } @else { "." }
+                @if let Some(opened) = opened {
+                    (decoded(&opened.inspected))
+                    @if opened.inspected.decoded != Some(0) { (laid_out(&content_type, &opened.bytes)) }
+                    details {
+                        summary { "As it was sent" }
+                        (hexadecimal(raw, ""))
                     }
-                    pre.body.hex tabindex="0" { (text) }
+                } @else {
+                    (laid_out(&content_type, raw))
                 }
             }
         } @else {
@@ -178,9 +174,46 @@ pub(super) fn body(headers: &HeaderFields, captured: &Captured, bytes: Option<&[
     }
 }
 
+/// How far the content coding could be undone.
+fn decoded(inspected: &Inspected) -> Markup {
+    let (coding, decoded) = (&inspected.encoding, inspected.decoded.unwrap_or_default());
+    html! {
+        @if let Some(fault) = &inspected.fault {
+            p.note { "Sent as " code { (visible(coding)) } ": " (visible(fault)) ". " (size(decoded)) " could be read." }
+        } @else if inspected.truncated {
+            p.note { "Decoded from " code { (visible(coding)) } ", the first " (size(decoded)) "." }
+        } @else {
+            p.dim { "Decoded from " code { (visible(coding)) } ": " (size(decoded)) "." }
+        }
+    }
+}
+
+/// Bytes as text where they are.
+fn laid_out(content_type: &str, bytes: &[u8]) -> Markup {
+    match form(content_type, bytes) {
+        Form::Json(text) | Form::Text(text) => html! {
+            @if bytes.len() > MAX_TEXT { p.note { "Showing the first " (size(MAX_TEXT as u64)) "." } }
+            pre.body tabindex="0" { (visible_lines(&text)) }
+        },
+        Form::Hex(_) => hexadecimal(bytes, "Not text"),
+    }
+}
+
+/// The beginning in hexadecimal, and what to say of it.
+fn hexadecimal(bytes: &[u8], what: &str) -> Markup {
+    let more = if bytes.len() > MAX_HEX { format!("the first {MAX_HEX} bytes.") } else { String::new() };
+    let separator = if what.is_empty() || more.is_empty() { "" } else { ": " };
+    let end = if more.is_empty() && !what.is_empty() { "." } else { "" };
+    html! {
+        p.note { (what) (separator) (more) (end) }
+        pre.body.hex tabindex="0" { (hex(bytes.get(..MAX_HEX).unwrap_or(bytes))) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::Opened;
 
     #[test]
     fn json_is_laid_out_and_not_changed() {
@@ -203,14 +236,41 @@ mod tests {
     fn forms() {
         let json = |s: &str| Form::Json(s.to_owned());
         let text = |s: &str| Form::Text(s.to_owned());
-        assert_eq!(form("application/json", false, b"[1]"), json("[\n  1\n]"));
-        assert_eq!(form("", false, b"{}"), json("{}"));
-        assert_eq!(form("text/event-stream", false, b"data: {}"), text("data: {}"));
-        assert_eq!(form("text/plain", false, "ü".as_bytes()), text("ü"));
-        assert_eq!(form("text/plain", false, &"aü".as_bytes()[..2]), text("a"), "cut in half");
-        assert!(matches!(form("application/json", true, b"{}"), Form::Hex(_)), "encoded");
-        assert!(matches!(form("", false, b"a\0b"), Form::Hex(_)), "NUL");
-        assert!(matches!(form("text/plain", false, b"\xff\xfe"), Form::Hex(_)), "not UTF-8");
+        assert_eq!(form("application/json", b"[1]"), json("[\n  1\n]"));
+        assert_eq!(form("", b"{}"), json("{}"));
+        assert_eq!(form("text/event-stream", b"data: {}"), text("data: {}"));
+        assert_eq!(form("text/plain", "ü".as_bytes()), text("ü"));
+        assert_eq!(form("text/plain", &"aü".as_bytes()[..2]), text("a"), "cut in half");
+        assert!(matches!(form("", b"a\0b"), Form::Hex(_)), "NUL");
+        assert!(matches!(form("text/plain", b"\xff\xfe"), Form::Hex(_)), "not UTF-8");
         assert_eq!(hex(b"GET /\x01"), format!("000000  47 45 54 20 2f 01 {} GET /.\n", "   ".repeat(10)));
+    }
+
+    #[test]
+    fn what_was_coded_is_shown_decoded_with_how_far_that_went() {
+        let headers = HeaderFields::from(vec![("content-encoding", "gzip")]);
+        let captured = Captured { total: 30, truncated: false, ..Captured::default() };
+        let page = |truncated, fault: Option<&str>| {
+            let inspected = Inspected {
+                decoded: Some(5),
+                truncated,
+                encoding: "gzip".into(),
+                fault: fault.map(ToOwned::to_owned),
+                ..Inspected::default()
+            };
+            let opened = Opened { bytes: b"<hi> ".to_vec(), inspected };
+            let shown = Body { raw: vec![0x1f, 0x8b].into(), opened: Some(opened) };
+            body(&headers, &captured, Some(&shown), false).into_string()
+        };
+        let whole = page(false, None);
+        assert!(
+            whole.contains("&lt;hi&gt;") && whole.contains("Decoded from <code>gzip</code>: 5 B."),
+            "{whole}"
+        );
+        assert!(whole.contains("1f 8b"), "{whole}");
+        assert!(page(true, None).contains("the first 5 B."));
+        assert!(
+            page(true, Some("gzip data is corrupt")).contains("gzip data is corrupt. 5 B could be read.")
+        );
     }
 }

@@ -4,11 +4,15 @@ use maud::{Markup, html};
 
 use super::{
     body::body,
+    conversation,
     lists::{self, Standing},
     row::{chip, head, is_nowhere, row, status},
 };
 use crate::{
-    dashboard::show::{self, visible},
+    dashboard::{
+        read::{Bodies, Body},
+        show::{self, visible},
+    },
     model::{Captured, HeaderFields, Kind, Question, Record, State, Subject, Timestamp},
 };
 
@@ -17,7 +21,7 @@ use crate::{
 pub(in crate::dashboard) struct Detail<'a> {
     pub(in crate::dashboard) record: &'a Record,
     /// Of request and response, where they were asked for.
-    pub(in crate::dashboard) bodies: Option<(&'a [u8], &'a [u8])>,
+    pub(in crate::dashboard) bodies: Option<&'a Bodies>,
     /// Where the record's host stands in the lists; empty where it has none.
     pub(in crate::dashboard) lists: &'a [Standing],
     /// Exchanges or questions of a flow, oldest first.
@@ -89,15 +93,27 @@ impl Detail<'_> {
             (self.ask_for_bodies())
             @if let Some(request) = &r.request {
                 (message("Request", &format!("{} {} {}", request.method, request.target, request.version),
-                    &request.headers, &request.body, self.bodies.map(|(bytes, _)| bytes), r.state == State::Open, None))
+                    &request.headers, &request.body, self.body(|bodies| &bodies.request), r.state == State::Open, None))
             }
             @if let Some(response) = &r.response {
                 (message("Response", &format!("{} {}", response.version, response.status),
-                    &response.headers, &response.body, self.bodies.map(|(_, bytes)| bytes), r.state == State::Open,
+                    &response.headers, &response.body, self.body(|bodies| &bodies.response), r.state == State::Open,
                     Some(response.first_byte_us)))
             } @else if r.request.is_some() && r.failure.is_none() && r.state != State::Open {
                 section.card { h2 { "Response" } p.dim { "None from the origin." } }
             }
+            @if let Some(websocket) = &r.websocket {
+                (conversation::conversation(websocket, r.started, self.bodies))
+            }
+        }
+    }
+
+    /// What to show as a body: of a WebSocket it stands in its own place.
+    fn body(&self, of: impl Fn(&Bodies) -> &Body) -> Option<Shown<'_>> {
+        match (&self.record.websocket, self.bodies) {
+            (Some(_), _) => Some(Shown::Below),
+            (None, Some(bodies)) => Some(Shown::Here(of(bodies))),
+            (None, None) => None,
         }
     }
 
@@ -359,13 +375,21 @@ fn quoted(arg: &str) -> String {
     }
 }
 
+/// Where a body is shown.
+#[derive(Clone, Copy, Debug)]
+enum Shown<'a> {
+    Here(&'a Body),
+    /// As messages.
+    Below,
+}
+
 /// A head with its body.
 fn message(
     title: &str,
     line: &str,
     headers: &HeaderFields,
     captured: &Captured,
-    bytes: Option<&[u8]>,
+    shown: Option<Shown<'_>>,
     open: bool,
     first_byte_us: Option<u64>,
 ) -> Markup {
@@ -391,7 +415,11 @@ fn message(
                 }
                 @if masked { p.dim.small { "Secrets are masked before they are stored; the gate forwarded them unchanged." } }
             }
-            (body(headers, captured, bytes, open))
+            @match shown {
+                Some(Shown::Below) => { p.dim { (show::size(captured.total)) " of WebSocket frames: the messages are below." } }
+                Some(Shown::Here(shown)) => { (body(headers, captured, Some(shown), open)) }
+                None => { (body(headers, captured, None, open)) }
+            }
         }
     }
 }

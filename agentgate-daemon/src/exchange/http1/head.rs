@@ -30,6 +30,11 @@ pub(super) fn is_websocket(head: &Parts) -> bool {
         && !lists(&head.headers, UPGRADE, "h2c")
 }
 
+/// The extensions that a WebSocket is asked for with.
+pub(super) fn extensions(head: &Parts) -> Vec<HeaderValue> {
+    head.headers.get_all(super::EXTENSIONS).iter().cloned().collect()
+}
+
 /// The head as it goes to the origin. Left out are `close`, because whether the origin's connection goes
 /// on is the gate's affair; an offer to switch to HTTP/2; and transfer codings that the gate does not
 /// carry. An empty `Host` is put right, so that the origin reads the name that was judged. `None` where the

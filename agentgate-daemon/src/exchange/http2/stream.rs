@@ -1,10 +1,14 @@
 //! One stream of an agent's connection: judged, recorded, relayed, or answered by the gate.
 
-use std::{future::poll_fn, sync::Arc, time::Duration};
+use std::{future::poll_fn, ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, client::SendRequest, ext::Protocol, server::SendResponse};
-use http::{Method, Request, Response, Uri, Version, header::HOST, request, uri};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{HOST, SEC_WEBSOCKET_EXTENSIONS},
+    request, uri,
+};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -101,11 +105,12 @@ impl Shared<'_> {
             let error = ForwardError::Http("it takes no Extended CONNECT".to_owned());
             return say(respond, underway.failed(&error), method);
         }
+        let offered = websocket.then(|| extensions(&head.headers).cloned().collect());
         let request = match outgoing(head, destination.scheme) {
             Ok(request) => request,
             Err(error) => return say(respond, underway.failed(&error.into()), method),
         };
-        let relayed = self.relay(&underway, origin, request, body, respond, method);
+        let relayed = self.relay(&underway, origin, request, body, respond, (method, offered));
         if !websocket {
             return relayed.await;
         }
@@ -130,7 +135,7 @@ impl Shared<'_> {
         request: Request<()>,
         body: RecvStream,
         respond: SendResponse<Bytes>,
-        method: &Method,
+        (method, offered): (&Method, Option<Vec<HeaderValue>>),
     ) -> Over {
         let up = tell(underway.tap(Side::Request));
         let mut asking = match ask(origin, request, body, respond, self.limits.idle, up) {
@@ -144,6 +149,10 @@ impl Shared<'_> {
             Ok(answer) => answer.into_parts(),
             Err(broke) => return unanswered(underway, &broke, asking.into_agent(), method),
         };
+        if let (Some(offered), true) = (offered, head.status.is_success()) {
+            let chosen = extensions(&head.headers).map(HeaderValue::as_bytes);
+            underway.switched(offered.iter().map(HeaderValue::as_bytes), chosen);
+        }
         let fields = fit::headers(&head.headers);
         underway.answered(head.status.as_u16(), version_str(Version::HTTP_2), fields);
         let mut answering = match asking.pass(head, body, tell(underway.tap(Side::Response))) {
@@ -158,6 +167,9 @@ impl Shared<'_> {
             Err(broke) => {
                 if let Broke::AgentSilent(_) = &broke {
                     underway.fail(ForwardError::AgentBody(broke.to_string()).failure());
+                } else if let Broke::Stopped = &broke {
+                    // The reset is what the agent is told by.
+                    drop(underway.stopped(true));
                 }
                 Over::Reset(ToAgent::Answered(answering.into_agent()), broke.reason())
             }
@@ -173,6 +185,7 @@ fn unanswered(underway: &Underway, broke: &Broke, respond: SendResponse<Bytes>, 
             underway.fail(failure("agent", GONE, detail));
             return Over::Left;
         }
+        Broke::Stopped => return say(respond, underway.stopped(false), method),
         Broke::AgentSilent(_) => ForwardError::AgentBody(broke.to_string()),
         Broke::OriginSilent(idle) => ForwardError::ResponseTimeout(*idle),
         Broke::Origin(_) | Broke::Unfit(_) => ForwardError::Http(broke.to_string()),
@@ -184,17 +197,21 @@ fn unanswered(underway: &Underway, broke: &Broke, respond: SendResponse<Bytes>, 
     say(respond, underway.failed(&error), method)
 }
 
+/// The extensions of a WebSocket.
+fn extensions(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter()
+}
+
 /// Tells a tap of what passes.
-fn tell(tap: Tap) -> impl FnMut(Seen<'_>) + Send {
+fn tell(tap: Tap) -> impl FnMut(Seen<'_>) -> ControlFlow<()> + Send {
     let mut tap = Some(tap);
-    move |seen| match seen {
-        Seen::Data(data) => {
-            if let Some(tap) = tap.as_mut() {
-                tap.data(data);
-            }
+    move |seen| {
+        match seen {
+            Seen::Data(data) => return tap.as_mut().map_or(ControlFlow::Continue(()), |tap| tap.data(data)),
+            Seen::End => drop(tap.take().map(|tap| tap.end(End::Complete))),
+            Seen::Failed(why) => drop(tap.take().map(|tap| tap.end(End::Failed(why)))),
         }
-        Seen::End => drop(tap.take().map(|tap| tap.end(End::Complete))),
-        Seen::Failed(why) => drop(tap.take().map(|tap| tap.end(End::Failed(why)))),
+        ControlFlow::Continue(())
     }
 }
 

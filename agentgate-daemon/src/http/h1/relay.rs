@@ -5,6 +5,7 @@
 use std::{
     future::Future as _,
     io,
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -76,6 +77,8 @@ pub enum Outcome {
     AgentGone,
     /// The request cannot go on: it was cut, or its framing is bad.
     AgentBody(String),
+    /// Who sees the request lets no more of it go.
+    Stopped,
     /// The origin broke off, or what it said is not HTTP.
     Origin(String),
     /// Nothing moved for too long: true where the agent was to send.
@@ -159,13 +162,13 @@ struct Relay<'a, A, O, U, D, H> {
 }
 
 /// Sends what `asking` is about and passes on what comes back. `see_up` and `see_down` see the contents
-/// of the bodies; `on_head` sees the final response's head and says what the agent gets for it.
+/// of the bodies before they go on, and `see_up` may stop them; `on_head` sees the final response's head and says what the agent gets for it.
 pub async fn relay<A, O>(
     agent: &mut Wire<A>,
     origin: &mut Wire<O>,
     lull: &mut Lull,
     asking: Asking<'_>,
-    see_up: impl FnMut(&[u8]),
+    see_up: impl FnMut(&[u8]) -> ControlFlow<()>,
     see_down: impl FnMut(&[u8]),
     on_head: impl FnMut(&ResponseHead) -> Bytes,
 ) -> Done
@@ -220,7 +223,7 @@ impl<A, O, U, D, H> Relay<'_, A, O, U, D, H>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     O: AsyncRead + AsyncWrite + Unpin,
-    U: FnMut(&[u8]),
+    U: FnMut(&[u8]) -> ControlFlow<()>,
     D: FnMut(&[u8]),
     H: FnMut(&ResponseHead) -> Bytes,
 {
@@ -258,9 +261,19 @@ where
             match &mut self.up {
                 Up::Sending(body) => {
                     if self.up_ready == 0 && !self.agent.buffer.is_empty() && !body.is_complete() {
-                        self.up_ready = body
-                            .advance(&self.agent.buffer, &mut self.see_up)
+                        let (mut flow, see_up) = (ControlFlow::Continue(()), &mut self.see_up);
+                        let mut see = |data: &[u8]| {
+                            if flow.is_continue() {
+                                flow = see_up(data);
+                            }
+                        };
+                        let ready = body
+                            .advance(&self.agent.buffer, &mut see)
                             .map_err(|bad| Outcome::AgentBody(bad.to_string()))?;
+                        if flow.is_break() {
+                            return Poll::Ready(Err(Outcome::Stopped));
+                        }
+                        self.up_ready = ready;
                     }
                     if !self.up_out.is_empty() || self.up_ready > 0 {
                         let ready = self.agent.buffer.get(..self.up_ready).unwrap_or_default();
@@ -429,6 +442,8 @@ pub enum Through {
     Done,
     AgentGone,
     Origin(String),
+    /// Who sees what the agent sends lets no more of it go.
+    Stopped,
     /// Nothing moved for too long.
     Silent,
 }
@@ -447,7 +462,7 @@ pub async fn through<A, O>(
     agent: &mut Wire<A>,
     origin: &mut Wire<O>,
     lull: &mut Lull,
-    mut see_up: impl FnMut(&[u8]),
+    mut see_up: impl FnMut(&[u8]) -> ControlFlow<()>,
     mut see_down: impl FnMut(&[u8]),
 ) -> Through
 where
@@ -459,11 +474,17 @@ where
     let (mut up_seen, mut down_seen) = (0, 0);
     std::future::poll_fn(|cx| {
         match poll_way(cx, agent, origin, &mut up, &mut up_seen, lull, &mut see_up) {
+            Poll::Ready(Err(Broken::Stopped)) => return Poll::Ready(Through::Stopped),
             Poll::Ready(Err(Broken::From(_))) => return Poll::Ready(Through::AgentGone),
             Poll::Ready(Err(Broken::To(error))) => return Poll::Ready(Through::Origin(error.to_string())),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        match poll_way(cx, origin, agent, &mut down, &mut down_seen, lull, &mut see_down) {
+        let mut see = |data: &[u8]| {
+            see_down(data);
+            ControlFlow::Continue(())
+        };
+        match poll_way(cx, origin, agent, &mut down, &mut down_seen, lull, &mut see) {
+            Poll::Ready(Err(Broken::Stopped)) => return Poll::Ready(Through::Stopped),
             Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Through::Origin(error.to_string())),
             Poll::Ready(Err(Broken::To(_))) => return Poll::Ready(Through::AgentGone),
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -480,6 +501,8 @@ where
 enum Broken {
     From(io::Error),
     To(io::Error),
+    /// Neither: it was stopped.
+    Stopped,
 }
 
 fn poll_way<F, T>(
@@ -489,7 +512,7 @@ fn poll_way<F, T>(
     way: &mut Way,
     seen: &mut usize,
     lull: &mut Lull,
-    see: &mut impl FnMut(&[u8]),
+    see: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
 ) -> Poll<Result<(), Broken>>
 where
     F: AsyncRead + AsyncWrite + Unpin,
@@ -499,8 +522,12 @@ where
         match way {
             Way::Open => {
                 if !from.buffer.is_empty() {
-                    see(from.buffer.get(*seen..).unwrap_or_default());
-                    *seen = from.buffer.len();
+                    if *seen < from.buffer.len() {
+                        if see(from.buffer.get(*seen..).unwrap_or_default()).is_break() {
+                            return Poll::Ready(Err(Broken::Stopped));
+                        }
+                        *seen = from.buffer.len();
+                    }
                     let written = ready!(to.poll_write(cx, &from.buffer, &[])).map_err(Broken::To)?;
                     from.buffer.advance(written);
                     *seen -= written;

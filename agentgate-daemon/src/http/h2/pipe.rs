@@ -1,6 +1,9 @@
 //! One direction of a stream: DATA goes on the moment it comes, as far as the other side takes it.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    ops::ControlFlow,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -33,6 +36,8 @@ pub(super) enum Broken {
     Sender(h2::Error),
     /// It takes no more.
     Receiver,
+    /// Neither: who sees it lets no more of it go.
+    Seer,
 }
 
 /// One direction. Holds at most one frame; the sender may send more only for what has gone on.
@@ -51,11 +56,11 @@ pub(super) struct Pipe<F> {
     pub(super) moved: bool,
 }
 
-impl<F: FnMut(Seen<'_>)> Pipe<F> {
+impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> Pipe<F> {
     /// `ended` says that the head already had END_STREAM, on both sides.
     pub(super) fn new(from: RecvStream, to: SendStream<Bytes>, ended: bool, mut see: F) -> Self {
         if ended {
-            see(Seen::End);
+            let _over = see(Seen::End);
         }
         let waits = if ended { Waits::Nobody } else { Waits::Sender };
         Self { from, to, hand: None, last: false, see, waits, stopped: false, moved: false }
@@ -72,8 +77,8 @@ impl<F: FnMut(Seen<'_>)> Pipe<F> {
                 match ready!(self.from.poll_data(cx)) {
                     Some(Ok(data)) => {
                         self.moved = true;
-                        if !data.is_empty() {
-                            (self.see)(Seen::Data(&data));
+                        if !data.is_empty() && (self.see)(Seen::Data(&data)).is_break() {
+                            return Poll::Ready(Err(Broken::Seer));
                         }
                         self.last = self.from.is_end_stream();
                         self.hand = Some(data);
@@ -120,14 +125,14 @@ impl<F: FnMut(Seen<'_>)> Pipe<F> {
 
     fn ended(&mut self) -> Poll<Result<(), Broken>> {
         self.waits = Waits::Nobody;
-        (self.see)(Seen::End);
+        let _over = (self.see)(Seen::End);
         Poll::Ready(Ok(()))
     }
 
     /// Nothing more will pass; the record hears why.
     pub(super) fn failed(&mut self, why: String) {
         self.waits = Waits::Nobody;
-        (self.see)(Seen::Failed(why));
+        let _over = (self.see)(Seen::Failed(why));
     }
 
     /// The receiver wants no more of it, which is its right: what comes is let go.

@@ -7,6 +7,7 @@
 
 use std::{
     future::{Future as _, poll_fn},
+    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -35,6 +36,8 @@ pub enum Broke {
     Agent(Reason),
     /// The agent sent nothing of its body for so long.
     AgentSilent(Duration),
+    /// Who sees the request lets no more of it go. The origin has been told.
+    Stopped,
     /// The origin reset the stream, left it unprocessed, or its connection is gone.
     Origin(h2::Error),
     /// The origin sent nothing for so long.
@@ -49,7 +52,7 @@ impl Broke {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Agent(reason) => *reason,
-            Self::AgentSilent(_) => Reason::CANCEL,
+            Self::AgentSilent(_) | Self::Stopped => Reason::CANCEL,
             // A GOAWAY on a stream says that it was not processed.
             Self::Origin(error) if error.is_go_away() && error.is_remote() => Reason::REFUSED_STREAM,
             Self::Origin(error) if error.is_reset() && error.is_remote() => {
@@ -71,6 +74,7 @@ impl std::fmt::Display for Broke {
         match self {
             Self::Agent(reason) => write!(f, "the agent reset the stream: {reason}"),
             Self::AgentSilent(idle) | Self::OriginSilent(idle) => write!(f, "nothing came for {idle:?}"),
+            Self::Stopped => f.write_str("the request was stopped"),
             Self::Origin(error) => error.fmt(f),
             Self::Unfit(what) => f.write_str(what),
         }
@@ -155,7 +159,7 @@ pub struct Answering<U, D> {
 ///
 /// # Errors
 /// The origin's connection takes no requests: nothing of this one has left, and `respond` is given back.
-pub fn ask<U: FnMut(Seen<'_>)>(
+pub fn ask<U: FnMut(Seen<'_>) -> ControlFlow<()>>(
     mut origin: SendRequest<Bytes>,
     request: Request<()>,
     body: RecvStream,
@@ -172,7 +176,7 @@ pub fn ask<U: FnMut(Seen<'_>)>(
     Ok(Asking { up, answer, respond, silence: Silence::new(idle), informational: 0 })
 }
 
-impl<U: FnMut(Seen<'_>)> Asking<U> {
+impl<U: FnMut(Seen<'_>) -> ControlFlow<()>> Asking<U> {
     /// The head of the origin's answer. Until it is there the body goes up and informational answers down.
     ///
     /// # Errors
@@ -223,7 +227,7 @@ impl<U: FnMut(Seen<'_>)> Asking<U> {
     ///
     /// # Errors
     /// The agent's stream is gone; the origin has been told.
-    pub fn pass<D: FnMut(Seen<'_>)>(
+    pub fn pass<D: FnMut(Seen<'_>) -> ControlFlow<()>>(
         mut self,
         head: response::Parts,
         body: RecvStream,
@@ -249,7 +253,7 @@ impl<U: FnMut(Seen<'_>)> Asking<U> {
     }
 }
 
-impl<U: FnMut(Seen<'_>), D: FnMut(Seen<'_>)> Answering<U, D> {
+impl<U: FnMut(Seen<'_>) -> ControlFlow<()>, D: FnMut(Seen<'_>) -> ControlFlow<()>> Answering<U, D> {
     /// Moves both bodies to their ends. `Some` where the origin wants no more of the request though all
     /// of its answer is there, and says so with this code.
     ///
@@ -261,7 +265,11 @@ impl<U: FnMut(Seen<'_>), D: FnMut(Seen<'_>)> Answering<U, D> {
             give_up(&mut self.up, broke);
             match broke {
                 Broke::Agent(_) => {}
-                Broke::Origin(_) | Broke::OriginSilent(_) | Broke::AgentSilent(_) | Broke::Unfit(_) => {
+                Broke::Origin(_)
+                | Broke::OriginSilent(_)
+                | Broke::AgentSilent(_)
+                | Broke::Stopped
+                | Broke::Unfit(_) => {
                     if !self.down.is_over() {
                         self.down.failed(broke.to_string());
                     }
@@ -275,6 +283,7 @@ impl<U: FnMut(Seen<'_>), D: FnMut(Seen<'_>)> Answering<U, D> {
         match self.down.poll(cx) {
             Poll::Ready(Err(Broken::Sender(error))) => return Poll::Ready(Err(Broke::Origin(error))),
             Poll::Ready(Err(Broken::Receiver)) => return Poll::Ready(Err(self.agent_left(cx))),
+            Poll::Ready(Err(Broken::Seer)) => return Poll::Ready(Err(Broke::Stopped)),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         poll_up(&mut self.up, cx)?;
@@ -322,7 +331,10 @@ impl<U: FnMut(Seen<'_>), D: FnMut(Seen<'_>)> Answering<U, D> {
 
 /// Moves the request's body. An origin that takes no more of it is no error here: its answer, or its
 /// reset, says what it means by that.
-fn poll_up<U: FnMut(Seen<'_>)>(up: &mut Pipe<U>, cx: &mut Context<'_>) -> Result<(), Broke> {
+fn poll_up<U: FnMut(Seen<'_>) -> ControlFlow<()>>(
+    up: &mut Pipe<U>,
+    cx: &mut Context<'_>,
+) -> Result<(), Broke> {
     if up.is_over() {
         return Ok(());
     }
@@ -336,15 +348,16 @@ fn poll_up<U: FnMut(Seen<'_>)>(up: &mut Pipe<U>, cx: &mut Context<'_>) -> Result
             up.stop();
             Ok(())
         }
+        Poll::Ready(Err(Broken::Seer)) => Err(Broke::Stopped),
         Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
     }
 }
 
 /// Tells the origin that nobody waits for it any more, unless it knows.
-fn give_up<U: FnMut(Seen<'_>)>(up: &mut Pipe<U>, broke: &Broke) {
+fn give_up<U: FnMut(Seen<'_>) -> ControlFlow<()>>(up: &mut Pipe<U>, broke: &Broke) {
     match broke {
         Broke::Agent(reason) => up.to.send_reset(*reason),
-        Broke::AgentSilent(_) => {
+        Broke::AgentSilent(_) | Broke::Stopped => {
             if !up.is_over() {
                 up.failed(broke.to_string());
             }

@@ -3,6 +3,7 @@
 
 use std::{
     future::poll_fn,
+    ops::ControlFlow,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -19,7 +20,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// What the taps of one exchange heard, in the order in which they heard it.
 type Heard = Arc<Mutex<Vec<String>>>;
 
-fn tap(heard: &Heard, name: &'static str) -> impl FnMut(Seen<'_>) + Send + 'static {
+fn tap(heard: &Heard, name: &'static str) -> impl FnMut(Seen<'_>) -> ControlFlow<()> + Send + 'static {
     let heard = heard.clone();
     move |seen| {
         let mut heard = heard.lock().unwrap();
@@ -35,6 +36,7 @@ fn tap(heard: &Heard, name: &'static str) -> impl FnMut(Seen<'_>) + Send + 'stat
             Seen::End => heard.push(format!("{name} end")),
             Seen::Failed(why) => heard.push(format!("{name} failed: {why}")),
         }
+        ControlFlow::Continue(())
     }
 }
 

@@ -58,6 +58,11 @@ impl Inflater {
         self.length
     }
 
+    /// Bytes of memory between calls.
+    pub(super) fn holds(&self) -> usize {
+        self.scratch.capacity() + self.state.as_ref().map_or(0, |_| size_of::<InflateState>())
+    }
+
     /// True while a window is held.
     #[cfg(test)]
     pub(super) fn holds_window(&self) -> bool {

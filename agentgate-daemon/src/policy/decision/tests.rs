@@ -48,6 +48,7 @@ fn judge(policy: &Policy, original: &str, scheme: Scheme, sni: Option<&str>, hos
         sni: sni.as_ref(),
         given: Given::Names(named.as_slice()),
         subject: &subject,
+        body: Default::default(),
     };
     policy.judge(context, head(host))
 }

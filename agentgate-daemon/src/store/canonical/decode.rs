@@ -8,7 +8,7 @@ use std::{
 use super::{
     Digest, code,
     fields::{Fields, Malformed, number, take, take_number, text, time},
-    tag,
+    seen, tag,
 };
 use crate::model::{
     Ancestor, Authority, Captured, Failure, Flag, Flow, HeaderFields, Host, Kind, Loss, OriginalDestination,
@@ -59,6 +59,9 @@ pub(in crate::store) fn decode(encoded: &[u8]) -> Result<(Record, Digests), Malf
             tag::LOSS => record.loss = Some(loss(payload)?),
             tag::TIMES => record.times = number(payload)?,
             tag::NOTE => record.note = Some(text(payload)?.to_owned()),
+            tag::WEBSOCKET => record.websocket = Some(Box::new(seen::websocket(payload)?)),
+            tag::REQUEST_SEEN => record.request_seen = Some(Box::new(seen::inspected(payload)?)),
+            tag::RESPONSE_SEEN => record.response_seen = Some(Box::new(seen::inspected(payload)?)),
             _ => {}
         }
     }
@@ -67,11 +70,11 @@ pub(in crate::store) fn decode(encoded: &[u8]) -> Result<(Record, Digests), Malf
     Ok((record, digests))
 }
 
-fn small<T: TryFrom<u64>>(payload: &[u8]) -> Result<T, Malformed> {
+pub(super) fn small<T: TryFrom<u64>>(payload: &[u8]) -> Result<T, Malformed> {
     T::try_from(number(payload)?).map_err(|_| Malformed("a number is too large"))
 }
 
-fn owned(payload: &[u8]) -> Result<String, Malformed> {
+pub(super) fn owned(payload: &[u8]) -> Result<String, Malformed> {
     Ok(text(payload)?.to_owned())
 }
 

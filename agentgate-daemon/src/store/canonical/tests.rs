@@ -5,7 +5,10 @@ use std::{net::SocketAddrV6, sync::Arc};
 use bytes::Bytes;
 
 use super::{fields::take_number, *};
-use crate::model::{Ancestor, HeaderFields, Host, OriginalDestination, RecordId, SessionId};
+use crate::model::{
+    Ancestor, HeaderFields, Host, Inspected, OriginalDestination, RecordId, SessionId, WebSocket,
+    websocket::{Closed, Passed, Sender},
+};
 
 /// A record with every field, `n` of whatever there may be many of.
 pub(crate) fn full(n: usize) -> Record {
@@ -71,6 +74,25 @@ pub(crate) fn full(n: usize) -> Record {
     record.loss = Some(Loss { session: 1, window: u32::MAX, what: text("w"), cause: text("c") });
     record.times = 0;
     record.note = Some(String::new());
+    let passed = Passed { messages: 1, bytes: u64::MAX, decoded: 2, controls: 3, unseen: 4 };
+    record.websocket = Some(Box::new(WebSocket {
+        client: passed,
+        server: Passed::default(),
+        closed: Some(Closed { by: Sender::Server, code: Some(0), reason: text("bye") }),
+        left_out: 5,
+        faults: vec![text("fault"); n],
+    }));
+    let encoding = text("gzip");
+    let inspected = Inspected {
+        captured: 1,
+        total: 1 << 40,
+        decoded: Some(0),
+        truncated: true,
+        encoding,
+        fault: Some(String::new()),
+    };
+    record.request_seen = Some(Box::new(inspected));
+    record.response_seen = Some(Box::default());
     record
 }
 

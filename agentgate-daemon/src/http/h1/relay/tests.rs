@@ -59,7 +59,10 @@ async fn ran(asks: &[u8], answers: &[u8], after: usize, close: bool) -> Ran {
         &mut origin,
         &mut lull,
         asking,
-        |data| up.borrow_mut().extend_from_slice(data),
+        |data| {
+            up.borrow_mut().extend_from_slice(data);
+            if data.contains(&b'!') { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
         |data| down.borrow_mut().extend_from_slice(data),
         |head| head.raw.bytes().clone(),
     )
@@ -98,6 +101,23 @@ async fn a_body_larger_than_every_buffer_passes() {
     assert_eq!(ran.to_origin, ask);
     assert_eq!(ran.to_agent, answer);
     assert_eq!((ran.up.len(), ran.down.len()), (300_000, 200_000));
+}
+
+#[tokio::test]
+async fn what_is_stopped_does_not_go_on() {
+    for (ask, went) in [
+        (&b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nab!cdefgh"[..], &b""[..]),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\n!\r\n1\r\nc\r\n0\r\n\r\n",
+            b"!",
+        ),
+    ] {
+        let ran = ran(ask, b"", ask.len(), false).await;
+        assert!(matches!(ran.done.outcome, Outcome::Stopped), "{:?}", ran.done);
+        assert!(!ran.done.origin_stays && !ran.done.agent_stays && !ran.done.request_whole);
+        assert!(!ran.to_origin.contains(&b'!'), "{}", ran.to_origin.escape_ascii());
+        assert!(went.is_empty() || ran.up.ends_with(went), "nothing is seen after it");
+    }
 }
 
 #[tokio::test]
@@ -148,7 +168,16 @@ async fn silence_is_told_by_who_was_silent() {
         let head = Bytes::from_static(b"POST / HTTP/1.1\r\n\r\n");
         let asking = Asking { head, framing, method: &method, keep_alive: true, upgrade: false };
         let start = Instant::now();
-        let done = relay(&mut agent, &mut origin, &mut lull, asking, |_| {}, |_| {}, |_| Bytes::new()).await;
+        let done = relay(
+            &mut agent,
+            &mut origin,
+            &mut lull,
+            asking,
+            |_| ControlFlow::Continue(()),
+            |_| {},
+            |_| Bytes::new(),
+        )
+        .await;
         assert!(matches!(done.outcome, Outcome::Silent { agent } if agent == blames_agent), "{done:?}");
         assert!(start.elapsed() >= idle && start.elapsed() <= idle * 3 / 2, "{:?}", start.elapsed());
     }
@@ -178,7 +207,10 @@ async fn a_switched_connection_is_moved_until_both_have_ended() {
         &mut agent,
         &mut origin,
         &mut lull,
-        |data| up.extend_from_slice(data),
+        |data| {
+            up.extend_from_slice(data);
+            ControlFlow::Continue(())
+        },
         |data| down.extend_from_slice(data),
     )
     .await;
