@@ -33,12 +33,14 @@
 //! | 19 | loss, if there | 1 session, 2 window, 3 what, 4 cause |
 //! | 20 | times | number; left out where it is 1 |
 //! | 21 | note, if there | text |
+//! | 22 | TLS, if there | 1 server name if there, 2 JA4, 3 offered…, 4 ECH (1), 5 version, 6 cipher, 7 chosen, each if there, 8 resumed (1), 9 version towards the origin if there, 10 resumed there (1) |
 //! | 23 | websocket, if there | 1 client, 2 server (1 messages, 2 bytes, 3 decoded, 4 controls, 5 unseen), 3 closed if there (1 by, 2 code if there, 3 reason), 4 left out, 5 fault… |
 //! | 24, 25 | what was seen of the request's, the response's body, if there | 1 captured, 2 total, 3 decoded if there, 4 truncated (1), 5 encoding, 6 fault if there |
 
 mod decode;
 mod fields;
 mod seen;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -90,6 +92,7 @@ pub(super) mod tag {
     pub(in crate::store) const LOSS: u8 = 19;
     pub(in crate::store) const TIMES: u8 = 20;
     pub(in crate::store) const NOTE: u8 = 21;
+    pub(in crate::store) const TLS: u8 = 22;
     pub(in crate::store) const WEBSOCKET: u8 = 23;
     pub(in crate::store) const REQUEST_SEEN: u8 = 24;
     pub(in crate::store) const RESPONSE_SEEN: u8 = 25;
@@ -150,6 +153,9 @@ pub(super) fn encode(record: &Record, digests: [Option<Digest>; 2], out: &mut Ve
     }
     if let Some(note) = &record.note {
         bytes(out, tag::NOTE, note.as_bytes());
+    }
+    if let Some(tls) = &record.tls {
+        nested(out, tag::TLS, |out| tls::put(out, tls));
     }
     if let Some(websocket) = &record.websocket {
         nested(out, tag::WEBSOCKET, |out| seen::put_websocket(out, websocket));

@@ -365,7 +365,7 @@ async fn connection(
     known: &Known,
     ids: &AtomicU64,
 ) -> Result<u64, String> {
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         let authority = format!("{NAME}:{}", at[0].port());
         client(world.connect(at[0]).await, random, (&authority, "http"), known, ids).await
     } else {

@@ -170,7 +170,8 @@ mod tests {
         let plain = Deflate::default();
         let with = |deflate| Ok(Extensions { deflate: Some(deflate), unknown: false });
         let codex = b"permessage-deflate; client_max_window_bits".as_slice();
-        let rows: Vec<(&[u8], &[u8], Result<Extensions, InvalidExtensions>)> = vec![
+        type Row = (&'static [u8], &'static [u8], Result<Extensions, InvalidExtensions>);
+        let rows: Vec<Row> = vec![
             (b"", b"", Ok(Extensions::default())),
             (codex, b"", Ok(Extensions::default())),
             (codex, b"permessage-deflate", with(plain)),

@@ -8,7 +8,7 @@ use std::{
 use super::{
     Digest, code,
     fields::{Fields, Malformed, number, take, take_number, text, time},
-    seen, tag,
+    seen, tag, tls,
 };
 use crate::model::{
     Ancestor, Authority, Captured, Failure, Flag, Flow, HeaderFields, Host, Kind, Loss, OriginalDestination,
@@ -59,6 +59,7 @@ pub(in crate::store) fn decode(encoded: &[u8]) -> Result<(Record, Digests), Malf
             tag::LOSS => record.loss = Some(loss(payload)?),
             tag::TIMES => record.times = number(payload)?,
             tag::NOTE => record.note = Some(text(payload)?.to_owned()),
+            tag::TLS => record.tls = Some(Box::new(tls::tls(payload)?)),
             tag::WEBSOCKET => record.websocket = Some(Box::new(seen::websocket(payload)?)),
             tag::REQUEST_SEEN => record.request_seen = Some(Box::new(seen::inspected(payload)?)),
             tag::RESPONSE_SEEN => record.response_seen = Some(Box::new(seen::inspected(payload)?)),

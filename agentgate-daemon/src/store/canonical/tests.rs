@@ -45,6 +45,18 @@ pub(crate) fn full(n: usize) -> Record {
     }));
     record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
     record.protocol = text("tls");
+    record.tls = Some(Box::new(crate::model::Tls {
+        sni: Some(text("name")),
+        ja4: text("t13d"),
+        offered: vec![text("h2"); n],
+        ech: true,
+        version: Some(text("TLS 1.3")),
+        cipher: None,
+        alpn: Some(text("h2")),
+        resumed: true,
+        origin_version: Some(String::new()),
+        origin_resumed: true,
+    }));
     record.verdict =
         Some(Verdict { action: Action::Passthrough, rule: text("rule"), reason: text("reason") });
     record.flags = vec![Flag::new("code", Severity::High, text("evidence")); n];

@@ -153,7 +153,8 @@ async fn alpn_is_what_the_caller_says_or_the_handshake_fails() {
     let (tls, dir) = side();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let both: &[&[u8]] = &[b"h2", b"http/1.1"];
-    let rows: [(&[&[u8]], AgentAlpn, Result<Option<&[u8]>, ()>); 9] = [
+    type Row = (&'static [&'static [u8]], AgentAlpn, Result<Option<&'static [u8]>, ()>);
+    let rows: [Row; 9] = [
         (both, AgentAlpn::Only(Alpn::Http1), Ok(Some(b"http/1.1"))),
         (both, AgentAlpn::Only(Alpn::Http2), Ok(Some(b"h2"))),
         (both, AgentAlpn::Unsaid, Ok(None)),

@@ -252,9 +252,16 @@ async fn who_has_the_answer_may_leave_the_rest_of_the_request_away() {
         upgrade: false,
     };
     let mut lull = Lull::new(Duration::from_secs(60));
-    let done =
-        relay(&mut agent, &mut origin, &mut lull, asking, |_| {}, |_| {}, |head| head.raw.bytes().clone())
-            .await;
+    let done = relay(
+        &mut agent,
+        &mut origin,
+        &mut lull,
+        asking,
+        |_| ControlFlow::Continue(()),
+        |_| {},
+        |head| head.raw.bytes().clone(),
+    )
+    .await;
     assert!(matches!(done.outcome, Outcome::Whole), "{done:?}");
     assert!(done.response_whole && !done.request_whole && !done.origin_stays && !done.agent_stays);
     assert_eq!(asker.await.unwrap(), answer);
