@@ -37,6 +37,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "forward",
         &[
             "policy::Permit",
+            "policy::ReachPermit",
             "policy::TunnelPermit",
             "policy::TunnelTo",
             "policy::Destination",
@@ -51,7 +52,21 @@ const TABLE: &[(&str, &[&str])] = &[
     ("gate", &["parse", "policy"]),
     ("audit", &["store"]),
     ("reload", &["policy"]),
-    ("exchange", &["http", "parse", "inspect", "policy", "gate", "forward", "audit", "reload"]),
+    (
+        "exchange",
+        &[
+            "http",
+            "parse",
+            "inspect",
+            "policy",
+            "gate",
+            "forward",
+            "audit",
+            "reload",
+            "tls::Offer",
+            "tls::Alpn",
+        ],
+    ),
     (
         "conn",
         &[

@@ -1,3 +1,5 @@
+//! What a tunnel moves, how it ends, and what it counts.
+
 use tokio::net::TcpListener;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! First bytes of protocols, and what they are called.
+
 use super::*;
 
 /// PostgreSQL's StartupMessage.

@@ -1,3 +1,5 @@
+//! Origins' certificates, good and bad.
+
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use rcgen::{

@@ -1,3 +1,5 @@
+//! Heads that may be read, and those that may not.
+
 use super::*;
 
 fn asked(text: &str) -> Result<RequestHead, BadHead> {

@@ -1,3 +1,5 @@
+//! Exchanges between two sides that the tests are.
+
 use std::cell::RefCell;
 
 use bytes::BytesMut;
