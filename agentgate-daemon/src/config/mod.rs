@@ -300,7 +300,8 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let document: Document = toml::from_str(text)
             .map_err(|e| vec![ConfigError::from_toml(file, text, e.message(), e.span())])?;
-        let Document { gate, dns, tls, origin, capture, audit, limits, dashboard, control, run, log } = document;
+        let Document { gate, dns, tls, origin, capture, audit, limits, dashboard, control, run, log } =
+            document;
         let config = Self {
             paths: Paths::default(),
             gate,
