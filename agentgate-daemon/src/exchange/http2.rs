@@ -299,6 +299,8 @@ where
 
     fn poll_dials(&mut self) {
         let shared = self.shared;
+        // An agent that knows of WebSockets may ask for one at once (RFC 8441 3).
+        let settle = self.websockets.then_some(self.clock.limits.header_time);
         for permit in shared.origins.wanted() {
             let to = To::new(permit.destination(), permit.addresses());
             self.dials.push(Box::pin(async move {
@@ -312,6 +314,10 @@ where
                         Err(NoOrigin::NotHttp2)
                     }
                     First::Nothing => Err(NoOrigin::NotHttp2),
+                };
+                let connected = match (connected, settle) {
+                    (Ok(connected), Some(patience)) => Ok(connected.settled(patience).await),
+                    (connected, _) => connected,
                 };
                 (to, connected)
             }));

@@ -306,7 +306,7 @@ async fn client<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// At least `wanted` exchanges over `connections` connections at once: how many there were, and what
 /// differed.
-pub(crate) async fn run(wanted: u64, seed: u64, connections: u64) -> (u64, Vec<String>) {
+pub(crate) async fn run(wanted: u64, seed: u64, connections: u64, direct: bool) -> (u64, Vec<String>) {
     let world = Arc::new(World::new(&format!("version = 1\nmode = \"blocklist\"\n{LOOPBACK}")).await);
     let known = Known::default();
     let wrong = Arc::new(Mutex::new(Vec::new()));
@@ -345,7 +345,7 @@ pub(crate) async fn run(wanted: u64, seed: u64, connections: u64) -> (u64, Vec<S
             while done.load(Ordering::Relaxed) < wanted && wrong.lock().unwrap().is_empty() {
                 let seed = seeds.fetch_add(1, Ordering::Relaxed);
                 let random = Random::new(seed);
-                match connection(&world, at, seed, random, &known, &ids).await {
+                match connection(&world, at, seed, random, &known, &ids, direct).await {
                     Ok(more) => drop(done.fetch_add(more, Ordering::Relaxed)),
                     Err(why) => wrong.lock().unwrap().push(format!("seed {seed}: {why}")),
                 }
@@ -364,6 +364,7 @@ async fn connection(
     random: Random,
     known: &Known,
     ids: &AtomicU64,
+    direct: bool,
 ) -> Result<u64, String> {
     if seed % 2 == 0 {
         let authority = format!("{NAME}:{}", at[0].port());

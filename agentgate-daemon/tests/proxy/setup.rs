@@ -146,6 +146,10 @@ impl World {
         }
     }
 
+    pub(crate) fn ca_pem(&self) -> &str {
+        &self.ca
+    }
+
     /// TLS as `name`, trusting the gate's CA only.
     pub(crate) async fn tls(
         &self,
