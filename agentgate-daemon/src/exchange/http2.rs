@@ -376,7 +376,7 @@ where
 
     /// Writes what has gathered, and then what has to come after it.
     fn flush(&mut self) -> Result<(), Http2Error> {
-        self.lines.retain(Line::flush);
+        self.lines.iter_mut().for_each(Line::flush);
         let mut cx = Context::from_waker(self.agent_part.waker());
         match self.peer.grip.poll_flush(&mut cx) {
             Poll::Ready(Ok(())) => {

@@ -106,6 +106,8 @@ pub(super) struct Line {
     connection: client::Connection<Wire<OriginStream>, Bytes>,
     pub(super) peer: Peer<OriginStream>,
     pub(super) part: Part,
+    /// It takes nothing more; its last words are still to be read.
+    deaf: bool,
 }
 
 impl Line {
@@ -115,7 +117,7 @@ impl Line {
         part: Part,
     ) -> Self {
         let pings = connection.ping_pong();
-        Self { connection, peer: Peer::new(grip, pings), part }
+        Self { connection, peer: Peer::new(grip, pings), part, deaf: false }
     }
 
     /// Sends what is to be said first, as far as it leaves.
@@ -141,10 +143,14 @@ impl Line {
         }
     }
 
-    /// False once it is broken.
-    pub(super) fn flush(&self) -> bool {
+    /// Writes what has gathered. Where that fails it is read to its end: which requests the origin has not
+    /// looked at, it may have said (RFC 9113 6.8).
+    pub(super) fn flush(&mut self) {
         let mut cx = Context::from_waker(self.part.waker());
-        !matches!(self.peer.grip.poll_flush(&mut cx), Poll::Ready(Err(_)))
+        if matches!(self.peer.grip.poll_flush(&mut cx), Poll::Ready(Err(_))) && !self.deaf {
+            self.deaf = true;
+            self.part.waker().wake_by_ref();
+        }
     }
 
     /// Says what is to be said last. False once it has left.

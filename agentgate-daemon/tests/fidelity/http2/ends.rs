@@ -333,12 +333,12 @@ async fn answered(
     let mut answer = timeout(PATIENCE, answer).await.map_err(|_| "no answer came".to_owned())??;
     let settled = plan.reset.is_none_or(|reset| reset.settled);
     if let Ok(answer) = &mut answer {
-        if interim != plan.interim.len() {
-            return Err(format!("{interim} interim answers instead of {}", plan.interim.len()));
-        }
         if answer.status().as_u16() != plan.status {
             let said = timeout(PATIENCE, answer.body_mut().data()).await;
             return Err(format!("{} instead of {}: {said:?}", answer.status(), plan.status));
+        }
+        if interim != plan.interim.len() {
+            return Err(format!("{interim} interim answers instead of {}", plan.interim.len()));
         }
         alike(answer.headers(), &plan.answer, "the answer's fields")?;
         if settled {
