@@ -237,7 +237,12 @@ where
             }
             self.flush()?;
             self.task.sleep();
-            if !self.is_woken() || turns >= TURNS || !coop::has_budget_remaining() {
+            if !self.is_woken() {
+                return Poll::Pending;
+            }
+            if turns >= TURNS || !coop::has_budget_remaining() {
+                // What was woken while this was awake, the flush included, has woken nobody.
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             self.task.wake_up(cx.waker());

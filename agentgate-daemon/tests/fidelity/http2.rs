@@ -70,11 +70,11 @@ async fn origin<S: AsyncRead + AsyncWrite + Unpin>(
         .initial_connection_window_size(window(&mut random).max(65_535))
         .max_frame_size([16_384, 20_000, 100_000][random.below(3)])
         .header_table_size([0, 100, 4096][random.below(3)])
-        .max_concurrent_streams([100, 100][random.below(2)])
+        .max_concurrent_streams(100)
         .enable_connect_protocol();
     // Reached ahead of need, and not needed.
     let Ok(mut serving) = builder.handshake::<_, Bytes>(stream).await else { return };
-    let mut leaves = (leaves && std::env::var_os("NOLEAVE").is_none() && random.once_in(4)).then(|| 1 + random.below(STREAMS));
+    let mut leaves = (leaves && random.once_in(4)).then(|| 1 + random.below(STREAMS));
     let mut streams = JoinSet::new();
     while let Some(Ok((request, respond))) = serving.accept().await {
         let id = request.headers().get(FIELD).and_then(|id| id.to_str().ok()?.parse().ok());
