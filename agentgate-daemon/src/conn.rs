@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use self::counted::{Counted, Counts, reset};
+use self::counted::{Counted, Counts};
 use crate::{
     audit::{AuditError, Entry, fit},
     dns::Answers,
@@ -36,6 +36,7 @@ use crate::{
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
+    socket::{OverTcp, reset},
     tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Heard, Listened, Offer, Watch, agent::alert, pinned},
 };
 
@@ -360,7 +361,7 @@ impl Stages {
 
     async fn serve<S>(&self, stream: S, http2: bool, on: Arc<OnConnection>, first: First) -> Ended
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + OverTcp + Unpin + Send + 'static,
     {
         if http2 {
             return match Box::pin(self.exchanger.http2(stream, on, first, self.serve, self.drain.clone()))

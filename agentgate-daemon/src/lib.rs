@@ -38,6 +38,7 @@ pub mod sentry;
 pub mod session;
 pub mod share;
 pub mod sniff;
+pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -13,6 +13,7 @@ mod bench;
 mod clients;
 mod demo;
 mod ebpf;
+mod fidelity;
 mod fuzz;
 mod lab;
 mod privilege;
@@ -68,6 +69,16 @@ enum Task {
         /// How long each runs
         #[arg(long, default_value_t = 60)]
         seconds: u32,
+    },
+    /// Send random exchanges through the gate in one process and compare both ends, byte for byte; `test` has
+    /// a thousand of them
+    Fidelity {
+        /// How many, of HTTP/1.1 and HTTP/2 together
+        #[arg(long, default_value_t = 100_000)]
+        exchanges: u64,
+        /// Gives the same exchanges again; another each time where none is named
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Check module headers, file sizes, the import table and what must not be in a source file
     Tidy,
@@ -141,6 +152,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Demo { once, json } => demo::run(once, json),
         Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
         Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
+        Task::Fidelity { exchanges, seed } => fidelity::run(exchanges, seed),
         Task::Bench(task) => bench::run(task),
         Task::Tidy => tidy::run(),
         Task::Lab(task) => run_lab(task),

@@ -19,6 +19,8 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
+use crate::socket::{OverTcp, reset};
+
 /// Bytes of a connection, on the wire.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
@@ -74,10 +76,9 @@ impl Counted {
     }
 }
 
-/// As [`Counted::reset`], for a bare socket.
-pub(super) fn reset(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        tracing::debug!(%error, "SO_LINGER"); // only a connection that is gone already
+impl OverTcp for Counted {
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(&self.inner)
     }
 }
 

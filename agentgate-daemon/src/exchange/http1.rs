@@ -36,12 +36,16 @@ use crate::{
     },
     model::{Captured, Failure},
     policy::Permit,
+    socket::{Cut, OverTcp},
 };
 
 /// How long the body of a refused request is read, so that the agent gets to read the answer.
 const REFUSED_BODY: Duration = Duration::from_secs(2);
 /// Names the extensions of a WebSocket.
 const EXTENSIONS: &str = "sec-websocket-extensions";
+
+/// The agent ended within its request.
+const ENDED_EARLY: &str = "it ended early";
 
 /// Why a connection ended before its agent closed it.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +61,8 @@ pub enum Http1Error {
 /// What comes next on an agent's connection.
 enum Next {
     Head(BytesMut),
-    /// The agent has ended, or the connection is not needed any more.
-    Over,
+    /// The agent has ended, or the connection is not needed any more: what it is told.
+    Over(Cut),
 }
 
 /// One agent connection.
@@ -91,7 +95,7 @@ impl Exchanger {
         drain: watch::Receiver<bool>,
     ) -> Result<(), Http1Error>
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + OverTcp + Unpin,
     {
         let mut serving = Serving {
             exchanger: self,
@@ -112,13 +116,13 @@ impl Exchanger {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
+impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> Serving<'_, S> {
     async fn run(&mut self) -> Result<(), Http1Error> {
         loop {
             let head = match self.next().await {
                 Ok(Next::Head(bytes)) => request(bytes).map_err(Http1Error::from),
-                Ok(Next::Over) => {
-                    let _gone = poll_fn(|cx| self.agent.poll_shutdown(cx)).await;
+                Ok(Next::Over(how)) => {
+                    self.agent.pass(how).await;
                     return Ok(());
                 }
                 Err(error) => Err(error),
@@ -159,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             use std::{future::Future as _, task::Poll};
             match agent.poll_head(cx, limits.header_bytes) {
                 Poll::Ready(Ok(Some(head))) => return Poll::Ready(Ok(Next::Head(head))),
-                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(Next::Over)),
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(Next::Over(Cut::Closed))),
                 Poll::Ready(Err(HeadError::Bad(bad))) => return Poll::Ready(Err(bad.into())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Http1Error::Broke(error.to_string()))),
                 Poll::Pending => {}
@@ -169,15 +173,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                 return late.as_mut().poll(cx).map(|()| Err(Http1Error::TooSlow(limits.header_time)));
             }
             if let First::Pooled(origin) = kept
-                && origin.wire.poll_disturbed(cx).is_ready()
+                && let Poll::Ready(how) = origin.wire.poll_disturbed(cx)
             {
                 *kept = First::Nothing;
                 if *own {
-                    return Poll::Ready(Ok(Next::Over));
+                    return Poll::Ready(Ok(Next::Over(how)));
                 }
             }
             if stopped.as_mut().poll(cx).is_ready() || lull.poll(cx).is_ready() {
-                return Poll::Ready(Ok(Next::Over));
+                return Poll::Ready(Ok(Next::Over(Cut::Closed)));
             }
             Poll::Pending
         })
@@ -235,7 +239,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             let asking = Asking { head: out.clone(), framing, method: &method, keep_alive, upgrade };
             let done = self.relay(&underway, &mut origin, asking, &offered).await;
             match &done.outcome {
-                Outcome::Origin(_) if used && !done.heard && !fresh => {
+                Outcome::Origin(_) | Outcome::AgentGone
+                    if used && !done.heard && !fresh && done.agent_end != Some(Cut::Reset) =>
+                {
                     if repeatable {
                         (permit, fresh) = (again, true);
                         continue;
@@ -245,6 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                         // HTTP/1.1 knows what to do then.
                         let detail = "the origin closed an idle connection".to_owned();
                         underway.fail(failure("origin", "origin_broke_off", detail));
+                        self.agent.pass(done.origin_end.unwrap_or(Cut::Closed)).await;
                         return Ok(false);
                     }
                 }
@@ -295,6 +302,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             up.end(End::Complete);
         } else if let Outcome::AgentBody(why) = &done.outcome {
             up.end(End::Failed(why.clone()));
+        } else if done.agent_end.is_some() {
+            up.end(End::Failed(ENDED_EARLY.to_owned()));
         }
         if done.response_whole {
             down.end(End::Complete);
@@ -315,6 +324,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
         let idle = self.limits.idle;
         let error = match done.outcome {
             Outcome::Whole => {
+                if done.agent_end.is_some() && !done.request_whole {
+                    underway.fail(ForwardError::AgentBody(ENDED_EARLY.to_owned()).failure());
+                }
                 drop(underway);
                 if done.origin_stays && done.agent_stays {
                     (self.kept, self.own) = (First::Pooled(Box::new(origin)), true);
@@ -332,13 +344,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
             }
             Outcome::AgentGone => {
                 underway.fail(gone());
+                if let Some(how) = done.origin_end {
+                    self.agent.pass(how).await;
+                } else {
+                    pass(&mut origin, done.agent_end.unwrap_or(Cut::Reset)).await;
+                }
                 return Err(Http1Error::Broke("the agent went away within an exchange".to_owned()));
             }
             Outcome::Stopped => {
                 let answer = underway.stopped(done.answered);
                 return if done.answered { Ok(false) } else { Ok(self.answer(&answer, method, false).await) };
             }
-            Outcome::AgentBody(why) => ForwardError::AgentBody(why),
+            Outcome::AgentBody(why) => {
+                // Nothing may take it for a whole one.
+                pass(&mut origin, Cut::Reset).await;
+                ForwardError::AgentBody(why)
+            }
             Outcome::Silent { agent: true } => ForwardError::AgentBody(format!("nothing came for {idle:?}")),
             Outcome::Silent { agent: false } => ForwardError::ResponseTimeout(idle),
             Outcome::Origin(why) => ForwardError::Http(why),
@@ -346,6 +367,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
         if done.answered {
             // The agent has a part of the answer: that it breaks off is what it is told.
             underway.fail(error.failure());
+            match done.origin_end {
+                Some(Cut::Closed) => self.close(done.request_whole).await,
+                Some(how) => self.agent.pass(how).await,
+                None => self.agent.pass(Cut::Dropped).await,
+            }
             return Ok(false);
         }
         Ok(self.answer(&underway.failed(&error), method, false).await)
@@ -375,12 +401,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
                 up.end(End::Complete);
                 down.end(End::Complete);
             }
-            Some(Through::AgentGone) => {
+            Some(Through::AgentGone(how)) => {
                 underway.fail(gone());
+                pass(origin, how).await;
+            }
+            Some(Through::Origin(why, how)) => {
+                underway.fail(failure("origin", "origin_broke_off", why));
+                self.agent.pass(how).await;
             }
             // Who speaks WebSocket is told by the end of it.
             Some(Through::Stopped) => drop(underway.stopped(true)),
-            Some(Through::Origin(why)) => underway.fail(failure("origin", "origin_broke_off", why)),
             Some(Through::Silent) => {
                 let detail = format!("nothing moved for {:?}", self.limits.idle);
                 underway.fail(failure("origin", "response_timeout", detail));
@@ -438,6 +468,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<'_, S> {
         kept.bytes = bytes.freeze();
         (kept, whole)
     }
+}
+
+/// Ends the origin's connection as the agent ended its own. One that takes nothing is not waited for.
+async fn pass(origin: &mut Origin, how: Cut) {
+    let _late = timeout(REFUSED_BODY, origin.wire.pass(how)).await;
 }
 
 fn gone() -> Failure {

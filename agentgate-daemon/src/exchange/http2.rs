@@ -237,7 +237,12 @@ where
             }
             self.flush()?;
             self.task.sleep();
-            if !self.is_woken() || turns >= TURNS || !coop::has_budget_remaining() {
+            if !self.is_woken() {
+                return Poll::Pending;
+            }
+            if turns >= TURNS || !coop::has_budget_remaining() {
+                // What was woken while this was awake, the flush included, has woken nobody.
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             self.task.wake_up(cx.waker());
@@ -299,6 +304,8 @@ where
 
     fn poll_dials(&mut self) {
         let shared = self.shared;
+        // An agent that knows of WebSockets may ask for one at once (RFC 8441 3).
+        let settle = self.websockets.then_some(self.clock.limits.header_time);
         for permit in shared.origins.wanted() {
             let to = To::new(permit.destination(), permit.addresses());
             self.dials.push(Box::pin(async move {
@@ -312,6 +319,10 @@ where
                         Err(NoOrigin::NotHttp2)
                     }
                     First::Nothing => Err(NoOrigin::NotHttp2),
+                };
+                let connected = match (connected, settle) {
+                    (Ok(connected), Some(patience)) => Ok(connected.settled(patience).await),
+                    (connected, _) => connected,
                 };
                 (to, connected)
             }));
@@ -370,7 +381,7 @@ where
 
     /// Writes what has gathered, and then what has to come after it.
     fn flush(&mut self) -> Result<(), Http2Error> {
-        self.lines.retain(Line::flush);
+        self.lines.iter_mut().for_each(Line::flush);
         let mut cx = Context::from_waker(self.agent_part.waker());
         match self.peer.grip.poll_flush(&mut cx) {
             Poll::Ready(Ok(())) => {

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::ForwardError;
-use crate::model::Host;
+use crate::{model::Host, socket::OverTcp};
 
 /// A connection to an origin.
 #[derive(Debug)]
@@ -42,6 +42,15 @@ impl OriginStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream),
             Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+}
+
+impl OverTcp for OriginStream {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => stream.tcp(),
         }
     }
 }

@@ -7,7 +7,12 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::socket::OverTcp;
 
 /// `S` with some bytes put back in front.
 #[derive(Debug)]
@@ -25,6 +30,12 @@ impl<S> Replayed<S> {
     /// Gives up the parts: bytes not read yet, and the stream.
     pub fn into_parts(self) -> (Bytes, S) {
         (self.prefix, self.inner)
+    }
+}
+
+impl<S: OverTcp> OverTcp for Replayed<S> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.inner.tcp()
     }
 }
 

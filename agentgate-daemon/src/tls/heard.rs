@@ -13,13 +13,19 @@ use std::{
 };
 
 use rustls::AlertDescription;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{
     AgentTlsError, Watch,
     pinned::{Seen, refusal},
 };
-use crate::model::{Flag, Host, SessionId};
+use crate::{
+    model::{Flag, Host, SessionId},
+    socket::OverTcp,
+};
 
 /// One connection that is sent the gate's certificate, for [`Watch`].
 #[derive(Debug)]
@@ -85,6 +91,12 @@ impl<S> Listened<S> {
     /// Listens to `inner` for `heard`.
     pub fn new(inner: S, heard: Arc<Heard>) -> Self {
         Self { inner, heard }
+    }
+}
+
+impl<S: OverTcp> OverTcp for Listened<S> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.inner.tcp()
     }
 }
 

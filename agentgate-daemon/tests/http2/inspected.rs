@@ -74,7 +74,7 @@ async fn no_other_protocol_is_carried_in_a_connect() {
     let mut connect = agent.request(Method::CONNECT, "/tunnel");
     connect.extensions_mut().insert(Protocol::from_static("connect-ip"));
     let (answer, _up) = agent.ask.send_request(connect, false).unwrap();
-    assert_eq!(answer.await.unwrap().status(), 501);
+    assert_eq!(answer.await.unwrap().status(), 426);
     assert_eq!(world.exchange("/tunnel").await.verdict.unwrap().rule, "gate:upgrade");
 }
 

@@ -146,6 +146,10 @@ impl World {
         }
     }
 
+    pub(crate) fn ca_pem(&self) -> &str {
+        &self.ca
+    }
+
     /// TLS as `name`, trusting the gate's CA only.
     pub(crate) async fn tls(
         &self,
@@ -153,7 +157,7 @@ impl World {
         original: SocketAddr,
         alpn: &[&[u8]],
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        self.tls_trusting(&self.ca.clone(), name, original, alpn).await
+        self.tls_trusting(self.ca_pem(), name, original, alpn).await
     }
 
     /// TLS as `name`, trusting `pem` only.

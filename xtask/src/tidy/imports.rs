@@ -17,6 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
+    ("socket", &[]),
     // A spine of its own: it asks the kernel who asks, judges, asks upstream, records.
     (
         "dns",
@@ -120,9 +121,9 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 /// Modules that may name anything.
 const EVERYTHING: [&str; 2] = ["app", "lib"];
-/// Modules that anybody may name: plain data, the word that it is time to end, and what one party may
-/// take.
-const OPEN: [&str; 3] = ["model", "drain", "share"];
+/// Modules that anybody may name: plain data, the word that it is time to end, what one party may take,
+/// and how a connection ends.
+const OPEN: [&str; 4] = ["model", "drain", "share", "socket"];
 
 /// The daemon's module that a file belongs to; `None` for files outside its library.
 pub(super) fn module(name: &str) -> Option<String> {

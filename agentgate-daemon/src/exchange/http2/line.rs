@@ -1,7 +1,7 @@
 //! A connection to an origin, carried by the task of the agent's connection that it belongs to.
 
 use std::{
-    future::Future as _,
+    future::{Future as _, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Ping, PingPong, client};
+use tokio::time::timeout;
 
 use super::origins::NoOrigin;
 use crate::{
@@ -46,6 +47,21 @@ pub(super) async fn connect(dialled: Dialled) -> Result<Connected, NoOrigin> {
         .await
         .map_err(|error| NoOrigin::Failed(Arc::new(ForwardError::Http(describe(&error)))))?;
     Ok(Connected { sender, connection, grip, flags })
+}
+
+impl Connected {
+    /// Waits for what the origin says first, its settings, for at most `patience`.
+    pub(super) async fn settled(mut self, patience: Duration) -> Self {
+        let heard = poll_fn(|cx| {
+            // An end of it is found again when it is polled next.
+            let ended = Pin::new(&mut self.connection).poll(cx).is_ready();
+            let broken = matches!(self.grip.poll_flush(cx), Poll::Ready(Err(_)));
+            if ended || broken || self.grip.take_heard() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Then it is used as one that has said nothing special.
+        let _late = timeout(patience, heard).await;
+        self
+    }
 }
 
 /// What is known of a connection's other end.
@@ -90,6 +106,8 @@ pub(super) struct Line {
     connection: client::Connection<Wire<OriginStream>, Bytes>,
     pub(super) peer: Peer<OriginStream>,
     pub(super) part: Part,
+    /// It takes nothing more; its last words are still to be read.
+    deaf: bool,
 }
 
 impl Line {
@@ -99,7 +117,7 @@ impl Line {
         part: Part,
     ) -> Self {
         let pings = connection.ping_pong();
-        Self { connection, peer: Peer::new(grip, pings), part }
+        Self { connection, peer: Peer::new(grip, pings), part, deaf: false }
     }
 
     /// Sends what is to be said first, as far as it leaves.
@@ -125,10 +143,14 @@ impl Line {
         }
     }
 
-    /// False once it is broken.
-    pub(super) fn flush(&self) -> bool {
+    /// Writes what has gathered. Where that fails it is read to its end: which requests the origin has not
+    /// looked at, it may have said (RFC 9113 6.8).
+    pub(super) fn flush(&mut self) {
         let mut cx = Context::from_waker(self.part.waker());
-        !matches!(self.peer.grip.poll_flush(&mut cx), Poll::Ready(Err(_)))
+        if matches!(self.peer.grip.poll_flush(&mut cx), Poll::Ready(Err(_))) && !self.deaf {
+            self.deaf = true;
+            self.part.waker().wake_by_ref();
+        }
     }
 
     /// Says what is to be said last. False once it has left.

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{BadHead, Decoder, Framing, ResponseHead, Wire, head, wire::HeadError};
+use crate::socket::{Cut, OverTcp};
 
 /// Largest response head.
 const RESPONSE_HEAD: usize = 512 * 1024;
@@ -75,7 +76,7 @@ pub enum Outcome {
     Switched,
     /// The agent went away.
     AgentGone,
-    /// The request cannot go on: it was cut, or its framing is bad.
+    /// The request cannot go on: its framing is bad.
     AgentBody(String),
     /// Who sees the request lets no more of it go.
     Stopped,
@@ -97,6 +98,9 @@ pub struct Done {
     pub answered: bool,
     pub request_whole: bool,
     pub response_whole: bool,
+    /// How each side ended its connection, where it did so before the end of the exchange.
+    pub agent_end: Option<Cut>,
+    pub origin_end: Option<Cut>,
     /// The origin's connection may carry another request.
     pub origin_stays: bool,
     /// The agent's connection may carry another request.
@@ -121,9 +125,14 @@ enum Up {
     Sending(Decoder),
     /// All of it is with the origin; the agent is watched.
     Whole,
-    /// The agent has closed its side; the origin is being told.
-    HalfClosed,
-    Told,
+    /// The agent has closed its side, after all of the request or within it; the origin is being told.
+    Ending {
+        how: Cut,
+        whole: bool,
+    },
+    Told {
+        whole: bool,
+    },
     /// The origin takes no more.
     Refused(io::Error),
 }
@@ -156,6 +165,8 @@ struct Relay<'a, A, O, U, D, H> {
     answered: bool,
     agent_stays: bool,
     origin_stays: bool,
+    agent_end: Option<Cut>,
+    origin_end: Option<Cut>,
     see_up: U,
     see_down: D,
     on_head: H,
@@ -174,7 +185,7 @@ pub async fn relay<A, O>(
 ) -> Done
 where
     A: AsyncRead + AsyncWrite + Unpin,
-    O: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + OverTcp + Unpin,
 {
     lull.touch();
     let mut relay = Relay {
@@ -196,13 +207,16 @@ where
         answered: false,
         agent_stays: asking.keep_alive,
         origin_stays: true,
+        agent_end: None,
+        origin_end: None,
         see_up,
         see_down,
         on_head,
     };
     let outcome = std::future::poll_fn(|cx| relay.poll(cx)).await;
     let request_whole = match relay.up {
-        Up::Whole | Up::HalfClosed | Up::Told => true,
+        Up::Whole => true,
+        Up::Ending { whole, .. } | Up::Told { whole } => whole,
         Up::Sending(_) | Up::Refused(_) => false,
     };
     let response_whole = matches!(relay.down, Down::Whole);
@@ -213,6 +227,8 @@ where
         answered: relay.answered,
         request_whole,
         response_whole,
+        agent_end: relay.agent_end,
+        origin_end: relay.origin_end,
         origin_stays: clean && relay.origin_stays && matches!(relay.up, Up::Whole),
         agent_stays: clean && relay.agent_stays,
         outcome,
@@ -222,7 +238,7 @@ where
 impl<A, O, U, D, H> Relay<'_, A, O, U, D, H>
 where
     A: AsyncRead + AsyncWrite + Unpin,
-    O: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + OverTcp + Unpin,
     U: FnMut(&[u8]) -> ControlFlow<()>,
     D: FnMut(&[u8]),
     H: FnMut(&ResponseHead) -> Bytes,
@@ -296,16 +312,12 @@ where
                         }
                     } else {
                         match self.agent.poll_fill(cx) {
-                            Poll::Ready(Ok(0)) => {
-                                return Poll::Ready(Err(Outcome::AgentBody("it ended early".to_owned())));
-                            }
-                            Poll::Ready(Ok(_)) => self.lull.touch(),
-                            Poll::Ready(Err(_)) => return Poll::Ready(Err(Outcome::AgentGone)),
-                            Poll::Pending => {
-                                // An error shows at the next write, or as the end of the response.
-                                let _flushed = self.origin.poll_flush(cx);
-                                return Poll::Pending;
-                            }
+                            Poll::Ready(Ok(1..)) => self.lull.touch(),
+                            Poll::Ready(ended) => self.agent_ended(ended, false)?,
+                            Poll::Pending => match self.origin.poll_flush(cx) {
+                                Poll::Ready(Err(error)) => self.up = Up::Refused(error),
+                                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+                            },
                         }
                     }
                 }
@@ -314,20 +326,44 @@ where
                         return Poll::Ready(Ok(()));
                     }
                     match ready!(self.agent.poll_fill(cx)) {
-                        Ok(0) => self.up = Up::HalfClosed,
-                        Ok(_) => {}
-                        Err(_) => return Poll::Ready(Err(Outcome::AgentGone)),
+                        Ok(1..) => {}
+                        ended => self.agent_ended(ended, true)?,
                     }
                 }
-                Up::HalfClosed => {
+                Up::Ending { how, whole } => {
                     // The origin sees what it would see without a gate, and does what it would do.
-                    self.agent_stays = false;
-                    let _told = ready!(self.origin.poll_shutdown(cx));
-                    self.up = Up::Told;
+                    ready!(self.origin.poll_pass(cx, *how));
+                    self.up = Up::Told { whole: *whole };
                 }
-                Up::Told | Up::Refused(_) => return Poll::Ready(Ok(())),
+                Up::Told { .. } | Up::Refused(_) => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// The agent sends no more, and may still listen, unless it has reset its connection.
+    fn agent_ended(&mut self, ended: io::Result<usize>, whole: bool) -> Result<(), Outcome> {
+        let how = ended.map_or_else(|error| Cut::of(&error), |_| Cut::Closed);
+        self.agent_end = Some(how);
+        self.agent_stays = false;
+        if how == Cut::Reset {
+            return Err(Outcome::AgentGone);
+        }
+        self.up = Up::Ending { how, whole };
+        Ok(())
+    }
+
+    /// The agent takes no more.
+    fn agent_left(&mut self) -> Poll<Result<(), Outcome>> {
+        self.agent_end = Some(Cut::Reset);
+        Poll::Ready(Err(Outcome::AgentGone))
+    }
+
+    /// The origin's connection ended, which an error of writing may have told already.
+    fn origin_ended(&mut self, error: Option<&io::Error>) -> Cut {
+        let reset = matches!(&self.up, Up::Refused(error) if error.kind() == io::ErrorKind::ConnectionReset);
+        let how = if reset { Cut::Reset } else { error.map_or(Cut::Closed, Cut::of) };
+        self.origin_end = Some(how);
+        how
     }
 
     /// Ready once the response is with the agent.
@@ -345,7 +381,7 @@ where
             if !self.down_out.is_empty() || self.down_ready > 0 {
                 let ready = self.origin.buffer.get(..self.down_ready).unwrap_or_default();
                 let Ok(written) = ready!(self.agent.poll_write(cx, &self.down_out, ready)) else {
-                    return Poll::Ready(Err(Outcome::AgentGone));
+                    return self.agent_left();
                 };
                 let head = written.min(self.down_out.len());
                 self.down_out.advance(head);
@@ -358,8 +394,10 @@ where
             match &mut self.down {
                 Down::Head => {
                     let polled = self.origin.poll_head(cx, RESPONSE_HEAD);
-                    if polled.is_pending() {
-                        let _flushed = self.agent.poll_flush(cx);
+                    if polled.is_pending()
+                        && let Poll::Ready(Err(_)) = self.agent.poll_flush(cx)
+                    {
+                        return self.agent_left();
                     }
                     match ready!(polled) {
                         Ok(Some(bytes)) => self.head(bytes)?,
@@ -370,21 +408,27 @@ where
                 Down::Body(body) if body.is_complete() => self.down = Down::Flush,
                 Down::Body(body) => match self.origin.poll_fill(cx) {
                     Poll::Ready(Ok(0)) => {
-                        if !body.close() {
+                        let whole = body.close();
+                        if self.origin_ended(None) == Cut::Reset || !whole {
                             return Poll::Ready(Err(Outcome::Origin("the body ended early".to_owned())));
                         }
                         self.origin_stays = false;
                     }
                     Poll::Ready(Ok(_)) => self.lull.touch(),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Outcome::Origin(error.to_string()))),
+                    Poll::Ready(Err(error)) => {
+                        self.origin_ended(Some(&error));
+                        return Poll::Ready(Err(Outcome::Origin(error.to_string())));
+                    }
                     Poll::Pending => {
-                        let _flushed = self.agent.poll_flush(cx);
+                        if let Poll::Ready(Err(_)) = self.agent.poll_flush(cx) {
+                            return self.agent_left();
+                        }
                         return Poll::Pending;
                     }
                 },
                 Down::Flush => match ready!(self.agent.poll_flush(cx)) {
                     Ok(()) => self.down = Down::Whole,
-                    Err(_) => return Poll::Ready(Err(Outcome::AgentGone)),
+                    Err(_) => return self.agent_left(),
                 },
                 Down::Whole => return Poll::Ready(Ok(())),
             }
@@ -422,7 +466,12 @@ where
     /// The origin ended without a response.
     fn broke(&mut self, error: Option<HeadError>) -> Outcome {
         self.heard |= !self.origin.is_empty();
-        if matches!(self.up, Up::HalfClosed | Up::Told) && error.is_none() {
+        let ended = match &error {
+            None => Some(self.origin_ended(None)),
+            Some(HeadError::Io(error)) => Some(self.origin_ended(Some(error))),
+            Some(HeadError::Bad(_) | HeadError::Cut) => None,
+        };
+        if self.agent_end.is_some() && ended.is_some() {
             return Outcome::AgentGone; // the agent ended first, and the origin took it for a goodbye
         }
         Outcome::Origin(match (error, &self.up) {
@@ -440,8 +489,9 @@ where
 pub enum Through {
     /// Both sides said that they were done.
     Done,
-    AgentGone,
-    Origin(String),
+    /// One side's connection broke, and how.
+    AgentGone(Cut),
+    Origin(String, Cut),
     /// Who sees what the agent sends lets no more of it go.
     Stopped,
     /// Nothing moved for too long.
@@ -470,13 +520,14 @@ where
     O: AsyncRead + AsyncWrite + Unpin,
 {
     lull.touch();
+    let broke = |error: &io::Error| Through::Origin(error.to_string(), Cut::of(error));
     let (mut up, mut down) = (Way::Open, Way::Open);
     let (mut up_seen, mut down_seen) = (0, 0);
     std::future::poll_fn(|cx| {
         match poll_way(cx, agent, origin, &mut up, &mut up_seen, lull, &mut see_up) {
             Poll::Ready(Err(Broken::Stopped)) => return Poll::Ready(Through::Stopped),
-            Poll::Ready(Err(Broken::From(_))) => return Poll::Ready(Through::AgentGone),
-            Poll::Ready(Err(Broken::To(error))) => return Poll::Ready(Through::Origin(error.to_string())),
+            Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Through::AgentGone(Cut::of(&error))),
+            Poll::Ready(Err(Broken::To(error))) => return Poll::Ready(broke(&error)),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         let mut see = |data: &[u8]| {
@@ -485,8 +536,8 @@ where
         };
         match poll_way(cx, origin, agent, &mut down, &mut down_seen, lull, &mut see) {
             Poll::Ready(Err(Broken::Stopped)) => return Poll::Ready(Through::Stopped),
-            Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(Through::Origin(error.to_string())),
-            Poll::Ready(Err(Broken::To(_))) => return Poll::Ready(Through::AgentGone),
+            Poll::Ready(Err(Broken::From(error))) => return Poll::Ready(broke(&error)),
+            Poll::Ready(Err(Broken::To(error))) => return Poll::Ready(Through::AgentGone(Cut::of(&error))),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         if (up, down) == (Way::Ended, Way::Ended) {

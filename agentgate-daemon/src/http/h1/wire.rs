@@ -15,6 +15,7 @@ use super::{
     BadFraming, BadHead, Decoder,
     head::{empty_lines, end_of_head},
 };
+use crate::socket::{Cut, OverTcp, fin, reset};
 
 /// Bytes read at once: what a TLS record holds.
 const READ: usize = 16 * 1024;
@@ -149,12 +150,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.buffer.is_empty() && !self.ended && self.poll_fill(&mut cx).is_pending()
     }
 
-    /// Resolves once an idle peer says anything, or ends.
-    pub fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Resolves once an idle peer says anything, or ends, and how.
+    pub fn poll_disturbed(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
         if !self.buffer.is_empty() || self.ended {
-            return Poll::Ready(());
+            return Poll::Ready(Cut::Closed);
         }
-        self.poll_fill(cx).map(|_| ())
+        self.poll_fill(cx).map(|filled| filled.map_or_else(|error| Cut::of(&error), |_| Cut::Closed))
     }
 
     /// Reads some of a body for `see`; false where the peer ended or broke before it was whole.
@@ -212,6 +213,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Tells the peer that nothing more comes.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    /// Tells the peer that nothing more comes, in the way that another peer said it; where that was a
+    /// reset, this one's comes when the wire is dropped.
+    pub(super) fn poll_pass(&mut self, cx: &mut Context<'_>, how: Cut) -> Poll<()>
+    where
+        S: OverTcp,
+    {
+        // A peer that is gone needs no telling.
+        match (how, self.io.tcp()) {
+            (Cut::Closed, _) | (_, None) => drop(ready!(self.poll_shutdown(cx))),
+            (Cut::Dropped | Cut::Reset, Some(_)) => {
+                let _gone = ready!(self.poll_flush(cx));
+                if let Some(tcp) = self.io.tcp() {
+                    if how == Cut::Reset { reset(tcp) } else { fin(tcp) }
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Ends the connection as another peer ended its own.
+    pub async fn pass(&mut self, how: Cut)
+    where
+        S: OverTcp,
+    {
+        poll_fn(|cx| self.poll_pass(cx, how)).await;
     }
 
     /// Writes all of `bytes`.

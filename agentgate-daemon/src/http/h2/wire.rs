@@ -29,6 +29,8 @@ struct Shared<S> {
     unflushed: bool,
     meter: Meter,
     heard: bool,
+    /// The peer takes nothing more; what it said before is still there to be read.
+    deaf: Option<io::ErrorKind>,
 }
 
 /// The side that `h2` owns.
@@ -42,7 +44,7 @@ pub struct Grip<S>(Arc<Mutex<Shared<S>>>);
 /// Both sides of `io`, of which the first `preface` bytes that come are no frames.
 pub fn gathered<S>(io: S, preface: usize) -> (Wire<S>, Grip<S>) {
     let meter = Meter::after(preface);
-    let shared = Shared { io, out: BytesMut::new(), unflushed: false, meter, heard: false };
+    let shared = Shared { io, out: BytesMut::new(), unflushed: false, meter, heard: false, deaf: None };
     let shared = Arc::new(Mutex::new(shared));
     (Wire(shared.clone()), Grip(shared))
 }
@@ -53,11 +55,16 @@ fn lock<S>(shared: &Mutex<Shared<S>>) -> MutexGuard<'_, Shared<S>> {
 
 impl<S: AsyncWrite + Unpin> Shared<S> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(kind) = self.deaf {
+            self.out.clear();
+            return Poll::Ready(Err(kind.into()));
+        }
         while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let written = match ready!(Pin::new(&mut self.io).poll_write(cx, &self.out)) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written,
+            };
+            let written = written.inspect_err(|error| self.deaf = Some(error.kind()))?;
             self.out.advance(written);
             self.unflushed = true;
             self.meter.wrote(written);
@@ -128,7 +135,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut shared = lock(&self.0);
         if shared.out.len() >= GATHERED {
-            ready!(shared.poll_drain(cx))?;
+            // `h2` would read no more: the task is told of it by its own flush.
+            let _deaf = ready!(shared.poll_drain(cx));
         }
         let taken = buf.len().min(GATHERED);
         shared.out.extend_from_slice(buf.get(..taken).unwrap_or(buf));
