@@ -27,7 +27,8 @@ use crate::{
         h1::{
             BadHead, Decoder, Framing, RequestHead, Wire,
             head::request,
-            relay::{Asking, Done, Lull, Outcome, Through, relay, through},
+            relay::{Asking, Done, Lull, Outcome, relay},
+            through::{Through, through},
             wire::HeadError,
         },
         head::version_str,

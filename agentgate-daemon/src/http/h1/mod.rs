@@ -7,6 +7,7 @@
 pub mod framing;
 pub mod head;
 pub mod relay;
+pub mod through;
 pub mod wire;
 
 pub use framing::{BadFraming, Decoder, Framing};

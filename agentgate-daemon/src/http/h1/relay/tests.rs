@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
+use crate::http::h1::through::{Through, through};
 
 /// What an exchange did: how it ended, what each side got, and the contents that were seen.
 struct Ran {
