@@ -255,11 +255,14 @@ fn run(
     let mut scratch = vec![0; SCRATCH];
     loop {
         let Step { read, written, fault } = stage.step(input, &mut scratch, limits);
-        if !rest.is_empty() && stage.given > limits.between() {
-            return Err(Stop::Faulty(Fault::Between(stage.coding)));
-        }
-        if let Some(piece) = scratch.get(..written).filter(|piece| !piece.is_empty()) {
+        let over = if rest.is_empty() { 0 } else { stage.given.saturating_sub(limits.between()) };
+        // The next coding gets all that is allowed, however it was cut.
+        let allowed = written.saturating_sub(usize::try_from(over).unwrap_or(usize::MAX));
+        if let Some(piece) = scratch.get(..allowed).filter(|piece| !piece.is_empty()) {
             run(rest, piece, limits, sink)?;
+        }
+        if over > 0 {
+            return Err(Stop::Faulty(Fault::Between(stage.coding)));
         }
         if let Some(fault) = fault {
             return Err(Stop::Faulty(fault));

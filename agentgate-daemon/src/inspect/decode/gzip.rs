@@ -1,11 +1,10 @@
 //! The gzip format around deflate (RFC 1952): members, their headers and trailers.
 
-use miniz_oxide::{DataFormat, inflate::stream::InflateState};
-
 use super::{
     Coding, Fault,
     stage::{Step, inflated},
 };
+use crate::parse::deflate::{Format, Inflate};
 
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 const FHCRC: u8 = 1 << 1;
@@ -18,7 +17,7 @@ const RESERVED: u8 = 0xe0;
 pub(super) struct Gzip {
     at: At,
     flags: u8,
-    inflate: Box<InflateState>,
+    inflate: Inflate,
     checksum: crc32fast::Hasher,
     /// Of this member, modulo 2^32.
     length: u32,
@@ -48,7 +47,7 @@ impl Gzip {
         Self {
             at: At::Fixed(0),
             flags: 0,
-            inflate: InflateState::new_boxed(DataFormat::Raw),
+            inflate: Inflate::new(Format::Raw),
             checksum: crc32fast::Hasher::new(),
             length: 0,
             any: false,
@@ -144,7 +143,7 @@ impl Gzip {
         }
         self.any = true;
         self.flags = 0;
-        self.inflate.reset(DataFormat::Raw);
+        self.inflate.reset();
         Ok(At::Fixed(0))
     }
 }

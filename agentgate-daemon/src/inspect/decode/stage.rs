@@ -3,19 +3,12 @@
 use std::fmt;
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
-use miniz_oxide::{
-    DataFormat, MZError, MZFlush, MZStatus,
-    inflate::{
-        TINFLStatus,
-        stream::{InflateState, inflate},
-    },
-};
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::{Coding, Fault, Limits, gzip::Gzip};
+use crate::parse::deflate::{Format, Inflate, Status};
 
-/// Room for one step's output. As large as a deflate window, so that what was decoded before a fault is
-/// given out and not left in the window.
+/// Room for one step's output.
 pub(super) const SCRATCH: usize = 32 * 1024;
 
 /// Most bytes that brotli's decoder is given at once.
@@ -44,7 +37,7 @@ enum Engine {
     Gzip(Gzip),
     /// `deflate`, of which two bytes say what it is.
     DeflateStart(Option<u8>),
-    Deflate(Box<InflateState>),
+    Deflate(Inflate),
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Zstd(Zstd),
     Over,
@@ -119,7 +112,7 @@ impl Stage {
                     Step { read: 1, ..Step::default() }
                 }
                 (Some(first), Some(second)) => {
-                    let mut state = InflateState::new_boxed(deflate_format(first, *second));
+                    let mut state = Inflate::new(deflate_format(first, *second));
                     // A header's byte, or the first bits of a block: nothing comes out of it alone.
                     let fault = inflated(&mut state, &[first], &mut []).fault;
                     self.engine = Engine::Deflate(state);
@@ -188,9 +181,9 @@ impl Engine {
 
 /// What `deflate` is. RFC 1950 2.2: method 8, a window of at most 32 KiB, and a multiple of 31; a bare
 /// RFC 1951 has such a start only with a stored block of an unlikely length.
-fn deflate_format(first: u8, second: u8) -> DataFormat {
+fn deflate_format(first: u8, second: u8) -> Format {
     let header = u16::from_be_bytes([first, second]);
-    if first & 0x8f == 8 && header.is_multiple_of(31) { DataFormat::Zlib } else { DataFormat::Raw }
+    if first & 0x8f == 8 && header.is_multiple_of(31) { Format::Zlib } else { Format::Raw }
 }
 
 /// What a call of inflate did.
@@ -204,25 +197,24 @@ pub(super) struct Inflated {
 }
 
 /// Inflates what there is, until the input is read and all that it gives is out, or `output` is full.
-pub(super) fn inflated(state: &mut InflateState, input: &[u8], output: &mut [u8]) -> Inflated {
+pub(super) fn inflated(state: &mut Inflate, input: &[u8], output: &mut [u8]) -> Inflated {
     let mut done = Inflated { read: 0, written: 0, ended: false, fault: None };
     loop {
-        let rest = input.get(done.read..).unwrap_or_default();
-        let result = inflate(state, rest, output.get_mut(done.written..).unwrap_or_default(), MZFlush::None);
-        done.read += result.bytes_consumed;
-        done.written += result.bytes_written;
-        match result.status {
-            Ok(MZStatus::StreamEnd) => done.ended = true,
-            // Buf: neither input nor output to go on with.
-            Ok(MZStatus::Ok | MZStatus::NeedDict) | Err(MZError::Buf) => {}
-            Err(_) => done.fault = Some(()),
+        let room = output.get_mut(done.written..).unwrap_or_default();
+        let (read, piece, status) = state.step(input.get(done.read..).unwrap_or_default(), room.len());
+        if let Some(room) = room.get_mut(..piece.len()) {
+            room.copy_from_slice(piece);
         }
-        // At the end of its window it stops, however much room there is behind.
-        let more = done.read < input.len() || state.last_status() == TINFLStatus::HasMoreOutput;
-        let idle = result.bytes_consumed == 0 && result.bytes_written == 0;
-        if done.ended || done.fault.is_some() || done.written == output.len() || idle || !more {
-            return done;
+        done.read += read;
+        done.written += piece.len();
+        match status {
+            // At the end of its window it stops, however much room there is behind.
+            Status::HasOutput if done.written < output.len() => continue,
+            Status::HasOutput | Status::NeedsInput => {}
+            Status::Ended => done.ended = true,
+            Status::Corrupt => done.fault = Some(()),
         }
+        return done;
     }
 }
 

@@ -190,6 +190,34 @@ fn nothing_is_held_back_wherever_the_window_ends() {
 }
 
 #[test]
+fn all_before_corrupt_data_is_given_however_it_is_cut() {
+    let text = vec![b'a'; 100_000];
+    let mut deflated = compress_to_vec(&text, 6);
+    // Not the last block any more, and what follows is none.
+    deflated[0] &= !1;
+    deflated.extend([0xff; 6]);
+    check("deflate", &deflated, &text, Ended::Faulty(Fault::Corrupt(Coding::Deflate)));
+    let gzip = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255], deflated.as_slice()].concat();
+    check("gzip", &gzip, &text, Ended::Faulty(Fault::Corrupt(Coding::Gzip)));
+}
+
+/// What an outer coding gives beyond its cap is not decoded, and all below it is.
+#[test]
+fn a_cap_between_codings_falls_on_the_same_byte_however_it_is_cut() {
+    // Stored blocks of one byte each: six bytes coded for one.
+    let text = b"\0\x01\0\xfe\xff.".repeat(30_000);
+    let coded = gzip(&text);
+    let codings = codings("deflate, gzip");
+    let limits = Limits::of(20_000);
+    let (whole, ended) = pieces(&codings, &[&coded], limits);
+    assert_eq!((whole.len(), ended), (17_589, Ended::Faulty(Fault::Between(Coding::Gzip))));
+    for step in [1, 7, 100] {
+        let parts = pieces(&codings, &coded.chunks(step).collect::<Vec<_>>(), limits);
+        assert!(parts == (whole.clone(), ended), "in pieces of {step}: {} bytes", parts.0.len());
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let faulty = |coding, fault: fn(Coding) -> Fault| Ended::Faulty(fault(coding));
     // One byte of the checksum, then of the length.

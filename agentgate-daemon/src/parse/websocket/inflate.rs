@@ -2,20 +2,11 @@
 
 use std::fmt;
 
-use miniz_oxide::{
-    DataFormat, MZError, MZFlush, MZStatus,
-    inflate::{
-        TINFLStatus,
-        stream::{InflateState, MinReset, inflate},
-    },
-};
-
 use super::{Undecoded, frame};
+use crate::parse::deflate::{Format, Inflate, Status, WINDOW};
 
 /// What a sender leaves off the end of each message.
 const TAIL: &[u8] = &[0, 0, 0xff, 0xff];
-/// As large as the window, so that all that was inflated before corrupt data is given out.
-const SCRATCH: usize = 32 * 1024;
 /// Bytes that the mask is taken off at once.
 const PIECE: usize = 4096;
 
@@ -25,9 +16,7 @@ pub(super) struct Inflater {
     /// Most bytes that a message is inflated to.
     most: u64,
     /// Window and tables, from the first compressed message on.
-    state: Option<Box<InflateState>>,
-    /// While a message passes.
-    scratch: Vec<u8>,
+    state: Option<Inflate>,
     /// Of the message that passes.
     length: u64,
     lost: bool,
@@ -45,7 +34,7 @@ impl fmt::Debug for Inflater {
 
 impl Inflater {
     pub(super) fn new(takeover: bool, most: u64) -> Self {
-        Self { takeover, most, state: None, scratch: Vec::new(), length: 0, lost: false }
+        Self { takeover, most, state: None, length: 0, lost: false }
     }
 
     /// True where no compressed message can be read any more.
@@ -60,7 +49,7 @@ impl Inflater {
 
     /// Bytes of memory between calls.
     pub(super) fn holds(&self) -> usize {
-        self.scratch.capacity() + self.state.as_ref().map_or(0, |_| size_of::<InflateState>())
+        self.state.as_ref().map_or(0, |_| Inflate::HOLDS)
     }
 
     /// True while a window is held.
@@ -107,19 +96,16 @@ impl Inflater {
     /// After the end of a message.
     pub(super) fn next(&mut self) {
         self.length = 0;
-        self.scratch = Vec::new();
         if !self.takeover {
             self.state = None;
         }
     }
 
     fn inflate(&mut self, mut input: &[u8], kept: &mut Vec<u8>, cap: usize) -> Result<(), Undecoded> {
-        self.scratch.resize(SCRATCH, 0);
-        let state = self.state.get_or_insert_with(|| InflateState::new_boxed(DataFormat::Raw));
+        let state = self.state.get_or_insert_with(|| Inflate::new(Format::Raw));
         loop {
-            let result = inflate(state, input, &mut self.scratch, MZFlush::None);
-            input = input.get(result.bytes_consumed..).unwrap_or_default();
-            let piece = self.scratch.get(..result.bytes_written).unwrap_or_default();
+            let (read, piece, status) = state.step(input, WINDOW);
+            input = input.get(read..).unwrap_or_default();
             let room = cap.saturating_sub(kept.len());
             kept.extend_from_slice(piece.get(..room).unwrap_or(piece));
             self.length += piece.len() as u64;
@@ -128,22 +114,20 @@ impl Inflater {
                 self.abandon();
                 return Err(Undecoded::TooLarge);
             }
-            match result.status {
-                // A block with BFINAL: the next one begins anew (RFC 7692 7.2.3.4). The window is that of this
-                // sender, whatever is left in it.
-                Ok(MZStatus::StreamEnd) => state.reset_as(MinReset),
-                Ok(MZStatus::Ok | MZStatus::NeedDict) => {}
-                // Neither input nor output to go on with.
-                Err(MZError::Buf) if input.is_empty() => return Ok(()),
-                Err(_) => {
+            match status {
+                Status::NeedsInput => return Ok(()),
+                Status::HasOutput => {}
+                // A block with BFINAL: the next one begins anew (RFC 7692 7.2.3.4), in the same window.
+                Status::Ended => {
+                    state.go_on();
+                    if input.is_empty() {
+                        return Ok(());
+                    }
+                }
+                Status::Corrupt => {
                     self.abandon();
                     return Err(Undecoded::Corrupt);
                 }
-            }
-            // At the end of its window it stops, however much room there is behind.
-            let more = result.bytes_written == SCRATCH || state.last_status() == TINFLStatus::HasMoreOutput;
-            if input.is_empty() && !more {
-                return Ok(());
             }
         }
     }

@@ -239,6 +239,9 @@ fn examples_of_rfc_7692() {
         &[last, &frame(0xc1, HELLO)].concat(),
         &["text Hello 8>5 compressed", hello],
     );
+    // What comes after BFINAL may refer to what came before it.
+    let referring = [last, &frame(0xc1, b"\xf2\0\x11\0\0")].concat();
+    check(Sender::Server, DEFLATE, &referring, &["text Hello 8>5 compressed", "text Hello compressed"]);
     let two = b"\xc1\x0d\xf2\x48\x05\0\0\0\xff\xff\xca\xc9\xc9\x07\0";
     check(Sender::Server, DEFLATE, two, &["text Hello 13>5 compressed"]);
     // RSV1 in a continuation or a control frame, or with another bit.
@@ -332,6 +335,40 @@ fn a_message_is_whole_wherever_the_window_ends() {
                 assert_eq!(lengths, [first, second, 5], "in pieces of {step}");
             }
         }
+    }
+}
+
+/// Found by fuzzing: data corrupt behind the end of the window took with it what the same piece had given and
+/// the scratch buffer had no room for.
+#[test]
+fn all_before_corrupt_data_is_given_however_it_is_cut() {
+    // 48816 bytes, so that the window's end comes early in the second message.
+    let first = [
+        b"\xec\xc1\x31\x01\0\0\0\xc2\xa0\xac\xeb\x5f\xc2\x1a\x1e\x40\x01\xfe\xff\xff\xff".as_slice(),
+        &[0; 20],
+        b"\x01",
+        &[0; 12],
+        &[0x14; 23],
+    ]
+    .concat();
+    // Matches of 1032 bytes for each of its bytes, then a block of the reserved type.
+    let second = [vec![0; 39], vec![0x3e; 26]].concat();
+    let bytes = [frame(0xc1, &first), frame(0xc1, &second)].concat();
+    for message in [2000, 50_000] {
+        let limits = Limits { message, inflated: 50_000, frame: 100_000 };
+        let (lines, whole) = parsed(Sender::Server, DEFLATE, limits, &[&bytes]);
+        let expected = ["77>48816", "Deflate", "65>40697 compressed truncated Corrupt"];
+        assert_eq!(lines.len(), expected.len(), "{lines:?}");
+        for (line, expected) in lines.iter().zip(expected) {
+            assert!(line.contains(expected), "{line} has not {expected}");
+        }
+        for cut in 0..bytes.len() {
+            let (left, right) = bytes.split_at(cut);
+            let (_, parts) = parsed(Sender::Server, DEFLATE, limits, &[left, right]);
+            assert!(parts == whole, "cut at {cut}");
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert!(parsed(Sender::Server, DEFLATE, limits, &single).1 == whole, "in single bytes");
     }
 }
 
