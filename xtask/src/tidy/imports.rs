@@ -4,7 +4,7 @@
 const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("parse", &[]),
-    ("inspect", &[]),
+    ("inspect", &["parse::deflate"]),
     ("policy", &[]),
     ("kernel", &[]),
     ("listen", &["kernel", "handover"]),

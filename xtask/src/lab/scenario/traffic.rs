@@ -210,17 +210,13 @@ fn refused() -> Vec<Case> {
         .nothing_at(REBOUND)
         .logs(at(REBOUND, REFUSED)),
         Case::inside(
-            "a WebSocket",
+            "a switch to a protocol that nobody knows",
             &curl(&[
                 "--http1.1",
                 "-H",
                 "connection: upgrade",
                 "-H",
-                "upgrade: websocket",
-                "-H",
-                "sec-websocket-version: 13",
-                "-H",
-                "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+                "upgrade: something-else",
                 "https://open.example/",
             ]),
         )
