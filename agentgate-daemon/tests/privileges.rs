@@ -84,7 +84,9 @@ fn every_thread_of_the_daemon_has_what_it_needs_and_no_more() {
     let permitted = daemon.each_thread("CapPrm:");
     assert!(permitted.len() > 2, "{permitted:?}");
     assert!(permitted.iter().all(|set| *set == RUNNING.bits()), "{permitted:x?}");
-    assert_eq!(daemon.each_thread("CapEff:"), permitted);
+    // Threads come and go between two looks.
+    let effective = daemon.each_thread("CapEff:");
+    assert!(effective.len() > 2 && effective.iter().all(|set| *set == RUNNING.bits()), "{effective:x?}");
     for none in ["CapInh:", "CapAmb:"] {
         assert!(daemon.each_thread(none).iter().all(|set| *set == 0), "{none}");
     }
