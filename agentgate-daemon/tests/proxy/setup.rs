@@ -184,7 +184,7 @@ impl World {
     /// The first record that `is` accepts and that has ended, waited for.
     pub(crate) async fn record(&self, is: impl Fn(&Record) -> bool) -> Record {
         let mut live = self.handles.audit.live();
-        let stored = self.handles.store.query(&Query { limit: 1000, ..Query::default() }).unwrap().records;
+        let stored = self.handles.store.query(&Query { limit: 10_000, ..Query::default() }).unwrap().records;
         if let Some(found) = stored.into_iter().find(|r| r.state != State::Open && is(r)) {
             return found;
         }
