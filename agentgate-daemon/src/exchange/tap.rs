@@ -156,7 +156,7 @@ impl Tap {
         let captured = Captured { total: self.total, truncated, bytes };
         // Taken with it, because it is memory for as long as the end is.
         let held = std::mem::replace(&mut self.held, self.of.nothing_held());
-        self.of.rested(self.side, Ended { end, captured, held: Some(held) }, talk);
+        self.of.rested(self.side, Ended { end, captured, held }, talk);
     }
 }
 

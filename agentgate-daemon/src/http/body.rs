@@ -21,7 +21,7 @@ pub struct Ended {
     pub end: End,
     pub captured: Captured,
     /// The memory of what was kept; given back when dropped.
-    pub held: Option<Held>,
+    pub held: Held,
 }
 
 /// An error with its causes in one line.

@@ -53,11 +53,6 @@ impl<S> Wire<S> {
         Self { io, buffer: BytesMut::new(), scanned: 0, ended: false }
     }
 
-    /// What was read and not used, and the stream.
-    pub fn into_parts(self) -> (bytes::Bytes, S) {
-        (self.buffer.freeze(), self.io)
-    }
-
     /// True where the peer has said that it sends no more.
     #[must_use]
     pub fn is_ended(&self) -> bool {
