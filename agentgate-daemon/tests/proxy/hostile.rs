@@ -1,10 +1,6 @@
 //! Agents and origins that mean harm, or are slow in ways that look like it. Each test once failed.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use agentgate::{
     model::{Kind, Record, State},
@@ -14,15 +10,13 @@ use fake_internet::world::{OPEN, PASSTHROUGH};
 use http_body_util::BodyExt as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
     time::{sleep, timeout},
 };
 
-use super::setup::{LOOPBACK, PATIENCE, World, get, send};
-
-fn open_policy() -> String {
-    format!("version = 1\nmode = \"blocklist\"\n{LOOPBACK}")
-}
+use super::{
+    setup::{LOOPBACK, PATIENCE, World, get, send},
+    smuggling::{open_policy, origin},
+};
 
 fn passing() -> String {
     format!("version = 1\nmode = \"enforce\"\n[hosts]\npassthrough = [\"{PASSTHROUGH}\"]\n{LOOPBACK}")
@@ -30,29 +24,6 @@ fn passing() -> String {
 
 fn stored(world: &World) -> Vec<Record> {
     world.handles().store.query(&Query { limit: 1000, ..Query::default() }).unwrap().records
-}
-
-/// An origin that answers every head with these bytes, and what it was sent.
-async fn raw_origin(answer: &'static [u8]) -> (SocketAddr, Arc<Mutex<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = listener.local_addr().unwrap();
-    let seen = Arc::new(Mutex::new(String::new()));
-    let log = seen.clone();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let log = log.clone();
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 65536];
-                while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-                    log.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
-                    if stream.write_all(answer).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (at, seen)
 }
 
 /// One plain HTTP/1.1 exchange; `head` is all of it but `Connection: close` and the empty line.
@@ -100,7 +71,7 @@ async fn an_agent_that_never_reads_is_ended() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 60000000\r\n\r\n";
     let mut answer = vec![0; head.len() + 60_000_000];
     answer[..head.len()].copy_from_slice(head);
-    let (original, _seen) = raw_origin(answer.leak()).await;
+    let (original, _seen) = origin(answer.leak()).await;
     let mut stream = world.connect(original).await;
     let head = format!("GET /never-read HTTP/1.1\r\n{}\r\n", host(original));
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -149,11 +120,11 @@ async fn an_upload_that_moves_outlives_the_idle_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_http1_stay_as_they_are() {
     let world = World::new(&open_policy()).await;
-    let (at, seen) = raw_origin(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let (at, seen) = origin(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let head =
         format!("GET /c HTTP/1.1\r\n{}Cookie: a=1\r\nX-One: 1\r\nCookie: b=2\r\nTE: trailers\r\n", host(at));
     talk(&world, at, &head).await;
-    let seen = seen.lock().unwrap().clone();
+    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).into_owned();
     for line in ["Cookie: a=1\r\n", "Cookie: b=2\r\n", "X-One: 1\r\n", "TE: trailers\r\n"] {
         assert!(seen.contains(line), "{line:?} in {seen}");
     }
@@ -163,9 +134,9 @@ async fn fields_of_http1_stay_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_host_is_replaced_by_what_was_judged() {
     let world = World::new(&open_policy()).await;
-    let (at, seen) = raw_origin(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let (at, seen) = origin(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let answer = talk(&world, at, &format!("GET http://{OPEN}:{}/x HTTP/1.1\r\nHost:\r\n", at.port())).await;
-    let seen = seen.lock().unwrap().to_lowercase();
+    let seen = String::from_utf8_lossy(&seen.lock().unwrap()).to_lowercase();
     let replaced = seen.contains(&format!("host: {OPEN}:{}\r\n", at.port()));
     assert!(replaced || answer.starts_with("HTTP/1.1 4"), "{seen:?} {answer:?}");
 }
@@ -181,7 +152,7 @@ async fn answers_are_whole_or_refused() {
         ("early", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "103", State::Done),
     ];
     for (name, answer, status, state) in rows {
-        let (at, _seen) = raw_origin(answer).await;
+        let (at, _seen) = origin(answer).await;
         let got = talk(&world, at, &format!("GET /{name} HTTP/1.1\r\n{}TE: trailers\r\n", host(at))).await;
         assert!(got.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {got}");
         assert!(status == "502" || got.contains("HTTP/1.1 200 OK\r\n"), "{name}: {got}");
@@ -195,7 +166,7 @@ async fn a_hundred_and_fifty_fields_pass() {
     let world = World::new(&open_policy()).await;
     let fields: String = (0..150).map(|n| format!("x-{n}: 1\r\n")).collect();
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{fields}\r\n");
-    let (at, _seen) = raw_origin(answer.into_bytes().leak()).await;
+    let (at, _seen) = origin(answer.into_bytes().leak()).await;
     let got = talk(&world, at, &format!("GET /many HTTP/1.1\r\n{}", host(at))).await;
     assert!(got.starts_with("HTTP/1.1 200") && got.contains("x-149: 1"), "{got}");
 }
@@ -203,7 +174,7 @@ async fn a_hundred_and_fifty_fields_pass() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_answer_is_nobodys() {
     let world = World::new(&open_policy()).await;
-    let (at, _seen) = raw_origin(
+    let (at, _seen) = origin(
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL",
     )
     .await;
@@ -217,7 +188,7 @@ async fn a_second_answer_is_nobodys() {
 async fn request_bodies_that_break_off_are_marked() {
     let refusing = World::new(&format!("version = 1\nmode = \"enforce\"\n{LOOPBACK}")).await;
     let open = World::new(&open_policy()).await;
-    let (early, _seen) = raw_origin(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let (early, _seen) = origin(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     for (world, original) in [(&refusing, refusing.origin(OPEN, 8080)), (&open, early)] {
         let mut stream = world.connect(original).await;
         let head = format!("POST /cut HTTP/1.1\r\n{}content-length: 100\r\n\r\nabc", host(original));

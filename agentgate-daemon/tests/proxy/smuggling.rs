@@ -21,14 +21,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::setup::{LOOPBACK, PATIENCE, World};
 
-fn open_policy() -> String {
+pub(crate) fn open_policy() -> String {
     format!("version = 1\nmode = \"blocklist\"\n{LOOPBACK}")
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// An origin that keeps what it is sent and answers each read that ends a head or body with `answer`.
-async fn origin(answer: &'static [u8]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+pub(crate) async fn origin(answer: &'static [u8]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
