@@ -32,6 +32,8 @@ const TTL: u32 = 1;
 const DATAGRAM: usize = 1232;
 /// How long a TCP client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Ports that are free for TCP and taken for UDP before that is an error.
+const PORTS_TRIED: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Zone {
@@ -110,9 +112,22 @@ fn fitting(answer: Vec<u8>) -> Vec<u8> {
 
 /// One port number for UDP and TCP, also where `place` leaves it open.
 pub(crate) async fn bind(place: SocketAddr) -> std::io::Result<(UdpSocket, TcpListener)> {
-    let tcp = TcpListener::bind(place).await?;
-    let udp = UdpSocket::bind(tcp.local_addr()?).await?;
-    Ok((udp, tcp))
+    // Of the ports that the kernel finds free for TCP, one that is free for UDP too. Those that are not
+    // are held until then, so that none is given twice.
+    let mut passed_over = Vec::new();
+    loop {
+        let tcp = TcpListener::bind(place).await?;
+        match UdpSocket::bind(tcp.local_addr()?).await {
+            Err(error)
+                if place.port() == 0
+                    && error.kind() == std::io::ErrorKind::AddrInUse
+                    && passed_over.len() < PORTS_TRIED =>
+            {
+                passed_over.push(tcp);
+            }
+            bound => return Ok((bound?, tcp)),
+        }
+    }
 }
 
 pub(crate) async fn serve_udp(socket: UdpSocket, zone: Arc<Zone>, journal: Arc<Journal>) {
