@@ -6,7 +6,7 @@
 //! both at once. An entry is on disk when it is in the [`journal`]; the tables get many at a time. Who
 //! reads has the journal's entries brought into the tables first, so that what was acknowledged is seen.
 //!
-//! Layout, schema 2. Integers in keys sort as numbers; every table is in the one file, and one
+//! Layout, schema 3. Integers in keys sort as numbers; every table is in the one file, and one
 //! transaction changes all of them together.
 //!
 //! | table | key | value |
@@ -38,12 +38,14 @@ mod bodies;
 mod canonical;
 mod error;
 mod group;
+mod index;
 pub(crate) mod journal;
 mod migrate;
 mod packed;
 mod query;
 mod read;
 mod record;
+mod reindex;
 mod tables;
 pub mod tally;
 mod write;
@@ -277,17 +279,11 @@ impl Store {
         let transaction = self.begin_write()?;
         let found = write::schema(&transaction)?;
         let mut packing = self.packing();
-        {
-            let mut batch = Batch::open(&transaction, 0, &mut packing)?;
-            if found < tables::SCHEMA_VERSION {
-                migrate::from_first(&transaction, &mut batch)?;
-            }
-            let last_id = batch.finish()?.1;
-            self.last_id.store(last_id, Ordering::Release);
-        }
         if found < tables::SCHEMA_VERSION {
-            migrate::drop_first(&transaction)?;
+            migrate::run(&transaction, &mut packing, found)?;
         }
+        let (_, last_id) = Batch::open(&transaction, 0, &mut packing)?.finish()?;
+        self.last_id.store(last_id, Ordering::Release);
         transaction.commit()?;
         Ok(())
     }
