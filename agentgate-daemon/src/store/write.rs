@@ -36,23 +36,54 @@ pub(crate) struct Entry {
     pub(super) encoded: Vec<u8>,
     /// Captured bytes, of request and response.
     pub(super) bodies: [Option<Bytes>; 2],
+    /// The journal or the tables have the request's body with an earlier version: the journal need not have
+    /// it again.
+    pub(crate) kept: bool,
+}
+
+/// What versions of a record have of its request's body so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    body: Option<(Bytes, Digest)>,
+    /// It is durable.
+    pub(crate) durable: bool,
+}
+
+impl Known {
+    /// Whether just these bytes are durable.
+    pub(crate) fn has(&self, bytes: &Bytes) -> bool {
+        self.durable && self.body.as_ref().is_some_and(|(known, _)| known == bytes)
+    }
 }
 
 impl Entry {
     /// A record that begins; its bodies are not stored yet.
     pub(crate) fn open(record: &Record) -> Self {
-        Self { encoded: encoded(record, [None, None]), bodies: [None, None] }
+        Self { encoded: encoded(record, [None, None]), bodies: [None, None], kept: false }
     }
 
     /// A record in its last state, with the captured bytes of its bodies.
     pub(crate) fn last(record: &Record) -> Self {
-        let kept = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
-        let bodies = [
-            record.request.as_ref().and_then(|head| kept(&head.body.bytes)),
-            record.response.as_ref().and_then(|head| kept(&head.body.bytes)),
-        ];
-        let digests = bodies.each_ref().map(|bytes| bytes.as_ref().map(|bytes| digest(bytes)));
-        Self { encoded: encoded(record, digests), bodies }
+        Self::version(record, &mut Known::default())
+    }
+
+    /// A version of a record, with the captured bytes of its bodies. `known` is what earlier versions have of
+    /// the request's, and then what this one has.
+    pub(crate) fn version(record: &Record, known: &mut Known) -> Self {
+        let some = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
+        let request = record.request.as_ref().and_then(|head| some(&head.body.bytes));
+        let response = record.response.as_ref().and_then(|head| some(&head.body.bytes));
+        let asked = request.as_ref().map(|bytes| match &known.body {
+            Some((same, digest)) if same == bytes => *digest,
+            Some(_) | None => {
+                let digest = digest(bytes);
+                *known = Known { body: Some((bytes.clone(), digest)), durable: false };
+                digest
+            }
+        });
+        let kept = asked.is_some() && known.durable;
+        let digests = [asked, response.as_ref().map(|bytes| digest(bytes))];
+        Self { encoded: encoded(record, digests), bodies: [request, response], kept }
     }
 
     /// This record, ended in another state at `finished`.
@@ -64,7 +95,7 @@ impl Entry {
     ) -> Result<Self, StoreError> {
         let encoded = canonical::ended(&self.encoded, state, finished, failure);
         let encoded = encoded.map_err(|source| StoreError::Malformed { id: self.id(), source })?;
-        Ok(Self { encoded, bodies: self.bodies.clone() })
+        Ok(Self { encoded, bodies: self.bodies.clone(), kept: false })
     }
 
     pub(crate) fn id(&self) -> RecordId {
@@ -86,8 +117,10 @@ impl Entry {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         canonical::put_number(out, self.encoded.len() as u64);
         out.extend_from_slice(&self.encoded);
-        canonical::put_number(out, self.bodies.iter().flatten().count() as u64);
-        for (side, bytes) in self.bodies.iter().enumerate() {
+        let [request, response] = self.bodies.each_ref().map(Option::as_ref);
+        let bodies = [request.filter(|_| !self.kept), response];
+        canonical::put_number(out, bodies.iter().flatten().count() as u64);
+        for (side, bytes) in bodies.iter().enumerate() {
             if let Some(bytes) = bytes {
                 canonical::put_number(out, side as u64);
                 canonical::put_number(out, bytes.len() as u64);
@@ -111,7 +144,7 @@ impl Entry {
                 let side = usize::try_from(side).ok().and_then(|side| bodies.get_mut(side));
                 *side.ok_or(Malformed("a body of a side that is not known"))? = Some(bytes);
             }
-            found.push(Self { encoded, bodies });
+            found.push(Self { encoded, bodies, kept: false });
         }
         Ok(found)
     }
