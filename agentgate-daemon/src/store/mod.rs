@@ -46,6 +46,7 @@ mod read;
 mod record;
 mod tables;
 pub mod tally;
+pub mod walk;
 mod write;
 
 #[cfg(test)]
