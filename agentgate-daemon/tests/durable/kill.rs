@@ -9,7 +9,7 @@ use std::{
 };
 
 use agentgate::{
-    model::State,
+    model::{Record, State},
     store::{Query, Side, Store},
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -87,12 +87,8 @@ impl Child {
         let store = Store::open(self.root.join("var/lib/agentgate/audit.redb")).unwrap();
         let records = store.query(&Query { limit: 1000, ..Query::default() }).unwrap().records;
         for (target, body) in had {
-            let is = |target: &str| {
-                move |record: &&agentgate::model::Record| {
-                    record.request.as_ref().is_some_and(|request| request.target == target)
-                }
-            };
-            let record = records.iter().find(is(target)).unwrap_or_else(|| panic!("{target} has no record"));
+            let asks = |record: &&Record| record.request.as_ref().is_some_and(|r| r.target == *target);
+            let record = records.iter().find(asks).unwrap_or_else(|| panic!("{target} has no record"));
             assert!(matches!(record.state, State::Done | State::Failed), "{record:?}");
             let kept = store.body(record.id, Side::Request).unwrap();
             assert_eq!(kept.as_deref(), Some(body.as_slice()), "{target} of {}", had.len());
