@@ -46,6 +46,7 @@ mod read;
 mod record;
 mod tables;
 pub mod tally;
+mod text;
 mod write;
 
 #[cfg(test)]
