@@ -133,11 +133,11 @@ fn refuses_a_later_schema() {
     put(&Store::open(&path).unwrap(), &[done(record(1))]);
     let raw = Database::open(&path).unwrap();
     let txn = raw.begin_write().unwrap();
-    txn.open_table(tables::META).unwrap().insert(tables::SCHEMA, 3).unwrap();
+    txn.open_table(tables::META).unwrap().insert(tables::SCHEMA, 4).unwrap();
     txn.commit().unwrap();
     drop(raw);
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2 }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 4, known: 3 }), "{error}");
 }
 
 #[test]

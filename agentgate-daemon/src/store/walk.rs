@@ -1,0 +1,237 @@
+//! The log in its own order: entries by their position, group by group.
+//!
+//! What exports, mirrors and imports stand on. A walk is of one snapshot; whoever goes on later, as a
+//! follower does, begins another at the position it came to. Memory is that of one group, and of the packs
+//! of bodies looked at last.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use redb::{ReadOnlyTable, ReadableTable as _};
+
+use super::{
+    Store, StoreError, bodies,
+    bodies::Place,
+    canonical::{self, Glance, Malformed, decode},
+    group, packed,
+    packed::Part,
+    tables::{ENTRIES, GROUPS, META, PACKS, SPANS, SpanRow},
+};
+use crate::model::{Record, RecordId, Timestamp};
+
+/// Packs of bodies that are kept unpacked: what goes on at one time is in few of them.
+const PACKS_KEPT: usize = 4;
+
+/// An entry at its place.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its position in the log.
+    pub n: u64,
+    /// Canonical.
+    pub encoded: Vec<u8>,
+    places: [Option<Place>; 2],
+}
+
+impl Placed {
+    /// The id of the record that this is a version of.
+    #[must_use]
+    pub fn id(&self) -> RecordId {
+        let id = self.encoded.get(2..10).and_then(|id| id.try_into().ok());
+        RecordId(id.map_or(0, u64::from_le_bytes))
+    }
+
+    /// The record, without the captured bytes of its bodies.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`].
+    pub fn record(&self) -> Result<Record, StoreError> {
+        let (record, _) = decode(&self.encoded).map_err(|source| self.malformed(source))?;
+        Ok(record)
+    }
+
+    /// When the record began, at the price of a look at its first fields.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`].
+    pub fn started(&self) -> Result<Timestamp, StoreError> {
+        Ok(Glance::at(&self.encoded).map_err(|source| self.malformed(source))?.started)
+    }
+
+    fn malformed(&self, source: Malformed) -> StoreError {
+        StoreError::Malformed { id: self.id(), source }
+    }
+}
+
+/// Entries that lie together.
+#[derive(Clone, Debug, Default)]
+pub struct Stretch {
+    /// From the position asked for on, or from the first that there is after it.
+    pub entries: Vec<Placed>,
+    /// Where to go on.
+    pub next: u64,
+    /// Positions before `next` that the log has no longer: pruned.
+    pub pruned: u64,
+    /// Positions before `next` whose entries cannot be read.
+    pub unreadable: u64,
+}
+
+/// A walk through one snapshot of the log.
+pub struct Walk {
+    groups: ReadOnlyTable<Part, &'static [u8]>,
+    packs: ReadOnlyTable<Part, &'static [u8]>,
+    spans: ReadOnlyTable<u64, SpanRow>,
+    end: u64,
+    kept: VecDeque<(u64, Arc<Vec<u8>>)>,
+}
+
+impl std::fmt::Debug for Walk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walk").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// A walk through all that was acknowledged.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn walk(&self) -> Result<Walk, StoreError> {
+        Walk::of(&self.read()?)
+    }
+
+    /// A walk through what the tables hold, which is what there was about a second ago: for those who come
+    /// again and again, and are no reason to have a transaction made.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn walk_settled(&self) -> Result<Walk, StoreError> {
+        Walk::of(&self.snapshot()?)
+    }
+}
+
+impl Walk {
+    fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
+        let end = transaction.open_table(META)?.get(ENTRIES)?.map_or(0, |value| value.value());
+        Ok(Self {
+            groups: transaction.open_table(GROUPS)?,
+            packs: transaction.open_table(PACKS)?,
+            spans: transaction.open_table(SPANS)?,
+            end,
+            kept: VecDeque::new(),
+        })
+    }
+
+    /// The position after the last entry.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// A position before which no entry is of a record that began at `since` or later. Reads a row for each
+    /// group.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn position_of(&self, since: Timestamp) -> Result<u64, StoreError> {
+        for row in self.spans.iter()? {
+            let (_, row) = row?;
+            let (_, group, _, latest, _) = row.value();
+            // A late entry is after the group that its record begins in, which is counted there.
+            if latest >= since.0 {
+                return Ok(group);
+            }
+        }
+        Ok(self.end)
+    }
+
+    /// The entries from `from` to the end of their group. `None` at the end of the log.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read. A group that is damaged is passed over and counted.
+    pub fn stretch(&self, from: u64) -> Result<Option<Stretch>, StoreError> {
+        if from >= self.end {
+            return Ok(None);
+        }
+        if let Some(row) = self.groups.range(..=(from, u16::MAX))?.next_back() {
+            let number = row?.0.value().0;
+            let found = self.group(number, from)?;
+            if found.next > from {
+                return Ok(Some(found));
+            }
+        }
+        // What was here is pruned.
+        let Some(row) = self.groups.range((from, 0)..)?.next() else { return Ok(None) };
+        let number = row?.0.value().0;
+        let mut found = self.group(number, number)?;
+        found.pruned = number - from;
+        Ok(Some(found))
+    }
+
+    /// The entries of a group from position `from` on.
+    fn group(&self, number: u64, from: u64) -> Result<Stretch, StoreError> {
+        let after = match self.groups.range((number + 1, 0)..)?.next() {
+            Some(row) => row?.0.value().0,
+            None => self.end,
+        };
+        let content = packed::get(&self.groups, number)?.unwrap_or(Err(Malformed("its group is not there")));
+        let entries = content.and_then(|content| Ok((group::entries(&content)?, content)));
+        let (entries, content) = match entries {
+            Ok(found) => found,
+            Err(why) => {
+                tracing::error!(group = number, %why, "entries of the audit log are passed over");
+                let next = after.max(from);
+                return Ok(Stretch { next, unreadable: next - from, ..Stretch::default() });
+            }
+        };
+        let next = number + entries.len() as u64;
+        let skipped = usize::try_from(from - number).unwrap_or(usize::MAX);
+        let entries = (number..).zip(entries).skip(skipped);
+        let entries = entries.map(|(n, entry)| Placed {
+            n,
+            encoded: content.get(entry.record).unwrap_or_default().to_vec(),
+            places: entry.places,
+        });
+        Ok(Stretch { entries: entries.collect(), next, ..Stretch::default() })
+    }
+
+    /// The captured bytes of an entry's request and response, proven by their digests.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read, or the bytes are not those that were captured.
+    pub fn bodies(&mut self, entry: &Placed) -> Result<[Option<Bytes>; 2], StoreError> {
+        let mut found = [None, None];
+        if entry.places == [None, None] {
+            return Ok(found);
+        }
+        let seen = Glance::at(&entry.encoded).map_err(|source| entry.malformed(source))?;
+        for ((found, place), expect) in found.iter_mut().zip(entry.places).zip(seen.digests) {
+            let Some(place) = place else { continue };
+            let pack = self.pack(place.pack)?.map_err(|source| entry.malformed(source))?;
+            let body = bodies::body_in(&pack, place.index).map_err(|source| entry.malformed(source))?;
+            if expect != Some(canonical::digest(body)) {
+                return Err(entry.malformed(Malformed("a body is not the one that was captured")));
+            }
+            *found = Some(Bytes::copy_from_slice(body));
+        }
+        Ok(found)
+    }
+
+    fn pack(&mut self, number: u64) -> Result<Result<Arc<Vec<u8>>, Malformed>, StoreError> {
+        if let Some((_, pack)) = self.kept.iter().find(|(kept, _)| *kept == number) {
+            return Ok(Ok(pack.clone()));
+        }
+        let pack = match packed::get(&self.packs, number)? {
+            Some(Ok(pack)) => Arc::new(pack),
+            Some(Err(why)) => return Ok(Err(why)),
+            None => return Ok(Err(Malformed("the pack of a body is not there"))),
+        };
+        if self.kept.len() >= PACKS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((number, pack.clone()));
+        Ok(Ok(pack))
+    }
+}
+
+#[cfg(test)]
+mod tests;
