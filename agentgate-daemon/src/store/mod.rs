@@ -51,6 +51,7 @@ mod reindex;
 pub mod retention;
 mod tables;
 pub mod tally;
+pub mod text;
 pub mod typed;
 mod uses;
 pub mod walk;
