@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod drain;
 pub mod exchange;
 pub mod export;
+pub mod filter;
 pub mod forward;
 pub mod handover;
 pub mod host;

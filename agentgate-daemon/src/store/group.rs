@@ -5,12 +5,11 @@
 //! 1 response), pack and index in the pack (LEB128). A record whose end was not written with its
 //! beginning has two entries, and the later one is the record.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
 use super::{
     bodies::Place,
     canonical::{Malformed, put_number, take, take_number},
-    record::Summary,
 };
 
 /// Entries and bytes of a group after which the next is begun.
@@ -26,12 +25,6 @@ pub(super) struct Tail {
     pub(super) entries: u64,
     /// Parts that it has in the table.
     pub(super) parts: u16,
-    /// First and last id of the records that begin here.
-    pub(super) span: Option<(u64, u64)>,
-    /// Of the records that begin here.
-    pub(super) summary: Option<Summary>,
-    /// Hosts under which it is indexed.
-    pub(super) names: BTreeMap<String, ()>,
 }
 
 impl Tail {

@@ -1,11 +1,12 @@
-//! From schema 1: a row of JSON for each record, and a row for each body.
+//! From earlier schemas. Schema 1 had a row of JSON for each record, and a row for each body. Schema 2 had
+//! the log as it is, and fewer tables that derive from it: they are made anew.
 
 use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 
 use super::{
-    Entry, StoreError,
-    tables::{SCHEMA, SCHEMA_VERSION},
-    write::Batch,
+    Entry, StoreError, reindex,
+    tables::{META, SCHEMA, SCHEMA_VERSION},
+    write::{Batch, Packing},
 };
 use crate::model::{Record, RecordId, State};
 
@@ -18,16 +19,30 @@ pub(super) const BLOCKS: TableDefinition<'_, u64, (i64, i64, u32)> = TableDefini
 /// JSON of the record, without body bytes, after this byte.
 pub(super) const FORMAT_JSON: u8 = 1;
 
+/// Brings a file of schema `found`, which is an earlier one, to this program's.
+pub(super) fn run(
+    transaction: &WriteTransaction,
+    packing: &mut Packing,
+    found: u64,
+) -> Result<(), StoreError> {
+    tracing::info!("bringing the audit log from schema {found} to {SCHEMA_VERSION}");
+    if found < 2 {
+        let mut batch = Batch::open(transaction, 0, packing)?;
+        from_first(transaction, &mut batch)?;
+        batch.finish()?;
+        drop_first(transaction)?;
+    }
+    reindex::run(transaction, packing)?;
+    transaction.open_table(META)?.insert(SCHEMA, SCHEMA_VERSION)?;
+    Ok(())
+}
+
 /// Moves every record and body. One that cannot be read stops it, and the file stays as it is: the
 /// version that wrote it can read it.
-pub(super) fn from_first(
-    transaction: &WriteTransaction,
-    batch: &mut Batch<'_, '_>,
-) -> Result<(), StoreError> {
+fn from_first(transaction: &WriteTransaction, batch: &mut Batch<'_, '_>) -> Result<(), StoreError> {
     let records = transaction.open_table(RECORDS)?;
     let bodies = transaction.open_table(BODIES)?;
-    tracing::info!("bringing the audit log to schema {SCHEMA_VERSION}");
-    let highest = batch.begin_again();
+    let highest = batch.index.begin_after(0);
     for row in records.iter()? {
         let (id, value) = row?;
         let mut record = decode(RecordId(id.value()), value.value())?;
@@ -42,13 +57,12 @@ pub(super) fn from_first(
         let open = record.state == State::Open;
         batch.put(&if open { Entry::open(&record) } else { Entry::last(&record) })?;
     }
-    batch.end_at(highest);
-    batch.meta.insert(SCHEMA, SCHEMA_VERSION)?;
+    batch.index.end_at(highest);
     Ok(())
 }
 
 /// Takes the tables of schema 1 out.
-pub(super) fn drop_first(transaction: &WriteTransaction) -> Result<(), StoreError> {
+fn drop_first(transaction: &WriteTransaction) -> Result<(), StoreError> {
     transaction.delete_table(RECORDS)?;
     transaction.delete_table(BODIES)?;
     transaction.delete_table(OPEN)?;

@@ -6,7 +6,7 @@
 //! both at once. An entry is on disk when it is in the [`journal`]; the tables get many at a time. Who
 //! reads has the journal's entries brought into the tables first, so that what was acknowledged is seen.
 //!
-//! Layout, schema 2. Integers in keys sort as numbers; every table is in the one file, and one
+//! Layout, schema 3. Integers in keys sort as numbers; every table is in the one file, and one
 //! transaction changes all of them together.
 //!
 //! | table | key | value |
@@ -38,14 +38,17 @@ mod bodies;
 mod canonical;
 mod error;
 mod group;
+mod index;
 pub(crate) mod journal;
 mod migrate;
 mod packed;
 mod query;
 mod read;
 mod record;
+mod reindex;
 mod tables;
 pub mod tally;
+pub mod text;
 pub mod walk;
 mod write;
 
@@ -55,6 +58,7 @@ pub(crate) mod failing;
 mod tests;
 
 use std::{
+    collections::HashMap,
     fmt, fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -71,7 +75,7 @@ pub use canonical::Malformed;
 pub use error::StoreError;
 pub use query::{HostPattern, LIMIT_CAP, Page, Query, SCAN_CAP};
 pub use tables::Side;
-pub(crate) use write::{Entry, Write};
+pub(crate) use write::{Entry, Known, Write};
 
 use crate::model::{Failure, Record, RecordId, State, Timestamp};
 use journal::{Disk, Journal};
@@ -176,15 +180,13 @@ impl Store {
         let side = usize::from(side.key());
         let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
         let malformed = |source| StoreError::Malformed { id, source };
-        let pack = packed::get(&transaction.open_table(tables::PACKS)?, place.pack)?;
-        let pack = pack.unwrap_or(Err(Malformed("the pack of a body is not there"))).map_err(malformed)?;
-        let body = bodies::body_in(&pack, place.index).map_err(malformed)?;
+        let body = body_at(&transaction, place)?.map_err(malformed)?;
         let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
         let expect = seen.digests.get(side).copied().flatten();
-        if expect != Some(canonical::digest(body)) {
+        if expect != Some(canonical::digest(&body)) {
             return Err(malformed(Malformed("a body is not the one that was captured")));
         }
-        Ok(Some(Bytes::copy_from_slice(body)))
+        Ok(Some(body))
     }
 
     /// The id that the next record gets, but for those that are not in the tables yet.
@@ -195,10 +197,9 @@ impl Store {
 
     /// An entry as the log has it last; only what the tables have is looked at.
     pub(crate) fn entry(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let version = Reader::of(&self.snapshot()?)?.get(id.0)?;
-        let entry =
-            |version: read::Version| Ok(Entry { encoded: version.encoded()?.to_vec(), bodies: [None, None] });
-        version.map(entry).transpose()
+        let transaction = self.snapshot()?;
+        let version = Reader::of(&transaction)?.get(id.0)?;
+        version.map(|version| whole(&transaction, &version)).transpose()
     }
 
     /// Makes entries durable in the journal; returns the sequence under which they are there.
@@ -278,17 +279,11 @@ impl Store {
         let transaction = self.begin_write()?;
         let found = write::schema(&transaction)?;
         let mut packing = self.packing();
-        {
-            let mut batch = Batch::open(&transaction, 0, &mut packing)?;
-            if found < tables::SCHEMA_VERSION {
-                migrate::from_first(&transaction, &mut batch)?;
-            }
-            let last_id = batch.finish()?.1;
-            self.last_id.store(last_id, Ordering::Release);
-        }
         if found < tables::SCHEMA_VERSION {
-            migrate::drop_first(&transaction)?;
+            migrate::run(&transaction, &mut packing, found)?;
         }
+        let (_, last_id) = Batch::open(&transaction, 0, &mut packing)?.finish()?;
+        self.last_id.store(last_id, Ordering::Release);
         transaction.commit()?;
         Ok(())
     }
@@ -346,6 +341,8 @@ impl Store {
 
     fn take_back(&self, kept: journal::Kept) -> Result<(), StoreError> {
         let mut entries: Vec<Entry> = Vec::new();
+        // Bodies of requests that are under way, which later versions do not repeat.
+        let mut begun: HashMap<u64, Bytes> = HashMap::new();
         let (mut bytes, mut epoch, mut last) = (0, 0, None);
         for frame in kept.frames {
             if last.is_some() && (frame.epoch != epoch || bytes >= REPLAY_BYTES) {
@@ -353,13 +350,37 @@ impl Store {
                 bytes = 0;
             }
             let read = Entry::all(&frame.payload);
-            let read = read.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+            let mut read = read.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+            for entry in &mut read {
+                self.complete(entry, &mut begun)?;
+            }
             bytes += read.iter().map(Entry::size).sum::<u64>();
             entries.extend(read);
             (epoch, last) = (frame.epoch, Some(frame.sequence));
         }
         if last.is_some() {
             self.commit(&entries, epoch, last)?;
+        }
+        Ok(())
+    }
+
+    /// Gives an entry of the journal the request's body that an earlier version has. `begun` are those of
+    /// records under way.
+    fn complete(&self, entry: &mut Entry, begun: &mut HashMap<u64, Bytes>) -> Result<(), StoreError> {
+        let id = entry.id();
+        let seen = canonical::Glance::at(&entry.encoded);
+        let seen = seen.map_err(|source| StoreError::Malformed { id, source })?;
+        let (digest, open) = (seen.digests[0], seen.state == Some(State::Open));
+        let before = begun.remove(&id.0);
+        if let (None, Some(digest)) = (&entry.bodies[0], digest) {
+            let before = match before {
+                Some(bytes) => Some(bytes),
+                None => self.entry(id)?.and_then(|before| before.bodies[0].clone()),
+            };
+            entry.bodies[0] = before.filter(|bytes| canonical::digest(bytes) == digest);
+        }
+        if let (Some(bytes), true) = (&entry.bodies[0], open) {
+            begun.insert(id.0, bytes.clone());
         }
         Ok(())
     }
@@ -375,14 +396,8 @@ impl Store {
             for row in transaction.open_table(tables::UNDERWAY)?.iter()? {
                 let id = RecordId(row?.0.value());
                 let version = reader.get(id.0)?.ok_or(StoreError::Missing { id })?;
-                let end = |encoded: &[u8]| {
-                    Entry { encoded: encoded.to_vec(), bodies: [None, None] }.ended(
-                        State::Failed,
-                        now,
-                        Some(&failure),
-                    )
-                };
-                match version.encoded().and_then(end) {
+                let begun = whole(&transaction, &version);
+                match begun.and_then(|entry| entry.ended(State::Failed, now, Some(&failure))) {
                     Ok(entry) => ended.push(entry),
                     // No reason to guard nobody: it stays as it is, and is told at every start.
                     Err(error) => tracing::error!(%error, "a record that was open cannot be ended"),
@@ -391,6 +406,27 @@ impl Store {
         }
         if ended.is_empty() { Ok(()) } else { self.commit(&ended, 0, None) }
     }
+}
+
+/// An entry of the tables with its bodies; without one that is not there any more.
+fn whole(transaction: &ReadTransaction, version: &read::Version) -> Result<Entry, StoreError> {
+    let encoded = version.encoded()?.to_vec();
+    let mut bodies = [None, None];
+    for (body, place) in bodies.iter_mut().zip(version.entry()?.1.places) {
+        if let Some(place) = place {
+            *body = body_at(transaction, place)?.ok();
+        }
+    }
+    Ok(Entry { encoded, bodies, kept: false })
+}
+
+fn body_at(
+    transaction: &ReadTransaction,
+    place: bodies::Place,
+) -> Result<Result<Bytes, Malformed>, StoreError> {
+    let pack = packed::get(&transaction.open_table(tables::PACKS)?, place.pack)?;
+    let pack = pack.unwrap_or(Err(Malformed("the pack of a body is not there")));
+    Ok(pack.and_then(|pack| bodies::body_in(&pack, place.index).map(Bytes::copy_from_slice)))
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {

@@ -1,4 +1,4 @@
-//! The tables of schema 2; the module above documents them.
+//! The tables of schema 3; the module above documents them.
 
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{canonical::Digest, packed::Part};
 
 /// Version of the layout as a whole.
-pub(super) const SCHEMA_VERSION: u64 = 2;
+pub(super) const SCHEMA_VERSION: u64 = 3;
 
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub(super) const GROUPS: TableDefinition<'_, Part, &[u8]> = TableDefinition::new("groups");

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
     sync::{MutexGuard, PoisonError, atomic::Ordering},
 };
 
@@ -14,11 +13,9 @@ use super::{
     bodies::{Bodies, Place, Recent},
     canonical::{self, Digest, Glance, Malformed, digest},
     group::Tail,
+    index::{Added, Current, Index},
     packed::{Packer, Part},
-    record::{self, Summary},
-    tables::{
-        ENDS, ENTRIES, GROUPS, LAST_ID, META, NAMES, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow, TAKEN, UNDERWAY,
-    },
+    tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
 };
 use crate::model::{Failure, Record, RecordId, State, Timestamp};
@@ -39,23 +36,54 @@ pub(crate) struct Entry {
     pub(super) encoded: Vec<u8>,
     /// Captured bytes, of request and response.
     pub(super) bodies: [Option<Bytes>; 2],
+    /// The journal or the tables have the request's body with an earlier version: the journal need not have
+    /// it again.
+    pub(crate) kept: bool,
+}
+
+/// What versions of a record have of its request's body so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    body: Option<(Bytes, Digest)>,
+    /// It is durable.
+    pub(crate) durable: bool,
+}
+
+impl Known {
+    /// Whether just these bytes are durable.
+    pub(crate) fn has(&self, bytes: &Bytes) -> bool {
+        self.durable && self.body.as_ref().is_some_and(|(known, _)| known == bytes)
+    }
 }
 
 impl Entry {
     /// A record that begins; its bodies are not stored yet.
     pub(crate) fn open(record: &Record) -> Self {
-        Self { encoded: encoded(record, [None, None]), bodies: [None, None] }
+        Self { encoded: encoded(record, [None, None]), bodies: [None, None], kept: false }
     }
 
     /// A record in its last state, with the captured bytes of its bodies.
     pub(crate) fn last(record: &Record) -> Self {
-        let kept = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
-        let bodies = [
-            record.request.as_ref().and_then(|head| kept(&head.body.bytes)),
-            record.response.as_ref().and_then(|head| kept(&head.body.bytes)),
-        ];
-        let digests = bodies.each_ref().map(|bytes| bytes.as_ref().map(|bytes| digest(bytes)));
-        Self { encoded: encoded(record, digests), bodies }
+        Self::version(record, &mut Known::default())
+    }
+
+    /// A version of a record, with the captured bytes of its bodies. `known` is what earlier versions have of
+    /// the request's, and then what this one has.
+    pub(crate) fn version(record: &Record, known: &mut Known) -> Self {
+        let some = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
+        let request = record.request.as_ref().and_then(|head| some(&head.body.bytes));
+        let response = record.response.as_ref().and_then(|head| some(&head.body.bytes));
+        let asked = request.as_ref().map(|bytes| match &known.body {
+            Some((same, digest)) if same == bytes => *digest,
+            Some(_) | None => {
+                let digest = digest(bytes);
+                *known = Known { body: Some((bytes.clone(), digest)), durable: false };
+                digest
+            }
+        });
+        let kept = asked.is_some() && known.durable;
+        let digests = [asked, response.as_ref().map(|bytes| digest(bytes))];
+        Self { encoded: encoded(record, digests), bodies: [request, response], kept }
     }
 
     /// This record, ended in another state at `finished`.
@@ -67,7 +95,7 @@ impl Entry {
     ) -> Result<Self, StoreError> {
         let encoded = canonical::ended(&self.encoded, state, finished, failure);
         let encoded = encoded.map_err(|source| StoreError::Malformed { id: self.id(), source })?;
-        Ok(Self { encoded, bodies: self.bodies.clone() })
+        Ok(Self { encoded, bodies: self.bodies.clone(), kept: false })
     }
 
     pub(crate) fn id(&self) -> RecordId {
@@ -89,8 +117,10 @@ impl Entry {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         canonical::put_number(out, self.encoded.len() as u64);
         out.extend_from_slice(&self.encoded);
-        canonical::put_number(out, self.bodies.iter().flatten().count() as u64);
-        for (side, bytes) in self.bodies.iter().enumerate() {
+        let [request, response] = self.bodies.each_ref().map(Option::as_ref);
+        let bodies = [request.filter(|_| !self.kept), response];
+        canonical::put_number(out, bodies.iter().flatten().count() as u64);
+        for (side, bytes) in bodies.iter().enumerate() {
             if let Some(bytes) = bytes {
                 canonical::put_number(out, side as u64);
                 canonical::put_number(out, bytes.len() as u64);
@@ -114,7 +144,7 @@ impl Entry {
                 let side = usize::try_from(side).ok().and_then(|side| bodies.get_mut(side));
                 *side.ok_or(Malformed("a body of a side that is not known"))? = Some(bytes);
             }
-            found.push(Self { encoded, bodies });
+            found.push(Self { encoded, bodies, kept: false });
         }
         Ok(found)
     }
@@ -136,8 +166,9 @@ fn encoded(record: &Record, digests: [Option<Digest>; 2]) -> Vec<u8> {
 #[derive(Debug)]
 pub(super) struct Packing {
     packer: Packer,
-    /// `None` before the first transaction, and after one that failed.
-    tail: Option<Tail>,
+    /// The group under way, and what the indexes know of it. `None` before the first transaction, and
+    /// after one that failed.
+    tail: Option<(Tail, Current)>,
     recent: Recent,
 }
 
@@ -146,7 +177,7 @@ impl Packing {
         Ok(Self { packer: Packer::new()?, tail: None, recent: Recent::default() })
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.tail = None;
         self.recent.forget();
     }
@@ -193,7 +224,7 @@ impl Store {
             if let Some(taken) = taken {
                 let before = batch.meta.get(TAKEN)?.map_or(0, |value| value.value());
                 if before >= taken {
-                    self.last_id.store(batch.last_id, Ordering::Release);
+                    self.last_id.store(batch.index.last_id(), Ordering::Release);
                     return Ok(());
                 }
                 batch.meta.insert(TAKEN, taken)?;
@@ -248,22 +279,16 @@ pub(super) fn schema(transaction: &WriteTransaction) -> Result<u64, StoreError> 
 /// The tables during one transaction.
 pub(super) struct Batch<'t, 'p> {
     pub(super) meta: Table<'t, &'static str, u64>,
-    groups: Table<'t, Part, &'static [u8]>,
-    spans: Table<'t, u64, SpanRow>,
-    ends: Table<'t, u64, u64>,
-    underway: Table<'t, u64, u64>,
-    names: Table<'t, (&'static str, u64), ()>,
+    pub(super) groups: Table<'t, Part, &'static [u8]>,
     bodies: Bodies<'t>,
     tallies: Tallies<'t>,
+    /// All that derives from the entries.
+    pub(super) index: Index<'t>,
     packer: &'p mut Packer,
     recent: &'p mut Recent,
     tail: Tail,
-    /// Names of late ends that were written in this transaction.
-    named: BTreeSet<(u64, String)>,
-    /// Held back, so that a span is written once for the many late ends of a batch.
-    summaries: BTreeMap<u64, Summary>,
-    entries: u64,
-    last_id: u64,
+    /// Number of the next entry.
+    pub(super) entries: u64,
 }
 
 impl<'t, 'p> Batch<'t, 'p> {
@@ -276,149 +301,75 @@ impl<'t, 'p> Batch<'t, 'p> {
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
         let entries = meta.get(ENTRIES)?.map_or(0, |value| value.value());
         let bodies = Bodies::open(transaction, &meta)?;
+        // A copy, because the transaction may fail.
+        let (tail, current) =
+            packing.tail.clone().unwrap_or_else(|| (Tail::at(entries), Current::at(entries)));
         Ok(Self {
             meta,
             groups: transaction.open_table(GROUPS)?,
-            spans: transaction.open_table(SPANS)?,
-            ends: transaction.open_table(ENDS)?,
-            underway: transaction.open_table(UNDERWAY)?,
-            names: transaction.open_table(NAMES)?,
             bodies,
             tallies: Tallies::open(transaction, epoch)?,
+            index: Index::open(transaction, current, last_id)?,
             packer: &mut packing.packer,
             recent: &mut packing.recent,
-            // A copy, because the transaction may fail.
-            tail: packing.tail.clone().unwrap_or_else(|| Tail::at(entries)),
-            named: BTreeSet::new(),
-            summaries: BTreeMap::new(),
+            tail,
             entries,
-            last_id,
         })
     }
 
-    /// Appends an entry to the log. The first of a record counts in the tallies.
+    /// Appends an entry to the log, and indexes it. The first of a record counts in the tallies.
     pub(super) fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let malformed = |source| StoreError::Malformed { id: entry.id(), source };
         let seen = Glance::at(&entry.encoded).map_err(malformed)?;
+        let n = self.entries;
+        let places = self.append(entry, &seen)?;
+        let group = self.tail.number;
+        let found = self.index.add(&Added { seen: &seen, encoded: &entry.encoded, n, group, places })?;
+        if found.begins {
+            self.tallies.add(&seen)?;
+        }
+        Ok(())
+    }
+
+    /// Puts an entry and its bodies where they stay.
+    fn append(&mut self, entry: &Entry, seen: &Glance<'_>) -> Result<[Option<Place>; 2], StoreError> {
         if self.tail.is_full() {
             self.flush()?;
         }
-        let places = self.place(entry, &seen)?;
-        self.tail.push(&entry.encoded, places);
-        self.entries += 1;
-        let host = record::host(&seen);
-        let summary = Summary::of(&seen);
-        if seen.id > self.last_id {
-            self.last_id = seen.id;
-            let (first, _) = self.tail.span.unwrap_or((seen.id, seen.id));
-            self.tail.span = Some((first, seen.id));
-            self.tail.summary = Some(self.tail.summary.map_or(summary, |all| all.union(summary)));
-            self.tallies.add(&seen)?;
-            if seen.state == Some(State::Open) {
-                self.underway.insert(seen.id, first)?;
-            }
-            return self.name(first, &host);
-        }
-        let began = self.underway.remove(seen.id)?.map(|first| first.value());
-        let home = match began {
-            Some(first) => first,
-            None => self.home(seen.id)?,
-        };
-        if seen.state == Some(State::Open) {
-            self.underway.insert(seen.id, home)?;
-        }
-        match self.tail.span {
-            Some((first, _)) if first == home => {
-                self.tail.summary = Some(self.tail.summary.map_or(summary, |all| all.union(summary)));
-            }
-            Some(_) | None => {
-                self.ends.insert(seen.id, self.tail.number)?;
-                self.summaries.entry(home).and_modify(|all| *all = all.union(summary)).or_insert(summary);
-            }
-        }
-        self.name(home, &host)
-    }
-
-    /// First id of the group in which this record begins.
-    fn home(&self, id: u64) -> Result<u64, StoreError> {
-        if let Some((first, last)) = self.tail.span
-            && (first..=last).contains(&id)
-        {
-            return Ok(first);
-        }
-        let row = self.spans.range(..=id)?.next_back().transpose()?;
-        Ok(row.map_or(id, |(first, _)| first.value()))
-    }
-
-    fn place(&mut self, entry: &Entry, seen: &Glance<'_>) -> Result<[Option<Place>; 2], StoreError> {
         let mut places = [None, None];
         for ((place, bytes), digest) in places.iter_mut().zip(&entry.bodies).zip(&seen.digests) {
             if let (Some(bytes), Some(digest)) = (bytes, digest) {
                 *place = Some(self.bodies.place(self.recent, self.packer, digest, bytes)?);
             }
         }
+        self.tail.push(&entry.encoded, places);
+        self.entries += 1;
         Ok(places)
-    }
-
-    /// Indexes the group that begins with `home` under a host.
-    fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
-        if host.is_empty() {
-            return Ok(());
-        }
-        let fresh = if self.tail.span.is_some_and(|(first, _)| first == home) {
-            !self.tail.names.contains_key(host) && self.tail.names.insert(host.to_owned(), ()).is_none()
-        } else {
-            self.named.insert((home, host.to_owned()))
-        };
-        if fresh {
-            self.names.insert((host, home), ())?;
-        }
-        Ok(())
     }
 
     /// Writes the group under way and begins the next.
     fn flush(&mut self) -> Result<(), StoreError> {
         self.write_tail()?;
         self.tail = Tail::at(self.entries);
-        Ok(())
+        self.index.begin_group(self.entries)
     }
 
     fn write_tail(&mut self) -> Result<(), StoreError> {
         let tail = &mut self.tail;
-        if tail.entries == 0 {
-            return Ok(());
-        }
-        tail.parts = self.packer.put(&mut self.groups, tail.number, &tail.content, tail.parts)?;
-        if let (Some((first, last)), Some(summary)) = (tail.span, tail.summary) {
-            self.spans.insert(first, summary.to_row(last, tail.number))?;
+        if tail.entries > 0 {
+            tail.parts = self.packer.put(&mut self.groups, tail.number, &tail.content, tail.parts)?;
         }
         Ok(())
     }
 
-    /// Ids are given anew from 1 on; returns the highest so far.
-    pub(super) fn begin_again(&mut self) -> u64 {
-        std::mem::take(&mut self.last_id)
-    }
-
-    /// Ids up to this one are taken.
-    pub(super) fn end_at(&mut self, id: u64) {
-        self.last_id = self.last_id.max(id);
-    }
-
     /// Writes what was held back; returns the group to go on with and the highest id.
-    pub(super) fn finish(mut self) -> Result<(Tail, u64), StoreError> {
+    pub(super) fn finish(mut self) -> Result<((Tail, Current), u64), StoreError> {
         self.write_tail()?;
-        for (home, summary) in &self.summaries {
-            let Some(row) = self.spans.get(home)?.map(|row| row.value()) else { continue };
-            let (last, number, ..) = row;
-            let merged = Summary::from_row(row).union(*summary).to_row(last, number);
-            if merged != row {
-                self.spans.insert(home, merged)?;
-            }
-        }
-        self.meta.insert(LAST_ID, self.last_id)?;
+        let last_id = self.index.last_id();
+        let current = self.index.finish()?;
+        self.meta.insert(LAST_ID, last_id)?;
         self.meta.insert(ENTRIES, self.entries)?;
         self.bodies.finish(self.packer, &mut self.meta)?;
-        Ok((self.tail, self.last_id))
+        Ok(((self.tail, current), last_id))
     }
 }

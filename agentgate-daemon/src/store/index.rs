@@ -1,0 +1,218 @@
+//! The tables that derive from the log's entries: where the records of a group are, which are under way,
+//! and by what a group is found.
+//!
+//! [`Index::add`] gets every entry once, in its order, whether it was appended a moment ago or read back
+//! from its group ([`super::reindex`]): what it writes follows from the entries alone. A table of one's
+//! own is one line in each of `open`, `add` and `finish`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{ReadableTable as _, Table, WriteTransaction};
+
+use super::{
+    StoreError,
+    bodies::Place,
+    canonical::Glance,
+    record::{self, Summary},
+    tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+};
+use crate::model::State;
+
+/// An entry and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Added<'e> {
+    pub(super) seen: &'e Glance<'e>,
+    /// Canonical.
+    pub(super) encoded: &'e [u8],
+    /// Its number in the log.
+    pub(super) n: u64,
+    /// Number of its group.
+    pub(super) group: u64,
+    /// Its bodies, of request and response.
+    pub(super) places: [Option<Place>; 2],
+}
+
+/// What is known of the group that entries are added to: kept between transactions, because the last
+/// group grows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Current {
+    /// Number of its first entry.
+    pub(super) number: u64,
+    /// First and last id of the records that begin here.
+    pub(super) span: Option<(u64, u64)>,
+    /// Of the records that begin here.
+    pub(super) summary: Option<Summary>,
+    /// Hosts under which it is indexed.
+    pub(super) names: BTreeMap<String, ()>,
+}
+
+impl Current {
+    pub(super) fn at(number: u64) -> Self {
+        Self { number, ..Self::default() }
+    }
+}
+
+/// Where the record of an entry is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// First id of the group in which it begins.
+    pub(super) home: u64,
+    /// Whether this is its first entry.
+    pub(super) begins: bool,
+}
+
+/// The derived tables during one transaction.
+#[derive(Debug)]
+pub(super) struct Index<'t> {
+    spans: Table<'t, u64, SpanRow>,
+    ends: Table<'t, u64, u64>,
+    underway: Table<'t, u64, u64>,
+    names: Table<'t, (&'static str, u64), ()>,
+    current: Current,
+    /// Names of late ends that were written in this transaction.
+    named: BTreeSet<(u64, String)>,
+    /// Held back, so that a span is written once for the many late ends of a batch.
+    summaries: BTreeMap<u64, Summary>,
+    last_id: u64,
+}
+
+impl<'t> Index<'t> {
+    pub(super) fn open(
+        transaction: &'t WriteTransaction,
+        current: Current,
+        last_id: u64,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            spans: transaction.open_table(SPANS)?,
+            ends: transaction.open_table(ENDS)?,
+            underway: transaction.open_table(UNDERWAY)?,
+            names: transaction.open_table(NAMES)?,
+            current,
+            named: BTreeSet::new(),
+            summaries: BTreeMap::new(),
+            last_id,
+        })
+    }
+
+    /// Takes the tables out, so that they can be made anew.
+    pub(super) fn drop(transaction: &WriteTransaction) -> Result<(), StoreError> {
+        transaction.delete_table(SPANS)?;
+        transaction.delete_table(ENDS)?;
+        transaction.delete_table(UNDERWAY)?;
+        transaction.delete_table(NAMES)?;
+        Ok(())
+    }
+
+    /// Entries that follow are in the group of this number.
+    pub(super) fn begin_group(&mut self, number: u64) -> Result<(), StoreError> {
+        self.write_span()?;
+        self.current = Current::at(number);
+        Ok(())
+    }
+
+    /// Adds the next entry of the log.
+    pub(super) fn add(&mut self, added: &Added<'_>) -> Result<Found, StoreError> {
+        let seen = added.seen;
+        let found = self.find(added)?;
+        self.name(found.home, &record::host(seen))?;
+        Ok(found)
+    }
+
+    /// Notes where the record is.
+    fn find(&mut self, added: &Added<'_>) -> Result<Found, StoreError> {
+        let seen = added.seen;
+        let summary = Summary::of(seen);
+        if seen.id > self.last_id {
+            self.last_id = seen.id;
+            let (first, _) = self.current.span.unwrap_or((seen.id, seen.id));
+            self.current.span = Some((first, seen.id));
+            self.current.summary = Some(self.current.summary.map_or(summary, |all| all.union(summary)));
+            if seen.state == Some(State::Open) {
+                self.underway.insert(seen.id, first)?;
+            }
+            return Ok(Found { home: first, begins: true });
+        }
+        let began = self.underway.remove(seen.id)?.map(|first| first.value());
+        let home = match began {
+            Some(first) => first,
+            None => self.home(seen.id)?,
+        };
+        if seen.state == Some(State::Open) {
+            self.underway.insert(seen.id, home)?;
+        }
+        match self.current.span {
+            Some((first, _)) if first == home => {
+                self.current.summary = Some(self.current.summary.map_or(summary, |all| all.union(summary)));
+            }
+            Some(_) | None => {
+                self.ends.insert(seen.id, added.group)?;
+                self.summaries.entry(home).and_modify(|all| *all = all.union(summary)).or_insert(summary);
+            }
+        }
+        Ok(Found { home, begins: false })
+    }
+
+    /// First id of the group in which this record begins.
+    fn home(&self, id: u64) -> Result<u64, StoreError> {
+        if let Some((first, last)) = self.current.span
+            && (first..=last).contains(&id)
+        {
+            return Ok(first);
+        }
+        let row = self.spans.range(..=id)?.next_back().transpose()?;
+        Ok(row.map_or(id, |(first, _)| first.value()))
+    }
+
+    /// Indexes the group that begins with `home` under a host.
+    fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
+        if host.is_empty() {
+            return Ok(());
+        }
+        let names = &mut self.current.names;
+        let fresh = if self.current.span.is_some_and(|(first, _)| first == home) {
+            !names.contains_key(host) && names.insert(host.to_owned(), ()).is_none()
+        } else {
+            self.named.insert((home, host.to_owned()))
+        };
+        if fresh {
+            self.names.insert((host, home), ())?;
+        }
+        Ok(())
+    }
+
+    fn write_span(&mut self) -> Result<(), StoreError> {
+        if let (Some((first, last)), Some(summary)) = (self.current.span, self.current.summary) {
+            self.spans.insert(first, summary.to_row(last, self.current.number))?;
+        }
+        Ok(())
+    }
+
+    /// Ids are given anew after this one; returns the highest so far.
+    pub(super) fn begin_after(&mut self, id: u64) -> u64 {
+        std::mem::replace(&mut self.last_id, id)
+    }
+
+    /// Ids up to this one are taken.
+    pub(super) fn end_at(&mut self, id: u64) {
+        self.last_id = self.last_id.max(id);
+    }
+
+    /// Highest id that was met.
+    pub(super) fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
+    /// Writes what was held back; returns what is known of the group under way.
+    pub(super) fn finish(mut self) -> Result<Current, StoreError> {
+        self.write_span()?;
+        for (home, summary) in &self.summaries {
+            let Some(row) = self.spans.get(home)?.map(|row| row.value()) else { continue };
+            let (last, number, ..) = row;
+            let merged = Summary::from_row(row).union(*summary).to_row(last, number);
+            if merged != row {
+                self.spans.insert(home, merged)?;
+            }
+        }
+        Ok(self.current)
+    }
+}
