@@ -42,3 +42,4 @@ pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod words;

@@ -44,6 +44,9 @@ pub enum StoreError {
     /// An index names a record that is not there.
     #[error("record {id} is in an index but not in the log")]
     Missing { id: RecordId },
+    /// The index of full text does not read as its format says: `agentctl audit reindex` makes it anew.
+    #[error("the text index of the audit log is damaged, make it anew with `agentctl audit reindex`: {0}")]
+    Text(#[source] Malformed),
     /// What redb reports: disk full, I/O errors, corruption.
     #[error("{0}")]
     Redb(Box<redb::Error>),
@@ -60,7 +63,9 @@ impl StoreError {
             Self::Closed => "store_closed",
             Self::Behind => "store_behind",
             Self::UnknownFormat { .. } => "store_unknown_format",
-            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } => "store_unreadable",
+            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } | Self::Text(_) => {
+                "store_unreadable"
+            }
             Self::Journal(_) | Self::Redb(_) => "store_io",
             Self::Packing(_) => "store_packing",
         }
@@ -81,6 +86,7 @@ impl StoreError {
             | Self::Malformed { .. }
             | Self::Journal(_)
             | Self::Packing(_)
+            | Self::Text(_)
             | Self::Missing { .. } => false,
         }
     }
