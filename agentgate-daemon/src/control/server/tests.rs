@@ -573,7 +573,12 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
 fn record(item: &Item) -> Option<&Record> {
     match item {
         Item::Record(record) => Some(record),
-        Item::Missed { .. } | Item::Body { .. } | Item::Searched { .. } | Item::Listed => None,
+        Item::Missed { .. }
+        | Item::Body { .. }
+        | Item::Searched { .. }
+        | Item::Listed
+        | Item::Counted { .. }
+        | Item::Unsearched { .. } => None,
     }
 }
 
