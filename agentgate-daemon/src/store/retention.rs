@@ -179,10 +179,12 @@ impl Store {
     /// while there is more. Does nothing during backup and compaction.
     pub(crate) fn retain(&self, rules: &Rules, run: &mut Run, now: Timestamp) -> Result<Slice, StoreError> {
         let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
-        if !self.is_due(rules, run, now)? {
+        let mut packing = self.packing();
+        // The group under way is written to, and known to `packing` alone.
+        let end = packing.tail.as_ref().map(|(tail, _)| tail.number);
+        if !self.is_due(rules, run, now, end)? {
             return Ok(run.end());
         }
-        let mut packing = self.packing();
         let result = self.prune_slice(&mut packing, rules, run, now);
         if result.is_err() {
             packing.forget();
@@ -191,16 +193,16 @@ impl Store {
     }
 
     /// A look without a transaction that writes: there is nearly never anything to do.
-    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp, end: Option<u64>) -> Result<bool, StoreError> {
         let snapshot = self.snapshot()?;
         let (groups, meta) = (snapshot.open_table(GROUPS)?, snapshot.open_table(META)?);
         let spans = snapshot.open_table(SPANS)?;
-        let entries = number(&meta, ENTRIES)?;
+        let end = end.map_or_else(|| number(&meta, ENTRIES), Ok)?;
         let mut run = run.clone();
         let extent = Extent::of(&meta, self.blocks())?;
-        let eldest = oldest(&groups, &spans, &meta, 0, entries)?;
+        let eldest = oldest(&groups, &spans, &meta, 0, end)?;
         let bodies = if rules.body_age.is_some() {
-            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, entries)?
+            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, end)?
         } else {
             None
         };
@@ -483,7 +485,7 @@ impl Batch<'_, '_> {
             self.carry(going.encoded(entry), entry.places)?;
             pruned.carried += 1;
         }
-        self.free_packs(going, pruned)
+        self.free_packs(going, true, pruned)
     }
 
     /// Takes out what leads to the records of a group that cannot be read.
@@ -520,7 +522,8 @@ impl Batch<'_, '_> {
     /// Takes a group's bodies out, but for those that later groups refer to.
     fn drop_bodies(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
         if let Ok(going) = self.unpacked(group)? {
-            self.free_packs(&going, pruned)?;
+            // What is under way needs its body yet, and is carried on with it when its group goes.
+            self.free_packs(&going, false, pruned)?;
         }
         let next = self.groups.range((group + 1, 0)..)?.next().transpose()?;
         let next = next.map_or(self.tail.number, |(key, _)| key.value().0);
@@ -529,13 +532,20 @@ impl Batch<'_, '_> {
         Ok(())
     }
 
-    /// Takes out the packs that no group after this one refers to.
-    fn free_packs(&mut self, going: &Going, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Takes out the packs that no group after this one refers to; without `all` not those of records under
+    /// way.
+    fn free_packs(&mut self, going: &Going, all: bool, pruned: &mut Pruned) -> Result<(), StoreError> {
+        let mut needed = BTreeSet::new();
+        for entry in going.entries.iter().filter(|_| !all) {
+            if self.index.underway.get(entry.id)?.is_some() {
+                needed.extend(entry.places.iter().flatten().map(|place| place.pack));
+            }
+        }
         for entry in &going.entries {
             let digests = going.seen(entry).map(|seen| seen.digests).unwrap_or_default();
             for (place, digest) in entry.places.into_iter().zip(digests) {
                 let Some(Place { pack, .. }) = place else { continue };
-                if self.index.uses.last(pack)? != Some(going.number) {
+                if needed.contains(&pack) || self.index.uses.last(pack)? != Some(going.number) {
                     continue;
                 }
                 self.index.uses.remove(pack)?;
