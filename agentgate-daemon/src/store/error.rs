@@ -65,6 +65,9 @@ pub enum StoreError {
     /// An index names a record that is not there.
     #[error("record {id} is in an index but not in the log")]
     Missing { id: RecordId },
+    /// The index of full text does not read as its format says: `agentctl audit reindex` makes it anew.
+    #[error("the text index of the audit log is damaged, make it anew with `agentctl audit reindex`: {0}")]
+    Text(#[source] Malformed),
     /// What redb reports: disk full, I/O errors, corruption.
     #[error("{0}")]
     Redb(Box<redb::Error>),
@@ -88,7 +91,9 @@ impl StoreError {
             Self::Exists { .. } => "store_exists",
             Self::NameTooLong => "store_name_too_long",
             Self::BadRow(_) => "store_unreadable",
-            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } => "store_unreadable",
+            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } | Self::Text(_) => {
+                "store_unreadable"
+            }
             Self::Journal(_) | Self::Redb(_) => "store_io",
             Self::Packing(_) => "store_packing",
         }
@@ -116,6 +121,7 @@ impl StoreError {
             | Self::Malformed { .. }
             | Self::Journal(_)
             | Self::Packing(_)
+            | Self::Text(_)
             | Self::Missing { .. } => false,
         }
     }
