@@ -226,6 +226,7 @@ impl Store {
             let epoch_first = super::tally::first_of(&transaction, epoch)?;
             let mut batch = Batch::open(&transaction, epoch, packing)?;
             let mut groups = 0;
+            let mut gone = Vec::new();
             while groups < SLICE_GROUPS && begun.elapsed() < SLICE {
                 groups += 1;
                 let end = batch.tail.number;
@@ -234,7 +235,7 @@ impl Store {
                     && let Some(why) = going.wants(rules, eldest, extent, now)
                 {
                     going.pruned.why = Some(why);
-                    batch.prune(eldest.number, epoch_first, &mut going.pruned)?;
+                    batch.prune(eldest.number, epoch_first, &mut going.pruned, &mut gone)?;
                 } else {
                     let from = number(&batch.meta, BODIES_FROM)?;
                     match oldest(&batch.groups, &batch.index.spans, &batch.meta, from, end)? {
@@ -247,6 +248,8 @@ impl Store {
                 let grown = batch.packer.take_grown();
                 weigh(&mut batch.meta, grown)?;
             }
+            // Once for all, because it reads the rows of whole blocks.
+            batch.index.postings.forget(&gone)?;
             batch.finish()?
         };
         transaction.commit()?;
@@ -404,13 +407,19 @@ impl Batch<'_, '_> {
         Ok(content.and_then(|content| Ok(Going { number, entries: group::entries(&content)?, content })))
     }
 
-    /// Takes the oldest group out, which is not the one under way.
-    fn prune(&mut self, group: u64, epoch_first: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Takes the oldest group out, which is not the one under way. Ids of records that are over go to `gone`.
+    fn prune(
+        &mut self,
+        group: u64,
+        epoch_first: u64,
+        pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
         match self.unpacked(group)? {
-            Ok(going) => self.prune_records(&going, epoch_first, pruned)?,
+            Ok(going) => self.prune_records(&going, epoch_first, pruned, gone)?,
             Err(why) => {
                 tracing::error!(group, %why, "a group of the audit log that cannot be read is pruned");
-                self.prune_damaged(group, pruned)?;
+                self.prune_damaged(group, pruned, gone)?;
             }
         }
         self.packer.remove(&mut self.groups, group)?;
@@ -430,13 +439,13 @@ impl Batch<'_, '_> {
         going: &Going,
         epoch_first: u64,
         pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
     ) -> Result<(), StoreError> {
         let last: BTreeMap<u64, usize> =
             going.entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
         let mut homes = BTreeMap::new();
         let mut moved = Vec::new();
         let mut carried = Vec::new();
-        let mut gone = Vec::new();
         for (id, at) in last {
             let Some(entry) = going.entries.get(at) else { continue };
             let home = self.index.span_of(id)?;
@@ -469,16 +478,22 @@ impl Batch<'_, '_> {
         for (id, group, row) in moved {
             self.index.move_to(id, group, row)?;
         }
-        self.index.postings.forget(&gone)?;
         for entry in carried {
-            self.carry(going.encoded(entry), entry.places)?;
+            let mut places = entry.places;
+            self.bodies.keep_known(&mut places)?;
+            self.carry(going.encoded(entry), places)?;
             pruned.carried += 1;
         }
         self.free_packs(going, true, pruned)
     }
 
     /// Takes out what leads to the records of a group that cannot be read.
-    fn prune_damaged(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+    fn prune_damaged(
+        &mut self,
+        group: u64,
+        pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
         let mut homes = Vec::new();
         for row in self.index.spans.iter()? {
             let (first, row) = row?;
@@ -486,7 +501,6 @@ impl Batch<'_, '_> {
                 homes.push((first.value(), row.value()));
             }
         }
-        let mut forgotten = Vec::new();
         for (first, row) in homes {
             self.index.spans.remove(first)?;
             self.drop_up_to(row.0)?;
@@ -499,13 +513,11 @@ impl Batch<'_, '_> {
                     self.index.underway.remove(id)?;
                     pruned.over(id, Timestamp(row.3));
                     self.add_to(DROPPED, 1)?;
-                    forgotten.push(id);
+                    gone.push(id);
                 }
             }
         }
-        self.index.postings.forget(&forgotten)?;
-        let gone = self.index.uses.take_up_to(group)?;
-        for pack in gone {
+        for pack in self.index.uses.take_up_to(group)? {
             pruned.packs += u64::from(self.bodies.remove(self.packer, pack, None)?);
         }
         self.bodies.forget_contents()
