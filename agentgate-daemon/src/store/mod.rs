@@ -187,15 +187,18 @@ impl Store {
         let Some(version) = Reader::of(&transaction)?.get(id.0)? else { return Ok(None) };
         let (group, entry) = version.entry()?;
         let side = usize::from(side.key());
-        let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
         let malformed = |source| StoreError::Malformed { id, source };
+        let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
+        let expect = seen.digests.get(side).copied().flatten();
+        let Some(place) = entry.places.get(side).copied().flatten() else {
+            // One that was under way for so long that its body went first has the digest only.
+            return if expect.is_some() { Err(StoreError::BodyDropped { id }) } else { Ok(None) };
+        };
         let body = body_at(&transaction, place)?;
         if body.is_err() && retention::dropped(&transaction, group.number, place)? {
             return Err(StoreError::BodyDropped { id });
         }
         let body = body.map_err(malformed)?;
-        let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
-        let expect = seen.digests.get(side).copied().flatten();
         if expect != Some(canonical::digest(&body)) {
             return Err(malformed(Malformed("a body is not the one that was captured")));
         }
