@@ -239,7 +239,24 @@ impl Store {
         Ok(())
     }
 
-    /// Bytes that the journal holds.
+    /// What the journal holds is about to be brought into the tables, by [`Store::take_round`], while more
+    /// is logged. One round at a time.
+    pub(crate) fn hand_over(&self) {
+        if let Some(journal) = self.journal().as_mut() {
+            journal.hand_over();
+        }
+    }
+
+    /// As [`Store::take`], of what was handed over.
+    pub(crate) fn take_round(&self, entries: &[Entry], taken: u64) -> Result<(), StoreError> {
+        self.commit(entries, self.epoch.load(Ordering::Acquire), Some(taken))?;
+        if let Some(journal) = self.journal().as_mut() {
+            journal.taken();
+        }
+        Ok(())
+    }
+
+    /// Bytes that the journal holds, but for those that were handed over.
     pub(crate) fn journaled(&self) -> u64 {
         self.journal().as_ref().map_or(0, Journal::used)
     }
@@ -284,6 +301,12 @@ impl Store {
     fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(StoreError::Closed)?.begin_read()?)
+    }
+
+    /// Nobody else writes to the tables while this is held.
+    #[cfg(test)]
+    pub(crate) fn hold_tables(&self) -> redb::WriteTransaction {
+        self.begin_write().unwrap()
     }
 
     /// Keeps others from pruning, backing up and compacting.

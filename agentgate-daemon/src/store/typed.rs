@@ -328,9 +328,14 @@ mod tests {
     #[test]
     fn rows_that_are_none_are_told() {
         let limit = Limit { most: 1, period_ms: Some(2), record: RecordId(3) }.encode();
-        let approval =
-            Approval { granted: true, by: "b".into(), until: Some(Timestamp(1)), uses: Some(1), record: RecordId(1) }
-                .encode();
+        let approval = Approval {
+            granted: true,
+            by: "b".into(),
+            until: Some(Timestamp(1)),
+            uses: Some(1),
+            record: RecordId(1),
+        }
+        .encode();
         for end in 0..limit.len() {
             Limit::decode(&limit[..end]).unwrap_err();
         }

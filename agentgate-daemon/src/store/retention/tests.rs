@@ -266,7 +266,11 @@ fn what_is_kept_reads_as_before_and_the_rest_is_gone() {
                 0 => Rules { age: hours(model.hours / 2), ..Rules::default() },
                 1 => Rules { records: Some(kept * 2 / 3), ..Rules::default() },
                 2 => Rules { body_age: hours(model.hours / 3), ..Rules::default() },
-                _ => Rules { age: hours(model.hours * 3 / 4), body_age: hours(model.hours / 4), ..Rules::default() },
+                _ => Rules {
+                    age: hours(model.hours * 3 / 4),
+                    body_age: hours(model.hours / 4),
+                    ..Rules::default()
+                },
             };
             let pruned = prune(&store, &rules, now);
             let left = check(&store, &model);
@@ -349,7 +353,8 @@ fn nothing_is_pruned_that_is_within_bounds_or_written_to() {
     model.write(&store, &mut dice);
     let far = Timestamp(model.hours * HOUR * 1000 + HOUR);
     assert_eq!(prune(&store, &Rules::default(), far), None);
-    let wide = Rules { age: hours(1 << 20), records: Some(1000), bytes: Some(1 << 40), body_age: hours(1 << 20) };
+    let wide =
+        Rules { age: hours(1 << 20), records: Some(1000), bytes: Some(1 << 40), body_age: hours(1 << 20) };
     assert_eq!(prune(&store, &wide, Timestamp(model.hours * HOUR)), None);
     // The clock went back.
     let short = Rules { age: hours(1), ..Rules::default() };
