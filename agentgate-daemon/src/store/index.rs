@@ -15,6 +15,7 @@ use super::{
     canonical::Glance,
     record::{self, Summary},
     tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+    text,
 };
 use crate::model::State;
 
@@ -82,6 +83,7 @@ impl<'t> Index<'t> {
         current: Current,
         last_id: u64,
     ) -> Result<Self, StoreError> {
+        text::open(transaction)?;
         Ok(Self {
             spans: transaction.open_table(SPANS)?,
             ends: transaction.open_table(ENDS)?,
@@ -100,7 +102,7 @@ impl<'t> Index<'t> {
         transaction.delete_table(ENDS)?;
         transaction.delete_table(UNDERWAY)?;
         transaction.delete_table(NAMES)?;
-        Ok(())
+        text::drop_tables(transaction)
     }
 
     /// Entries that follow are in the group of this number.

@@ -110,7 +110,7 @@ impl Store {
 }
 
 impl Walk {
-    fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
+    pub(super) fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
         let end = transaction.open_table(META)?.get(ENTRIES)?.map_or(0, |value| value.value());
         Ok(Self {
             groups: transaction.open_table(GROUPS)?,
@@ -142,6 +142,12 @@ impl Walk {
             }
         }
         Ok(self.end)
+    }
+
+    /// The number of the last group that begins before position `n`.
+    pub(super) fn group_before(&self, n: u64) -> Result<Option<u64>, StoreError> {
+        let row = self.groups.range(..(n, 0))?.next_back().transpose()?;
+        Ok(row.map(|(key, _)| key.value().0))
     }
 
     /// The entries from `from` to the end of their group. `None` at the end of the log.
