@@ -13,6 +13,8 @@ use crate::model::{
     Subject, Timestamp, Verdict, verdict::Action,
 };
 
+mod power;
+
 fn record(id: u64) -> Record {
     let mut record = Record::new(Kind::Exchange, Timestamp(i64::try_from(id).unwrap() * 1_000_000));
     record.id = RecordId(id);
