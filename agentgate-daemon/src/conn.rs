@@ -36,7 +36,7 @@ use crate::{
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    socket::{OverTcp, reset},
+    socket::{Ahead, OverTcp, reset},
     tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Heard, Listened, Offer, Watch, agent::alert, pinned},
 };
 
@@ -111,7 +111,7 @@ struct Carried {
 /// A connection whose requests can be read.
 struct Prepared {
     entry: Entry,
-    tls: Result<TlsStream<Replayed<Counted>>, AgentTlsError>,
+    tls: Result<TlsStream<Ahead<Replayed<Counted>>>, AgentTlsError>,
     first: First,
 }
 

@@ -18,6 +18,7 @@ pub mod dns;
 pub mod doctor;
 pub mod drain;
 pub mod exchange;
+pub mod filter;
 pub mod forward;
 pub mod handover;
 pub mod host;

@@ -1,11 +1,15 @@
 //! How a connection ends, beneath whatever is spoken on it: what one side's end was, the other side's is
 //! made to be.
 
+mod ahead;
+
 use std::io;
 
 use rustix::net::{Shutdown, shutdown};
 use tokio::{io::DuplexStream, net::TcpStream};
 use tokio_rustls::{client, server};
+
+pub use ahead::Ahead;
 
 /// How a peer ended its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

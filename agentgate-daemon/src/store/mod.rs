@@ -48,6 +48,7 @@ mod record;
 mod reindex;
 mod tables;
 pub mod tally;
+pub mod text;
 pub mod walk;
 mod write;
 

@@ -502,3 +502,44 @@ fn a_log_of_schema_1_that_cannot_be_read_is_left_as_it_is() {
     assert_eq!(snapshot.open_table(tables::META).unwrap().get(tables::SCHEMA).unwrap().unwrap().value(), 1);
     assert_eq!(snapshot.open_table(migrate::RECORDS).unwrap().len().unwrap(), 1);
 }
+
+fn asking(id: u64, body: &[u8]) -> Record {
+    let mut record = record(id);
+    let bytes = Bytes::copy_from_slice(body);
+    let body = Captured { total: bytes.len() as u64, truncated: false, bytes };
+    record.request = Some(RequestHead { body, ..RequestHead::default() });
+    record
+}
+
+#[test]
+fn a_request_under_way_has_its_body_and_later_versions_in_the_journal_do_not() {
+    for (length, tables) in [(3000, false), (3000, true), (30_000, false), (30_000, true)] {
+        let (_dir, path) = scratch();
+        let body: Vec<u8> = (0..length).map(|n: u32| (n * n >> 3) as u8).collect();
+        let store = Store::open(&path).unwrap();
+        let mut known = Known::default();
+        let begun = Entry::version(&asking(1, &body), &mut known);
+        let other = Entry::version(&asking(2, b"another"), &mut Known::default());
+        let taken = store.log([&begun, &other].into_iter()).unwrap();
+        if tables {
+            store.take(&[begun, other], taken).unwrap();
+            assert_eq!(store.get(RecordId(1)).unwrap().unwrap().state, State::Open);
+            assert_eq!(store.body(RecordId(1), Side::Request).unwrap().unwrap(), body);
+        }
+        known.durable = true;
+        let before = store.journaled();
+        let ended = Entry::version(&done(asking(1, &body)), &mut known);
+        assert!(ended.kept);
+        store.log([&ended].into_iter()).unwrap();
+        assert!(store.journaled() - before < 500, "{}", store.journaled() - before);
+        // What is in memory is lost.
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.get(RecordId(1)).unwrap().unwrap().state, State::Done);
+        assert_eq!(store.body(RecordId(1), Side::Request).unwrap().unwrap(), body, "{length} {tables}");
+        // And what nobody ended keeps what it had.
+        let interrupted = store.get(RecordId(2)).unwrap().unwrap();
+        assert_eq!((interrupted.state, interrupted.request.unwrap().body.total), (State::Failed, 7));
+        assert_eq!(store.body(RecordId(2), Side::Request).unwrap().unwrap(), "another");
+    }
+}

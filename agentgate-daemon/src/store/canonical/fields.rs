@@ -60,9 +60,14 @@ pub(super) fn number(mut payload: &[u8]) -> Result<u64, Malformed> {
     if payload.is_empty() { Ok(number) } else { Err(Malformed("bytes after a number")) }
 }
 
-pub(super) fn time(payload: &[u8]) -> Result<Timestamp, Malformed> {
+/// A payload that is one number of either sign.
+pub(super) fn signed(payload: &[u8]) -> Result<i64, Malformed> {
     let zigzag = number(payload)?;
-    Ok(Timestamp((zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed())))
+    Ok((zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed()))
+}
+
+pub(super) fn time(payload: &[u8]) -> Result<Timestamp, Malformed> {
+    signed(payload).map(Timestamp)
 }
 
 pub(super) fn text(payload: &[u8]) -> Result<&str, Malformed> {
