@@ -281,7 +281,8 @@ impl Drive {
     fn write(&self, of: Of, at: u64, bytes: &[u8]) -> io::Result<()> {
         let (mut state, fault) = self.operate();
         let (at, medium) = (usize::try_from(at).map_err(io::Error::other)?, &mut state.media[of as usize]);
-        let half = bytes.len() / 2;
+        // Sectors are whole.
+        let half = ((at + bytes.len() / 2) / SECTOR * SECTOR).saturating_sub(at);
         match fault {
             None => medium.write(at, bytes),
             Some(Fault::Full) => return Err(error(libc::ENOSPC)),
