@@ -238,6 +238,7 @@ fn gate_report(
         connections: connections.len() as u64,
         dashboard,
         draining: *drain.borrow(),
+        checkpoints: Vec::new(),
     })
 }
 

@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod checkpoints;
 pub mod hide;
 mod origin;
 mod paths;
@@ -20,6 +21,7 @@ mod resolvers;
 use crate::model::Durability;
 
 pub use crate::model::TextError as ConfigError;
+pub use checkpoints::{Checkpoints, Syslog, Webhook};
 pub use hide::Run;
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
@@ -133,6 +135,8 @@ pub struct AuditLog {
     /// When a record is on disk: `before-forward`, before anything of a request is forwarded, or
     /// `backpressure`, within 50 ms.
     pub durability: Durability,
+    /// Where its signed checkpoints are sent.
+    pub checkpoints: Checkpoints,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

@@ -13,6 +13,7 @@ use crate::model::{
     Subject, Timestamp, Verdict, verdict::Action,
 };
 
+mod damage;
 mod power;
 
 fn record(id: u64) -> Record {
