@@ -76,6 +76,9 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
+    /// filter's `limit` means nothing.
+    Count { filter: LogFilter },
 }
 
 /// Which records. Every field that is set must hold.
@@ -95,6 +98,9 @@ pub struct LogFilter {
     /// Records that started at this time or later.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// In the language of [`crate::filter`].
+    #[serde(default)]
+    pub text: String,
     /// At most [`LIMIT_CAP`]; more is cut to it.
     pub limit: usize,
 }
@@ -171,6 +177,15 @@ pub enum Item {
     /// Up to [`BODY_CHUNK`] bytes in lower case hex.
     Body {
         hex: String,
+    },
+    /// So many records match; of `unreadable` it cannot be said.
+    Counted {
+        count: u64,
+        unreadable: u64,
+    },
+    /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
+    Unsearched {
+        below: RecordId,
     },
 }
 

@@ -16,7 +16,7 @@
 //! | `spans` | id of the first record that begins in a group | id of the last, the group, earliest and latest start, which kinds and verdicts they have |
 //! | `ends` | id | the group of its last entry, where that is not the one it begins in |
 //! | `underway` | id of a record that is not over | id of the first record of its group |
-//! | `names` | (host, id of the first record of a group) | nothing: groups with records of that host |
+//! | `terms`, `postings`, `columns`, `begun` | | by what records are found: see [`postings`] |
 //! | `packs` | (number, part) | captured bodies, packed: see [`bodies`] |
 //! | `contents` | SHA-256 of a large body | its pack |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
@@ -44,6 +44,7 @@ mod index;
 pub(crate) mod journal;
 mod migrate;
 mod packed;
+mod postings;
 mod query;
 mod read;
 mod record;
@@ -79,7 +80,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 pub use canonical::Malformed;
 pub use error::StoreError;
-pub use query::{HostPattern, LIMIT_CAP, Page, Query, SCAN_CAP};
+pub use query::{Count, Cursor, HostPattern, LIMIT_CAP, NoCursor, Page, Query, SCAN_CAP};
 pub use tables::Side;
 pub(crate) use write::{Entry, Known, Write};
 

@@ -25,7 +25,6 @@ use super::{
     canonical::{Glance, Malformed},
     group, packed,
     packed::Part,
-    record,
     tables::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT, WEIGHT_MOST,
     },
@@ -435,6 +434,7 @@ impl Batch<'_, '_> {
         let mut homes = BTreeMap::new();
         let mut moved = Vec::new();
         let mut carried = Vec::new();
+        let mut gone = Vec::new();
         for (id, at) in last {
             let Some(entry) = going.entries.get(at) else { continue };
             let home = self.index.span_of(id)?;
@@ -457,28 +457,17 @@ impl Batch<'_, '_> {
                 }
                 pruned.over(id, seen.started);
                 self.add_to(DROPPED, 1)?;
+                gone.push(id);
             }
         }
         for (first, row) in &homes {
-            self.forget_names(going, *first, row.0)?;
             self.index.spans.remove(first)?;
             self.drop_up_to(row.0)?;
         }
-        let mut late: Option<Going> = None;
         for (id, group, row) in moved {
-            if late.as_ref().is_none_or(|late| late.number != group) {
-                late = self.unpacked(group)?.ok();
-            }
             self.index.move_to(id, group, row)?;
-            // A group that cannot be read is passed over when it is searched, too.
-            if let Some(late) = late.as_ref().filter(|late| late.number == group)
-                && let Some(entry) = late.entries.iter().rfind(|entry| entry.id == id)
-                && let Ok(seen) = late.seen(entry)
-            {
-                let host = record::host(&seen).into_owned();
-                self.index.name(id, &host)?;
-            }
         }
+        self.index.postings.forget(&gone)?;
         for entry in carried {
             self.carry(going.encoded(entry), entry.places)?;
             pruned.carried += 1;
@@ -495,6 +484,7 @@ impl Batch<'_, '_> {
                 homes.push((first.value(), row.value()));
             }
         }
+        let mut forgotten = Vec::new();
         for (first, row) in homes {
             self.index.spans.remove(first)?;
             self.drop_up_to(row.0)?;
@@ -507,9 +497,11 @@ impl Batch<'_, '_> {
                     self.index.underway.remove(id)?;
                     pruned.over(id, Timestamp(row.3));
                     self.add_to(DROPPED, 1)?;
+                    forgotten.push(id);
                 }
             }
         }
+        self.index.postings.forget(&forgotten)?;
         let gone = self.index.uses.take_up_to(group)?;
         for pack in gone {
             pruned.packs += u64::from(self.bodies.remove(self.packer, pack, None)?);
@@ -542,27 +534,6 @@ impl Batch<'_, '_> {
                 let gone = self.bodies.remove(self.packer, pack, digest.as_ref())?;
                 pruned.packs += u64::from(gone);
             }
-        }
-        Ok(())
-    }
-
-    /// Takes a span out of the index of hosts.
-    fn forget_names(&mut self, going: &Going, first: u64, last: u64) -> Result<(), StoreError> {
-        let mut hosts = BTreeSet::new();
-        let here = going.entries.iter().filter(|entry| (first..=last).contains(&entry.id));
-        hosts.extend(here.filter_map(|entry| Some(record::host(&going.seen(entry).ok()?).into_owned())));
-        let mut late: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for row in self.index.ends.range(first..=last)? {
-            let (id, group) = row?;
-            late.entry(group.value()).or_default().push(id.value());
-        }
-        for (group, ids) in late {
-            let Ok(group) = self.unpacked(group)? else { continue };
-            let theirs = group.entries.iter().filter(|entry| ids.contains(&entry.id));
-            hosts.extend(theirs.filter_map(|entry| Some(record::host(&group.seen(entry).ok()?).into_owned())));
-        }
-        for host in hosts {
-            self.index.names.remove((host.as_str(), first))?;
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ fn filled(path: &Path) -> Store {
     for some in records.chunks(50) {
         store.apply(&some.iter().map(super::super::Write::Final).collect::<Vec<_>>()).unwrap();
     }
-    store.count("all", "tokens", 3, Timestamp(1)).unwrap();
+    store.add_up("all", "tokens", 3, Timestamp(1)).unwrap();
     store
 }
 

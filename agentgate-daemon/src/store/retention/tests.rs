@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
+use redb::ReadableTableMetadata as _;
 
 use super::*;
 use crate::{
     model::{Authority, Captured, Host, Kind, Record, RequestHead, ResponseHead, State},
     store::{
         Entry, Known, Query, Side, bodies, reindex,
-        tables::{CONTENTS, ENDS, NAMES, PACKS, UNDERWAY},
+        tables::{CONTENTS, ENDS, PACKS, UNDERWAY},
         uses::USES,
     },
 };
@@ -225,10 +225,6 @@ fn sound(store: &Store) {
     for row in snapshot.open_table(UNDERWAY).unwrap().iter().unwrap() {
         let (id, first) = row.unwrap();
         assert!(home(id.value()) && spans.contains_key(&first.value()));
-    }
-    for row in snapshot.open_table(NAMES).unwrap().iter().unwrap() {
-        let (_, first) = row.as_ref().unwrap().0.value();
-        assert!(spans.contains_key(&first), "a name of a span that is gone");
     }
 }
 
