@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use crate::kernel::{LayerState, Layers};
+pub use crate::{
+    anchors::PlaceReport,
+    kernel::{LayerState, Layers},
+};
 use crate::{
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
@@ -247,6 +250,9 @@ pub struct GateReport {
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
+    /// Where the audit log's checkpoints are sent, and how that goes.
+    #[serde(default)]
+    pub checkpoints: Vec<PlaceReport>,
 }
 
 /// One counter of the kernel programs.

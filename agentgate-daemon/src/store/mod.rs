@@ -77,6 +77,7 @@ use std::{
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase as _};
+use rustix::fs::{CWD, RenameFlags};
 
 pub use canonical::Malformed;
 pub use error::StoreError;
@@ -520,19 +521,45 @@ fn body_at(
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
     let unusable = |source| StoreError::File { path: path.to_owned(), source };
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    if let Err(error) = fs::symlink_metadata(path)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return make_file(path);
+    }
+    let file = open_private(path).map_err(unusable)?;
+    database(path, file)
+}
+
+/// Makes the database beside its place and moves it there when it is whole: one whose making was cut short by
+/// a crash is none to redb, and would be in the way for ever.
+fn make_file(path: &Path) -> Result<Database, StoreError> {
+    let fresh = path.with_extension("redb.new");
+    let unusable = |source| StoreError::File { path: path.to_owned(), source };
+    let file = open_private(&fresh).map_err(unusable)?;
+    // Whoever else is at it has it locked.
+    file.try_lock().map_err(|_| StoreError::Busy { path: path.to_owned() })?;
+    file.set_len(0).map_err(unusable)?;
+    let database = database(path, file)?;
+    rustix::fs::renameat_with(CWD, &fresh, CWD, path, RenameFlags::NOREPLACE)
+        .map_err(io::Error::from)
+        .and_then(|()| sync_directory(path))
         .map_err(unusable)?;
-    restrict(&file).map_err(unusable)?;
+    Ok(database)
+}
+
+fn database(path: &Path, file: fs::File) -> Result<Database, StoreError> {
     match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy { path: path.to_owned() }),
         opened => Ok(opened?),
     }
+}
+
+/// A file for its owner alone, made where there is none.
+fn open_private(path: &Path) -> io::Result<fs::File> {
+    let file =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    restrict(&file)?;
+    Ok(file)
 }
 
 /// Makes the names of files in the directory of `path` durable.

@@ -99,6 +99,7 @@ impl Gate {
             connections: 0,
             dashboard: None,
             draining: false,
+            checkpoints: Vec::new(),
         };
         let context = ControlContext {
             policy: PolicyHandle::load(PolicyPaths { policy, lists, mode }),

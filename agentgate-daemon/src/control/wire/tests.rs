@@ -80,6 +80,7 @@ fn replies_survive() {
         connections: 4,
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
         draining: false,
+        checkpoints: Vec::new(),
     };
     let audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2 };
     let payloads = [
