@@ -16,6 +16,7 @@ use super::{
     postings::{self, Postings},
     record::Summary,
     tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+    uses::Uses,
 };
 use crate::model::State;
 
@@ -65,11 +66,12 @@ pub(super) struct Found {
 /// The derived tables during one transaction.
 #[derive(Debug)]
 pub(super) struct Index<'t> {
-    spans: Table<'t, u64, SpanRow>,
-    ends: Table<'t, u64, u64>,
-    underway: Table<'t, u64, u64>,
-    postings: Postings<'t>,
-    current: Current,
+    pub(super) spans: Table<'t, u64, SpanRow>,
+    pub(super) ends: Table<'t, u64, u64>,
+    pub(super) underway: Table<'t, u64, u64>,
+    pub(super) postings: Postings<'t>,
+    pub(super) uses: Uses<'t>,
+    pub(super) current: Current,
     /// Held back, so that a span is written once for the many late ends of a batch.
     summaries: BTreeMap<u64, Summary>,
     last_id: u64,
@@ -86,6 +88,7 @@ impl<'t> Index<'t> {
             ends: transaction.open_table(ENDS)?,
             underway: transaction.open_table(UNDERWAY)?,
             postings: Postings::open(transaction, current.memory.clone())?,
+            uses: Uses::open(transaction)?,
             current,
             summaries: BTreeMap::new(),
             last_id,
@@ -100,6 +103,7 @@ impl<'t> Index<'t> {
         // Of schema 2.
         transaction.delete_table(NAMES)?;
         Postings::drop(transaction)?;
+        Uses::drop(transaction)?;
         Ok(())
     }
 
@@ -115,6 +119,7 @@ impl<'t> Index<'t> {
         let seen = added.seen;
         let found = self.find(added)?;
         self.postings.add(added.encoded, seen, found.begins)?;
+        self.uses.add(added.group, added.places);
         Ok(found)
     }
 
@@ -137,6 +142,17 @@ impl<'t> Index<'t> {
             Some(first) => first,
             None => self.home(seen.id)?,
         };
+        let in_current = self.current.span.is_some_and(|(first, _)| first == home);
+        let home = if in_current || self.holds(home, seen.id)? {
+            home
+        } else {
+            // What it began with is pruned: this is its first entry in the log.
+            self.spans.insert(seen.id, summary.to_row(seen.id, added.group))?;
+            if seen.state == Some(State::Open) {
+                self.underway.insert(seen.id, seen.id)?;
+            }
+            return Ok(Found { home: seen.id, begins: false });
+        };
         if seen.state == Some(State::Open) {
             self.underway.insert(seen.id, home)?;
         }
@@ -150,6 +166,11 @@ impl<'t> Index<'t> {
             }
         }
         Ok(Found { home, begins: false })
+    }
+
+    /// Whether the span that begins with `home` has a record of this id.
+    fn holds(&self, home: u64, id: u64) -> Result<bool, StoreError> {
+        Ok(self.spans.get(home)?.is_some_and(|row| (home..=row.value().0).contains(&id)))
     }
 
     /// First id of the group in which this record begins.
@@ -196,6 +217,7 @@ impl<'t> Index<'t> {
                 self.spans.insert(home, merged)?;
             }
         }
+        self.uses.finish()?;
         self.current.memory = self.postings.finish()?;
         Ok(self.current)
     }

@@ -121,21 +121,21 @@ impl<'t> Postings<'t> {
         if self.fresh.len() >= HELD { self.flush() } else { Ok(()) }
     }
 
-    /// Takes everything out about records below this id, which are gone.
-    pub(super) fn prune(&mut self, first_kept: u64) -> Result<(), StoreError> {
+    /// Takes out everything about records that are gone.
+    pub(super) fn forget(&mut self, ids: &[u64]) -> Result<(), StoreError> {
         self.flush()?;
-        let block = block_of(first_kept);
-        self.postings.retain_in((0, 0)..(block, 0), |_, _| false)?;
-        self.columns.retain_in((0, 0)..(block, 0), |_, _| false)?;
-        self.begun.retain_in(0..first_kept, |_, _| false)?;
-        let gone = match first_kept.checked_sub(1) {
-            Some(last) => Bits::within(block, 0, last),
-            None => return Ok(()),
-        };
-        self.clear(block, &gone)?;
-        let mut columns = Columns::read(&self.columns, block)?;
-        gone.rising().for_each(|at| columns.set(at, None));
-        columns.write(&mut self.columns, block)
+        let mut gone: BTreeMap<u64, Bits> = BTreeMap::new();
+        for id in ids {
+            gone.entry(block_of(*id)).or_insert(Bits::NONE).set(offset_of(*id), true);
+            self.begun.remove(id)?;
+        }
+        for (block, gone) in gone {
+            self.clear(block, &gone)?;
+            let mut columns = Columns::read(&self.columns, block)?;
+            gone.rising().for_each(|at| columns.set(at, None));
+            columns.write(&mut self.columns, block)?;
+        }
+        Ok(())
     }
 
     /// Takes records of a block out of all its rows.
