@@ -85,6 +85,8 @@ pub(super) struct Writer {
     behind: Behind,
     /// Who waits for the tables.
     catching_up: Vec<mpsc::SyncSender<()>>,
+    /// The store has segments of its text index.
+    segments: bool,
     /// The database must be opened again before anything else.
     reopen: bool,
     /// While nothing can be written: when to try again.
@@ -115,6 +117,7 @@ impl Writer {
             held: Vec::new(),
             behind: Behind::default(),
             catching_up: Vec::new(),
+            segments: false,
             reopen: false,
             retry_at: None,
             drain: None,
@@ -171,6 +174,7 @@ impl Writer {
             Message::Write(write) => self.held.push(write),
             Message::Cancel { id, slot } => self.cancel(id, slot),
             Message::CatchUp(done) => self.catching_up.push(done),
+            Message::Segments => self.segments = true,
             Message::Drain { deadline, reply } => self.drain = Some(Drain { deadline, reply }),
         }
     }
@@ -252,6 +256,13 @@ impl Writer {
         }
         if last || self.drain.is_some() || !self.catching_up.is_empty() || self.is_due() {
             self.bring()?;
+        }
+        if self.segments {
+            if let Err(error) = self.store.write_segments() {
+                self.reopen = true;
+                return Err(error);
+            }
+            self.segments = false;
         }
         Ok(())
     }

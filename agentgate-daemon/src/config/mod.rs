@@ -17,7 +17,7 @@ mod origin;
 mod paths;
 mod resolvers;
 
-use crate::model::Durability;
+use crate::model::{Durability, TextIndex};
 
 pub use crate::model::TextError as ConfigError;
 pub use hide::Run;
@@ -133,6 +133,9 @@ pub struct AuditLog {
     /// When a record is on disk: `before-forward`, before anything of a request is forwarded, or
     /// `backpressure`, within 50 ms.
     pub durability: Durability,
+    /// Of what an index of words is kept, for free text: `bodies`, `heads` (URLs, hosts, headers, notes), or
+    /// `off`. What is not indexed is looked through, but bodies are not with `heads`.
+    pub text: TextIndex,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

@@ -16,6 +16,7 @@ use super::{
     postings::{self, Postings},
     record::Summary,
     tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+    text,
     uses::Uses,
 };
 use crate::model::State;
@@ -83,6 +84,7 @@ impl<'t> Index<'t> {
         current: Current,
         last_id: u64,
     ) -> Result<Self, StoreError> {
+        text::open(transaction)?;
         Ok(Self {
             spans: transaction.open_table(SPANS)?,
             ends: transaction.open_table(ENDS)?,
@@ -104,7 +106,7 @@ impl<'t> Index<'t> {
         transaction.delete_table(NAMES)?;
         Postings::drop(transaction)?;
         Uses::drop(transaction)?;
-        Ok(())
+        text::drop_tables(transaction)
     }
 
     /// Entries that follow are in the group of this number.

@@ -19,6 +19,7 @@
 //! | `terms`, `postings`, `columns`, `begun` | | by what records are found: see [`postings`] |
 //! | `packs` | (number, part) | captured bodies, packed: see [`bodies`] |
 //! | `contents` | SHA-256 of a large body | its pack |
+//! | `segments`, `words` | (number of a segment's first entry, part) | full text: see [`text`] |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
 //! | `epochs` | name | number of one life of the kernel's counters |
 //! | `sessions` | (epoch, session's number) | its name |
@@ -108,6 +109,9 @@ pub(crate) trait Behind: Send + Sync {
     /// Returns when all that was acknowledged before is in the tables; false where it cannot be brought
     /// there.
     fn catch_up(&self) -> bool;
+
+    /// There are segments of the text index to be written, by and by.
+    fn write_segments(&self);
 }
 
 /// The open audit log.
@@ -123,6 +127,7 @@ pub struct Store {
     epoch: AtomicU32,
     /// Highest id in the tables.
     last_id: AtomicU64,
+    text: text::Text,
     /// Held by who needs the log to stay whole for long: nothing is pruned meanwhile.
     upkeep: Mutex<()>,
 }
@@ -159,6 +164,7 @@ impl Store {
             behind: Mutex::new(None),
             epoch: AtomicU32::new(0),
             last_id: AtomicU64::new(0),
+            text: text::Text::default(),
             upkeep: Mutex::new(()),
         };
         store.prepare()?;
@@ -253,6 +259,41 @@ impl Store {
         *database = None;
         *database = Some((self.files.database)()?);
         Ok(())
+    }
+
+    /// How the text index does.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn text_status(&self) -> Result<text::TextStatus, StoreError> {
+        let transaction = self.snapshot()?;
+        let entries =
+            transaction.open_table(tables::META)?.get(tables::ENTRIES)?.map_or(0, |value| value.value());
+        self.text.status(&transaction, entries)
+    }
+
+    /// Records that may have all of `needles` in their heads or bodies, as the index has it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn text_candidates(
+        &self,
+        needles: Vec<crate::words::Needle>,
+    ) -> Result<text::Candidates, StoreError> {
+        self.text.candidates(&self.read()?, needles)
+    }
+
+    /// Writes segments of the text index that are whole, where no other transaction took them along.
+    pub(crate) fn write_segments(&self) -> Result<(), StoreError> {
+        if self.text.whole().is_empty() { Ok(()) } else { self.commit(&[], 0, None) }
+    }
+
+    /// Asks for these to be written.
+    fn ask_for_segments(&self) {
+        let behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(behind) = behind.and_then(|behind| behind.upgrade()) {
+            behind.write_segments();
+        }
     }
 
     fn catch_up(&self) -> Result<(), StoreError> {
