@@ -115,6 +115,8 @@ fn filled(count: u64) -> (tempfile::TempDir, Store, Vec<Record>) {
                 begun.verdict = None;
             }
             if dice.below(20) == 0 {
+                // Its body is not stored yet.
+                begun.request.iter_mut().for_each(|head| head.body.bytes = bytes::Bytes::new());
                 last.push(begun.clone());
             } else {
                 last.push(record);
@@ -219,13 +221,22 @@ fn counted(store: &Store, mut query: Query) -> u64 {
     }
 }
 
+/// Says where two lists differ, and not all that is in them.
+fn same<T: PartialEq + std::fmt::Debug>(found: &[T], expect: &[T], what: &str) {
+    let at = found.iter().zip(expect).position(|(found, expect)| found != expect);
+    let at = at.or_else(|| (found.len() != expect.len()).then(|| found.len().min(expect.len())));
+    if let Some(at) = at {
+        panic!("{what}: at {at} {:?} in place of {:?}", found.get(at), expect.get(at));
+    }
+}
+
 #[test]
 fn the_index_says_what_the_records_say() {
-    let (_dir, store, records) = filled(9000);
+    let (_dir, store, records) = filled(4400);
     let mut dice = Dice(5);
     let mut texts: Vec<String> = PARTS.iter().chain(&WORDS).map(|part| (*part).to_owned()).collect();
     texts.extend(PARTS.iter().map(|part| format!("-{part}")));
-    for _ in 0..60 {
+    for _ in 0..40 {
         let (a, b, c) = (dice.of(&PARTS), dice.of(&PARTS), dice.of(&PARTS));
         let word = dice.of(&WORDS);
         texts.push(match dice.below(6) {
@@ -237,15 +248,20 @@ fn the_index_says_what_the_records_say() {
             _ => format!("({a} or {b}) (-{c} or {word})"),
         });
     }
-    for text in &texts {
+    for (nth, text) in texts.iter().enumerate() {
         let filter = filter(text);
         let expect: Vec<&Record> = records.iter().filter(|record| filter.matches(record)).collect();
         let mut ids: Vec<u64> = expect.iter().map(|record| record.id.0).collect();
         let query = |sort, limit| Query { sort, ..Query::of(filter.clone(), limit) };
-        assert_eq!(all_pages(&store, query(Some(Sort::Oldest), 1000)), ids, "{text}");
+        let oldest = ids.clone();
         ids.reverse();
-        assert_eq!(all_pages(&store, query(None, 997)), ids, "{text}");
+        same(&all_pages(&store, query(None, 997)), &ids, text);
         assert_eq!(counted(&store, query(None, 1)), ids.len() as u64, "{text}");
+        // What the other orders add is the same for every filter.
+        if nth % 8 != 0 {
+            continue;
+        }
+        same(&all_pages(&store, query(Some(Sort::Oldest), 1000)), &oldest, text);
         for (sort, of) in [
             (
                 Sort::Duration,
@@ -255,7 +271,7 @@ fn the_index_says_what_the_records_say() {
         ] {
             let mut sorted: Vec<_> = expect.iter().map(|r| (of(r), r.id.0)).collect();
             sorted.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
-            sorted.truncate(2100);
+            sorted.truncate(1500);
             let mut found = Vec::new();
             let mut before = None;
             while found.len() < sorted.len() {
@@ -264,7 +280,7 @@ fn the_index_says_what_the_records_say() {
                 before = page.next;
                 assert!(before.is_some() || found.len() == sorted.len(), "{text}");
             }
-            assert_eq!(found, sorted, "{text} {sort:?}");
+            same(&found, &sorted, text);
         }
     }
     // Pages of any size join.
