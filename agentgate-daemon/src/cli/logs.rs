@@ -64,7 +64,7 @@ fn limit(text: &str) -> Result<usize, String> {
 }
 
 /// A time, or a span before `now`; days have 24 hours.
-fn since(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
+pub(super) fn since(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Ok(Timestamp(time.as_microsecond()));
     }
@@ -101,7 +101,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 found.push(item);
                 return Ok(());
             }
-            (item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. }), _) => {
+            (item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Rows { .. } | Item::Walked(_)), _) => {
                 print(output, &item, args.follow)?;
             }
         }
@@ -133,7 +133,7 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Missed { updates } => {
             output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
         }
-        Item::Searched { .. } | Item::Listed | Item::Body { .. } => Err(Failure::Unexpected),
+        Item::Searched { .. } | Item::Listed | Item::Body { .. } | Item::Rows { .. } | Item::Walked(_) => Err(Failure::Unexpected),
     }
 }
 

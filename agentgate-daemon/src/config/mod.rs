@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 pub mod hide;
+mod mirror;
 mod origin;
 mod paths;
 mod resolvers;
@@ -21,6 +22,7 @@ use crate::model::Durability;
 
 pub use crate::model::TextError as ConfigError;
 pub use hide::Run;
+pub use mirror::{Compress, Mirror, MirrorFormat};
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
 
@@ -133,6 +135,7 @@ pub struct AuditLog {
     /// When a record is on disk: `before-forward`, before anything of a request is forwarded, or
     /// `backpressure`, within 50 ms.
     pub durability: Durability,
+    pub mirror: Mirror,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

@@ -106,6 +106,7 @@ impl Gate {
             store,
             enroller: Arc::new(Counting::default()),
             gate: Arc::new(report),
+            mirror: None,
             books: None,
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
@@ -350,7 +351,7 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         .iter()
         .flat_map(|item| match item {
             Item::Body { hex } => from_hex(hex).unwrap(),
-            other @ (Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. }) => {
+            other @ (Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. } | Item::Rows { .. } | Item::Walked(_)) => {
                 panic!("{other:?}")
             }
         })
@@ -573,7 +574,7 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
 fn record(item: &Item) -> Option<&Record> {
     match item {
         Item::Record(record) => Some(record),
-        Item::Missed { .. } | Item::Body { .. } | Item::Searched { .. } | Item::Listed => None,
+        Item::Missed { .. } | Item::Body { .. } | Item::Searched { .. } | Item::Listed | Item::Rows { .. } | Item::Walked(_) => None,
     }
 }
 

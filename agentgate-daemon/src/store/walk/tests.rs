@@ -16,7 +16,8 @@ fn record(id: u64, state: State) -> Record {
 }
 
 fn with_body(mut record: Record, body: &str) -> Record {
-    let body = Captured { total: body.len() as u64, truncated: false, bytes: body.as_bytes().to_vec().into() };
+    let body =
+        Captured { total: body.len() as u64, truncated: false, bytes: body.as_bytes().to_vec().into() };
     record.request = Some(RequestHead { method: "POST".into(), body, ..RequestHead::default() });
     record
 }
