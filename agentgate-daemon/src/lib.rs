@@ -44,3 +44,4 @@ pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod words;

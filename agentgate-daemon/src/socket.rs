@@ -60,6 +60,12 @@ impl<S: OverTcp> OverTcp for client::TlsStream<S> {
     }
 }
 
+impl<S: OverTcp + ?Sized> OverTcp for Box<S> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        (**self).tcp()
+    }
+}
+
 /// Makes the coming close of `stream` a reset. What has not left by then never will.
 pub fn reset(stream: &TcpStream) {
     if let Err(error) = stream.set_zero_linger() {

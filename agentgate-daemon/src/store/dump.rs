@@ -137,7 +137,6 @@ impl<O: FnMut(Vec<u8>) -> bool> Visitor for Writer<'_, O> {
 }
 
 /// A file that is made of a stream.
-#[derive(Debug)]
 pub struct Loader {
     database: Database,
     left: Vec<u8>,
@@ -150,6 +149,12 @@ pub struct Loader {
     pending: usize,
     dumped: Dumped,
     done: bool,
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").field("dumped", &self.dumped).finish_non_exhaustive()
+    }
 }
 
 impl Loader {

@@ -15,6 +15,7 @@ use super::{
     canonical::Glance,
     record::{self, Summary},
     tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+    uses::Uses,
 };
 use crate::model::State;
 
@@ -64,11 +65,12 @@ pub(super) struct Found {
 /// The derived tables during one transaction.
 #[derive(Debug)]
 pub(super) struct Index<'t> {
-    spans: Table<'t, u64, SpanRow>,
-    ends: Table<'t, u64, u64>,
-    underway: Table<'t, u64, u64>,
-    names: Table<'t, (&'static str, u64), ()>,
-    current: Current,
+    pub(super) spans: Table<'t, u64, SpanRow>,
+    pub(super) ends: Table<'t, u64, u64>,
+    pub(super) underway: Table<'t, u64, u64>,
+    pub(super) names: Table<'t, (&'static str, u64), ()>,
+    pub(super) uses: Uses<'t>,
+    pub(super) current: Current,
     /// Names of late ends that were written in this transaction.
     named: BTreeSet<(u64, String)>,
     /// Held back, so that a span is written once for the many late ends of a batch.
@@ -87,6 +89,7 @@ impl<'t> Index<'t> {
             ends: transaction.open_table(ENDS)?,
             underway: transaction.open_table(UNDERWAY)?,
             names: transaction.open_table(NAMES)?,
+            uses: Uses::open(transaction)?,
             current,
             named: BTreeSet::new(),
             summaries: BTreeMap::new(),
@@ -100,6 +103,7 @@ impl<'t> Index<'t> {
         transaction.delete_table(ENDS)?;
         transaction.delete_table(UNDERWAY)?;
         transaction.delete_table(NAMES)?;
+        Uses::drop(transaction)?;
         Ok(())
     }
 
@@ -115,6 +119,7 @@ impl<'t> Index<'t> {
         let seen = added.seen;
         let found = self.find(added)?;
         self.name(found.home, &record::host(seen))?;
+        self.uses.add(added.group, added.places);
         Ok(found)
     }
 
@@ -137,6 +142,17 @@ impl<'t> Index<'t> {
             Some(first) => first,
             None => self.home(seen.id)?,
         };
+        let in_current = self.current.span.is_some_and(|(first, _)| first == home);
+        let home = if in_current || self.holds(home, seen.id)? {
+            home
+        } else {
+            // What it began with is pruned: this is its first entry in the log.
+            self.spans.insert(seen.id, summary.to_row(seen.id, added.group))?;
+            if seen.state == Some(State::Open) {
+                self.underway.insert(seen.id, seen.id)?;
+            }
+            return Ok(Found { home: seen.id, begins: false });
+        };
         if seen.state == Some(State::Open) {
             self.underway.insert(seen.id, home)?;
         }
@@ -152,6 +168,11 @@ impl<'t> Index<'t> {
         Ok(Found { home, begins: false })
     }
 
+    /// Whether the span that begins with `home` has a record of this id.
+    fn holds(&self, home: u64, id: u64) -> Result<bool, StoreError> {
+        Ok(self.spans.get(home)?.is_some_and(|row| (home..=row.value().0).contains(&id)))
+    }
+
     /// First id of the group in which this record begins.
     fn home(&self, id: u64) -> Result<u64, StoreError> {
         if let Some((first, last)) = self.current.span
@@ -164,7 +185,7 @@ impl<'t> Index<'t> {
     }
 
     /// Indexes the group that begins with `home` under a host.
-    fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
+    pub(super) fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
         if host.is_empty() {
             return Ok(());
         }
@@ -213,6 +234,7 @@ impl<'t> Index<'t> {
                 self.spans.insert(home, merged)?;
             }
         }
+        self.uses.finish()?;
         Ok(self.current)
     }
 }

@@ -36,7 +36,9 @@
 
 mod bodies;
 mod canonical;
+pub mod dump;
 mod error;
+mod every;
 mod group;
 mod index;
 pub(crate) mod journal;
@@ -46,9 +48,12 @@ mod query;
 mod read;
 mod record;
 mod reindex;
+pub mod retention;
 mod tables;
 pub mod tally;
 pub mod text;
+pub mod typed;
+mod uses;
 pub mod walk;
 mod write;
 
@@ -63,7 +68,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -117,6 +122,8 @@ pub struct Store {
     epoch: AtomicU32,
     /// Highest id in the tables.
     last_id: AtomicU64,
+    /// Held by who needs the log to stay whole for long: nothing is pruned meanwhile.
+    upkeep: Mutex<()>,
 }
 
 impl fmt::Debug for Store {
@@ -151,6 +158,7 @@ impl Store {
             behind: Mutex::new(None),
             epoch: AtomicU32::new(0),
             last_id: AtomicU64::new(0),
+            upkeep: Mutex::new(()),
         };
         store.prepare()?;
         let journal = store.replay()?;
@@ -176,11 +184,15 @@ impl Store {
     pub fn body(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
         let transaction = self.read()?;
         let Some(version) = Reader::of(&transaction)?.get(id.0)? else { return Ok(None) };
-        let (_, entry) = version.entry()?;
+        let (group, entry) = version.entry()?;
         let side = usize::from(side.key());
         let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
         let malformed = |source| StoreError::Malformed { id, source };
-        let body = body_at(&transaction, place)?.map_err(malformed)?;
+        let body = body_at(&transaction, place)?;
+        if body.is_err() && retention::dropped(&transaction, group.number, place)? {
+            return Err(StoreError::BodyDropped { id });
+        }
+        let body = body.map_err(malformed)?;
         let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
         let expect = seen.digests.get(side).copied().flatten();
         if expect != Some(canonical::digest(&body)) {
@@ -268,6 +280,15 @@ impl Store {
     fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(StoreError::Closed)?.begin_read()?)
+    }
+
+    /// Keeps others from pruning, backing up and compacting.
+    fn upkeep(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+        match self.upkeep.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Upkeep),
+        }
     }
 
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {

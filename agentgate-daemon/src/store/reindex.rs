@@ -11,6 +11,7 @@ use super::{
     group,
     index::{Added, Index},
     packed,
+    tables::DROPPED_ID,
     write::{Batch, Packing},
 };
 use crate::model::RecordId;
@@ -24,7 +25,9 @@ pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Resu
     Index::drop(transaction)?;
     packing.forget();
     let mut batch = Batch::open(transaction, 0, packing)?;
-    let highest = batch.index.begin_after(0);
+    // Ids up to that began in groups that are gone.
+    let dropped = batch.meta.get(DROPPED_ID)?.map_or(0, |value| value.value());
+    let highest = batch.index.begin_after(dropped);
     let mut after = None;
     while let Some(number) = next_group(&batch, after)? {
         after = Some(number);

@@ -15,7 +15,7 @@ use super::{
     canonical::{self, Glance, Malformed, decode},
     group, packed,
     packed::Part,
-    tables::{ENTRIES, GROUPS, META, PACKS, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow},
+    tables::{BODIES_FROM, ENTRIES, GROUPS, META, PACKS, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow},
 };
 use crate::model::{Record, RecordId, Timestamp};
 
@@ -125,6 +125,8 @@ pub struct Walk {
     packs: ReadOnlyTable<Part, &'static [u8]>,
     spans: ReadOnlyTable<u64, SpanRow>,
     end: u64,
+    /// Before this position bodies may be gone, because their time was up.
+    bodies_from: u64,
     kept: VecDeque<(u64, Arc<Vec<u8>>)>,
 }
 
@@ -155,12 +157,14 @@ impl Store {
 
 impl Walk {
     fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
-        let end = transaction.open_table(META)?.get(ENTRIES)?.map_or(0, |value| value.value());
+        let meta = transaction.open_table(META)?;
+        let number = |name| Ok::<_, StoreError>(meta.get(name)?.map_or(0, |value| value.value()));
         Ok(Self {
             groups: transaction.open_table(GROUPS)?,
             packs: transaction.open_table(PACKS)?,
             spans: transaction.open_table(SPANS)?,
-            end,
+            end: number(ENTRIES)?,
+            bodies_from: number(BODIES_FROM)?,
             kept: VecDeque::new(),
         })
     }
@@ -177,15 +181,17 @@ impl Walk {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn position_of(&self, since: Timestamp) -> Result<u64, StoreError> {
+        let mut first = self.end;
         for row in self.spans.iter()? {
             let (_, row) = row?;
             let (_, group, _, latest, _) = row.value();
-            // A late entry is after the group that its record begins in, which is counted there.
+            // A late entry is after the group that its record begins in, which is counted there. Rows of
+            // records whose beginning is pruned come first, and may be of any group.
             if latest >= since.0 {
-                return Ok(group);
+                first = first.min(group);
             }
         }
-        Ok(self.end)
+        Ok(first)
     }
 
     /// The entries from `from` to the end of their group. `None` at the end of the log.
@@ -238,7 +244,8 @@ impl Walk {
         Ok(Stretch { entries: entries.collect(), next, ..Stretch::default() })
     }
 
-    /// The captured bytes of an entry's request and response, proven by their digests.
+    /// The captured bytes of an entry's request and response, proven by their digests; without those that
+    /// were dropped because their time was up.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or the bytes are not those that were captured.
@@ -250,6 +257,9 @@ impl Walk {
         let seen = Glance::at(&entry.encoded).map_err(|source| entry.malformed(source))?;
         for ((found, place), expect) in found.iter_mut().zip(entry.places).zip(seen.digests) {
             let Some(place) = place else { continue };
+            if entry.n < self.bodies_from && self.packs.get((place.pack, 0))?.is_none() {
+                continue;
+            }
             let pack = self.pack(place.pack)?.map_err(|source| entry.malformed(source))?;
             let body = bodies::body_in(&pack, place.index).map_err(|source| entry.malformed(source))?;
             if expect != Some(canonical::digest(body)) {

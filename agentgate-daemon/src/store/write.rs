@@ -15,6 +15,7 @@ use super::{
     group::Tail,
     index::{Added, Current, Index},
     packed::{Packer, Part},
+    retention,
     tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
 };
@@ -168,7 +169,7 @@ pub(super) struct Packing {
     packer: Packer,
     /// The group under way, and what the indexes know of it. `None` before the first transaction, and
     /// after one that failed.
-    tail: Option<(Tail, Current)>,
+    pub(super) tail: Option<(Tail, Current)>,
     recent: Recent,
 }
 
@@ -280,13 +281,13 @@ pub(super) fn schema(transaction: &WriteTransaction) -> Result<u64, StoreError> 
 pub(super) struct Batch<'t, 'p> {
     pub(super) meta: Table<'t, &'static str, u64>,
     pub(super) groups: Table<'t, Part, &'static [u8]>,
-    bodies: Bodies<'t>,
-    tallies: Tallies<'t>,
+    pub(super) bodies: Bodies<'t>,
+    pub(super) tallies: Tallies<'t>,
     /// All that derives from the entries.
     pub(super) index: Index<'t>,
-    packer: &'p mut Packer,
-    recent: &'p mut Recent,
-    tail: Tail,
+    pub(super) packer: &'p mut Packer,
+    pub(super) recent: &'p mut Recent,
+    pub(super) tail: Tail,
     /// Number of the next entry.
     pub(super) entries: u64,
 }
@@ -301,6 +302,8 @@ impl<'t, 'p> Batch<'t, 'p> {
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
         let entries = meta.get(ENTRIES)?.map_or(0, |value| value.value());
         let bodies = Bodies::open(transaction, &meta)?;
+        // Of a transaction that came to nothing.
+        packing.packer.take_grown();
         // A copy, because the transaction may fail.
         let (tail, current) =
             packing.tail.clone().unwrap_or_else(|| (Tail::at(entries), Current::at(entries)));
@@ -347,6 +350,20 @@ impl<'t, 'p> Batch<'t, 'p> {
         Ok(places)
     }
 
+    /// Puts an entry that the log has once more, so that it stays when the first is pruned.
+    pub(super) fn carry(&mut self, encoded: &[u8], places: [Option<Place>; 2]) -> Result<(), StoreError> {
+        if self.tail.is_full() {
+            self.flush()?;
+        }
+        let seen = Glance::at(encoded);
+        let seen = seen.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+        self.tail.push(encoded, places);
+        let n = self.entries;
+        self.entries += 1;
+        self.index.add(&Added { seen: &seen, encoded, n, group: self.tail.number, places })?;
+        Ok(())
+    }
+
     /// Writes the group under way and begins the next.
     fn flush(&mut self) -> Result<(), StoreError> {
         self.write_tail()?;
@@ -369,7 +386,8 @@ impl<'t, 'p> Batch<'t, 'p> {
         let current = self.index.finish()?;
         self.meta.insert(LAST_ID, last_id)?;
         self.meta.insert(ENTRIES, self.entries)?;
-        self.bodies.finish(self.packer, &mut self.meta)?;
+        self.bodies.finish(self.recent, self.packer, &mut self.meta)?;
+        retention::weigh(&mut self.meta, self.packer.take_grown())?;
         Ok(((self.tail, current), last_id))
     }
 }

@@ -49,7 +49,7 @@ async fn gate() {
                 tokio::task::yield_now().await;
                 up.send_data(body[half..].to_vec().into(), true).unwrap();
             }
-            answer.await.unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
         } else {
             let mut agent = world.connect(at).await;
             let (head, bytes) = framed((at, &target), &body, number % 3 == 1);
@@ -60,7 +60,9 @@ async fn gate() {
                 tokio::task::yield_now().await;
                 say(&mut agent, &bytes[half..]).await;
             }
-            assert!(read_until(&mut agent, &mut Vec::new(), |answer| head_end(answer).is_some()).await);
+            let mut answer = Vec::new();
+            assert!(read_until(&mut agent, &mut answer, |answer| head_end(answer).is_some()).await);
+            assert!(answer.starts_with(b"HTTP/1.1 204 "), "{answer:?}");
         }
     }
 }

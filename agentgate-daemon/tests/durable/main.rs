@@ -23,7 +23,10 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
+
+use setup::PATIENCE;
 
 /// Says to a child what it is to be. Whoever runs the ignored tests by hand sees nothing of them.
 const PLAY: &str = "AGENTGATE_TEST_DURABLE";
@@ -72,10 +75,10 @@ fn framed(to: (SocketAddr, &str), body: &[u8], chunked: bool) -> (String, Vec<u8
     (head, bytes)
 }
 
-/// Reads until `enough` says so; false where the peer ended before.
+/// Reads until `enough` says so; false where the peer ended before, or said nothing for long.
 async fn read_until(stream: &mut TcpStream, into: &mut Vec<u8>, enough: impl Fn(&[u8]) -> bool) -> bool {
     while !enough(into) {
-        if stream.read_buf(into).await.unwrap_or(0) == 0 {
+        if !matches!(timeout(PATIENCE, stream.read_buf(into)).await, Ok(Ok(1..))) {
             return false;
         }
     }

@@ -19,7 +19,10 @@ use h2::{
     server::SendResponse,
 };
 use http::{Request, Response, StatusCode, response};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop::has_budget_remaining,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use super::pipe::{Broken, Incoming, Pipe, See, Waits};
 
@@ -119,8 +122,10 @@ impl Silence {
             self.steps = 0;
         }
         while !self.armed || self.timer.is_elapsed() {
-            self.armed = true;
-            ready!(self.timer.as_mut().poll(cx));
+            let polled = self.timer.as_mut().poll(cx);
+            // A task that has used up its budget did not reach the timer, and is polled again soon.
+            self.armed = polled.is_pending() && has_budget_remaining();
+            ready!(polled);
             self.timer.as_mut().reset(Instant::now() + self.idle / STEPS);
             self.armed = false;
             if waits {

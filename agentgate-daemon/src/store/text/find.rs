@@ -1,6 +1,7 @@
 //! Which entries of a segment may be what is looked for.
 
-use super::{needle::Needle, set::Set, words::is_dense};
+use super::set::Set;
+use crate::words::{Needle, is_dense};
 
 /// What of the log a segment is about, and what of that it does not know.
 #[derive(Clone, Debug)]

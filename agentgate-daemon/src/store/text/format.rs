@@ -16,10 +16,12 @@ use std::borrow::Cow;
 
 use super::{
     find::{self, Bounds},
-    needle::Needle,
     set::{self, ENTRIES, Set},
 };
-use crate::store::canonical::{Malformed, put_number, take, take_number};
+use crate::{
+    store::canonical::{Malformed, put_number, take, take_number},
+    words::Needle,
+};
 
 /// Changes with the format and with what a word is: segments of another are built anew.
 pub(super) const VERSION: u8 = 1;
@@ -30,7 +32,10 @@ const EXPANDED: usize = 4096;
 
 /// Where the content of a segment is read.
 pub(super) trait Content {
-    type Error: From<Malformed>;
+    type Error;
+
+    /// What it is that what was read is not what it should be.
+    fn damaged(source: Malformed) -> Self::Error;
 
     /// So many bytes from `at` on, or as many as there are.
     fn read(&self, at: u64, length: usize) -> Result<Cow<'_, [u8]>, Self::Error>;
@@ -38,6 +43,10 @@ pub(super) trait Content {
 
 impl Content for [u8] {
     type Error = Malformed;
+
+    fn damaged(source: Malformed) -> Malformed {
+        source
+    }
 
     fn read(&self, at: u64, length: usize) -> Result<Cow<'_, [u8]>, Malformed> {
         let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
@@ -246,18 +255,8 @@ impl Head {
         let end = self.blocks.get(block).map_or(start, |block| block.1);
         let packed = content.read(start, usize::try_from(end - start).unwrap_or(0))?;
         let unpacked = zstd::bulk::decompress(&packed, BLOCK);
-        let unpacked = unpacked.map_err(|_| Malformed("a block of words does not unpack"))?;
-        let mut left = unpacked.as_slice();
-        let mut word = Vec::new();
-        while !left.is_empty() {
-            let &[same, more] = take(&mut left, 2)?.as_array().ok_or(Malformed("a word without a length"))?;
-            word.truncate(same.into());
-            word.extend_from_slice(take(&mut left, more.into())?);
-            if is_past(&word, take_number(&mut left)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let unpacked = unpacked.map_err(|_| C::damaged(Malformed("a block of words does not unpack")))?;
+        shown(&unpacked, &mut is_past).map_err(C::damaged)
     }
 
     /// Adds the entries that a word's reference stands for.
@@ -274,10 +273,24 @@ impl Head {
         let at = self.sets_at().saturating_add(reference >> 1);
         // Most are shorter; of others the whole is read once it is known.
         let start = content.read(at, 32)?;
-        let length = set::length(&start)?;
+        let length = set::length(&start).map_err(C::damaged)?;
         let bytes = if length <= start.len() { start } else { content.read(at, length)? };
         let mut left = bytes.as_ref();
-        found.union(&set::take_set(&mut left)?);
+        found.union(&set::take_set(&mut left).map_err(C::damaged)?);
         Ok(())
     }
+}
+
+/// Shows the words of a block and what stands behind each, until `is_past` is true; returns whether it was.
+fn shown(mut left: &[u8], is_past: &mut impl FnMut(&[u8], u64) -> bool) -> Result<bool, Malformed> {
+    let mut word = Vec::new();
+    while !left.is_empty() {
+        let &[same, more] = take(&mut left, 2)?.as_array().ok_or(Malformed("a word without a length"))?;
+        word.truncate(same.into());
+        word.extend_from_slice(take(&mut left, more.into())?);
+        if is_past(&word, take_number(&mut left)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -9,11 +9,12 @@ use std::hash::{BuildHasher as _, RandomState};
 use super::{
     find::{self, Bounds},
     format::Head,
-    needle::Needle,
     set::{self, ENTRIES, Set},
-    words::is_dense,
 };
-use crate::store::canonical::{Malformed, put_number};
+use crate::{
+    store::canonical::{Malformed, put_number},
+    words::{Needle, is_dense},
+};
 
 /// Words after which a segment is closed.
 const WORDS: usize = 400_000;

@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     format::Head,
-    needle::Needle,
     segment::{Builder, Segment},
     set::Set,
-    words::{self, Form, Token},
 };
+
+use crate::words::{Form, Needle, Token, each};
 
 /// A generator that gives the same again for the same seed.
 struct Random(u64);
@@ -27,7 +27,7 @@ fn places(set: &Set) -> Vec<usize> {
 fn add(builder: &mut Builder, id: u64, text: &str) {
     builder.begin(id);
     builder.begin_text(text.len());
-    words::each(text.as_bytes(), Form::Plain, &mut |token| match token {
+    each(text.as_bytes(), Form::Plain, &mut |token| match token {
         Token::Word(word) | Token::Also(word) => builder.add(word),
         Token::Gap => {}
     });

@@ -1,6 +1,6 @@
 //! What is looked for: words that stand one after the other.
 
-use super::words::{self, Form, Token};
+use super::scan::{self, Form, Token};
 
 /// Words of a needle.
 const MOST_WORDS: usize = 64;
@@ -31,7 +31,7 @@ impl Needle {
         let mut found: Vec<Box<[u8]>> = Vec::new();
         let bare = text.strip_suffix('*');
         let prefix = bare.is_some_and(|bare| bare.ends_with(char::is_alphanumeric));
-        words::each(bare.unwrap_or(text).as_bytes(), Form::Plain, &mut |token| match token {
+        scan::each(bare.unwrap_or(text).as_bytes(), Form::Plain, &mut |token| match token {
             Token::Word(word) if found.len() <= MOST_WORDS => found.push(word.into()),
             Token::Word(_) | Token::Also(_) | Token::Gap => {}
         });
@@ -42,8 +42,17 @@ impl Needle {
         }
     }
 
+    /// The words of `words`, one after the other; the last may go on where it is `open`.
+    ///
+    /// # Errors
+    /// Where they have none, or too many.
+    pub fn of<'w>(words: impl IntoIterator<Item = &'w str>, open: bool) -> Result<Self, NoNeedle> {
+        let words: Vec<_> = words.into_iter().collect();
+        Self::parse(&words.join(" ")).map(|needle| Self { prefix: open, ..needle })
+    }
+
     /// Its words, each with whether it may go on.
-    pub(super) fn words(&self) -> impl Iterator<Item = (&[u8], bool)> {
+    pub(crate) fn words(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let last = self.words.len() - 1;
         self.words.iter().enumerate().map(move |(at, word)| (&**word, self.prefix && at == last))
     }
@@ -59,7 +68,7 @@ impl Needle {
 
 /// How far each of some needles has been found.
 #[derive(Debug)]
-pub(super) struct Matcher<'n> {
+pub(crate) struct Matcher<'n> {
     runs: Vec<Run<'n>>,
     missing: usize,
 }
@@ -74,17 +83,22 @@ struct Run<'n> {
 }
 
 impl<'n> Matcher<'n> {
-    pub(super) fn new(needles: &'n [Needle]) -> Self {
+    pub(crate) fn new(needles: &'n [Needle]) -> Self {
         let run = |needle| Run { needle, state: 0, before: 0, found: false };
         Self { runs: needles.iter().map(run).collect(), missing: needles.len() }
     }
 
+    /// Which were found.
+    pub(crate) fn found(&self) -> Vec<bool> {
+        self.runs.iter().map(|run| run.found).collect()
+    }
+
     /// Whether all were found.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.missing == 0
     }
 
-    pub(super) fn take(&mut self, token: Token<'_>) {
+    pub(crate) fn take(&mut self, token: Token<'_>) {
         for run in self.runs.iter_mut().filter(|run| !run.found) {
             match token {
                 Token::Word(word) => {
@@ -109,7 +123,7 @@ mod tests {
     fn check(text: &str, form: Form, needles: &[&str], expect: bool) {
         let parsed: Vec<_> = needles.iter().map(|needle| Needle::parse(needle).unwrap()).collect();
         let mut matcher = Matcher::new(&parsed);
-        words::each(text.as_bytes(), form, &mut |token| matcher.take(token));
+        scan::each(text.as_bytes(), form, &mut |token| matcher.take(token));
         assert_eq!(matcher.is_done(), expect, "{needles:?} in {text}");
     }
 

@@ -14,7 +14,7 @@
 //! Bodies and what is looked for are taken apart by this one function, so what is cut is cut in both.
 
 /// Bytes of a word.
-pub(super) const WORD: usize = 64;
+pub(crate) const WORD: usize = 64;
 /// A shorter word is not looked at for what it is part of.
 const SUSPECT: usize = 16;
 /// Bytes from which a run may be Base64 of something.
@@ -34,7 +34,7 @@ pub(crate) enum Form {
 
 /// A piece of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token<'w> {
+pub(crate) enum Token<'w> {
     /// In lower case.
     Word(&'w [u8]),
     /// Another reading of the word before it.
@@ -72,7 +72,7 @@ fn class(byte: u8) -> u8 {
 }
 
 /// Gives every word of `text` to `sink`, in order.
-pub(super) fn each(text: &[u8], form: Form, sink: &mut impl FnMut(Token<'_>)) {
+pub(crate) fn each(text: &[u8], form: Form, sink: &mut impl FnMut(Token<'_>)) {
     Scanner { text, at: 0, word: [0; WORD], length: 0, begun: 0, also: false, blob: 0 }.run(form, sink);
 }
 
@@ -271,7 +271,7 @@ fn is_alone(character: char) -> bool {
 
 /// Whether a word looks like the digits of something random: an id, a digest, a key. A text may have very
 /// many of them.
-pub(super) fn is_dense(word: &[u8]) -> bool {
+pub(crate) fn is_dense(word: &[u8]) -> bool {
     word.len() >= 24 || (word.len() >= SUSPECT && word.iter().any(u8::is_ascii_digit))
 }
 
