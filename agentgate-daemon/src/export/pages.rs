@@ -12,7 +12,7 @@ use crate::{
     model::{Record, State, Timestamp},
     store::{
         Store, StoreError,
-        walk::{Closed, Placed, Walk},
+        order::{Closed, Placed, Walk},
     },
 };
 

@@ -112,7 +112,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "reload",
             "selftest",
             "store::Side",
-            "store::walk",
+            "store::order",
             "store::StoreError",
             "inspect",
             "export",

@@ -17,7 +17,7 @@ use crate::{
     },
     filter::{Filter, shorthand},
     model::Timestamp,
-    store::walk::Closed,
+    store::order::Closed,
 };
 
 /// Longest line that is put together: a record with two bodies of the largest that can be captured.

@@ -110,7 +110,7 @@ fn replies_survive() {
         Item::Missed { updates: 9 },
         Item::Body { hex: "00ff".into() },
         Item::Rows { text: "{\"n\":1".into() },
-        Item::Walked(crate::export::pages::Turned { next: 7, ..Default::default() }),
+        Item::Walked(Turned { next: 7, ..Default::default() }),
     ] {
         round_trip(Reply::item(item));
     }
