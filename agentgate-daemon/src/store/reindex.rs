@@ -3,31 +3,39 @@
 //! Groups and packs stay as they are, as do the tallies, because entries do not say which life of the
 //! kernel's counters they belong to.
 
+use std::sync::Arc;
+
 use redb::{ReadableTable as _, WriteTransaction};
 
 use super::{
     StoreError,
     canonical::{Glance, Malformed},
+    chain::Chain,
     group,
     index::{Added, Index},
     packed,
     write::{Batch, Packing},
 };
-use crate::model::RecordId;
+use crate::{chain::SigningKey, model::RecordId};
 
 #[cfg(test)]
 mod tests;
 
 /// Takes the derived tables out and makes them anew. An entry that cannot be read stops it, and the
 /// file stays as it is.
-pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Result<(), StoreError> {
+pub(super) fn run(
+    transaction: &WriteTransaction,
+    packing: &mut Packing,
+    key: Arc<SigningKey>,
+) -> Result<(), StoreError> {
     Index::drop(transaction)?;
-    packing.forget();
-    let mut batch = Batch::open(transaction, 0, packing)?;
-    let highest = batch.index.begin_after(0);
+    Chain::drop(transaction)?;
+    let mut batch = Batch::anew(transaction, packing, key)?;
+    let highest = batch.index.begin_after(batch.chain.last_pruned()?);
     let mut after = None;
     while let Some(number) = next_group(&batch, after)? {
         after = Some(number);
+        batch.chain.begin_group(number)?;
         batch.index.begin_group(number)?;
         let unreadable = |id| move |source| StoreError::Malformed { id: RecordId(id), source };
         let content = packed::get(&batch.groups, number)?.unwrap_or(Err(Malformed("its group is not there")));
@@ -36,9 +44,11 @@ pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Resu
             let encoded = content.get(entry.record.clone()).unwrap_or_default();
             let seen = Glance::at(encoded).map_err(unreadable(entry.id))?;
             let added = Added { seen: &seen, encoded, n: at, group: number, places: entry.places };
+            batch.chain.add(encoded)?;
             batch.index.add(&added)?;
         }
     }
+    batch.chain.begin_group(batch.entries)?;
     batch.index.begin_group(batch.entries)?;
     batch.index.end_at(highest);
     batch.finish()?;

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    sync::{MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -12,13 +12,17 @@ use super::{
     Store, StoreError,
     bodies::{Bodies, Place, Recent},
     canonical::{self, Digest, Glance, Malformed, digest},
+    chain::{self, Chain, Grown, Start},
     group::Tail,
     index::{Added, Current, Index},
     packed::{Packer, Part},
     tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
 };
-use crate::model::{Failure, Record, RecordId, State, Timestamp};
+use crate::{
+    chain::SigningKey,
+    model::{Failure, Record, RecordId, State, Timestamp},
+};
 
 /// One change, for those who write without a journal.
 #[derive(Clone, Copy, Debug)]
@@ -135,18 +139,27 @@ pub(super) struct Packing {
     packer: Packer,
     /// The group under way, and what the indexes know of it. `None` before the first transaction, and
     /// after one that failed.
-    tail: Option<(Tail, Current)>,
+    tail: Option<(Tail, Current, Grown)>,
+    /// The key that signs; settled with the first transaction, and after one that failed.
+    key: Option<Arc<SigningKey>>,
     recent: Recent,
 }
 
 impl Packing {
     pub(super) fn new() -> Result<Self, StoreError> {
-        Ok(Self { packer: Packer::new()?, tail: None, recent: Recent::default() })
+        Ok(Self { packer: Packer::new()?, tail: None, key: None, recent: Recent::default() })
     }
 
     pub(super) fn forget(&mut self) {
         self.tail = None;
+        self.key = None;
         self.recent.forget();
+    }
+
+    /// The transaction came to be.
+    pub(super) fn go_on(&mut self, tail: (Tail, Current, Grown), key: Arc<SigningKey>) {
+        self.tail = Some(tail);
+        self.key = Some(key);
     }
 }
 
@@ -186,8 +199,9 @@ impl Store {
         taken: Option<u64>,
     ) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
+        let key = self.key(packing, &transaction)?;
         let (tail, last_id) = {
-            let mut batch = Batch::open(&transaction, epoch, packing)?;
+            let mut batch = Batch::open(&transaction, epoch, packing, key.clone())?;
             if let Some(taken) = taken {
                 let before = batch.meta.get(TAKEN)?.map_or(0, |value| value.value());
                 if before >= taken {
@@ -202,7 +216,7 @@ impl Store {
             batch.finish()?
         };
         transaction.commit()?;
-        packing.tail = Some(tail);
+        packing.go_on(tail, key);
         self.last_id.store(last_id, Ordering::Release);
         Ok(())
     }
@@ -215,6 +229,15 @@ impl Store {
 
     pub(super) fn packing(&self) -> MutexGuard<'_, Packing> {
         self.packing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that signs.
+    pub(super) fn key(
+        &self,
+        packing: &Packing,
+        transaction: &WriteTransaction,
+    ) -> Result<Arc<SigningKey>, StoreError> {
+        packing.key.clone().map_or_else(|| chain::key(self, transaction), Ok)
     }
 
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
@@ -251,6 +274,7 @@ pub(super) struct Batch<'t, 'p> {
     tallies: Tallies<'t>,
     /// All that derives from the entries.
     pub(super) index: Index<'t>,
+    pub(super) chain: Chain<'t>,
     packer: &'p mut Packer,
     recent: &'p mut Recent,
     tail: Tail,
@@ -263,20 +287,45 @@ impl<'t, 'p> Batch<'t, 'p> {
         transaction: &'t WriteTransaction,
         epoch: u32,
         packing: &'p mut Packing,
+        key: Arc<SigningKey>,
+    ) -> Result<Self, StoreError> {
+        Self::open_at(transaction, epoch, packing, key, false)
+    }
+
+    /// One that is given all entries from the first on again, or for the first time.
+    pub(super) fn anew(
+        transaction: &'t WriteTransaction,
+        packing: &'p mut Packing,
+        key: Arc<SigningKey>,
+    ) -> Result<Self, StoreError> {
+        packing.forget();
+        Self::open_at(transaction, 0, packing, key, true)
+    }
+
+    fn open_at(
+        transaction: &'t WriteTransaction,
+        epoch: u32,
+        packing: &'p mut Packing,
+        key: Arc<SigningKey>,
+        anew: bool,
     ) -> Result<Self, StoreError> {
         let meta = transaction.open_table(META)?;
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
         let entries = meta.get(ENTRIES)?.map_or(0, |value| value.value());
         let bodies = Bodies::open(transaction, &meta)?;
         // A copy, because the transaction may fail.
-        let (tail, current) =
-            packing.tail.clone().unwrap_or_else(|| (Tail::at(entries), Current::at(entries)));
+        let (tail, current, start) = match packing.tail.clone() {
+            Some((tail, current, grown)) => (tail, current, Start::Grown(grown)),
+            None if anew => (Tail::at(entries), Current::at(entries), Start::Anew),
+            None => (Tail::at(entries), Current::at(entries), Start::Tail),
+        };
         Ok(Self {
             meta,
             groups: transaction.open_table(GROUPS)?,
             bodies,
             tallies: Tallies::open(transaction, epoch)?,
             index: Index::open(transaction, current, last_id)?,
+            chain: Chain::open(transaction, key, start, (tail.number, entries))?,
             packer: &mut packing.packer,
             recent: &mut packing.recent,
             tail,
@@ -291,6 +340,7 @@ impl<'t, 'p> Batch<'t, 'p> {
         let n = self.entries;
         let places = self.append(entry, &seen)?;
         let group = self.tail.number;
+        self.chain.add(&entry.encoded)?;
         let found = self.index.add(&Added { seen: &seen, encoded: &entry.encoded, n, group, places })?;
         if found.begins {
             self.tallies.add(&seen)?;
@@ -318,6 +368,7 @@ impl<'t, 'p> Batch<'t, 'p> {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.write_tail()?;
         self.tail = Tail::at(self.entries);
+        self.chain.begin_group(self.entries)?;
         self.index.begin_group(self.entries)
     }
 
@@ -330,13 +381,14 @@ impl<'t, 'p> Batch<'t, 'p> {
     }
 
     /// Writes what was held back; returns the group to go on with and the highest id.
-    pub(super) fn finish(mut self) -> Result<((Tail, Current), u64), StoreError> {
+    pub(super) fn finish(mut self) -> Result<((Tail, Current, Grown), u64), StoreError> {
         self.write_tail()?;
         let last_id = self.index.last_id();
         let current = self.index.finish()?;
+        let grown = self.chain.finish()?;
         self.meta.insert(LAST_ID, last_id)?;
         self.meta.insert(ENTRIES, self.entries)?;
         self.bodies.finish(self.packer, &mut self.meta)?;
-        Ok(((self.tail, current), last_id))
+        Ok(((self.tail, current, grown), last_id))
     }
 }
