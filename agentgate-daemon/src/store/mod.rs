@@ -48,6 +48,7 @@ pub(crate) mod journal;
 mod keys;
 mod migrate;
 mod packed;
+mod prove;
 mod query;
 mod read;
 mod record;

@@ -5,6 +5,7 @@
 //! purpose, is opened so that nothing is ever written to it, however redb has to mend it for reading.
 
 mod bodies;
+pub(crate) mod lines;
 mod overlay;
 mod places;
 
