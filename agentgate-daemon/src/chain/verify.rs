@@ -282,7 +282,7 @@ impl Verifier {
             return self.add(Finding::new(What::Checkpoint, words).at(checkpoint.entries, 0));
         }
         self.pending.push((self.held.len(), *checkpoint));
-        if self.pending.len() >= AHEAD {
+        if self.pending.len() > AHEAD {
             self.look_into(false);
         }
     }
@@ -315,6 +315,11 @@ impl Verifier {
         self.held.push(held);
         if self.fits {
             self.compare_marks();
+        }
+        // Far enough beyond the next checkpoint to tell by how many places entries were moved.
+        let seen = self.pending.get(AHEAD - 1).map(|(at, _)| at + diagnose::SHIFTS as usize);
+        if seen.is_some_and(|seen| self.held.len() > seen) {
+            return self.look_into(false);
         }
         if self.held.len() >= HELD {
             if self.pending.is_empty() {

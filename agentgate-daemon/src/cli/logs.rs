@@ -101,7 +101,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 found.push(item);
                 return Ok(());
             }
-            (item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. }), _) => {
+            (item, _) => {
                 print(output, &item, args.follow)?;
             }
         }
@@ -133,7 +133,12 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Missed { updates } => {
             output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
         }
-        Item::Searched { .. } | Item::Listed | Item::Body { .. } => Err(Failure::Unexpected),
+        Item::Searched { .. }
+        | Item::Listed
+        | Item::Body { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => Err(Failure::Unexpected),
     }
 }
 

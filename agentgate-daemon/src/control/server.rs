@@ -91,7 +91,10 @@ impl Door {
             | Request::ModeSet { .. }
             | Request::ListEdit { .. }
             | Request::Dashboard
-            | Request::Reconcile { .. } => self == Self::Steering,
+            | Request::Reconcile { .. }
+            | Request::AuditVerify { .. }
+            | Request::AuditProve { .. }
+            | Request::AuditRotateKey => self == Self::Steering,
         }
     }
 }

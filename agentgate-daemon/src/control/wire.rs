@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::kernel::{LayerState, Layers};
 use crate::{
+    chain::{Checkpoint, KeyStatement, PublicKey, Report},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::Side,
@@ -73,6 +74,18 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
+    /// then [`Item::Verified`].
+    AuditVerify {
+        #[serde(default)]
+        keys: Vec<PublicKey>,
+        #[serde(default)]
+        checkpoints: Vec<Checkpoint>,
+    },
+    /// The proof of one record, as a stream of [`Item::Text`].
+    AuditProve { id: RecordId },
+    /// Sign the log with another key from here on. Recorded.
+    AuditRotateKey,
 }
 
 /// Which records. Every field that is set must hold.
@@ -148,6 +161,7 @@ pub enum Payload {
         url: String,
     },
     Balance(Box<Balance>),
+    AuditKey(Box<KeyStatement>),
 }
 
 /// Parts of streamed answers.
@@ -168,6 +182,16 @@ pub enum Item {
     /// Up to [`BODY_CHUNK`] bytes in lower case hex.
     Body {
         hex: String,
+    },
+    /// So many entries were verified of so many.
+    Verifying {
+        done: u64,
+        of: u64,
+    },
+    Verified(Box<Report>),
+    /// Part of a text, of up to [`BODY_CHUNK`] bytes.
+    Text {
+        text: String,
     },
 }
 

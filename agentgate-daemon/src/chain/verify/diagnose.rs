@@ -8,7 +8,7 @@
 use super::super::{Checkpoint, Finding, Hash, What, next};
 
 /// Places that entries are looked for on either side.
-const SHIFTS: i64 = 32;
+pub(super) const SHIFTS: i64 = 32;
 
 /// An entry, as far as the chain is concerned.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub(super) fn run(
 ) -> Diagnosis {
     let wanted = usize::try_from(checkpoint.entries - anchor.0).unwrap_or(usize::MAX);
     let links = links(&anchor.1, items);
-    if let Some(cut) = cut(&anchor.1, &links, items, checkpoint, wanted) {
+    if let Some(cut) = cut(&anchor.1, &links, items, checkpoint, wanted, ended) {
         let segment = Segment { anchor, items: &items[..cut], links: &links, end: checkpoint.link, wanted };
         return Diagnosis { cut, finding: segment.finding(), relinked: false };
     }
@@ -82,13 +82,23 @@ fn cut(
     items: &[Held],
     checkpoint: &Checkpoint,
     wanted: usize,
+    ended: bool,
 ) -> Option<usize> {
     if items.get(..wanted).is_some_and(|items| after(anchor, items) == checkpoint.link) {
         return Some(wanted);
     }
+    // Nothing comes after it, and as many as there should be come before.
+    if items.len() == wanted && ended {
+        return Some(wanted);
+    }
     let before = (0..=items.len()).filter(|at| links.get(*at) == Some(&checkpoint.link));
     let leads = |at: &usize| next(&links[*at], &items[*at].digest) == checkpoint.link;
-    before.chain((0..items.len()).filter(leads).map(|at| at + 1)).min_by_key(|at| at.abs_diff(wanted))
+    let found: Vec<usize> = before.chain((0..items.len()).filter(leads).map(|at| at + 1)).collect();
+    let nearest = found.iter().copied().min_by_key(|at| at.abs_diff(wanted))?;
+    // As far off on either side: two changed places across it.
+    let twin = 2 * wanted
+        == nearest + found.iter().copied().find(|at| *at > wanted && nearest < wanted).unwrap_or(nearest);
+    Some(if twin { wanted } else { nearest })
 }
 
 /// By how many places the entries after the checkpoint are off, if they are there.
@@ -157,14 +167,17 @@ impl Segment<'_> {
         }
         // From the end as far as it fits.
         let (mut back, mut until) = (count, self.end);
-        while back > front && next(&self.links[back - 1], &self.items[back - 1].digest) == until {
+        while back > front
+            && until != link
+            && next(&self.links[back - 1], &self.items[back - 1].digest) == until
+        {
             back -= 1;
             until = self.links[back];
         }
         let room = self.wanted.saturating_sub(front + (count - back));
         if front == back {
             let gone = self.wanted.saturating_sub(count);
-            return Some(self.removed(front, gone));
+            return Some(if gone > 0 { self.removed(front, gone) } else { self.somewhere(0, None) });
         }
         if room == 0 {
             return Some(self.inserted(front, back - front));
@@ -226,6 +239,9 @@ impl Segment<'_> {
     }
 
     fn altered(&self, at: usize, back: usize) -> Finding {
+        if self.belongs_elsewhere(at) {
+            return self.moved(at);
+        }
         let words = if back == self.items.len() && at + 1 == back && self.wanted > 1 {
             "it is another than the one that was signed; or, where the links were computed anew, one before \
              it since the last checkpoint is"
@@ -233,6 +249,15 @@ impl Segment<'_> {
             "it is another than the one that was signed"
         };
         self.at(What::Altered, at, words)
+    }
+
+    /// Whether an entry fits a place that is not the one where it is.
+    fn belongs_elsewhere(&self, at: usize) -> bool {
+        let Some((item, link)) = self.items.get(at).zip(self.links.get(at)) else { return false };
+        let leads = next(link, &item.digest);
+        let before = at.checked_sub(1).and_then(|at| Some((self.links.get(at)?, self.items.get(at)?)));
+        let here = before.map_or(self.anchor.1, |(link, item)| next(link, &item.digest));
+        *link != here && (leads == self.anchor.1 || self.links.contains(&leads))
     }
 
     fn removed(&self, at: usize, count: usize) -> Finding {

@@ -107,7 +107,7 @@ fn tamper(path: &Path, relink: bool, change: impl FnOnce(&mut Vec<Found>)) {
     {
         let mut groups = transaction.open_table(tables::GROUPS).unwrap();
         let mut links = transaction.open_table(chain::LINKS).unwrap();
-        let mut meta = transaction.open_table(tables::META).unwrap();
+        let mut meta = transaction.open_table(META).unwrap();
         let mut found = Vec::new();
         let numbers: Vec<u64> = links.iter().unwrap().map(|row| row.unwrap().0.value()).collect();
         for number in numbers {
@@ -125,7 +125,7 @@ fn tamper(path: &Path, relink: bool, change: impl FnOnce(&mut Vec<Found>)) {
         groups.retain(|_, _| false).unwrap();
         links.retain(|_, _| false).unwrap();
         if relink {
-            let log = chain::log_of(&transaction.open_table(chain::MARKS).unwrap()).unwrap().unwrap();
+            let log = log_of(&transaction.open_table(MARKS).unwrap()).unwrap().unwrap();
             let mut link = first(&log);
             for entry in &mut found {
                 entry.link = link.0;
@@ -142,7 +142,7 @@ fn tamper(path: &Path, relink: bool, change: impl FnOnce(&mut Vec<Found>)) {
             let row: Vec<u8> = some.iter().flat_map(|entry| entry.link).collect();
             links.insert(tail.number, &*row).unwrap();
         }
-        meta.insert(tables::ENTRIES, found.len() as u64).unwrap();
+        meta.insert(ENTRIES, found.len() as u64).unwrap();
     }
     transaction.commit().unwrap();
 }
@@ -240,13 +240,13 @@ fn bodies_and_indexes_are_part_of_it() {
     change(&copy, tables::PACKS, |table| table.retain(|key, _| key.0 != 0).unwrap());
     assert_eq!(told(), ["body_missing"]);
     afresh();
-    change(&copy, chain::CHECKPOINTS, |table| drop(table.remove(256).unwrap()));
+    change(&copy, CHECKPOINTS, |table| drop(table.remove(256).unwrap()));
     assert_eq!(told(), ["checkpoint"]);
     afresh();
-    change(&copy, chain::MARKS, |table| drop(table.remove(chain::TAIL).unwrap()));
+    change(&copy, MARKS, |table| drop(table.remove(chain::TAIL).unwrap()));
     assert_eq!(told(), ["unsigned"]);
     afresh();
-    change(&copy, tables::META, |table| drop(table.insert(tables::ENTRIES, 700).unwrap()));
+    change(&copy, META, |table| drop(table.insert(ENTRIES, 700).unwrap()));
     assert_eq!(told(), ["truncated"]);
 }
 
@@ -255,7 +255,7 @@ fn bodies_and_indexes_are_part_of_it() {
 fn reindexing_covers_nothing_up() {
     let (_dir, path) = filled(100);
     tamper(&path, true, |all| *all[40].encoded.last_mut().unwrap() ^= 1);
-    change(&path, tables::META, |table| drop(table.insert(tables::SCHEMA, 2).unwrap()));
+    change(&path, META, |table| drop(table.insert(SCHEMA, 2).unwrap()));
     for _ in 0..2 {
         let store = Store::open(&path).unwrap();
         store.commit(&[Entry::last(&done(record(store.next_id().0)))], 0, None).unwrap();
@@ -367,7 +367,7 @@ fn what_was_pruned_is_on_record_and_the_rest_whole() {
     store.commit(&[Entry::last(&done(record(501)))], 0, None).unwrap();
     drop(store);
     // A statement that is not what was signed.
-    change(&path, chain::PRUNES, |table| {
+    change(&path, PRUNES, |table| {
         let mut prune = table.get(0).unwrap().unwrap().value().to_vec();
         prune[70] ^= 1;
         drop(table.insert(0, &*prune).unwrap());
@@ -434,7 +434,7 @@ fn dump(path: &Path) -> Option<blake3::Hash> {
         let database = Database::builder().create_with_backend(Overlay::new(file, length))?;
         let snapshot = database.begin_read()?;
         let mut into = blake3::Hasher::new();
-        rows(&snapshot, tables::META, &mut into)?;
+        rows(&snapshot, META, &mut into)?;
         rows(&snapshot, tables::GROUPS, &mut into)?;
         rows(&snapshot, tables::SPANS, &mut into)?;
         rows(&snapshot, tables::ENDS, &mut into)?;
@@ -442,10 +442,10 @@ fn dump(path: &Path) -> Option<blake3::Hash> {
         rows(&snapshot, tables::PACKS, &mut into)?;
         rows(&snapshot, tables::CONTENTS, &mut into)?;
         rows(&snapshot, chain::LINKS, &mut into)?;
-        rows(&snapshot, chain::CHECKPOINTS, &mut into)?;
-        rows(&snapshot, chain::KEYS, &mut into)?;
-        rows(&snapshot, chain::PRUNES, &mut into)?;
-        rows(&snapshot, chain::MARKS, &mut into)?;
+        rows(&snapshot, CHECKPOINTS, &mut into)?;
+        rows(&snapshot, KEYS, &mut into)?;
+        rows(&snapshot, PRUNES, &mut into)?;
+        rows(&snapshot, MARKS, &mut into)?;
         Ok(into.finalize())
     }));
     rows.ok()?.ok()
