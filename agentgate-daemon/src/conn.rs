@@ -36,7 +36,7 @@ use crate::{
     session::{self, Sessions},
     share::{Few, Share, Shares},
     sniff::{self, Deadlines, Replayed, SniffError, Sniffed},
-    socket::{OverTcp, reset},
+    socket::{Ahead, OverTcp, reset},
     tls::{AgentAlpn, AgentTls, AgentTlsError, Alpn, Heard, Listened, Offer, Watch, agent::alert, pinned},
 };
 
@@ -111,7 +111,7 @@ struct Carried {
 /// A connection whose requests can be read.
 struct Prepared {
     entry: Entry,
-    tls: Result<TlsStream<Replayed<Counted>>, AgentTlsError>,
+    tls: Result<Box<TlsStream<Ahead<Replayed<Counted>>>>, AgentTlsError>,
     first: First,
 }
 
@@ -151,7 +151,7 @@ impl Stages {
         let _taken = self.exchanger.audit.books().take(&flow);
         let started = Timestamp::now();
         let Some(subject) = self.who(&flow).await else { return reset(&accepted.stream) };
-        let (flow, subject) = (Arc::new(flow), Arc::new(subject));
+        let flow = Arc::new(flow);
         let mut record = Record::new(Kind::Flow, started);
         record.authority =
             Some(Authority { host: Host::from(flow.original.0.ip()), port: flow.original.0.port() });
@@ -174,9 +174,12 @@ impl Stages {
     }
 
     /// Procfs is read off the runtime's threads: an agent can make that slow for itself only.
-    async fn who(&self, flow: &Flow) -> Option<Subject> {
+    async fn who(&self, flow: &Flow) -> Option<Arc<Subject>> {
+        if let Some(subject) = self.sessions.recent(flow) {
+            return Some(subject);
+        }
         let (sessions, flow) = (self.sessions.clone(), flow.clone());
-        let found = spawn_blocking(move || fit::subject(sessions.subject(&flow)));
+        let found = spawn_blocking(move || sessions.fresh(&flow, fit::subject));
         match found.await {
             Ok(subject) => Some(subject),
             Err(error) => {

@@ -15,6 +15,7 @@ mod whole;
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use http::request::Parts;
 
 pub use asked::Asked;
@@ -161,9 +162,16 @@ impl Refused {
 }
 
 impl Exchanger {
-    /// Judges a request by its head, and where it may go on puts it on record. Dropping what comes back
-    /// (the agent went away) records a cancellation.
-    pub async fn begin(&self, on: &Arc<OnConnection>, head: Parts) -> Begun {
+    /// Judges a request by its head, and where it may go on puts it on record, with its body if all of that
+    /// is `there` to be shown already: where what is recorded has to be durable before the last of a request
+    /// leaves, it need not be waited for again. Dropping what comes back (the agent went away) records a
+    /// cancellation.
+    pub async fn begin(
+        &self,
+        on: &Arc<OnConnection>,
+        head: Parts,
+        there: impl FnOnce(&mut dyn FnMut(&[u8])) -> bool,
+    ) -> Begun {
         let asked = Asked::of(&head);
         let mut record = opened(on, &head);
         let expects_continue = head.headers.contains_key(http::header::EXPECT);
@@ -206,6 +214,9 @@ impl Exchanger {
         record.authority = Some(authority);
         record.verdict = Some(permit.verdict().clone());
         record.flags.extend_from_slice(permit.flags());
+        if let (true, Some(request)) = (self.audit.is_awaited(), record.request.as_mut()) {
+            request.body = self.captured(there).unwrap_or_default();
+        }
         // Before anything of the request leaves: what cannot be recorded is not sent.
         match self.audit.open(record).await {
             Ok(entry) => {
@@ -220,6 +231,19 @@ impl Exchanger {
                 Begun::Refused(Box::new(Refused { asked, host: Some(host), why, expects_continue }))
             }
         }
+    }
+}
+
+impl Exchanger {
+    /// A request's body, if all of it is `there`.
+    fn captured(&self, there: impl FnOnce(&mut dyn FnMut(&[u8])) -> bool) -> Option<Captured> {
+        let (mut bytes, mut total) = (BytesMut::new(), 0);
+        let whole = there(&mut |data| {
+            total += data.len() as u64;
+            let room = self.limits.request_bytes.saturating_sub(bytes.len());
+            bytes.extend_from_slice(data.get(..room).unwrap_or(data));
+        });
+        whole.then(|| Captured { total, truncated: total > bytes.len() as u64, bytes: bytes.freeze() })
     }
 }
 

@@ -4,14 +4,19 @@
 //! read stays unknown and is never guessed; the kernel's own facts (pid, uid, cgroup id) always hold.
 //! Nothing here decides anything: judging a subject is policy's.
 
+mod recent;
+
 use std::{
     fs::{self, File},
     io::Read,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::PathBuf,
+    sync::Arc,
 };
 
 use procfs::{FromRead, process::Stat};
+
+use self::recent::{Image, Recent};
 
 use crate::{
     kernel::GuardedCgroup,
@@ -48,6 +53,7 @@ pub struct Sessions {
     guarded: GuardedCgroup,
     /// Clock ticks a second, the unit of start times.
     ticks: u64,
+    recent: Arc<Recent>,
 }
 
 /// What one process says of itself.
@@ -55,13 +61,15 @@ pub struct Sessions {
 struct Process {
     parent: u32,
     start: u64,
+    image: Option<Image>,
 }
 
 impl Sessions {
     /// Sessions below `guarded`.
     #[must_use]
     pub fn new(guarded: GuardedCgroup) -> Self {
-        Self { proc: PathBuf::from("/proc"), guarded, ticks: procfs::ticks_per_second().max(1) }
+        let (proc, ticks) = (PathBuf::from("/proc"), procfs::ticks_per_second().max(1));
+        Self { proc, guarded, ticks, recent: Arc::default() }
     }
 
     /// The subject of a flow. Reads a handful of small files of procfs and cgroupfs, never blocks
@@ -139,7 +147,8 @@ impl Sessions {
     fn process(&self, pid: u32) -> Option<Process> {
         let bytes = self.read(pid, "stat", RECORD)?;
         let stat = Stat::from_read(bytes.as_slice()).ok()?;
-        Some(Process { parent: u32::try_from(stat.ppid).ok()?, start: stat.starttime })
+        let (parent, image) = (u32::try_from(stat.ppid).ok()?, Image::of(&stat));
+        Some(Process { parent, start: stat.starttime, image })
     }
 
     fn exe(&self, pid: u32) -> Option<String> {

@@ -1,11 +1,15 @@
 //! How a connection ends, beneath whatever is spoken on it: what one side's end was, the other side's is
 //! made to be.
 
+mod ahead;
+
 use std::io;
 
 use rustix::net::{Shutdown, shutdown};
 use tokio::{io::DuplexStream, net::TcpStream};
 use tokio_rustls::{client, server};
+
+pub use ahead::Ahead;
 
 /// How a peer ended its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,12 @@ impl<S: OverTcp> OverTcp for server::TlsStream<S> {
 impl<S: OverTcp> OverTcp for client::TlsStream<S> {
     fn tcp(&self) -> Option<&TcpStream> {
         self.get_ref().0.tcp()
+    }
+}
+
+impl<S: OverTcp + ?Sized> OverTcp for Box<S> {
+    fn tcp(&self) -> Option<&TcpStream> {
+        (**self).tcp()
     }
 }
 

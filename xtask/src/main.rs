@@ -58,6 +58,8 @@ enum Task {
         filter: Option<String>,
         #[command(flatten)]
         clients: clients::Options,
+        #[command(flatten)]
+        kills: lab::kills::Options,
     },
     /// Measure
     #[command(subcommand)]
@@ -110,6 +112,11 @@ enum LabTask {
         #[arg(long, default_value_t = lab::RESTARTS)]
         restarts: usize,
     },
+    /// Kill the daemon under load, with programs that are built already
+    Kills {
+        #[command(flatten)]
+        options: lab::kills::Options,
+    },
     /// Run real clients against programs that are built and kits that are installed already
     #[command(hide = true)]
     Clients { orders: String },
@@ -150,7 +157,9 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Setup { check } => setup::run(check).map(|()| ExitCode::SUCCESS),
         Task::Ebpf => build_ebpf(),
         Task::Demo { once, json } => demo::run(once, json),
-        Task::Test { steps, filter, clients } => test::run(&steps, filter.as_deref(), &clients),
+        Task::Test { steps, filter, clients, kills } => {
+            test::run(&steps, test::Options { filter: filter.as_deref(), clients: &clients, kills: &kills })
+        }
         Task::Fuzz { targets, seconds } => fuzz::run(&targets, seconds),
         Task::Fidelity { exchanges, seed } => fidelity::run(exchanges, seed),
         Task::Bench(task) => bench::run(task),
@@ -173,6 +182,7 @@ fn run_lab(task: LabTask) -> anyhow::Result<ExitCode> {
         LabTask::Hygiene { daemon } => lab::hygiene::run(daemon),
         LabTask::Hold { daemon } => lab::outside::run(lab::Job::Hold { daemon }),
         LabTask::Suite { filter, restarts } => lab::outside::run(lab::Job::Suite { filter, restarts }),
+        LabTask::Kills { options } => lab::outside::run(lab::Job::Kills(options)),
         LabTask::Clients { orders } => clients::outside(&orders),
         LabTask::Demo { once, json } => lab::outside::run(lab::Job::Demo { once, json }),
         LabTask::Leftovers => {

@@ -9,7 +9,13 @@ use std::{
 use anyhow::Context as _;
 use clap::ValueEnum;
 
-use crate::{clients, lab::Programs, privilege, setup, setup::Need, tidy, vm};
+use crate::{
+    clients,
+    lab::{Programs, kills},
+    privilege, setup,
+    setup::Need,
+    tidy, vm,
+};
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -30,6 +36,8 @@ pub(crate) enum Step {
     Browser,
     /// Scenarios on real eBPF
     Lab,
+    /// The daemon killed with -9 under load, and what origins saw laid beside the log
+    Kills,
     /// `agentctl selftest`: every known way round the gate, on this kernel
     Selftest,
     /// Real clients, with the gate and without: what they print and what origins receive is the same; only
@@ -42,7 +50,7 @@ pub(crate) enum Step {
     All,
 }
 
-const ORDER: [Step; 11] = [
+const ORDER: [Step; 12] = [
     Step::Fmt,
     Step::Clippy,
     Step::Unit,
@@ -51,6 +59,7 @@ const ORDER: [Step; 11] = [
     Step::Root,
     Step::Browser,
     Step::Lab,
+    Step::Kills,
     Step::Selftest,
     Step::Clients,
     Step::Vm,
@@ -67,6 +76,7 @@ impl fmt::Display for Step {
             Self::Root => "root",
             Self::Browser => "browser",
             Self::Lab => "lab",
+            Self::Kills => "kills",
             Self::Selftest => "selftest",
             Self::Clients => "clients",
             Self::Vm => "vm",
@@ -76,13 +86,21 @@ impl fmt::Display for Step {
     }
 }
 
+/// What the steps are told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options<'o> {
+    pub(crate) filter: Option<&'o str>,
+    pub(crate) clients: &'o clients::Options,
+    pub(crate) kills: &'o kills::Options,
+}
+
 impl Step {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Fmt | Self::Tidy => &[],
             Self::Clippy | Self::Unit => &[Need::Build],
             Self::Deny => &[Need::Deny],
-            Self::Root | Self::Lab | Self::Selftest => &[Need::Build, Need::Lab],
+            Self::Root | Self::Lab | Self::Kills | Self::Selftest => &[Need::Build, Need::Lab],
             Self::Browser => &[Need::Build, Need::Browser],
             Self::Clients => &[Need::Build, Need::Lab, Need::Clients],
             Self::Vm => &[Need::Build, Need::Vm],
@@ -90,7 +108,8 @@ impl Step {
         }
     }
 
-    fn run(self, filter: Option<&str>, clients: &clients::Options) -> anyhow::Result<()> {
+    fn run(self, options: Options<'_>) -> anyhow::Result<()> {
+        let Options { filter, clients, kills } = options;
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"]),
             Self::Clippy => cargo(&["clippy", "--all-targets", "--", "-D", "warnings"]),
@@ -102,6 +121,7 @@ impl Step {
                 cargo(&["test", "--package", "agentgate-daemon", "--test", "browser", "--", "--ignored"])
             }
             Self::Lab => lab(filter),
+            Self::Kills => killed(kills),
             Self::Selftest => selftest(filter),
             Self::Clients => clients::step(filter, clients),
             Self::Vm => vm::run(filter),
@@ -115,11 +135,8 @@ impl Step {
 ///
 /// # Errors
 /// When set-up fails.
-pub(crate) fn run(
-    steps: &[Step],
-    filter: Option<&str>,
-    clients: &clients::Options,
-) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(steps: &[Step], options: Options<'_>) -> anyhow::Result<ExitCode> {
+    let Options { filter, clients, .. } = options;
     if clients.list {
         return Ok(clients::list(filter));
     }
@@ -141,7 +158,7 @@ pub(crate) fn run(
     for step in chosen {
         println!("\n==> {step}");
         let began = Instant::now();
-        let result = step.run(filter, clients);
+        let result = step.run(options);
         if let Err(error) = &result {
             println!("{error:#}");
         }
@@ -208,6 +225,14 @@ fn lab(filter: Option<&str>) -> anyhow::Result<()> {
     let suite = status(&mut privilege::this_as_root(&arguments)?);
     // Also after a failure: what a failing lab leaves behind matters as much.
     status(&mut privilege::this_as_root(&["lab", "hygiene", "--daemon"])?).and(suite)
+}
+
+fn killed(options: &kills::Options) -> anyhow::Result<()> {
+    build_programs()?;
+    let options = options.arguments();
+    let arguments: Vec<&str> =
+        ["lab", "kills"].into_iter().chain(options.iter().map(String::as_str)).collect();
+    status(&mut privilege::this_as_root(&arguments)?)
 }
 
 /// The programs that were built here, on this machine's kernel, as a user would on his.

@@ -2,15 +2,16 @@
 //!
 //! A record that [`Audit::open`] returned is on disk ([`Durability::BeforeForward`]), or will be within
 //! 50 ms ([`Durability::Backpressure`]); the [`Entry`] it gives is written once more, and exactly once,
-//! when it is finished or dropped. Records are encoded by those who make them. One OS thread owns all
+//! when it is finished or dropped; and, where what was captured of a request's body has to be on disk before
+//! the last of it goes on ([`Entry::keep`]), once in between. Records are encoded by those who make them. One OS thread owns all
 //! writes: it makes what has queued up durable in the store's journal, at one stroke, answers, and brings
 //! it into the store's tables now and then, or when somebody wants to read. A record that is over by then
 //! is written there once.
 //!
 //! **Bounds.** Every record on its way takes one of a fixed number of slots, from `open` until its
-//! final write is on disk. A slot has at most one message under way, so the queue to the thread,
-//! unbounded in itself, never holds more messages than there are slots, and neither `finish` nor a
-//! drop can meet a full queue. Where slots run out, `open` and `note` wait. They wait as well while
+//! final write is on disk. A slot has at most two messages under way, so the queue to the thread,
+//! unbounded in itself, never holds more than twice as many messages as there are slots, and neither
+//! `finish` nor a drop can meet a full queue. Where slots run out, `open` and `note` wait. They wait as well while
 //! more captured bytes than the option allows are on their way to the tables.
 //!
 //! **Failure.** When journal or tables cannot be written, who waits for an acknowledgement is told so,
@@ -30,11 +31,13 @@ mod tests;
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
+    task::{Context, Poll},
     thread,
     time::{Duration, Instant},
 };
@@ -44,7 +47,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
 pub use crate::model::Durability;
 use crate::{
-    model::{Record, RecordId, State, Timestamp},
+    model::{Captured, Record, RecordId, State, Timestamp},
     store::{self, Behind, Store},
 };
 pub use books::Books;
@@ -133,7 +136,7 @@ struct Shared {
     slots: Arc<Semaphore>,
     capacity: usize,
     pending_limit: u64,
-    /// Captured bytes between `finish` and the tables.
+    /// Captured bytes between `open` or `finish` and the tables.
     pending_bytes: AtomicU64,
     written: AtomicU64,
     /// Whether there is `trouble`: what is asked first.
@@ -212,14 +215,26 @@ struct Pending {
     connection: Option<Connection>,
     /// For viewers.
     shown: Option<Box<Record>>,
-    /// Who waits, and gets the id; where nobody does, it has one.
+    /// Who waits. An open record and a note get their ids then; all others have one.
     reply: Option<Reply>,
+}
+
+impl Pending {
+    /// Whether it gets its id when it is made durable.
+    fn is_unnumbered(&self) -> bool {
+        matches!(self.reply, Some(Reply::Open { .. } | Reply::Note(_)))
+    }
 }
 
 #[derive(Debug)]
 enum Reply {
-    Open { audit: Audit, reply: oneshot::Sender<Result<Opened, AuditError>> },
+    Open {
+        audit: Audit,
+        reply: oneshot::Sender<Result<Opened, AuditError>>,
+    },
     Note(oneshot::Sender<Result<RecordId, AuditError>>),
+    /// Of a record that has its id.
+    Keep(oneshot::Sender<Result<(), AuditError>>),
 }
 
 /// An open record on its way to whoever began it. Where that is not there any more, it ends as cancelled.
@@ -304,8 +319,8 @@ impl Audit {
     }
 
     /// Begins a record: it has an id, and is as durable as [`AuditOptions::durability`] says, when this
-    /// returns. Its `id` and `state` are set here. Waits while all slots are taken. Where the future is
-    /// dropped before it is ready, the record ends as cancelled.
+    /// returns, with what it has of its request's body. Its `id` and `state` are set here. Waits while all
+    /// slots are taken. Where the future is dropped before it is ready, the record ends as cancelled.
     ///
     /// # Errors
     /// [`AuditError`], at once, while the store cannot be written: what was to be recorded must not
@@ -314,10 +329,13 @@ impl Audit {
         let slot = self.slot().await?;
         record.state = State::Open;
         let shared = self.shared();
+        let bytes = captured_bytes(&record);
+        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let mut known = store::Known::default();
         let mut write = Box::new(Pending {
-            entry: store::Entry::open(&record),
+            entry: store::Entry::version(&record, &mut known),
             open: true,
-            bytes: 0,
+            bytes,
             slot: None,
             connection: connection(&record),
             shown: shared.shown(&record),
@@ -333,10 +351,18 @@ impl Audit {
                 write.slot = Some(slot);
                 write.reply = Some(Reply::Open { audit: self.clone(), reply });
                 self.send(write)?;
-                answer.await.map_err(|_| AuditError::Closed)??
+                let opened = answer.await.map_err(|_| AuditError::Closed)??;
+                known.durable = true;
+                opened
             }
         };
-        Ok(Entry::new(opened, record))
+        Ok(Entry::new(opened, record, known))
+    }
+
+    /// Whether what is recorded is durable before it is acted upon.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.shared().durability == Durability::BeforeForward
     }
 
     /// Records something that is over, in one go; as durable as [`AuditOptions::durability`] says when
@@ -472,6 +498,8 @@ impl Audit {
 pub struct Entry {
     id: RecordId,
     record: Record,
+    /// What is on record of the request's body.
+    known: store::Known,
     /// The slot and the way to the thread; taken by the final write, so that there is one only.
     ending: Option<(Slot, Audit)>,
 }
@@ -483,9 +511,9 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    fn new(mut opened: Opened, mut record: Record) -> Self {
+    fn new(mut opened: Opened, mut record: Record, known: store::Known) -> Self {
         record.id = opened.id;
-        Self { id: opened.id, record, ending: opened.ending.take() }
+        Self { id: opened.id, record, known, ending: opened.ending.take() }
     }
 
     /// The record's id.
@@ -498,6 +526,37 @@ impl Entry {
     /// is overwritten by the final write.
     pub fn record(&mut self) -> &mut Record {
         &mut self.record
+    }
+
+    /// Puts on record what was captured of its request's body. `None` where that need not be waited for: it is
+    /// durable, or nobody waits for such things; else [`Entry::kept`] is to be called once it is.
+    pub fn keep(&mut self, body: Captured) -> Option<Keeping> {
+        let (_, audit) = self.ending.as_ref()?;
+        if !audit.is_awaited() || body.bytes.is_empty() || self.known.has(&body.bytes) {
+            return None;
+        }
+        self.record.id = self.id;
+        self.record.state = State::Open;
+        self.record.request.as_mut()?.body = body;
+        let (reply, answer) = oneshot::channel();
+        let write = Box::new(Pending {
+            entry: store::Entry::version(&self.record, &mut self.known),
+            open: true,
+            // They are counted with the body while it moves, and with its end then.
+            bytes: 0,
+            slot: None,
+            connection: None,
+            shown: None,
+            reply: Some(Reply::Keep(reply)),
+        });
+        // Where nobody takes it, the answer says so.
+        drop(audit.shared().queue.push(Message::Write(write), true));
+        Some(Keeping(answer))
+    }
+
+    /// What [`Entry::keep`] began is durable.
+    pub fn kept(&mut self) {
+        self.known.durable = true;
     }
 
     /// Ends the record in `state`; `finished` is set where it is not. Never blocks. [`State::Open`] is
@@ -518,7 +577,7 @@ impl Entry {
         let bytes = captured_bytes(record);
         shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
         let write = Box::new(Pending {
-            entry: store::Entry::last(record),
+            entry: store::Entry::version(record, &mut self.known),
             open: false,
             bytes,
             slot: Some(slot),
@@ -537,6 +596,18 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.end(State::Cancelled);
+    }
+}
+
+/// What was captured of a request's body, on its way to the disk.
+#[derive(Debug)]
+pub struct Keeping(oneshot::Receiver<Result<(), AuditError>>);
+
+impl Future for Keeping {
+    type Output = Result<(), AuditError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.map_err(|_gone| AuditError::Closed)?)
     }
 }
 

@@ -484,3 +484,71 @@ async fn the_thread_ends_with_its_last_handle() {
     thread.unwrap().join().unwrap();
     assert_eq!(store.get(RecordId(1)).unwrap().unwrap().state, State::Cancelled);
 }
+
+fn body(bytes: usize) -> Captured {
+    with_body(bytes).request.unwrap().body
+}
+
+#[tokio::test]
+async fn what_is_kept_is_on_disk_before_the_end() {
+    let mut scene = Scene::new(AuditOptions::default());
+    let mut entry = scene.audit.open(with_body(0)).await.unwrap();
+    assert!(entry.keep(Captured::default()).is_none(), "there is nothing to keep");
+    let before = scene.audit.health().written;
+    entry.keep(body(3000)).unwrap().await.unwrap();
+    entry.kept();
+    assert_eq!(scene.audit.health().written, before + 1);
+    assert!(entry.keep(body(3000)).is_none(), "it is kept already");
+    let open = scene.store.get(entry.id()).unwrap().unwrap();
+    assert_eq!((open.state, open.request.unwrap().body.total), (State::Open, 3000));
+    assert_eq!(scene.store.body(entry.id(), Side::Request).unwrap().unwrap().len(), 3000);
+    entry.finish(State::Done);
+    // What begins with its body has it on disk.
+    let mut whole = scene.audit.open(with_body(10)).await.unwrap();
+    assert!(whole.keep(body(10)).is_none());
+    drop(whole);
+    // Given up before it was durable, and before anybody heard of it.
+    let mut entry = scene.audit.open(with_body(0)).await.unwrap();
+    drop(entry.keep(body(77)));
+    drop(entry);
+    assert_eq!(scene.drain(PATIENCE).await, Drained::default());
+    let expect = [(1, State::Done), (2, State::Cancelled), (3, State::Cancelled)];
+    assert_eq!(scene.states(), BTreeMap::from(expect));
+    for (id, length) in [(1, 3000), (2, 10)] {
+        assert_eq!(scene.store.body(RecordId(id), Side::Request).unwrap().unwrap().len(), length);
+    }
+    assert_eq!(scene.audit.shared().pending_bytes.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_nothing_keeps_with_the_end() {
+    let mut scene = Scene::new(AuditOptions { durability: Durability::Backpressure, ..small(8) });
+    let mut entry = scene.audit.open(with_body(0)).await.unwrap();
+    assert!(entry.keep(body(3000)).is_none());
+    entry.record().request.as_mut().unwrap().body = body(3000);
+    entry.finish(State::Done);
+    assert_eq!(scene.drain(PATIENCE).await, Drained::default());
+    assert_eq!(scene.store.body(RecordId(1), Side::Request).unwrap().unwrap().len(), 3000);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_told_and_comes_with_the_end() {
+    let mut scene = Scene::new(small(8));
+    let mut entry = scene.audit.open(with_body(0)).await.unwrap();
+    scene.faults.full.store(true, Ordering::SeqCst);
+    let keeping = entry.keep(body(3000)).unwrap();
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, keeping).await.unwrap().unwrap_err().code(),
+        "audit_unavailable"
+    );
+    entry.finish(State::Failed);
+    scene.faults.full.store(false, Ordering::SeqCst);
+    scene.until_ok(true).await;
+    assert_eq!(scene.drain(PATIENCE).await, Drained::default());
+    assert_eq!(scene.states(), BTreeMap::from([(1, State::Failed)]));
+    assert_eq!(scene.store.body(RecordId(1), Side::Request).unwrap().unwrap().len(), 3000);
+    assert!(scene.audit.open(record()).await.is_err());
+    let mut closed =
+        Entry::new(Opened { id: RecordId(9), ending: None }, with_body(0), store::Known::default());
+    assert!(closed.keep(body(1)).is_none());
+}

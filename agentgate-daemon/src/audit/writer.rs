@@ -52,17 +52,19 @@ struct Behind {
 }
 
 impl Behind {
-    /// A record that is over before the tables had it takes the place of its beginning.
+    /// A version takes the place of the one before it, where the tables have not had that.
     fn add(&mut self, entry: store::Entry, open: bool) {
         self.since.get_or_insert_with(Instant::now);
         self.bytes += entry.size();
         let id = entry.id().0;
-        if open {
-            self.open.insert(id, self.entries.len());
-        } else if let Some(place) = self.open.remove(&id).and_then(|at| self.entries.get_mut(at)) {
+        let before = if open { self.open.get(&id).copied() } else { self.open.remove(&id) };
+        if let Some(place) = before.and_then(|at| self.entries.get_mut(at)) {
             self.bytes = self.bytes.saturating_sub(place.size());
             *place = entry;
             return;
+        }
+        if open {
+            self.open.insert(id, self.entries.len());
         }
         self.entries.push(entry);
     }
@@ -268,7 +270,7 @@ impl Writer {
         let mut next = self.next;
         let mut open: HashMap<u64, usize> = HashMap::new();
         for (at, write) in self.held.iter_mut().take(count).enumerate() {
-            if write.reply.is_some() {
+            if write.is_unnumbered() {
                 write.entry.set_id(next);
                 if let Some(shown) = &mut write.shown {
                     shown.id = next;
@@ -281,9 +283,10 @@ impl Writer {
         // What is over already needs no beginning.
         let mut skipped = vec![false; count];
         if !open.is_empty() {
-            for write in self.held.iter().take(count).filter(|write| !write.open) {
+            for write in self.held.iter_mut().take(count).filter(|write| !write.open) {
                 if let Some(skip) = open.get(&write.entry.id().0).and_then(|at| skipped.get_mut(*at)) {
                     *skip = true;
+                    write.entry.kept = false;
                 }
             }
         }
@@ -333,6 +336,8 @@ impl Writer {
                 drop(slot);
                 drop(reply.send(Ok(id)));
             }
+            // Who is gone by now has no more of the request to send.
+            Some(Reply::Keep(reply)) => drop(reply.send(Ok(()))),
             None => drop(slot),
         }
         if let Some(shown) = shown {
@@ -382,6 +387,7 @@ impl Writer {
             match reply {
                 Reply::Open { reply, .. } => drop(reply.send(Err(error.clone()))),
                 Reply::Note(reply) => drop(reply.send(Err(error.clone()))),
+                Reply::Keep(reply) => drop(reply.send(Err(error.clone()))),
             }
         }
         self.held = kept;

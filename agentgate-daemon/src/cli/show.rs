@@ -125,7 +125,9 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Missed { .. }
         | Item::Verifying { .. }
         | Item::Verified(_)
-        | Item::Text { .. } => Err(Failure::Unexpected),
+        | Item::Text { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })?;
     Ok(whole)
 }

@@ -108,6 +108,7 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
+        Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::AuditVerify { keys, checkpoints } => {
             return proof::verify(context, Trust { keys, checkpoints }, line).await;

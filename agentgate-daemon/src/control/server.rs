@@ -94,7 +94,8 @@ impl Door {
             | Request::Reconcile { .. }
             | Request::AuditVerify { .. }
             | Request::AuditProve { .. }
-            | Request::AuditRotateKey => self == Self::Steering,
+            | Request::AuditRotateKey
+            | Request::Count { .. } => self == Self::Steering,
         }
     }
 }

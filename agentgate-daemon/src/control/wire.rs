@@ -74,6 +74,9 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
+    /// filter's `limit` means nothing.
+    Count { filter: LogFilter },
     /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
     /// then [`Item::Verified`].
     AuditVerify {
@@ -105,6 +108,9 @@ pub struct LogFilter {
     /// Records that started at this time or later.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// In the language of [`crate::filter`].
+    #[serde(default)]
+    pub text: String,
     /// At most [`LIMIT_CAP`]; more is cut to it.
     pub limit: usize,
 }
@@ -182,6 +188,15 @@ pub enum Item {
     /// Up to [`BODY_CHUNK`] bytes in lower case hex.
     Body {
         hex: String,
+    },
+    /// So many records match; of `unreadable` it cannot be said.
+    Counted {
+        count: u64,
+        unreadable: u64,
+    },
+    /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
+    Unsearched {
+        below: RecordId,
     },
     /// So many entries were verified of so many.
     Verifying {

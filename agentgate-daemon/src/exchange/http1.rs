@@ -193,7 +193,9 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> Serving<'_, S> {
     async fn exchange(&mut self, head: RequestHead) -> Result<bool, Http1Error> {
         let RequestHead { parts, framing, keep_alive, expects_continue } = head;
         let method = parts.method.clone();
-        match self.exchanger.begin(&self.on, parts).await {
+        let agent = &mut self.agent;
+        let begun = self.exchanger.begin(&self.on, parts, |content| agent.show(framing, content)).await;
+        match begun {
             Begun::Permitted(permit, underway) => {
                 self.forward(permit, underway, framing, keep_alive && !*self.drain.borrow()).await
             }
@@ -283,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> Serving<'_, S> {
             &mut origin.wire,
             &mut self.lull,
             asking,
-            |data| up.data(data),
+            &mut up,
             // Nothing asks for answers to be seen whole.
             |data| _ = down.data(data),
             |response| {

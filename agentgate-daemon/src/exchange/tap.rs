@@ -1,7 +1,14 @@
 //! What sees a body go by: counts its bytes, and keeps a prefix, or the transcript of a WebSocket, within
-//! the limit and the memory that there is for all.
+//! the limit and the memory that there is for all. What it keeps of a request is durable before that with
+//! which the request ends goes on.
 
-use std::{fmt, ops::ControlFlow};
+use std::{
+    fmt,
+    future::Future as _,
+    ops::ControlFlow,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,8 +18,9 @@ use super::{
     whole::Unseen,
 };
 use crate::{
+    audit::Keeping,
     http::{
-        body::{End, Ended},
+        body::{End, Ended, Watch},
         gauge::Held,
     },
     inspect::Decoder,
@@ -35,6 +43,18 @@ pub struct Tap {
     decoder: Option<Box<Decoder>>,
     /// It was not seen whole, and that was told.
     told: bool,
+    durable: Durable,
+}
+
+/// How what is kept of a request stands.
+#[derive(Debug)]
+enum Durable {
+    /// It may grow yet.
+    Growing,
+    /// It is on its way to the disk.
+    Awaited(Bytes, Keeping),
+    /// It is there, or nobody waits for that.
+    Is(Bytes),
 }
 
 impl fmt::Debug for Tap {
@@ -60,6 +80,7 @@ impl Tap {
             talk: None,
             decoder,
             told: false,
+            durable: Durable::Growing,
         }
     }
 
@@ -93,12 +114,36 @@ impl Tap {
                 self.limit = 0; // a prefix has no holes
             }
         }
-        if self.total > self.prefix.len() as u64 {
+        if self.total > self.kept() {
+            self.keep_on_disk();
             return Some(Unseen::Truncated);
         }
         let decoder = self.decoder.as_mut()?;
         // What it says is looked at elsewhere; here only whether it can be read to its end.
         if decoder.push(data, &mut |_| {}) { None } else { Some(Unseen::of(decoder.ended())) }
+    }
+
+    /// Bytes that it keeps.
+    fn kept(&self) -> u64 {
+        match &self.durable {
+            Durable::Growing => self.prefix.len() as u64,
+            Durable::Awaited(bytes, _) | Durable::Is(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// What is kept of a request grows no more.
+    fn keep_on_disk(&mut self) {
+        if self.side != Side::Request || !matches!(self.durable, Durable::Growing) {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.prefix).freeze();
+        self.limit = 0;
+        let truncated = self.total > bytes.len() as u64;
+        let captured = Captured { total: self.total, truncated, bytes: bytes.clone() };
+        self.durable = match self.of.keep(captured) {
+            Some(keeping) => Durable::Awaited(bytes, keeping),
+            None => Durable::Is(bytes),
+        };
     }
 
     fn unseen(&mut self, unseen: &Unseen) -> ControlFlow<()> {
@@ -117,12 +162,40 @@ impl Tap {
             Side::Response => Sender::Server,
         };
         let mut talk = Talk::new(sender, agreed, self.limit);
-        let early = std::mem::take(&mut self.prefix);
+        let early = match std::mem::replace(&mut self.durable, Durable::Growing) {
+            Durable::Growing => std::mem::take(&mut self.prefix).freeze(),
+            Durable::Awaited(bytes, _) | Durable::Is(bytes) => bytes,
+        };
         self.decoder = None;
         if !early.is_empty() {
             talk.data(&early, &mut self.held);
         }
         self.talk = Some(talk);
+    }
+
+    /// All of the body was seen: ready once that with which it ends may go on. `Break` where it must not,
+    /// because what is kept of it cannot be made durable: [`Underway::stopped`] says so.
+    pub fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        // Messages are not waited for one by one.
+        if self.talk.is_some() {
+            return Poll::Ready(ControlFlow::Continue(()));
+        }
+        self.keep_on_disk();
+        let Durable::Awaited(bytes, keeping) = &mut self.durable else {
+            return Poll::Ready(ControlFlow::Continue(()));
+        };
+        let kept = ready!(Pin::new(keeping).poll(cx));
+        self.durable = Durable::Is(std::mem::take(bytes));
+        Poll::Ready(match kept {
+            Ok(()) => {
+                self.of.kept();
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                self.of.unrecorded(error);
+                ControlFlow::Break(())
+            }
+        })
     }
 
     /// Bytes that passed.
@@ -147,7 +220,10 @@ impl Tap {
                 (lines, !whole, Some(seen))
             }
             None => {
-                let bytes: Bytes = std::mem::take(&mut self.prefix).freeze();
+                let bytes = match std::mem::replace(&mut self.durable, Durable::Growing) {
+                    Durable::Growing => std::mem::take(&mut self.prefix).freeze(),
+                    Durable::Awaited(bytes, _) | Durable::Is(bytes) => bytes,
+                };
                 let truncated = self.total > bytes.len() as u64;
                 (bytes, truncated, None)
             }
@@ -157,6 +233,17 @@ impl Tap {
         // Taken with it, because it is memory for as long as the end is.
         let held = std::mem::replace(&mut self.held, self.of.nothing_held());
         self.of.rested(self.side, Ended { end, captured, held }, talk);
+    }
+}
+
+/// Of a request.
+impl Watch for &mut Tap {
+    fn data(&mut self, data: &[u8]) -> ControlFlow<()> {
+        Tap::data(self, data)
+    }
+
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        Tap::poll_last(self, cx)
     }
 }
 

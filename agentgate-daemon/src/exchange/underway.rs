@@ -12,7 +12,7 @@ use super::{
     whole::Wanted,
 };
 use crate::{
-    audit::Entry,
+    audit::{AuditError, Entry, Keeping},
     http::{
         body::{End, Ended},
         gauge::{Budget, Held},
@@ -60,11 +60,20 @@ struct Moving {
     /// Of a WebSocket, by side.
     talks: [Option<Seen>; 2],
     /// Why the rest of its request must not leave.
-    refusal: Option<Refusal>,
+    stop: Option<Stop>,
     /// The session's place for this exchange.
     _share: Share,
     /// The connection is busy while this is held.
     _on: Arc<OnConnection>,
+}
+
+/// Why the rest of a request must not leave.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Policy wants it seen whole, and it cannot be.
+    Refused(Refusal),
+    /// What was captured of it cannot be made durable.
+    Unrecorded(AuditError),
 }
 
 impl Underway {
@@ -83,7 +92,7 @@ impl Underway {
             response: None,
             failure: None,
             talks: [None, None],
-            refusal: None,
+            stop: None,
             _share: share,
             _on: on,
         };
@@ -188,14 +197,33 @@ impl Underway {
         });
     }
 
+    /// Puts on record what was captured of its request; `None` where nobody waits for that.
+    pub(super) fn keep(&self, body: Captured) -> Option<Keeping> {
+        self.0.with(|moving| moving.entry.as_mut()?.keep(body))
+    }
+
+    /// That is durable.
+    pub(super) fn kept(&self) {
+        self.0.with(|moving| {
+            if let Some(entry) = moving.entry.as_mut() {
+                entry.kept();
+            }
+        });
+    }
+
+    /// That cannot be made durable: the rest of its request must not leave.
+    pub(super) fn unrecorded(&self, error: AuditError) {
+        self.0.with(|moving| moving.stop = Some(Stop::Unrecorded(error)));
+    }
+
     /// The rest of its request must not leave.
     pub(super) fn refuse(&self, refusal: Refusal) {
-        self.0.with(|moving| moving.refusal = Some(refusal));
+        self.0.with(|moving| moving.stop = Some(Stop::Refused(refusal)));
     }
 
     /// Why not, once.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.0.with(|moving| moving.refusal.take())
+    pub(super) fn stop(&self) -> Option<Stop> {
+        self.0.with(|moving| moving.stop.take())
     }
 }
 
@@ -230,7 +258,10 @@ impl Drop for Ending {
         };
         record.failure = failure;
         if let (Some(head), Some(ended)) = (record.request.as_mut(), &request) {
-            head.body = ended.captured.clone();
+            // What is on record of it may be more than what there was time to move.
+            if ended.captured.total >= head.body.total {
+                head.body = ended.captured.clone();
+            }
         }
         if let (Some(head), Some(ended)) = (record.response.as_mut(), &response) {
             head.body = ended.captured.clone();

@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 
 use http::{HeaderMap, header::CONTENT_ENCODING};
 
-use super::underway::Underway;
+use super::underway::{Stop, Underway};
 use crate::{
+    audit::AuditError,
     http::{
         head::version_str,
         refusal::{Answer, Message},
@@ -78,31 +79,56 @@ impl Underway {
         }
     }
 
-    /// Its request was broken off because it cannot be seen whole: for the record, and for the agent where it
-    /// has no answer yet.
+    /// Its request was broken off because it cannot be seen whole, or not be recorded: for the record, and for
+    /// the agent where it has no answer yet.
     pub(super) fn stopped(&self, answered: bool) -> Answer {
-        let refusal = self.refusal().unwrap_or_else(|| Uninspected::Truncated.refusal());
+        let refusal = match self.stop() {
+            Some(Stop::Refused(refusal)) => refusal,
+            Some(Stop::Unrecorded(error)) => return self.broken_off(&error, answered),
+            None => Uninspected::Truncated.refusal(),
+        };
         let Refusal { verdict, flags, status, remedy } = refusal;
         self.fail(Failure {
             blame: "policy".to_owned(),
             code: "not_inspected".to_owned(),
             detail: verdict.reason.clone(),
         });
-        let asked = self.asked();
         self.edit(|record| {
             record.verdict = Some(verdict.clone());
             record.flags.extend(flags);
-            if !answered {
-                record.response = Some(ResponseHead {
-                    status,
-                    version: version_str(asked.version).to_owned(),
-                    first_byte_us: asked.elapsed_us(),
-                    ..ResponseHead::default()
-                });
-            }
         });
+        self.answer_ourselves(status, answered);
         let record = self.id();
         let (reason, rule) = (&verdict.reason, &verdict.rule);
-        asked.say(Some(self.host()), &Message { status, reason, rule, remedy: &remedy, retry: false, record })
+        let message = Message { status, reason, rule, remedy: &remedy, retry: false, record };
+        self.asked().say(Some(self.host()), &message)
+    }
+
+    /// The log does not take what was captured of its request.
+    fn broken_off(&self, error: &AuditError, answered: bool) -> Answer {
+        self.fail(Failure {
+            blame: "gate".to_owned(),
+            code: error.code().to_owned(),
+            detail: format!("the rest of the request was held back: {error}"),
+        });
+        let answer = self.asked().unrecorded(Some(self.host()), &error.to_string());
+        self.answer_ourselves(answer.status.as_u16(), answered);
+        answer
+    }
+
+    /// Unless the origin has answered, we do.
+    fn answer_ourselves(&self, status: u16, answered: bool) {
+        if answered {
+            return;
+        }
+        let asked = self.asked();
+        self.edit(|record| {
+            record.response = Some(ResponseHead {
+                status,
+                version: version_str(asked.version).to_owned(),
+                first_byte_us: asked.elapsed_us(),
+                ..ResponseHead::default()
+            });
+        });
     }
 }

@@ -19,13 +19,16 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::ForwardError;
-use crate::{model::Host, socket::OverTcp};
+use crate::{
+    model::Host,
+    socket::{Ahead, OverTcp},
+};
 
 /// A connection to an origin.
 #[derive(Debug)]
 pub enum OriginStream {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Ahead<TcpStream>>>),
 }
 
 impl OriginStream {
@@ -131,13 +134,13 @@ pub(super) async fn tls(
     host: &Host,
     stream: TcpStream,
     (end, deadline): (Instant, Duration),
-) -> Result<TlsStream<TcpStream>, ForwardError> {
+) -> Result<TlsStream<Ahead<TcpStream>>, ForwardError> {
     let name = match host.as_ip() {
         Some(ip) => ServerName::from(ip),
         None => ServerName::try_from(host.as_str().to_owned())
             .map_err(|error| ForwardError::Tls(error.to_string()))?,
     };
-    match timeout_at(end, TlsConnector::from(config.clone()).connect(name, stream)).await {
+    match timeout_at(end, TlsConnector::from(config.clone()).connect(name, Ahead::new(stream))).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(ForwardError::tls(host, &error)),
         Err(_elapsed) => Err(ForwardError::ConnectTimeout(deadline)),

@@ -1,8 +1,8 @@
-//! Memory that loading the programs took and nothing needs any more: the kernel's types alone are some tens
-//! of megabytes, once.
+//! Memory that nothing needs any more: what loading the programs took (the kernel's types alone are some tens
+//! of megabytes), what else a start takes once, and what a time of traffic leaves behind.
 
-/// Gives it back to the system. The thread that loads goes to sleep afterwards, and an allocator gives back
-/// what a thread has freed only while that thread allocates.
+/// Gives back to the system what this thread has freed, and what lies about unused of other threads'. An
+/// allocator does that only while somebody allocates, which in a gate at rest nobody does.
 #[expect(unsafe_code, reason = "the allocator has no safe wrapper for this")]
 pub fn give_back() {
     // SAFETY: takes no pointers, and may be called from any thread at any time.

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod body;
 pub mod durability;
+mod fact;
 pub mod fields;
 mod flag;
 pub mod flow;
@@ -19,6 +20,7 @@ pub mod websocket;
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
 pub use durability::Durability;
+pub use fact::{Fact, FactValue};
 pub use fields::HeaderFields;
 pub use flag::{Flag, Severity};
 pub use flow::{Flow, OriginalDestination};

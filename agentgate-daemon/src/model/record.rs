@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Authority, Captured, Flag, Flow, HeaderFields, Inspected, Subject, Timestamp, Verdict, WebSocket,
+    Authority, Captured, Fact, Flag, Flow, HeaderFields, Inspected, Subject, Timestamp, Verdict, WebSocket,
 };
 
 /// Number of a record: rises by one, never reused.
@@ -234,6 +234,9 @@ pub struct Record {
     pub times: u64,
     /// For `Kind::Control` and `Kind::Kernel`: what happened, in one line.
     pub note: Option<String>,
+    /// What parsers found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<Fact>,
 }
 
 fn once() -> u64 {
@@ -270,6 +273,7 @@ impl Record {
             loss: None,
             times: 1,
             note: None,
+            facts: Vec::new(),
         }
     }
 }

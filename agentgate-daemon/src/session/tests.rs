@@ -48,16 +48,24 @@ impl Host {
     }
 
     fn process(&self, pid: u32, parent: u32, start: u64, cgroup: &str, cmdline: &[u8]) {
+        self.running(pid, parent, (start, 0), cgroup, cmdline);
+    }
+
+    /// With where its stack is.
+    fn running(&self, pid: u32, parent: u32, (start, image): (u64, u64), cgroup: &str, cmdline: &[u8]) {
         let path = self.directory.path().join("proc").join(pid.to_string());
         fs::create_dir_all(&path).unwrap();
         // comm can hold anything, also what looks like the end of the field.
         let mut stat = format!("{pid} (a) R 1 (b) S {parent}");
         stat.push_str(&" 0".repeat(17));
         stat.push_str(&format!(" {start}"));
-        stat.push_str(&" 0".repeat(30));
+        stat.push_str(&" 0".repeat(5));
+        stat.push_str(&format!(" {image}"));
+        stat.push_str(&" 0".repeat(24));
         fs::write(path.join("stat"), stat).unwrap();
         fs::write(path.join("cmdline"), cmdline).unwrap();
         fs::write(path.join("cgroup"), format!("3:cpu:/x\n0::{cgroup}\n")).unwrap();
+        let _again = fs::remove_file(path.join("exe"));
         std::os::unix::fs::symlink(format!("/usr/bin/p{pid}"), path.join("exe")).unwrap();
     }
 }
@@ -268,4 +276,37 @@ fn own_capabilities_are_read() {
     let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
     let found = sessions.capabilities(std::process::id());
     assert_eq!(found.contains(&"CAP_SYS_ADMIN"), effective & (1 << 21) != 0, "{effective:x} {found:?}");
+}
+
+#[test]
+fn who_connects_again_is_read_once_while_it_is_the_same_program() {
+    let host = Host::new();
+    let cgroup = "/agent.slice/run-u2.service";
+    let flow = flow(10, host.inode(cgroup), SECOND);
+    host.running(10, 1, (50, 7000), cgroup, b"first\0");
+    assert!(host.sessions.recent(&flow).is_none(), "never seen");
+    let seen = host.sessions.fresh(&flow, |subject| subject);
+    let again = host.sessions.recent(&flow).unwrap();
+    assert!(Arc::ptr_eq(&seen, &again));
+    for other in [
+        Flow { uid: 0, ..flow.clone() },
+        Flow { cgroup: flow.cgroup + 1, ..flow.clone() },
+        Flow { session: 5, ..flow.clone() },
+        Flow { comm: "other".to_owned(), ..flow.clone() },
+        Flow { pid: 11, ..flow.clone() },
+        // Before the process was there.
+        Flow { connected_ns: SECOND / 10, ..flow.clone() },
+    ] {
+        assert!(host.sessions.recent(&other).is_none(), "{other:?}");
+    }
+    // Another program in the same process, and another process of the same number.
+    for (start, image) in [(50, 8000), (60, 7000)] {
+        host.running(10, 1, (start, image), cgroup, b"second\0");
+        assert!(host.sessions.recent(&flow).is_none(), "{start} {image}");
+        assert_eq!(host.sessions.fresh(&flow, |subject| subject).cmdline, ["second"]);
+    }
+    // A kernel that does not say where the program is: nothing is remembered.
+    host.running(10, 1, (60, 0), cgroup, b"third\0");
+    host.sessions.fresh(&flow, |subject| subject);
+    assert!(host.sessions.recent(&flow).is_none());
 }

@@ -7,7 +7,7 @@
 //!
 //! The content of a pack is, for each body, its length (LEB128) and bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -56,6 +56,14 @@ impl Recent {
         self.young.insert(digest, place);
     }
 
+    /// Places in these packs are gone.
+    fn lose(&mut self, packs: &HashSet<u64>) {
+        if !packs.is_empty() {
+            self.young.retain(|_, place| !packs.contains(&place.pack));
+            self.old.retain(|_, place| !packs.contains(&place.pack));
+        }
+    }
+
     /// What was learnt in a transaction that did not come to be is wrong.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
@@ -72,6 +80,8 @@ pub(super) struct Bodies<'t> {
     current: Option<u64>,
     pack: Vec<u8>,
     count: u64,
+    /// Packs that were taken out.
+    gone: HashSet<u64>,
 }
 
 impl<'t> Bodies<'t> {
@@ -86,6 +96,7 @@ impl<'t> Bodies<'t> {
             current: None,
             pack: Vec::new(),
             count: 0,
+            gone: HashSet::new(),
         })
     }
 
@@ -129,6 +140,28 @@ impl<'t> Bodies<'t> {
         Ok(place)
     }
 
+    /// Takes a pack out. `digest` is that of its first body.
+    pub(super) fn remove(
+        &mut self,
+        packer: &mut Packer,
+        pack: u64,
+        digest: Option<&Digest>,
+    ) -> Result<bool, StoreError> {
+        self.gone.insert(pack);
+        if let Some(digest) = digest
+            && self.contents.get(digest)?.is_some_and(|found| found.value() == pack)
+        {
+            self.contents.remove(digest)?;
+        }
+        packer.remove(&mut self.packs, pack)
+    }
+
+    /// Takes out the rows of packs that were taken out. Reads the whole table.
+    pub(super) fn forget_contents(&mut self) -> Result<(), StoreError> {
+        self.contents.retain(|_, pack| !self.gone.contains(&pack))?;
+        Ok(())
+    }
+
     fn flush(&mut self, packer: &mut Packer) -> Result<(), StoreError> {
         if let Some(number) = self.current.take() {
             packer.put(&mut self.packs, number, &self.pack, 0)?;
@@ -140,10 +173,12 @@ impl<'t> Bodies<'t> {
 
     pub(super) fn finish(
         mut self,
+        recent: &mut Recent,
         packer: &mut Packer,
         meta: &mut Table<'t, &'static str, u64>,
     ) -> Result<(), StoreError> {
         self.flush(packer)?;
+        recent.lose(&self.gone);
         meta.insert(NEXT_PACK, self.next)?;
         Ok(())
     }

@@ -36,9 +36,10 @@
 //! | 22 | TLS, if there | 1 server name if there, 2 JA4, 3 offered…, 4 ECH (1), 5 version, 6 cipher, 7 chosen, each if there, 8 resumed (1), 9 version towards the origin if there, 10 resumed there (1) |
 //! | 23 | websocket, if there | 1 client, 2 server (1 messages, 2 bytes, 3 decoded, 4 controls, 5 unseen), 3 closed if there (1 by, 2 code if there, 3 reason), 4 left out, 5 fault… |
 //! | 24, 25 | what was seen of the request's, the response's body, if there | 1 captured, 2 total, 3 decoded if there, 4 truncated (1), 5 encoding, 6 fault if there |
+//! | 26 | fact… | 1 name, and one of: 2 text, 3 integer, 4 millionths; if there. The two numbers are zigzag |
 
 mod decode;
-mod fields;
+pub(super) mod fields;
 mod seen;
 mod tls;
 
@@ -48,8 +49,8 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::{
-    Action, Authority, Captured, Failure, Flag, Flow, HeaderFields, Kind, Loss, Question, Record,
-    RequestHead, ResponseHead, Severity, State, Subject, Timestamp, Verdict,
+    Action, Authority, Captured, Fact, FactValue, Failure, Flag, Flow, HeaderFields, Kind, Loss, Question,
+    Record, RequestHead, ResponseHead, Severity, State, Subject, Timestamp, Verdict,
 };
 
 pub(super) use decode::{decode, socket};
@@ -96,6 +97,7 @@ pub(super) mod tag {
     pub(in crate::store) const WEBSOCKET: u8 = 23;
     pub(in crate::store) const REQUEST_SEEN: u8 = 24;
     pub(in crate::store) const RESPONSE_SEEN: u8 = 25;
+    pub(in crate::store) const FACT: u8 = 26;
 }
 
 /// Bytes before the id: its tag and length.
@@ -166,6 +168,9 @@ pub(super) fn encode(record: &Record, digests: [Option<Digest>; 2], out: &mut Ve
         if let Some(inspected) = inspected {
             nested(out, tag, |out| seen::put_inspected(out, inspected));
         }
+    }
+    for fact in &record.facts {
+        nested(out, tag::FACT, |out| put_fact(out, fact));
     }
 }
 
@@ -411,6 +416,15 @@ fn put_loss(out: &mut Vec<u8>, loss: &Loss) {
     number(out, 2, loss.window.into());
     text(out, 3, &loss.what);
     text(out, 4, &loss.cause);
+}
+
+fn put_fact(out: &mut Vec<u8>, fact: &Fact) {
+    text(out, 1, &fact.name);
+    match &fact.value {
+        FactValue::Text(value) => bytes(out, 2, value.as_bytes()),
+        FactValue::Integer(value) => nested(out, 3, |out| put_signed(out, *value)),
+        FactValue::Micros(value) => nested(out, 4, |out| put_signed(out, *value)),
+    }
 }
 
 /// A field of any payload.

@@ -46,6 +46,21 @@ pub(super) struct Grown {
     links: Vec<u8>,
 }
 
+/// What retention takes out, as [`Prune`] says it.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    pub(super) what: Pruned,
+    /// Number of the first entry that stays, or whose bodies stay.
+    pub(super) to: u64,
+    /// Records that are gone: how many, lowest and highest id, when they began.
+    pub(super) records: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) earliest: Timestamp,
+    pub(super) latest: Timestamp,
+    pub(super) reason: String,
+}
+
 /// From where a transaction goes on.
 #[derive(Debug)]
 pub(super) enum Start {
@@ -215,10 +230,30 @@ impl<'t> Chain<'t> {
     }
 
     /// Signs and keeps a statement of what retention takes out in this transaction, and takes out what of
-    /// the chain goes with it. `key`, `time` and `signature` of `prune`, and the links, are set here.
-    pub(super) fn prune(&mut self, mut prune: Prune) -> Result<Prune, StoreError> {
-        prune.from_link = self.link_at(prune.from)?;
-        prune.to_link = self.link_at(prune.to)?;
+    /// the chain goes with it. `from` is where bodies went from; entries go from the first that there is.
+    pub(super) fn prune(&mut self, from: u64, gone: Gone) -> Result<Prune, StoreError> {
+        let (first, _) = beginning(&self.prunes, &self.log)?;
+        let Gone { what, to, records, first: low, last: high, earliest, latest, reason } = gone;
+        let from = match what {
+            Pruned::Entries => first,
+            Pruned::Bodies => from.max(first),
+        };
+        let prune = Prune {
+            what,
+            from,
+            from_link: self.link_at(from)?,
+            to,
+            to_link: self.link_at(to)?,
+            records,
+            first: low,
+            last: high,
+            earliest,
+            latest,
+            time: Timestamp::now(),
+            key: self.key.public(),
+            reason,
+            signature: Hex([0; 64]),
+        };
         let prune = prune.sign(&self.log, Timestamp::now(), &self.key).map_err(StoreError::Signing)?;
         let number = self.prunes.last()?.map_or(0, |(number, _)| number.value() + 1);
         self.prunes.insert(number, &*prune.encode())?;
@@ -229,17 +264,6 @@ impl<'t> Chain<'t> {
         Ok(prune)
     }
 
-    /// The highest id of records that were pruned.
-    pub(super) fn last_pruned(&self) -> Result<u64, StoreError> {
-        let mut last = 0;
-        for row in self.prunes.iter()? {
-            if let Some(prune) = Prune::decode(row?.1.value()).filter(|prune| prune.what == Pruned::Entries) {
-                last = last.max(prune.last);
-            }
-        }
-        Ok(last)
-    }
-
     /// The link before an entry.
     fn link_at(&self, n: u64) -> Result<Hash, StoreError> {
         let (first, link) = beginning(&self.prunes, &self.log)?;
@@ -248,6 +272,12 @@ impl<'t> Chain<'t> {
         }
         if n == self.entries {
             return Ok(self.grown.link);
+        }
+        // Of the group under way the table may lag behind.
+        if let Some(at) = n.checked_sub(self.group).and_then(|at| usize::try_from(at).ok())
+            && let Some(link) = self.grown.links.as_chunks::<32>().0.get(at)
+        {
+            return Ok(Hex(*link));
         }
         let row = self.links.range(..=n)?.next_back().transpose()?;
         let found = row.and_then(|(group, links)| {

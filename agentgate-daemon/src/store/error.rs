@@ -53,9 +53,33 @@ pub enum StoreError {
     /// What was acknowledged last cannot be brought into the tables at the moment.
     #[error("the audit log cannot be written, and what it holds is not up to date")]
     Behind,
+    /// What was captured is gone, because its time was up.
+    #[error("the bodies of record {id} were dropped: they are kept for less long than records are")]
+    BodyDropped { id: RecordId },
+    /// A backup, a restoration or a compaction is under way.
+    #[error("the audit log is being backed up or compacted; try again when that is done")]
+    Upkeep,
+    /// Who asked for it has left.
+    #[error("stopped")]
+    Stopped,
+    /// What was to be a backup is none, or not all of one.
+    #[error("not a backup of an audit log: {0}")]
+    NotADump(#[source] Malformed),
+    /// There is a log where one was to be put.
+    #[error("there is an audit log at {} already", path.display())]
+    Exists { path: PathBuf },
+    /// A scope or name of a counter, a limit or an approval is too long.
+    #[error("a name of more than 512 bytes")]
+    NameTooLong,
+    /// A limit or an approval that does not read as its format says, or is of a later version.
+    #[error("a row cannot be read: {0}")]
+    BadRow(#[source] Malformed),
     /// An index names a record that is not there.
     #[error("record {id} is in an index but not in the log")]
     Missing { id: RecordId },
+    /// The index of full text does not read as its format says: `agentctl audit reindex` makes it anew.
+    #[error("the text index of the audit log is damaged, make it anew with `agentctl audit reindex`: {0}")]
+    Text(#[source] Malformed),
     /// What redb reports: disk full, I/O errors, corruption.
     #[error("{0}")]
     Redb(Box<redb::Error>),
@@ -72,7 +96,16 @@ impl StoreError {
             Self::Closed => "store_closed",
             Self::Behind => "store_behind",
             Self::UnknownFormat { .. } => "store_unknown_format",
-            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } => "store_unreadable",
+            Self::BodyDropped { .. } => "store_body_dropped",
+            Self::Upkeep => "store_upkeep",
+            Self::Stopped => "store_stopped",
+            Self::NotADump(_) => "store_not_a_backup",
+            Self::Exists { .. } => "store_exists",
+            Self::NameTooLong => "store_name_too_long",
+            Self::BadRow(_) => "store_unreadable",
+            Self::Malformed { .. } | Self::Unreadable { .. } | Self::Missing { .. } | Self::Text(_) => {
+                "store_unreadable"
+            }
             Self::Journal(_) | Self::Redb(_) => "store_io",
             Self::Packing(_) => "store_packing",
             Self::Signing(_) => "store_signing",
@@ -88,6 +121,13 @@ impl StoreError {
             Self::Redb(error) => matches!(**error, redb::Error::PreviousIo | redb::Error::DatabaseClosed),
             Self::Closed => true,
             Self::Behind
+            | Self::BodyDropped { .. }
+            | Self::Upkeep
+            | Self::Stopped
+            | Self::NotADump(_)
+            | Self::Exists { .. }
+            | Self::NameTooLong
+            | Self::BadRow(_)
             | Self::Busy { .. }
             | Self::Newer { .. }
             | Self::File { .. }
@@ -99,6 +139,7 @@ impl StoreError {
             | Self::Signing(_)
             | Self::Chain(_)
             | Self::Unsigned { .. }
+            | Self::Text(_)
             | Self::Missing { .. } => false,
         }
     }

@@ -5,7 +5,7 @@
 //! from its group ([`super::reindex`]): what it writes follows from the entries alone. A table of one's
 //! own is one line in each of `open`, `add` and `finish`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -13,8 +13,10 @@ use super::{
     StoreError,
     bodies::Place,
     canonical::Glance,
-    record::{self, Summary},
+    postings::{self, Postings},
+    record::Summary,
     tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+    uses::Uses,
 };
 use crate::model::State;
 
@@ -42,8 +44,8 @@ pub(super) struct Current {
     pub(super) span: Option<(u64, u64)>,
     /// Of the records that begin here.
     pub(super) summary: Option<Summary>,
-    /// Hosts under which it is indexed.
-    pub(super) names: BTreeMap<String, ()>,
+    /// Numbers of terms.
+    pub(super) memory: postings::Memory,
 }
 
 impl Current {
@@ -64,13 +66,12 @@ pub(super) struct Found {
 /// The derived tables during one transaction.
 #[derive(Debug)]
 pub(super) struct Index<'t> {
-    spans: Table<'t, u64, SpanRow>,
-    ends: Table<'t, u64, u64>,
-    underway: Table<'t, u64, u64>,
-    names: Table<'t, (&'static str, u64), ()>,
-    current: Current,
-    /// Names of late ends that were written in this transaction.
-    named: BTreeSet<(u64, String)>,
+    pub(super) spans: Table<'t, u64, SpanRow>,
+    pub(super) ends: Table<'t, u64, u64>,
+    pub(super) underway: Table<'t, u64, u64>,
+    pub(super) postings: Postings<'t>,
+    pub(super) uses: Uses<'t>,
+    pub(super) current: Current,
     /// Held back, so that a span is written once for the many late ends of a batch.
     summaries: BTreeMap<u64, Summary>,
     last_id: u64,
@@ -86,9 +87,9 @@ impl<'t> Index<'t> {
             spans: transaction.open_table(SPANS)?,
             ends: transaction.open_table(ENDS)?,
             underway: transaction.open_table(UNDERWAY)?,
-            names: transaction.open_table(NAMES)?,
+            postings: Postings::open(transaction, current.memory.clone())?,
+            uses: Uses::open(transaction)?,
             current,
-            named: BTreeSet::new(),
             summaries: BTreeMap::new(),
             last_id,
         })
@@ -99,7 +100,10 @@ impl<'t> Index<'t> {
         transaction.delete_table(SPANS)?;
         transaction.delete_table(ENDS)?;
         transaction.delete_table(UNDERWAY)?;
+        // Of schema 2.
         transaction.delete_table(NAMES)?;
+        Postings::drop(transaction)?;
+        Uses::drop(transaction)?;
         Ok(())
     }
 
@@ -114,7 +118,8 @@ impl<'t> Index<'t> {
     pub(super) fn add(&mut self, added: &Added<'_>) -> Result<Found, StoreError> {
         let seen = added.seen;
         let found = self.find(added)?;
-        self.name(found.home, &record::host(seen))?;
+        self.postings.add(added.encoded, seen, found.begins)?;
+        self.uses.add(added.group, added.places);
         Ok(found)
     }
 
@@ -137,6 +142,17 @@ impl<'t> Index<'t> {
             Some(first) => first,
             None => self.home(seen.id)?,
         };
+        let in_current = self.current.span.is_some_and(|(first, _)| first == home);
+        let home = if in_current || self.holds(home, seen.id)? {
+            home
+        } else {
+            // What it began with is pruned: this is its first entry in the log.
+            self.spans.insert(seen.id, summary.to_row(seen.id, added.group))?;
+            if seen.state == Some(State::Open) {
+                self.underway.insert(seen.id, seen.id)?;
+            }
+            return Ok(Found { home: seen.id, begins: false });
+        };
         if seen.state == Some(State::Open) {
             self.underway.insert(seen.id, home)?;
         }
@@ -152,6 +168,11 @@ impl<'t> Index<'t> {
         Ok(Found { home, begins: false })
     }
 
+    /// Whether the span that begins with `home` has a record of this id.
+    fn holds(&self, home: u64, id: u64) -> Result<bool, StoreError> {
+        Ok(self.spans.get(home)?.is_some_and(|row| (home..=row.value().0).contains(&id)))
+    }
+
     /// First id of the group in which this record begins.
     fn home(&self, id: u64) -> Result<u64, StoreError> {
         if let Some((first, last)) = self.current.span
@@ -161,23 +182,6 @@ impl<'t> Index<'t> {
         }
         let row = self.spans.range(..=id)?.next_back().transpose()?;
         Ok(row.map_or(id, |(first, _)| first.value()))
-    }
-
-    /// Indexes the group that begins with `home` under a host.
-    fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
-        if host.is_empty() {
-            return Ok(());
-        }
-        let names = &mut self.current.names;
-        let fresh = if self.current.span.is_some_and(|(first, _)| first == home) {
-            !names.contains_key(host) && names.insert(host.to_owned(), ()).is_none()
-        } else {
-            self.named.insert((home, host.to_owned()))
-        };
-        if fresh {
-            self.names.insert((host, home), ())?;
-        }
-        Ok(())
     }
 
     fn write_span(&mut self) -> Result<(), StoreError> {
@@ -213,6 +217,8 @@ impl<'t> Index<'t> {
                 self.spans.insert(home, merged)?;
             }
         }
+        self.uses.finish()?;
+        self.current.memory = self.postings.finish()?;
         Ok(self.current)
     }
 }

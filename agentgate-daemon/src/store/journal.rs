@@ -13,7 +13,8 @@
 //! tables keep the last that they took, so that what is left of earlier rounds is known by its number.
 //!
 //! **Payload.** For each write: length and bytes of the canonical record, how many bodies follow, and of
-//! each its side (0 request, 1 response), length and bytes; counts and lengths in LEB128.
+//! each its side (0 request, 1 response), length and bytes; counts and lengths in LEB128. A request's body
+//! of which the record has the digest, and that does not follow, is that of the record's version before.
 //!
 //! **Reading.** After a crash frames are read up to the first that is not whole. That is its end, a write
 //! that was never acknowledged, unless a later frame is found behind it: then the middle is damaged,

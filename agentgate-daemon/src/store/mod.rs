@@ -16,7 +16,7 @@
 //! | `spans` | id of the first record that begins in a group | id of the last, the group, earliest and latest start, which kinds and verdicts they have |
 //! | `ends` | id | the group of its last entry, where that is not the one it begins in |
 //! | `underway` | id of a record that is not over | id of the first record of its group |
-//! | `names` | (host, id of the first record of a group) | nothing: groups with records of that host |
+//! | `terms`, `postings`, `columns`, `begun` | | by what records are found: see [`postings`] |
 //! | `packs` | (number, part) | captured bodies, packed: see [`bodies`] |
 //! | `contents` | SHA-256 of a large body | its pack |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
@@ -41,22 +41,30 @@
 mod bodies;
 mod canonical;
 mod chain;
+pub mod dump;
 mod error;
+mod every;
 mod group;
 mod index;
 pub(crate) mod journal;
 mod keys;
+mod linked;
 mod migrate;
 mod packed;
+mod postings;
 mod prove;
 mod query;
 mod read;
 mod record;
 mod reindex;
+pub mod retention;
 mod tables;
 pub mod tally;
+pub mod text;
+pub mod typed;
+mod uses;
 pub(crate) mod verify;
-mod walk;
+pub mod walk;
 mod write;
 
 #[cfg(test)]
@@ -65,11 +73,12 @@ pub(crate) mod failing;
 mod tests;
 
 use std::{
+    collections::HashMap,
     fmt, fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
@@ -79,9 +88,9 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _};
 
 pub use canonical::Malformed;
 pub use error::StoreError;
-pub use query::{HostPattern, LIMIT_CAP, Page, Query, SCAN_CAP};
+pub use query::{Count, Cursor, HostPattern, LIMIT_CAP, NoCursor, Page, Query, SCAN_CAP};
 pub use tables::Side;
-pub(crate) use write::{Entry, Write};
+pub(crate) use write::{Entry, Known, Write};
 
 use crate::model::{Failure, Record, RecordId, State, Timestamp};
 use journal::{Disk, Journal};
@@ -123,6 +132,8 @@ pub struct Store {
     epoch: AtomicU32,
     /// Highest id in the tables.
     last_id: AtomicU64,
+    /// Held by who needs the log to stay whole for long: nothing is pruned meanwhile.
+    upkeep: Mutex<()>,
 }
 
 impl fmt::Debug for Store {
@@ -157,6 +168,7 @@ impl Store {
             behind: Mutex::new(None),
             epoch: AtomicU32::new(0),
             last_id: AtomicU64::new(0),
+            upkeep: Mutex::new(()),
         };
         store.prepare()?;
         let journal = store.replay()?;
@@ -182,19 +194,21 @@ impl Store {
     pub fn body(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
         let transaction = self.read()?;
         let Some(version) = Reader::of(&transaction)?.get(id.0)? else { return Ok(None) };
-        let (_, entry) = version.entry()?;
+        let (group, entry) = version.entry()?;
         let side = usize::from(side.key());
         let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
         let malformed = |source| StoreError::Malformed { id, source };
-        let pack = packed::get(&transaction.open_table(tables::PACKS)?, place.pack)?;
-        let pack = pack.unwrap_or(Err(Malformed("the pack of a body is not there"))).map_err(malformed)?;
-        let body = bodies::body_in(&pack, place.index).map_err(malformed)?;
+        let body = body_at(&transaction, place)?;
+        if body.is_err() && retention::dropped(&transaction, group.number, place)? {
+            return Err(StoreError::BodyDropped { id });
+        }
+        let body = body.map_err(malformed)?;
         let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
         let expect = seen.digests.get(side).copied().flatten();
-        if expect != Some(canonical::digest(body)) {
+        if expect != Some(canonical::digest(&body)) {
             return Err(malformed(Malformed("a body is not the one that was captured")));
         }
-        Ok(Some(Bytes::copy_from_slice(body)))
+        Ok(Some(body))
     }
 
     /// The id that the next record gets, but for those that are not in the tables yet.
@@ -205,10 +219,9 @@ impl Store {
 
     /// An entry as the log has it last; only what the tables have is looked at.
     pub(crate) fn entry(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let version = Reader::of(&self.snapshot()?)?.get(id.0)?;
-        let entry =
-            |version: read::Version| Ok(Entry { encoded: version.encoded()?.to_vec(), bodies: [None, None] });
-        version.map(entry).transpose()
+        let transaction = self.snapshot()?;
+        let version = Reader::of(&transaction)?.get(id.0)?;
+        version.map(|version| whole(&transaction, &version)).transpose()
     }
 
     /// Makes entries durable in the journal; returns the sequence under which they are there.
@@ -277,6 +290,15 @@ impl Store {
     fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(StoreError::Closed)?.begin_read()?)
+    }
+
+    /// Keeps others from pruning, backing up and compacting.
+    fn upkeep(&self) -> Result<MutexGuard<'_, ()>, StoreError> {
+        match self.upkeep.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Upkeep),
+        }
     }
 
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
@@ -353,6 +375,8 @@ impl Store {
 
     fn take_back(&self, kept: journal::Kept) -> Result<(), StoreError> {
         let mut entries: Vec<Entry> = Vec::new();
+        // Bodies of requests that are under way, which later versions do not repeat.
+        let mut begun: HashMap<u64, Bytes> = HashMap::new();
         let (mut bytes, mut epoch, mut last) = (0, 0, None);
         for frame in kept.frames {
             if last.is_some() && (frame.epoch != epoch || bytes >= REPLAY_BYTES) {
@@ -360,13 +384,37 @@ impl Store {
                 bytes = 0;
             }
             let read = Entry::all(&frame.payload);
-            let read = read.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+            let mut read = read.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+            for entry in &mut read {
+                self.complete(entry, &mut begun)?;
+            }
             bytes += read.iter().map(Entry::size).sum::<u64>();
             entries.extend(read);
             (epoch, last) = (frame.epoch, Some(frame.sequence));
         }
         if last.is_some() {
             self.commit(&entries, epoch, last)?;
+        }
+        Ok(())
+    }
+
+    /// Gives an entry of the journal the request's body that an earlier version has. `begun` are those of
+    /// records under way.
+    fn complete(&self, entry: &mut Entry, begun: &mut HashMap<u64, Bytes>) -> Result<(), StoreError> {
+        let id = entry.id();
+        let seen = canonical::Glance::at(&entry.encoded);
+        let seen = seen.map_err(|source| StoreError::Malformed { id, source })?;
+        let (digest, open) = (seen.digests[0], seen.state == Some(State::Open));
+        let before = begun.remove(&id.0);
+        if let (None, Some(digest)) = (&entry.bodies[0], digest) {
+            let before = match before {
+                Some(bytes) => Some(bytes),
+                None => self.entry(id)?.and_then(|before| before.bodies[0].clone()),
+            };
+            entry.bodies[0] = before.filter(|bytes| canonical::digest(bytes) == digest);
+        }
+        if let (Some(bytes), true) = (&entry.bodies[0], open) {
+            begun.insert(id.0, bytes.clone());
         }
         Ok(())
     }
@@ -382,14 +430,8 @@ impl Store {
             for row in transaction.open_table(tables::UNDERWAY)?.iter()? {
                 let id = RecordId(row?.0.value());
                 let version = reader.get(id.0)?.ok_or(StoreError::Missing { id })?;
-                let end = |encoded: &[u8]| {
-                    Entry { encoded: encoded.to_vec(), bodies: [None, None] }.ended(
-                        State::Failed,
-                        now,
-                        Some(&failure),
-                    )
-                };
-                match version.encoded().and_then(end) {
+                let begun = whole(&transaction, &version);
+                match begun.and_then(|entry| entry.ended(State::Failed, now, Some(&failure))) {
                     Ok(entry) => ended.push(entry),
                     // No reason to guard nobody: it stays as it is, and is told at every start.
                     Err(error) => tracing::error!(%error, "a record that was open cannot be ended"),
@@ -398,6 +440,27 @@ impl Store {
         }
         if ended.is_empty() { Ok(()) } else { self.commit(&ended, 0, None) }
     }
+}
+
+/// An entry of the tables with its bodies; without one that is not there any more.
+fn whole(transaction: &ReadTransaction, version: &read::Version) -> Result<Entry, StoreError> {
+    let encoded = version.encoded()?.to_vec();
+    let mut bodies = [None, None];
+    for (body, place) in bodies.iter_mut().zip(version.entry()?.1.places) {
+        if let Some(place) = place {
+            *body = body_at(transaction, place)?.ok();
+        }
+    }
+    Ok(Entry { encoded, bodies, kept: false })
+}
+
+fn body_at(
+    transaction: &ReadTransaction,
+    place: bodies::Place,
+) -> Result<Result<Bytes, Malformed>, StoreError> {
+    let pack = packed::get(&transaction.open_table(tables::PACKS)?, place.pack)?;
+    let pack = pack.unwrap_or(Err(Malformed("the pack of a body is not there")));
+    Ok(pack.and_then(|pack| bodies::body_in(&pack, place.index).map(Bytes::copy_from_slice)))
 }
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {

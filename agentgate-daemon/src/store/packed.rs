@@ -22,7 +22,11 @@ const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
 /// Compresses; keeps its tables.
-pub(super) struct Packer(zstd::bulk::Compressor<'static>);
+pub(super) struct Packer {
+    compressor: zstd::bulk::Compressor<'static>,
+    /// Bytes of values by which tables grew in this transaction.
+    grown: i64,
+}
 
 impl std::fmt::Debug for Packer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -32,7 +36,7 @@ impl std::fmt::Debug for Packer {
 
 impl Packer {
     pub(super) fn new() -> Result<Self, StoreError> {
-        Ok(Self(zstd::bulk::Compressor::new(LEVEL).map_err(StoreError::Packing)?))
+        Ok(Self { compressor: zstd::bulk::Compressor::new(LEVEL).map_err(StoreError::Packing)?, grown: 0 })
     }
 
     /// Puts `content` under `number`, in place of the `before` parts that are there. Returns how many
@@ -45,7 +49,8 @@ impl Packer {
         before: u16,
     ) -> Result<u16, StoreError> {
         let mut value = vec![0; 5 + content.len()];
-        let packed = self.0.compress_to_buffer(content, &mut value[5..]).ok().filter(|n| *n < content.len());
+        let packed = self.compressor.compress_to_buffer(content, &mut value[5..]);
+        let packed = packed.ok().filter(|n| *n < content.len());
         match packed {
             Some(length) => {
                 value[0] = ZSTD;
@@ -65,15 +70,42 @@ impl Packer {
         while !left.is_empty() {
             let size = PARTS.into_iter().find(|size| left.len() >= *size).unwrap_or(left.len());
             let (now, rest) = left.split_at(size);
-            table.insert((number, part), now)?;
+            let replaced = table.insert((number, part), now)?;
+            let replaced = replaced.map_or(0, |replaced| replaced.value().len());
+            self.grown += signed(now.len()) - signed(replaced);
             left = rest;
             part += 1;
         }
         for gone in part..before {
-            table.remove((number, gone))?;
+            let removed = table.remove((number, gone))?.map_or(0, |removed| removed.value().len());
+            self.grown -= signed(removed);
         }
         Ok(part)
     }
+
+    /// Takes out what is under `number`. Returns whether there was something.
+    pub(super) fn remove(
+        &mut self,
+        table: &mut Table<'_, Part, &'static [u8]>,
+        number: u64,
+    ) -> Result<bool, StoreError> {
+        let mut any = false;
+        for row in table.extract_from_if((number, 0)..=(number, u16::MAX), |_, _| true)? {
+            let (_, value) = row?;
+            self.grown -= signed(value.value().len());
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Bytes of values by which tables grew since this was asked last; negative where they shrank.
+    pub(super) fn take_grown(&mut self) -> i64 {
+        std::mem::take(&mut self.grown)
+    }
+}
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
 }
 
 /// The content under `number`; `None` where there is nothing.

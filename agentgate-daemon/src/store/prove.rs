@@ -7,8 +7,8 @@ use super::{
     Store, StoreError,
     canonical::{Malformed, decode},
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, log_of, tail_of},
+    linked::Linked,
     tables::{ENDS, SPANS},
-    walk::Walk,
 };
 use crate::{
     chain::{Base64, Checkpoint, KeyStatement, Line, LogLine, Prune, digest},
@@ -29,7 +29,7 @@ impl Store {
 fn prove(transaction: &ReadTransaction, id: RecordId) -> Result<Option<Vec<Line>>, StoreError> {
     let Some(number) = group_of(transaction, id.0)? else { return Ok(None) };
     let malformed = |source| StoreError::Malformed { id, source };
-    let walk = Walk::of(transaction)?;
+    let walk = Linked::of(transaction)?;
     let walked = walk.group(number)?.map_err(malformed)?;
     let place = walked.entries.iter().zip(&walked.places).rfind(|(entry, _)| entry.id == id.0);
     let Some((entry, (n, prev))) = place else { return Ok(None) };
@@ -107,7 +107,7 @@ impl Unwalked {
 }
 
 /// The digests of entries from one number to before another.
-fn skipped(walk: &Walk, from: u64, to: u64) -> Result<Option<Line>, Unwalked> {
+fn skipped(walk: &Linked, from: u64, to: u64) -> Result<Option<Line>, Unwalked> {
     let mut digests = Vec::new();
     let mut at = walk.holding(from).map_err(Unwalked::Store)?;
     while let Some(number) = at.filter(|number| *number < to) {

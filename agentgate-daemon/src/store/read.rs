@@ -19,6 +19,8 @@ const KEPT: usize = 16;
 /// A group, unpacked.
 #[derive(Debug)]
 pub(super) struct Group {
+    /// Of its first entry.
+    pub(super) number: u64,
     content: Vec<u8>,
     entries: Vec<Entry>,
 }
@@ -77,7 +79,7 @@ impl Reader {
         let content = packed::get(&self.groups, number)?;
         let group = content.unwrap_or(Err(Malformed("its group is not there"))).and_then(|content| {
             let entries = group::entries(&content)?;
-            Ok(Arc::new(Group { content, entries }))
+            Ok(Arc::new(Group { number, content, entries }))
         });
         if self.kept.len() >= KEPT {
             self.kept.pop_front();

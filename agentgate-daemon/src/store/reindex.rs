@@ -14,6 +14,7 @@ use super::{
     group,
     index::{Added, Index},
     packed,
+    tables::DROPPED_ID,
     write::{Batch, Packing},
 };
 use crate::{chain::SigningKey, model::RecordId};
@@ -31,7 +32,9 @@ pub(super) fn run(
     Index::drop(transaction)?;
     Chain::drop(transaction)?;
     let mut batch = Batch::anew(transaction, packing, key)?;
-    let highest = batch.index.begin_after(batch.chain.last_pruned()?);
+    // Ids up to that began in groups that are gone.
+    let dropped = batch.meta.get(DROPPED_ID)?.map_or(0, |value| value.value());
+    let highest = batch.index.begin_after(dropped);
     let mut after = None;
     while let Some(number) = next_group(&batch, after)? {
         after = Some(number);

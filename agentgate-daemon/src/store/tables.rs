@@ -28,6 +28,14 @@ pub(super) const ENTRIES: &str = "entries";
 pub(super) const NEXT_PACK: &str = "next_pack";
 /// Last sequence of the journal that is in the tables.
 pub(super) const TAKEN: &str = "taken";
+/// Highest id of a record whose first entry is pruned, and how many records are gone altogether.
+pub(super) const DROPPED_ID: &str = "dropped_id";
+pub(super) const DROPPED: &str = "dropped";
+/// Number of the first group whose bodies were not dropped for their age.
+pub(super) const BODIES_FROM: &str = "bodies_from";
+/// Bytes of the values of `groups` and `packs`, and the most that they ever came to in this file.
+pub(super) const WEIGHT: &str = "weight";
+pub(super) const WEIGHT_MOST: &str = "weight_most";
 /// Which journal that is.
 pub(super) const JOURNAL: &str = "journal";
 

@@ -24,14 +24,17 @@ use crate::model::{Kind, Miscount, RecordId};
 /// (epoch, window, session, class, column).
 type Key = (u32, u32, u64, u8, u8);
 
-const TALLIES: TableDefinition<'_, Key, u64> = TableDefinition::new("tallies");
+pub(super) const TALLIES: TableDefinition<'_, Key, u64> = TableDefinition::new("tallies");
 /// Numbers of epochs, and the first id in them, by their names.
-const EPOCHS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("epochs");
+pub(super) const EPOCHS: TableDefinition<'_, &str, (u32, u64)> = TableDefinition::new("epochs");
 /// Names of sessions, by epoch and number.
-const SESSIONS: TableDefinition<'_, (u32, u64), &str> = TableDefinition::new("sessions");
+pub(super) const SESSIONS: TableDefinition<'_, (u32, u64), &str> = TableDefinition::new("sessions");
 
 /// The window under which those that are over are summed up.
 pub const CLOSED: u32 = u32::MAX;
+/// Added to the number of a column: what of it stood in records that are pruned. In no balance, and taken
+/// for nothing by programs that do not know it.
+const PRUNED: u8 = 16;
 /// Epochs whose sums are kept.
 const EPOCHS_KEPT: u32 = 16;
 /// Code of a flow that nobody listened for.
@@ -207,6 +210,17 @@ impl<'t> Tallies<'t> {
         Ok(())
     }
 
+    /// Notes that a record of the epoch is pruned: what it counted for stays counted.
+    pub(super) fn pruned(&mut self, record: &Glance<'_>) -> Result<(), StoreError> {
+        let counts = self.epoch != 0 && record.failure_code != UNACKNOWLEDGED;
+        if let Some((_, session, class, column, count)) = stands_for(record).filter(|_| counts) {
+            let key = (self.epoch, CLOSED, session, class.number(), column.number() + PRUNED);
+            let before = self.rows.get(key)?.map_or(0, |value| value.value());
+            self.rows.insert(key, before.saturating_add(count))?;
+        }
+        Ok(())
+    }
+
     /// Takes back what [`Tallies::add`] counted.
     #[cfg(test)]
     fn take_back(&mut self, record: &Glance<'_>) -> Result<(), StoreError> {
@@ -231,6 +245,17 @@ impl<'t> Tallies<'t> {
         self.rows.insert(key, to(before.unwrap_or(0)))?;
         Ok(before.is_none())
     }
+}
+
+/// The first id of an epoch; the highest number there is where it is not known.
+pub(super) fn first_of(transaction: &WriteTransaction, epoch: u32) -> Result<u64, StoreError> {
+    for row in transaction.open_table(EPOCHS)?.iter()? {
+        let (number, first) = row?.1.value();
+        if number == epoch {
+            return Ok(first);
+        }
+    }
+    Ok(u64::MAX)
 }
 
 impl Store {
@@ -328,6 +353,14 @@ impl Store {
         for row in tallies(&transaction, epoch)? {
             if row.column != Column::Kernel && row.class != Class::Ring {
                 sums.entry((row.session, row.class, row.column)).or_default().0 += row.count;
+            }
+        }
+        let all = (epoch, CLOSED, 0, 0, 0)..=(epoch, CLOSED, u64::MAX, u8::MAX, u8::MAX);
+        for row in transaction.open_table(TALLIES)?.range(all)? {
+            let (key, count) = row?;
+            let (_, _, session, class, column) = key.value();
+            if let Some(column) = column.checked_sub(PRUNED).and_then(Column::from_number) {
+                sums.entry((session, Class::from_number(class), column)).or_default().1 += count.value();
             }
         }
         let mut reader = Reader::of(&transaction)?;

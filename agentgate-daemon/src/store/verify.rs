@@ -25,8 +25,8 @@ use super::{
     canonical::{Glance, decode},
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, log_of, tail_of},
     journal::{Disk, Journal},
+    linked::Linked,
     tables::{ENTRIES, JOURNAL, META, SCHEMA, SCHEMA_VERSION, TAKEN},
-    walk::Walk,
 };
 use crate::chain::{Checkpoint, Finding, KeyStatement, Prune, Report, Trust, Verifier, What};
 use bodies::Kept;
@@ -143,8 +143,8 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
         verifier.pruned(prune);
     }
     let mut checkpoints = Checkpoints::of(transaction)?;
-    let walk = Walk::of(transaction)?;
-    let mut places = Places::of(transaction, prunes.0.iter().map(|prune| prune.last).max().unwrap_or(0))?;
+    let walk = Linked::of(transaction)?;
+    let mut places = Places::of(transaction)?;
     let mut bodies = Kept::of(transaction)?;
     let mut at = 0;
     while let Some(number) = walk.from(at)? {

@@ -1,95 +1,247 @@
-//! The log's entries in their order, each with its number and the link before it.
+//! The log in its own order: entries by their position, group by group.
+//!
+//! What exports, mirrors and imports stand on. A walk is of one snapshot; whoever goes on later, as a
+//! follower does, begins another at the position it came to. Memory is that of one group, and of the packs
+//! of bodies looked at last.
 
-use redb::{ReadOnlyTable, ReadTransaction};
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use redb::{ReadOnlyTable, ReadableTable as _};
 
 use super::{
-    StoreError,
-    canonical::Malformed,
-    chain::LINKS,
-    group::{self, Entry},
-    packed::{self, Part},
-    tables::GROUPS,
+    Store, StoreError, bodies,
+    bodies::Place,
+    canonical::{self, Glance, Malformed, decode},
+    group, packed,
+    packed::Part,
+    tables::{BODIES_FROM, ENTRIES, GROUPS, META, PACKS, SPANS, SpanRow},
 };
-use crate::chain::{self, Hash, Hex};
+use crate::model::{Record, RecordId, Timestamp};
 
-/// A group with its links.
-#[derive(Debug)]
-pub(super) struct Walked {
-    /// Number of its first entry.
-    pub(super) number: u64,
-    pub(super) content: Vec<u8>,
-    pub(super) entries: Vec<Entry>,
-    /// Of each entry: its number, and the link before it. As many as there are entries.
-    pub(super) places: Vec<(u64, Hash)>,
+/// Packs of bodies that are kept unpacked: what goes on at one time is in few of them.
+const PACKS_KEPT: usize = 4;
+
+/// An entry at its place.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its position in the log.
+    pub n: u64,
+    /// Canonical.
+    pub encoded: Vec<u8>,
+    places: [Option<Place>; 2],
 }
 
-impl Walked {
-    /// Canonical bytes of an entry.
-    pub(super) fn encoded(&self, entry: &Entry) -> &[u8] {
-        self.content.get(entry.record.clone()).unwrap_or_default()
+impl Placed {
+    /// The id of the record that this is a version of.
+    #[must_use]
+    pub fn id(&self) -> RecordId {
+        let id = self.encoded.get(2..10).and_then(|id| id.try_into().ok());
+        RecordId(id.map_or(0, u64::from_le_bytes))
+    }
+
+    /// The record, without the captured bytes of its bodies.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`].
+    pub fn record(&self) -> Result<Record, StoreError> {
+        let (record, _) = decode(&self.encoded).map_err(|source| self.malformed(source))?;
+        Ok(record)
+    }
+
+    /// When the record began, at the price of a look at its first fields.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`].
+    pub fn started(&self) -> Result<Timestamp, StoreError> {
+        Ok(Glance::at(&self.encoded).map_err(|source| self.malformed(source))?.started)
+    }
+
+    fn malformed(&self, source: Malformed) -> StoreError {
+        StoreError::Malformed { id: self.id(), source }
     }
 }
 
-/// Groups of one snapshot, in their order.
-#[derive(Debug)]
-pub(super) struct Walk {
+/// Entries that lie together.
+#[derive(Clone, Debug, Default)]
+pub struct Stretch {
+    /// From the position asked for on, or from the first that there is after it.
+    pub entries: Vec<Placed>,
+    /// Where to go on.
+    pub next: u64,
+    /// Positions before `next` that the log has no longer: pruned.
+    pub pruned: u64,
+    /// Positions before `next` whose entries cannot be read.
+    pub unreadable: u64,
+}
+
+/// A walk through one snapshot of the log.
+pub struct Walk {
     groups: ReadOnlyTable<Part, &'static [u8]>,
-    links: ReadOnlyTable<u64, &'static [u8]>,
+    packs: ReadOnlyTable<Part, &'static [u8]>,
+    spans: ReadOnlyTable<u64, SpanRow>,
+    end: u64,
+    /// Before this position bodies may be gone, because their time was up.
+    bodies_from: u64,
+    kept: VecDeque<(u64, Arc<Vec<u8>>)>,
+}
+
+impl std::fmt::Debug for Walk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Walk").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// A walk through all that was acknowledged.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn walk(&self) -> Result<Walk, StoreError> {
+        Walk::of(&self.read()?)
+    }
+
+    /// A walk through what the tables hold, which is what there was about a second ago: for those who come
+    /// again and again, and are no reason to have a transaction made.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn walk_settled(&self) -> Result<Walk, StoreError> {
+        Walk::of(&self.snapshot()?)
+    }
 }
 
 impl Walk {
-    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, StoreError> {
-        Ok(Self { groups: transaction.open_table(GROUPS)?, links: transaction.open_table(LINKS)? })
+    fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
+        let meta = transaction.open_table(META)?;
+        let number = |name| Ok::<_, StoreError>(meta.get(name)?.map_or(0, |value| value.value()));
+        Ok(Self {
+            groups: transaction.open_table(GROUPS)?,
+            packs: transaction.open_table(PACKS)?,
+            spans: transaction.open_table(SPANS)?,
+            end: number(ENTRIES)?,
+            bodies_from: number(BODIES_FROM)?,
+            kept: VecDeque::new(),
+        })
     }
 
-    /// Number of the first group at or after this number.
-    pub(super) fn from(&self, number: u64) -> Result<Option<u64>, StoreError> {
-        let row = self.groups.range((number, 0)..)?.next().transpose()?;
-        Ok(row.map(|(key, _)| key.value().0))
+    /// The position after the last entry.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
     }
 
-    /// Number of the group that has entry `n`, if there is one.
-    pub(super) fn holding(&self, n: u64) -> Result<Option<u64>, StoreError> {
-        let row = self.groups.range(..=(n, u16::MAX))?.next_back().transpose()?;
-        Ok(row.map(|(key, _)| key.value().0))
+    /// A position before which no entry is of a record that began at `since` or later. Reads a row for each
+    /// group.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn position_of(&self, since: Timestamp) -> Result<u64, StoreError> {
+        let mut first = self.end;
+        for row in self.spans.iter()? {
+            let (_, row) = row?;
+            let (_, group, _, latest, _) = row.value();
+            // A late entry is after the group that its record begins in, which is counted there. Rows of
+            // records whose beginning is pruned come first, and may be of any group.
+            if latest >= since.0 {
+                first = first.min(group);
+            }
+        }
+        Ok(first)
     }
 
-    /// The group of this number.
-    pub(super) fn group(&self, number: u64) -> Result<Result<Walked, Malformed>, StoreError> {
-        let content = packed::get(&self.groups, number)?;
-        let content = match content.unwrap_or(Err(Malformed("its group is not there"))) {
-            Ok(content) => content,
-            Err(malformed) => return Ok(Err(malformed)),
+    /// The entries from `from` to the end of their group. `None` at the end of the log.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read. A group that is damaged is passed over and counted.
+    pub fn stretch(&self, from: u64) -> Result<Option<Stretch>, StoreError> {
+        if from >= self.end {
+            return Ok(None);
+        }
+        if let Some(row) = self.groups.range(..=(from, u16::MAX))?.next_back() {
+            let number = row?.0.value().0;
+            let found = self.group(number, from)?;
+            if found.next > from {
+                return Ok(Some(found));
+            }
+        }
+        // What was here is pruned.
+        let Some(row) = self.groups.range((from, 0)..)?.next() else { return Ok(None) };
+        let number = row?.0.value().0;
+        let mut found = self.group(number, number)?;
+        found.pruned = number - from;
+        Ok(Some(found))
+    }
+
+    /// The entries of a group from position `from` on.
+    fn group(&self, number: u64, from: u64) -> Result<Stretch, StoreError> {
+        let after = match self.groups.range((number + 1, 0)..)?.next() {
+            Some(row) => row?.0.value().0,
+            None => self.end,
         };
-        let entries = match group::entries(&content) {
-            Ok(entries) => entries,
-            Err(malformed) => return Ok(Err(malformed)),
+        let content = packed::get(&self.groups, number)?.unwrap_or(Err(Malformed("its group is not there")));
+        let entries = content.and_then(|content| Ok((group::entries(&content)?, content)));
+        let (entries, content) = match entries {
+            Ok(found) => found,
+            Err(why) => {
+                tracing::error!(group = number, %why, "entries of the audit log are passed over");
+                let next = after.max(from);
+                return Ok(Stretch { next, unreadable: next - from, ..Stretch::default() });
+            }
         };
-        let row = self.links.get(number)?.map(|row| row.value().to_vec()).unwrap_or_default();
-        let links = row.as_chunks::<32>().0;
-        let digests =
-            entries.iter().map(|entry| chain::digest(content.get(entry.record.clone()).unwrap_or_default()));
-        let places = if links.len() == entries.len() {
-            (number..).zip(links.iter().map(|link| Hex(*link))).collect()
-        } else {
-            fitted(number, links, digests)
+        let next = number + entries.len() as u64;
+        let skipped = usize::try_from(from - number).unwrap_or(usize::MAX);
+        let entries = (number..).zip(entries).skip(skipped);
+        let entries = entries.map(|(n, entry)| Placed {
+            n,
+            encoded: content.get(entry.record).unwrap_or_default().to_vec(),
+            places: entry.places,
+        });
+        Ok(Stretch { entries: entries.collect(), next, ..Stretch::default() })
+    }
+
+    /// The captured bytes of an entry's request and response, proven by their digests; without those that
+    /// were dropped because their time was up.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read, or the bytes are not those that were captured.
+    pub fn bodies(&mut self, entry: &Placed) -> Result<[Option<Bytes>; 2], StoreError> {
+        let mut found = [None, None];
+        if entry.places == [None, None] {
+            return Ok(found);
+        }
+        let seen = Glance::at(&entry.encoded).map_err(|source| entry.malformed(source))?;
+        for ((found, place), expect) in found.iter_mut().zip(entry.places).zip(seen.digests) {
+            let Some(place) = place else { continue };
+            if entry.n < self.bodies_from && self.packs.get((place.pack, 0))?.is_none() {
+                continue;
+            }
+            let pack = self.pack(place.pack)?.map_err(|source| entry.malformed(source))?;
+            let body = bodies::body_in(&pack, place.index).map_err(|source| entry.malformed(source))?;
+            if expect != Some(canonical::digest(body)) {
+                return Err(entry.malformed(Malformed("a body is not the one that was captured")));
+            }
+            *found = Some(Bytes::copy_from_slice(body));
+        }
+        Ok(found)
+    }
+
+    fn pack(&mut self, number: u64) -> Result<Result<Arc<Vec<u8>>, Malformed>, StoreError> {
+        if let Some((_, pack)) = self.kept.iter().find(|(kept, _)| *kept == number) {
+            return Ok(Ok(pack.clone()));
+        }
+        let pack = match packed::get(&self.packs, number)? {
+            Some(Ok(pack)) => Arc::new(pack),
+            Some(Err(why)) => return Ok(Err(why)),
+            None => return Ok(Err(Malformed("the pack of a body is not there"))),
         };
-        Ok(Ok(Walked { number, content, entries, places }))
+        if self.kept.len() >= PACKS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((number, pack.clone()));
+        Ok(Ok(pack))
     }
 }
 
-/// Which link belongs to which entry, where there are not as many: by what they lead to.
-fn fitted(number: u64, links: &[[u8; 32]], digests: impl Iterator<Item = Hash>) -> Vec<(u64, Hash)> {
-    let mut next = 0;
-    let mut places = Vec::new();
-    for digest in digests {
-        let leads = |at: &usize| match links.get(at + 1) {
-            Some(following) => chain::next(&Hex(links[*at]), &digest).0 == *following,
-            None => false,
-        };
-        let at = (next..links.len()).find(leads).unwrap_or(next);
-        places.push((number + at as u64, links.get(at).map_or(Hex([0; 32]), |link| Hex(*link))));
-        next = at + 1;
-    }
-    places
-}
+#[cfg(test)]
+mod tests;

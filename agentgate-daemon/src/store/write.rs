@@ -16,6 +16,7 @@ use super::{
     group::Tail,
     index::{Added, Current, Index},
     packed::{Packer, Part},
+    retention,
     tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
 };
@@ -40,23 +41,54 @@ pub(crate) struct Entry {
     pub(super) encoded: Vec<u8>,
     /// Captured bytes, of request and response.
     pub(super) bodies: [Option<Bytes>; 2],
+    /// The journal or the tables have the request's body with an earlier version: the journal need not have
+    /// it again.
+    pub(crate) kept: bool,
+}
+
+/// What versions of a record have of its request's body so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    body: Option<(Bytes, Digest)>,
+    /// It is durable.
+    pub(crate) durable: bool,
+}
+
+impl Known {
+    /// Whether just these bytes are durable.
+    pub(crate) fn has(&self, bytes: &Bytes) -> bool {
+        self.durable && self.body.as_ref().is_some_and(|(known, _)| known == bytes)
+    }
 }
 
 impl Entry {
     /// A record that begins; its bodies are not stored yet.
     pub(crate) fn open(record: &Record) -> Self {
-        Self { encoded: encoded(record, [None, None]), bodies: [None, None] }
+        Self { encoded: encoded(record, [None, None]), bodies: [None, None], kept: false }
     }
 
     /// A record in its last state, with the captured bytes of its bodies.
     pub(crate) fn last(record: &Record) -> Self {
-        let kept = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
-        let bodies = [
-            record.request.as_ref().and_then(|head| kept(&head.body.bytes)),
-            record.response.as_ref().and_then(|head| kept(&head.body.bytes)),
-        ];
-        let digests = bodies.each_ref().map(|bytes| bytes.as_ref().map(|bytes| digest(bytes)));
-        Self { encoded: encoded(record, digests), bodies }
+        Self::version(record, &mut Known::default())
+    }
+
+    /// A version of a record, with the captured bytes of its bodies. `known` is what earlier versions have of
+    /// the request's, and then what this one has.
+    pub(crate) fn version(record: &Record, known: &mut Known) -> Self {
+        let some = |bytes: &Bytes| (!bytes.is_empty()).then(|| bytes.clone());
+        let request = record.request.as_ref().and_then(|head| some(&head.body.bytes));
+        let response = record.response.as_ref().and_then(|head| some(&head.body.bytes));
+        let asked = request.as_ref().map(|bytes| match &known.body {
+            Some((same, digest)) if same == bytes => *digest,
+            Some(_) | None => {
+                let digest = digest(bytes);
+                *known = Known { body: Some((bytes.clone(), digest)), durable: false };
+                digest
+            }
+        });
+        let kept = asked.is_some() && known.durable;
+        let digests = [asked, response.as_ref().map(|bytes| digest(bytes))];
+        Self { encoded: encoded(record, digests), bodies: [request, response], kept }
     }
 
     /// This record, ended in another state at `finished`.
@@ -68,7 +100,7 @@ impl Entry {
     ) -> Result<Self, StoreError> {
         let encoded = canonical::ended(&self.encoded, state, finished, failure);
         let encoded = encoded.map_err(|source| StoreError::Malformed { id: self.id(), source })?;
-        Ok(Self { encoded, bodies: self.bodies.clone() })
+        Ok(Self { encoded, bodies: self.bodies.clone(), kept: false })
     }
 
     pub(crate) fn id(&self) -> RecordId {
@@ -90,8 +122,10 @@ impl Entry {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         canonical::put_number(out, self.encoded.len() as u64);
         out.extend_from_slice(&self.encoded);
-        canonical::put_number(out, self.bodies.iter().flatten().count() as u64);
-        for (side, bytes) in self.bodies.iter().enumerate() {
+        let [request, response] = self.bodies.each_ref().map(Option::as_ref);
+        let bodies = [request.filter(|_| !self.kept), response];
+        canonical::put_number(out, bodies.iter().flatten().count() as u64);
+        for (side, bytes) in bodies.iter().enumerate() {
             if let Some(bytes) = bytes {
                 canonical::put_number(out, side as u64);
                 canonical::put_number(out, bytes.len() as u64);
@@ -115,7 +149,7 @@ impl Entry {
                 let side = usize::try_from(side).ok().and_then(|side| bodies.get_mut(side));
                 *side.ok_or(Malformed("a body of a side that is not known"))? = Some(bytes);
             }
-            found.push(Self { encoded, bodies });
+            found.push(Self { encoded, bodies, kept: false });
         }
         Ok(found)
     }
@@ -139,7 +173,7 @@ pub(super) struct Packing {
     packer: Packer,
     /// The group under way, and what the indexes know of it. `None` before the first transaction, and
     /// after one that failed.
-    tail: Option<(Tail, Current, Grown)>,
+    pub(super) tail: Option<(Tail, Current, Grown)>,
     /// The key that signs; settled with the first transaction, and after one that failed.
     key: Option<Arc<SigningKey>>,
     recent: Recent,
@@ -270,14 +304,14 @@ pub(super) fn schema(transaction: &WriteTransaction) -> Result<u64, StoreError> 
 pub(super) struct Batch<'t, 'p> {
     pub(super) meta: Table<'t, &'static str, u64>,
     pub(super) groups: Table<'t, Part, &'static [u8]>,
-    bodies: Bodies<'t>,
-    tallies: Tallies<'t>,
+    pub(super) bodies: Bodies<'t>,
+    pub(super) tallies: Tallies<'t>,
     /// All that derives from the entries.
     pub(super) index: Index<'t>,
     pub(super) chain: Chain<'t>,
-    packer: &'p mut Packer,
-    recent: &'p mut Recent,
-    tail: Tail,
+    pub(super) packer: &'p mut Packer,
+    pub(super) recent: &'p mut Recent,
+    pub(super) tail: Tail,
     /// Number of the next entry.
     pub(super) entries: u64,
 }
@@ -313,6 +347,8 @@ impl<'t, 'p> Batch<'t, 'p> {
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
         let entries = meta.get(ENTRIES)?.map_or(0, |value| value.value());
         let bodies = Bodies::open(transaction, &meta)?;
+        // Of a transaction that came to nothing.
+        packing.packer.take_grown();
         // A copy, because the transaction may fail.
         let (tail, current, start) = match packing.tail.clone() {
             Some((tail, current, grown)) => (tail, current, Start::Grown(grown)),
@@ -364,6 +400,21 @@ impl<'t, 'p> Batch<'t, 'p> {
         Ok(places)
     }
 
+    /// Puts an entry that the log has once more, so that it stays when the first is pruned.
+    pub(super) fn carry(&mut self, encoded: &[u8], places: [Option<Place>; 2]) -> Result<(), StoreError> {
+        if self.tail.is_full() {
+            self.flush()?;
+        }
+        let seen = Glance::at(encoded);
+        let seen = seen.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
+        self.tail.push(encoded, places);
+        let n = self.entries;
+        self.entries += 1;
+        self.chain.add(encoded)?;
+        self.index.add(&Added { seen: &seen, encoded, n, group: self.tail.number, places })?;
+        Ok(())
+    }
+
     /// Writes the group under way and begins the next.
     fn flush(&mut self) -> Result<(), StoreError> {
         self.write_tail()?;
@@ -388,7 +439,8 @@ impl<'t, 'p> Batch<'t, 'p> {
         let grown = self.chain.finish()?;
         self.meta.insert(LAST_ID, last_id)?;
         self.meta.insert(ENTRIES, self.entries)?;
-        self.bodies.finish(self.packer, &mut self.meta)?;
+        self.bodies.finish(self.recent, self.packer, &mut self.meta)?;
+        retention::weigh(&mut self.meta, self.packer.take_grown())?;
         Ok(((self.tail, current, grown), last_id))
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{AgentAlpn, Leaves, MintError};
-use crate::model::Host;
+use crate::{model::Host, socket::Ahead};
 
 /// Why the agent's handshake did not complete.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +80,15 @@ impl AgentTls {
         host: &Host,
         alpn: AgentAlpn,
         stream: S,
-    ) -> Result<TlsStream<S>, AgentTlsError> {
+    ) -> Result<Box<TlsStream<Ahead<S>>>, AgentTlsError> {
         let mut config = self.base.clone();
         config.cert_resolver = Arc::new(Settled(self.leaves.leaf(host)?));
         config.alpn_protocols = alpn.names();
-        let handshake = TlsAcceptor::from(Arc::new(config)).accept(stream);
+        let handshake = TlsAcceptor::from(Arc::new(config)).accept(Ahead::new(stream));
         match timeout(self.deadline, handshake).await {
             Err(_elapsed) => Err(AgentTlsError::Timeout(self.deadline)),
-            Ok(done) => Ok(done?),
+            // It goes through many hands, each of which would have room for all of it.
+            Ok(done) => Ok(Box::new(done?)),
         }
     }
 }

@@ -395,7 +395,7 @@ mod tests {
         .unwrap();
         let record = |state: &str, target: &str| -> Record {
             serde_json::from_value(serde_json::json!({
-                "id": 7, "kind": "exchange", "state": state, "protocol": "http/2", "flags": [],
+                "id": 7, "kind": "exchange", "state": state, "started": 1, "protocol": "http/2", "flags": [],
                 "authority": { "host": "open.example" },
                 "request": { "method": "GET", "target": target, "version": "HTTP/2", "headers": [] },
             }))

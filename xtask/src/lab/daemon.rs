@@ -184,13 +184,41 @@ impl Lab {
     /// # Errors
     /// As [`Lab::start_daemon`].
     pub(crate) async fn restart_daemon(&mut self, signal: Signal) -> anyhow::Result<Restart> {
-        let daemon = self.daemon.take().context("the daemon does not run")?;
+        let daemon = self.take_daemon()?;
         let began = Instant::now();
         daemon.end(signal).await?;
         let ending = began.elapsed();
-        let manager = self.manager.take().context("the daemon has no manager")?;
-        self.start_under(manager).await?;
+        self.start_with_sockets().await?;
         Ok(Restart { ending, starting: began.elapsed() - ending })
+    }
+
+    /// The running daemon, to be ended.
+    pub(crate) fn take_daemon(&mut self) -> anyhow::Result<Daemon> {
+        self.daemon.take().context("the daemon does not run")
+    }
+
+    /// Starts the daemon with the sockets that the one before left in the store.
+    ///
+    /// # Errors
+    /// As [`Lab::start_daemon`].
+    pub(crate) async fn start_with_sockets(&mut self) -> anyhow::Result<()> {
+        let manager = self.manager.take().context("the daemon has no manager")?;
+        self.start_under(manager).await
+    }
+
+    /// Starts the daemon with the sockets in the store and kills it `after` so long, ready or not; true where
+    /// it was ready.
+    pub(crate) async fn start_and_kill(&mut self, after: Duration) -> anyhow::Result<bool> {
+        let mut manager = self.manager.take().context("the daemon has no manager")?;
+        let Daemon { mut child, log } = self.spawn(&manager)?;
+        let ready = timeout(after, manager.ready()).await;
+        let ended = child.try_wait()?;
+        child.kill().await.context("kill agentgated")?;
+        // What it said is heard now, so that it is not taken for the next one's word.
+        manager.hear_out()?;
+        self.manager = Some(manager);
+        anyhow::ensure!(ended.is_none(), "agentgated ended by itself\n{}", tail(&log));
+        Ok(ready.is_ok_and(|ready| ready.is_ok()))
     }
 
     /// Empties the store, as the service manager does for a service that is stopped, or has failed and is not
@@ -203,23 +231,31 @@ impl Lab {
 
     async fn start_under(&mut self, mut manager: Manager) -> anyhow::Result<()> {
         anyhow::ensure!(self.daemon.is_none(), "the daemon runs already");
-        let log = self.dir.join("agentgated.log");
-        let writer = fs::File::options().create(true).append(true).open(&log)?;
-        let mut child = manager.start(self.agentgated(), |mut command| {
-            let command = command.stdout(writer.try_clone()?).stderr(writer);
-            command.spawn().context("start agentgated through bash and setpriv (package util-linux)")
-        })?;
+        let mut daemon = self.spawn(&manager)?;
+        let log = &daemon.log;
         let started = tokio::select! {
-            status = child.wait() => Err(anyhow::anyhow!("agentgated ended with {}\n{}", status?, tail(&log))),
+            status = daemon.child.wait() => {
+                Err(anyhow::anyhow!("agentgated ended with {}\n{}", status?, tail(log)))
+            }
             ready = timeout(START, manager.ready()) => match ready {
                 Ok(ready) => ready,
-                Err(_) => Err(anyhow::anyhow!("agentgated is not ready after {START:?}\n{}", tail(&log))),
+                Err(_) => Err(anyhow::anyhow!("agentgated is not ready after {START:?}\n{}", tail(log))),
             },
         };
         self.manager = Some(manager);
         started?;
-        self.daemon = Some(Daemon { child, log });
+        self.daemon = Some(daemon);
         Ok(())
+    }
+
+    fn spawn(&self, manager: &Manager) -> anyhow::Result<Daemon> {
+        let log = self.dir.join("agentgated.log");
+        let writer = fs::File::options().create(true).append(true).open(&log)?;
+        let child = manager.start(self.agentgated(), |mut command| {
+            let command = command.stdout(writer.try_clone()?).stderr(writer);
+            command.spawn().context("start agentgated through bash and setpriv (package util-linux)")
+        })?;
+        Ok(Daemon { child, log })
     }
 }
 

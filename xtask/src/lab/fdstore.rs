@@ -83,18 +83,34 @@ impl Manager {
         loop {
             let socket = &self.socket;
             let (text, sockets) = socket.async_io(Interest::READABLE, || receive(socket)).await?;
-            let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
-            let name = line("FDNAME=").unwrap_or("stored").to_owned();
-            if line("FDSTORE=") == Some("1") {
-                self.stored.extend(sockets.into_iter().map(|socket| (name.clone(), socket)));
-            }
-            if line("FDSTOREREMOVE=") == Some("1") {
-                self.stored.retain(|(stored, _)| *stored != name);
-            }
-            if line("READY=") == Some("1") {
+            if self.heard(&text, sockets) {
                 return Ok(());
             }
         }
+    }
+
+    /// Hears what a service that is gone has said.
+    pub(crate) fn hear_out(&mut self) -> io::Result<()> {
+        loop {
+            match receive(&self.socket) {
+                Ok((text, sockets)) => self.heard(&text, sockets),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
+    /// Does what a message asks for; true where it says that the service is ready.
+    fn heard(&mut self, text: &str, sockets: Vec<OwnedFd>) -> bool {
+        let line = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+        let name = line("FDNAME=").unwrap_or("stored").to_owned();
+        if line("FDSTORE=") == Some("1") {
+            self.stored.extend(sockets.into_iter().map(|socket| (name.clone(), socket)));
+        }
+        if line("FDSTOREREMOVE=") == Some("1") {
+            self.stored.retain(|(stored, _)| *stored != name);
+        }
+        line("READY=") == Some("1")
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     daemon::Daemon,
     fdstore::Manager,
     hygiene::HOLDING,
+    kills,
     leftovers::NAMESPACES,
     namespace,
     network::{self, Internet},
@@ -108,6 +109,7 @@ async fn work(lab: &mut Lab, job: &Job) -> anyhow::Result<bool> {
             scenario::run_suite(lab, filter.as_deref()).await
         }
         Job::Clients(orders) => clients::inside::run(lab, orders).await,
+        Job::Kills(options) => kills::run(lab, options).await,
         Job::Bare => scenario::run_bare(lab).await,
         Job::Hold { daemon } => hold(lab, *daemon).await,
     }

@@ -8,19 +8,30 @@ use std::{
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::UnixStream,
+    time::timeout,
+};
 
 use super::inside::Lab;
 
 /// How long a record may take to reach its final state after the client ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// More than one scenario makes.
-const LIMIT: &str = "500";
+const LIMIT: usize = 500;
+/// Most that one question gives.
+const MOST: usize = 1000;
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: u64,
     pub(crate) kind: String,
     pub(crate) state: String,
+    /// Microseconds since 1970.
+    pub(crate) started: i64,
+    pub(crate) finished: Option<i64>,
     pub(crate) subject: Option<Subject>,
     pub(crate) flow: Option<Flow>,
     pub(crate) authority: Option<Authority>,
@@ -187,9 +198,25 @@ impl Pattern {
 impl Lab {
     /// Records with a greater number than `after`, oldest first.
     pub(crate) async fn records(&self, after: u64) -> anyhow::Result<Vec<Record>> {
+        self.newest_records(after, LIMIT).await
+    }
+
+    /// All records with a greater number than `after`, oldest first; an error where they are too many for one
+    /// question.
+    pub(crate) async fn all_records(&self, after: u64) -> anyhow::Result<Vec<Record>> {
+        for limit in [MOST / 10, MOST] {
+            let found = self.newest_records(after, limit).await?;
+            if found.len() < limit {
+                return Ok(found);
+            }
+        }
+        anyhow::bail!("more than {MOST} records after {after}")
+    }
+
+    async fn newest_records(&self, after: u64, limit: usize) -> anyhow::Result<Vec<Record>> {
         let output = self
             .agentctl()
-            .args(["logs", "--json", "--limit", LIMIT])
+            .args(["logs", "--json", "--limit", &limit.to_string()])
             .stdin(Stdio::null())
             .output()
             .await
@@ -213,6 +240,25 @@ impl Lab {
         Ok(self.records(0).await?.last().map_or(0, |record| record.id))
     }
 
+    /// What the log kept of a request's body, by the control socket; `None` where it kept nothing.
+    pub(crate) async fn request_body(&self, id: u64) -> anyhow::Result<Option<Vec<u8>>> {
+        let socket = self.root().join("run/agentgate/control.sock");
+        let mut stream = UnixStream::connect(socket).await.context("the control socket")?;
+        let request = json!({"version": 1, "request": {"op": "body", "id": id, "side": "request"}});
+        stream.write_all(format!("{request}\n").as_bytes()).await?;
+        let mut body = Vec::new();
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(line) = timeout(PATIENCE, lines.next_line()).await.context("the control socket")?? {
+            match serde_json::from_str(&line).with_context(|| line.clone())? {
+                BodyReply::Item(BodyItem::Body { hex }) => body.extend(from_hex(&hex).context("hex")?),
+                BodyReply::End => return Ok(Some(body)),
+                BodyReply::Error { code } if code == "not_found" => return Ok(None),
+                BodyReply::Error { code } => anyhow::bail!("the body of record {id}: {code}"),
+            }
+        }
+        anyhow::bail!("the body of record {id}: no end")
+    }
+
     /// Records after `after` as soon as one of them matches, or whatever there is when patience ends.
     /// Each question starts a process, which takes its time, so that the loop needs no pause.
     pub(crate) async fn records_with(&self, after: u64, pattern: &Pattern) -> anyhow::Result<Vec<Record>> {
@@ -225,6 +271,26 @@ impl Lab {
             }
         }
     }
+}
+
+/// What the control socket answers when a body is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BodyReply {
+    Item(BodyItem),
+    End,
+    Error { code: String },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BodyItem {
+    Body { hex: String },
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub(crate) mod fdstore;
 pub(crate) mod hygiene;
 pub(crate) mod inside;
 pub(crate) mod internet;
+pub(crate) mod kills;
 pub(crate) mod leftovers;
 pub(crate) mod log;
 pub(crate) mod namespace;
@@ -104,6 +105,8 @@ pub(crate) enum Job {
     Demo { once: bool, json: bool },
     /// Every scenario whose name contains the text.
     Suite { filter: Option<String>, restarts: usize },
+    /// The daemon killed again and again.
+    Kills(kills::Options),
     /// The lab itself, without the daemon.
     Bare,
     /// Real clients, with the gate and without.

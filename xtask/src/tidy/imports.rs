@@ -52,6 +52,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("host", &["kernel", "policy", "reload", "forward::Resolver", "forward::ForwardError"]),
     ("gate", &["parse", "policy"]),
     ("audit", &["store"]),
+    // The log in other forms: over its store, or over what the control socket gives of it.
+    ("export", &["store", "chain", "filter", "inspect", "audit::redact"]),
     ("reload", &["policy"]),
     (
         "exchange",

@@ -22,6 +22,8 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. }
         | Item::Verifying { .. }
         | Item::Verified(_) => Err(Failure::Unexpected),
     })

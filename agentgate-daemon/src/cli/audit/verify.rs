@@ -81,6 +81,8 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
                     | Item::Listed
                     | Item::Missed { .. }
                     | Item::Body { .. }
+                    | Item::Counted { .. }
+                    | Item::Unsearched { .. }
                     | Item::Text { .. } => {
                         return Err(ClientError::Protocol("an answer to another question".to_owned()));
                     }

@@ -348,11 +348,9 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     let items = gate.items(Request::Body { id, side: Side::Request }).await.unwrap();
     let got: Vec<u8> = items
         .iter()
-        .flat_map(|item| match item {
-            Item::Body { hex } => from_hex(hex).unwrap(),
-            other @ (Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. }) => {
-                panic!("{other:?}")
-            }
+        .flat_map(|item| {
+            let Item::Body { hex } = item else { panic!("{item:?}") };
+            from_hex(hex).unwrap()
         })
         .collect();
     assert_eq!(got, bytes);
@@ -573,7 +571,15 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
 fn record(item: &Item) -> Option<&Record> {
     match item {
         Item::Record(record) => Some(record),
-        Item::Missed { .. } | Item::Body { .. } | Item::Searched { .. } | Item::Listed => None,
+        Item::Missed { .. }
+        | Item::Body { .. }
+        | Item::Searched { .. }
+        | Item::Listed
+        | Item::Counted { .. }
+        | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => None,
     }
 }
 

@@ -1,6 +1,12 @@
 //! One stream of an agent's connection: judged, recorded, relayed, or answered by the gate.
 
-use std::{future::poll_fn, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    ops::ControlFlow,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, client::SendRequest, ext::Protocol, server::SendResponse};
@@ -24,7 +30,7 @@ use crate::{
     forward::ForwardError,
     http::{
         body::{End, describe},
-        h2::{Broke, Seen, ToAgent, ask},
+        h2::{Broke, Incoming, See, Seen, ToAgent, ask},
         head::{BadTarget, version_str},
         refusal::Answer,
         serve::Limits,
@@ -61,8 +67,9 @@ impl Shared<'_> {
     /// One request, from its head to the end of its answer.
     pub(super) async fn stream(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Over {
         let (head, body) = request.into_parts();
+        let mut body = Incoming::from(body);
         let method = head.method.clone();
-        match self.exchanger.begin(&self.on, head).await {
+        match self.exchanger.begin(&self.on, head, |content| body.show(content)).await {
             Begun::Permitted(permit, underway) => {
                 self.forward(permit, underway, body, respond, &method).await
             }
@@ -77,7 +84,7 @@ impl Shared<'_> {
         &self,
         permit: Permit,
         underway: Underway,
-        body: RecvStream,
+        body: Incoming,
         mut respond: SendResponse<Bytes>,
         method: &Method,
     ) -> Over {
@@ -133,7 +140,7 @@ impl Shared<'_> {
         underway: &Underway,
         origin: SendRequest<Bytes>,
         request: Request<()>,
-        body: RecvStream,
+        body: Incoming,
         respond: SendResponse<Bytes>,
         (method, offered): (&Method, Option<Vec<HeaderValue>>),
     ) -> Over {
@@ -203,15 +210,27 @@ fn extensions(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
 }
 
 /// Tells a tap of what passes.
-fn tell(tap: Tap) -> impl FnMut(Seen<'_>) -> ControlFlow<()> + Send {
-    let mut tap = Some(tap);
-    move |seen| {
+fn tell(tap: Tap) -> Told {
+    Told(Some(tap))
+}
+
+/// A tap until its body is over.
+struct Told(Option<Tap>);
+
+impl See for Told {
+    fn see(&mut self, seen: Seen<'_>) -> ControlFlow<()> {
         match seen {
-            Seen::Data(data) => return tap.as_mut().map_or(ControlFlow::Continue(()), |tap| tap.data(data)),
-            Seen::End => drop(tap.take().map(|tap| tap.end(End::Complete))),
-            Seen::Failed(why) => drop(tap.take().map(|tap| tap.end(End::Failed(why)))),
+            Seen::Data(data) => {
+                return self.0.as_mut().map_or(ControlFlow::Continue(()), |tap| tap.data(data));
+            }
+            Seen::End => drop(self.0.take().map(|tap| tap.end(End::Complete))),
+            Seen::Failed(why) => drop(self.0.take().map(|tap| tap.end(End::Failed(why)))),
         }
         ControlFlow::Continue(())
+    }
+
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        self.0.as_mut().map_or(Poll::Ready(ControlFlow::Continue(())), |tap| tap.poll_last(cx))
     }
 }
 
@@ -251,7 +270,7 @@ fn say(mut respond: SendResponse<Bytes>, answer: Answer, method: &Method) -> Ove
 }
 
 /// A refused request's body: what is kept of it for the record.
-async fn refused_body(mut body: RecvStream, most: usize) -> Captured {
+async fn refused_body(mut body: Incoming, most: usize) -> Captured {
     let mut kept = Captured::default();
     let mut bytes = BytesMut::new();
     let read = async {
@@ -261,8 +280,6 @@ async fn refused_body(mut body: RecvStream, most: usize) -> Captured {
                     kept.total += data.len() as u64;
                     let room = most - bytes.len();
                     bytes.extend_from_slice(data.get(..room).unwrap_or(&data));
-                    // The stream may be gone meanwhile; the next read says so.
-                    let _gone = body.flow_control().release_capacity(data.len());
                 }
                 Some(Err(_)) => return false,
                 None => return true,

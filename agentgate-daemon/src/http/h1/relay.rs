@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use super::{BadHead, Decoder, Framing, ResponseHead, Wire, head, wire::HeadError};
-use crate::socket::{Cut, OverTcp};
+use crate::{
+    http::body::Watch,
+    socket::{Cut, OverTcp},
+};
 
 /// Largest response head.
 const RESPONSE_HEAD: usize = 512 * 1024;
@@ -154,6 +157,8 @@ struct Relay<'a, A, O, U, D, H> {
     /// Head still to go to the origin, then bytes of the agent's buffer that may.
     up_out: Bytes,
     up_ready: usize,
+    /// The piece with which the request's body ends may go on.
+    up_last: bool,
     down: Down,
     down_out: Bytes,
     down_ready: usize,
@@ -173,13 +178,14 @@ struct Relay<'a, A, O, U, D, H> {
 }
 
 /// Sends what `asking` is about and passes on what comes back. `see_up` and `see_down` see the contents
-/// of the bodies before they go on, and `see_up` may stop them; `on_head` sees the final response's head and says what the agent gets for it.
+/// of the bodies before they go on, and `see_up` may stop them, and hold up the piece with which the
+/// request's ends; `on_head` sees the final response's head and says what the agent gets for it.
 pub async fn relay<A, O>(
     agent: &mut Wire<A>,
     origin: &mut Wire<O>,
     lull: &mut Lull,
     asking: Asking<'_>,
-    see_up: impl FnMut(&[u8]) -> ControlFlow<()>,
+    see_up: impl Watch,
     see_down: impl FnMut(&[u8]),
     on_head: impl FnMut(&ResponseHead) -> Bytes,
 ) -> Done
@@ -196,6 +202,7 @@ where
         up: Up::Sending(Decoder::new(asking.framing)),
         up_out: asking.head,
         up_ready: 0,
+        up_last: false,
         down: Down::Head,
         down_out: Bytes::new(),
         down_ready: 0,
@@ -239,7 +246,7 @@ impl<A, O, U, D, H> Relay<'_, A, O, U, D, H>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     O: AsyncRead + AsyncWrite + OverTcp + Unpin,
-    U: FnMut(&[u8]) -> ControlFlow<()>,
+    U: Watch,
     D: FnMut(&[u8]),
     H: FnMut(&ResponseHead) -> Bytes,
 {
@@ -280,7 +287,7 @@ where
                         let (mut flow, see_up) = (ControlFlow::Continue(()), &mut self.see_up);
                         let mut see = |data: &[u8]| {
                             if flow.is_continue() {
-                                flow = see_up(data);
+                                flow = see_up.data(data);
                             }
                         };
                         let ready = body
@@ -291,8 +298,19 @@ where
                         }
                         self.up_ready = ready;
                     }
-                    if !self.up_out.is_empty() || self.up_ready > 0 {
-                        let ready = self.agent.buffer.get(..self.up_ready).unwrap_or_default();
+                    let mut may = self.up_ready;
+                    if may > 0 && body.is_complete() && !self.up_last {
+                        match self.see_up.poll_last(cx) {
+                            Poll::Ready(ControlFlow::Continue(())) => self.up_last = true,
+                            Poll::Ready(ControlFlow::Break(())) => return Poll::Ready(Err(Outcome::Stopped)),
+                            Poll::Pending => {
+                                may = 0;
+                                self.lull.touch(); // neither side is silent
+                            }
+                        }
+                    }
+                    if !self.up_out.is_empty() || may > 0 {
+                        let ready = self.agent.buffer.get(..may).unwrap_or_default();
                         match ready!(self.origin.poll_write(cx, &self.up_out, ready)) {
                             Ok(written) => {
                                 let head = written.min(self.up_out.len());
@@ -303,6 +321,11 @@ where
                                 self.lull.touch();
                             }
                             // It may have answered before it stopped listening.
+                            Err(error) => self.up = Up::Refused(error),
+                        }
+                    } else if self.up_ready > 0 {
+                        match ready!(self.origin.poll_flush(cx)) {
+                            Ok(()) => return Poll::Pending,
                             Err(error) => self.up = Up::Refused(error),
                         }
                     } else if body.is_complete() {

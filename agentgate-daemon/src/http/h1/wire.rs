@@ -12,13 +12,19 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    BadFraming, BadHead, Decoder,
+    BadFraming, BadHead, Decoder, Framing,
     head::{empty_lines, end_of_head},
 };
 use crate::socket::{Cut, OverTcp, fin, reset};
 
 /// Bytes read at once: what a TLS record holds.
 const READ: usize = 16 * 1024;
+/// What is read of a body before its head goes on.
+const AHEAD: usize = 64 * 1024;
+/// Who sends this much at once has more: it is read before any of it goes on.
+const LARGE: usize = 4 * 1024;
+/// What is read before it goes on: four TLS records, which are written by one call.
+const BULK: usize = 64 * 1024;
 
 thread_local! {
     /// Where idle connections are read into, so that waiting for a byte costs none.
@@ -45,12 +51,14 @@ pub struct Wire<S> {
     scanned: usize,
     /// The peer sends no more.
     ended: bool,
+    /// It broke, after what is in the buffer.
+    broken: Option<io::Error>,
 }
 
 impl<S> Wire<S> {
     /// Nothing read yet.
     pub fn new(io: S) -> Self {
-        Self { io, buffer: BytesMut::new(), scanned: 0, ended: false }
+        Self { io, buffer: BytesMut::new(), scanned: 0, ended: false, broken: None }
     }
 
     /// True where the peer has said that it sends no more.
@@ -75,13 +83,35 @@ impl<S> Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads more; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Err(error));
+        }
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        if self.buffer.capacity() == 0 {
-            return self.poll_scratch(cx);
+        let first = if self.buffer.capacity() == 0 {
+            ready!(self.poll_scratch(cx))?
+        } else {
+            ready!(self.poll_more(cx, READ))?
+        };
+        let (mut length, mut all) = (first, first);
+        while length >= LARGE && self.buffer.len() < BULK {
+            match self.poll_more(cx, BULK - self.buffer.len()) {
+                Poll::Ready(Ok(more)) => length = more,
+                Poll::Ready(Err(error)) => {
+                    self.broken = Some(error);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+            all += length;
         }
-        self.buffer.reserve(READ);
+        Poll::Ready(Ok(all))
+    }
+
+    /// Into a buffer with room for `room` bytes.
+    fn poll_more(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(room);
         let polled = tokio_util::io::poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer);
         if let Poll::Ready(Ok(0)) = polled {
             self.ended = true;
@@ -142,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// True where nothing came and nothing ended since it was last used: it may be used again.
     pub fn is_quiet(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.buffer.is_empty() && !self.ended && self.poll_fill(&mut cx).is_pending()
+        self.buffer.is_empty() && !self.ended && self.broken.is_none() && self.poll_fill(&mut cx).is_pending()
     }
 
     /// Resolves once an idle peer says anything, or ends, and how.
@@ -151,6 +181,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Poll::Ready(Cut::Closed);
         }
         self.poll_fill(cx).map(|filled| filled.map_or_else(|error| Cut::of(&error), |_| Cut::Closed))
+    }
+
+    /// Shows `content` a body that is there already, all of it. False where it is not: some of it may have
+    /// been shown. Nothing is waited for, and nothing is taken away.
+    pub fn show(&mut self, framing: Framing, mut content: impl FnMut(&[u8])) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut body, mut seen) = (Decoder::new(framing), 0);
+        if matches!(framing, Framing::Length(length) if length > AHEAD as u64) {
+            return false;
+        }
+        loop {
+            let Ok(more) = body.advance(self.buffer.get(seen..).unwrap_or_default(), &mut content) else {
+                return false;
+            };
+            seen += more;
+            if body.is_complete() || self.buffer.len() >= AHEAD {
+                return body.is_complete();
+            }
+            match self.poll_fill(&mut cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Err(error)) => {
+                    self.broken = Some(error);
+                    return false;
+                }
+                Poll::Ready(Ok(_)) | Poll::Pending => return false,
+            }
+        }
     }
 
     /// Reads some of a body for `see`; false where the peer ended or broke before it was whole.

@@ -14,7 +14,7 @@ mod wire;
 pub use limits::{PREFACE, STREAMS, to_agent, to_origin};
 pub use meter::{Flood, Meter};
 pub use parts::{Part, Task};
-pub use pipe::Seen;
+pub use pipe::{Incoming, See, Seen};
 pub use relay::{Answering, Asking, Broke, ToAgent, ask};
 pub use wire::{Grip, Wire, gathered};
 

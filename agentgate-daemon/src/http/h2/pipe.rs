@@ -1,12 +1,17 @@
 //! One direction of a stream: DATA goes on the moment it comes, as far as the other side takes it.
 
 use std::{
+    collections::VecDeque,
     ops::ControlFlow,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+/// What is taken of a body before its head goes on.
+const AHEAD: usize = 64 * 1024;
 
 /// What is told of a body as it passes.
 #[derive(Debug)]
@@ -16,6 +21,97 @@ pub enum Seen<'a> {
     End,
     /// The sender broke off or fell silent, and why.
     Failed(String),
+}
+
+/// Who is told what passes.
+pub trait See {
+    /// `Break` where these bytes must not go on.
+    fn see(&mut self, seen: Seen<'_>) -> ControlFlow<()>;
+
+    /// All of it was seen: ready once its end may go on; `Break` where it must not.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>>;
+}
+
+/// Who only looks holds nothing up.
+impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> See for F {
+    fn see(&mut self, seen: Seen<'_>) -> ControlFlow<()> {
+        self(seen)
+    }
+
+    fn poll_last(&mut self, _cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        Poll::Ready(ControlFlow::Continue(()))
+    }
+}
+
+/// A body as it comes, of which the first frames may have been looked at.
+#[derive(Debug)]
+pub struct Incoming {
+    ahead: VecDeque<Bytes>,
+    from: RecvStream,
+}
+
+impl From<RecvStream> for Incoming {
+    fn from(from: RecvStream) -> Self {
+        Self { ahead: VecDeque::new(), from }
+    }
+}
+
+impl Incoming {
+    /// Shows `content` a body that is there already, all of it. False where it is not: some of it may have
+    /// been shown. Nothing is waited for.
+    pub fn show(&mut self, mut content: impl FnMut(&[u8])) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut seen = 0;
+        while !self.from.is_end_stream() && seen < AHEAD {
+            match self.from.poll_data(&mut cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    seen += data.len();
+                    content(&data);
+                    self.ahead.push_back(data);
+                }
+                // Trailers, or the end of what has none.
+                Poll::Ready(None) => return true,
+                // An error is there again when more is wanted.
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+        self.from.is_end_stream()
+    }
+
+    /// Whether nothing more will come.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        self.ahead.is_empty() && self.from.is_end_stream()
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        match self.ahead.pop_front() {
+            Some(data) => Poll::Ready(Some(Ok(data))),
+            None => self.from.poll_data(cx),
+        }
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
+        self.from.poll_trailers(cx)
+    }
+
+    /// What was taken may be sent again.
+    fn release(&mut self, bytes: usize) {
+        // It fails only where the stream is gone, which is seen elsewhere.
+        let _gone = self.from.flow_control().release_capacity(bytes);
+    }
+
+    /// The next frame, its capacity given back; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn data(&mut self) -> Option<Result<Bytes, h2::Error>> {
+        let data = std::future::poll_fn(|cx| self.poll_data(cx)).await;
+        if let Some(Ok(data)) = &data {
+            self.release(data.len());
+        }
+        data
+    }
 }
 
 /// Whom a direction waits for.
@@ -40,15 +136,18 @@ pub(super) enum Broken {
     Seer,
 }
 
-/// One direction. Holds at most one frame; the sender may send more only for what has gone on.
+/// One direction. Holds at most one frame beyond those that were looked at before; the sender may send more
+/// only for what has gone on.
 #[derive(Debug)]
 pub(super) struct Pipe<F> {
-    from: RecvStream,
+    from: Incoming,
     pub(super) to: SendStream<Bytes>,
     hand: Option<Bytes>,
     /// The frame in hand carries END_STREAM.
     last: bool,
     see: F,
+    /// Its end may go on.
+    free: bool,
     pub(super) waits: Waits,
     /// The receiver wanted no more before the end.
     pub(super) stopped: bool,
@@ -56,14 +155,14 @@ pub(super) struct Pipe<F> {
     pub(super) moved: bool,
 }
 
-impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> Pipe<F> {
+impl<F: See> Pipe<F> {
     /// `ended` says that the head already had END_STREAM, on both sides.
-    pub(super) fn new(from: RecvStream, to: SendStream<Bytes>, ended: bool, mut see: F) -> Self {
+    pub(super) fn new(from: Incoming, to: SendStream<Bytes>, ended: bool, mut see: F) -> Self {
         if ended {
-            let _over = see(Seen::End);
+            let _over = see.see(Seen::End);
         }
         let waits = if ended { Waits::Nobody } else { Waits::Sender };
-        Self { from, to, hand: None, last: false, see, waits, stopped: false, moved: false }
+        Self { from, to, hand: None, last: false, see, free: false, waits, stopped: false, moved: false }
     }
 
     /// Moves what can be moved. Ready once END_STREAM has gone on, or nothing more can.
@@ -77,14 +176,17 @@ impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> Pipe<F> {
                 match ready!(self.from.poll_data(cx)) {
                     Some(Ok(data)) => {
                         self.moved = true;
-                        if !data.is_empty() && (self.see)(Seen::Data(&data)).is_break() {
+                        if !data.is_empty() && self.see.see(Seen::Data(&data)).is_break() {
                             return Poll::Ready(Err(Broken::Seer));
                         }
                         self.last = self.from.is_end_stream();
                         self.hand = Some(data);
                     }
                     Some(Err(error)) => return Poll::Ready(Err(Broken::Sender(error))),
-                    None => return self.poll_trailers(cx),
+                    None => {
+                        ready!(self.poll_free(cx))?;
+                        return self.poll_trailers(cx);
+                    }
                 }
                 continue;
             };
@@ -92,17 +194,21 @@ impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> Pipe<F> {
             if length > 0 {
                 self.waits = Waits::Receiver;
                 let room = ready!(poll_room(&mut self.to, length, cx)).ok_or(Broken::Receiver)?;
+                if self.last && room >= length {
+                    ready!(self.poll_free(cx))?;
+                }
+                let Some(data) = self.hand.as_mut() else { continue };
                 let piece = if room < length { data.split_to(room) } else { std::mem::take(data) };
                 let taken = piece.len();
                 let whole = taken == length;
                 self.to.send_data(piece, self.last && whole).map_err(|_closed| Broken::Receiver)?;
                 self.moved = true;
-                // It fails only where the stream is gone, which is seen elsewhere.
-                let _gone = self.from.flow_control().release_capacity(taken);
+                self.from.release(taken);
                 if !whole {
                     continue;
                 }
             } else if self.last {
+                ready!(self.poll_free(cx))?;
                 self.to.send_data(Bytes::new(), true).map_err(|_closed| Broken::Receiver)?;
             }
             self.hand = None;
@@ -110,6 +216,18 @@ impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> Pipe<F> {
                 return self.ended();
             }
         }
+    }
+
+    /// Ready once the end may go on.
+    fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if !self.free {
+            self.moved = true; // neither side is silent
+            match ready!(self.see.poll_last(cx)) {
+                ControlFlow::Continue(()) => self.free = true,
+                ControlFlow::Break(()) => return Poll::Ready(Err(Broken::Seer)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
@@ -125,14 +243,14 @@ impl<F: FnMut(Seen<'_>) -> ControlFlow<()>> Pipe<F> {
 
     fn ended(&mut self) -> Poll<Result<(), Broken>> {
         self.waits = Waits::Nobody;
-        let _over = (self.see)(Seen::End);
+        let _over = self.see.see(Seen::End);
         Poll::Ready(Ok(()))
     }
 
     /// Nothing more will pass; the record hears why.
     pub(super) fn failed(&mut self, why: String) {
         self.waits = Waits::Nobody;
-        let _over = (self.see)(Seen::Failed(why));
+        let _over = self.see.see(Seen::Failed(why));
     }
 
     /// The receiver wants no more of it, which is its right: what comes is let go.

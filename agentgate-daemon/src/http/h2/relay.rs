@@ -7,7 +7,6 @@
 
 use std::{
     future::{Future as _, poll_fn},
-    ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -20,9 +19,12 @@ use h2::{
     server::SendResponse,
 };
 use http::{Request, Response, StatusCode, response};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop::has_budget_remaining,
+    time::{Instant, Sleep, sleep_until},
+};
 
-use super::pipe::{Broken, Pipe, Seen, Waits};
+use super::pipe::{Broken, Incoming, Pipe, See, Waits};
 
 /// Most informational answers to one request: they pass no flow control.
 const INFORMATIONAL: u32 = 64;
@@ -120,8 +122,10 @@ impl Silence {
             self.steps = 0;
         }
         while !self.armed || self.timer.is_elapsed() {
-            self.armed = true;
-            ready!(self.timer.as_mut().poll(cx));
+            let polled = self.timer.as_mut().poll(cx);
+            // A task that has used up its budget did not reach the timer, and is polled again soon.
+            self.armed = polled.is_pending() && has_budget_remaining();
+            ready!(polled);
             self.timer.as_mut().reset(Instant::now() + self.idle / STEPS);
             self.armed = false;
             if waits {
@@ -159,10 +163,10 @@ pub struct Answering<U, D> {
 ///
 /// # Errors
 /// The origin's connection takes no requests: nothing of this one has left, and `respond` is given back.
-pub fn ask<U: FnMut(Seen<'_>) -> ControlFlow<()>>(
+pub fn ask<U: See>(
     mut origin: SendRequest<Bytes>,
     request: Request<()>,
-    body: RecvStream,
+    body: Incoming,
     respond: SendResponse<Bytes>,
     idle: Duration,
     see: U,
@@ -176,7 +180,7 @@ pub fn ask<U: FnMut(Seen<'_>) -> ControlFlow<()>>(
     Ok(Asking { up, answer, respond, silence: Silence::new(idle), informational: 0 })
 }
 
-impl<U: FnMut(Seen<'_>) -> ControlFlow<()>> Asking<U> {
+impl<U: See> Asking<U> {
     /// The head of the origin's answer. Until it is there the body goes up and informational answers down.
     ///
     /// # Errors
@@ -227,7 +231,7 @@ impl<U: FnMut(Seen<'_>) -> ControlFlow<()>> Asking<U> {
     ///
     /// # Errors
     /// The agent's stream is gone; the origin has been told.
-    pub fn pass<D: FnMut(Seen<'_>) -> ControlFlow<()>>(
+    pub fn pass<D: See>(
         mut self,
         head: response::Parts,
         body: RecvStream,
@@ -236,7 +240,7 @@ impl<U: FnMut(Seen<'_>) -> ControlFlow<()>> Asking<U> {
         let ended = body.is_end_stream();
         match self.respond.send_response(Response::from_parts(head, ()), ended) {
             Ok(to) => {
-                let down = Pipe::new(body, to, ended, see);
+                let down = Pipe::new(body.into(), to, ended, see);
                 Ok(Answering { up: self.up, down, silence: self.silence })
             }
             Err(error) => {
@@ -253,7 +257,7 @@ impl<U: FnMut(Seen<'_>) -> ControlFlow<()>> Asking<U> {
     }
 }
 
-impl<U: FnMut(Seen<'_>) -> ControlFlow<()>, D: FnMut(Seen<'_>) -> ControlFlow<()>> Answering<U, D> {
+impl<U: See, D: See> Answering<U, D> {
     /// Moves both bodies to their ends. `Some` where the origin wants no more of the request though all
     /// of its answer is there, and says so with this code.
     ///
@@ -331,10 +335,7 @@ impl<U: FnMut(Seen<'_>) -> ControlFlow<()>, D: FnMut(Seen<'_>) -> ControlFlow<()
 
 /// Moves the request's body. An origin that takes no more of it is no error here: its answer, or its
 /// reset, says what it means by that.
-fn poll_up<U: FnMut(Seen<'_>) -> ControlFlow<()>>(
-    up: &mut Pipe<U>,
-    cx: &mut Context<'_>,
-) -> Result<(), Broke> {
+fn poll_up<U: See>(up: &mut Pipe<U>, cx: &mut Context<'_>) -> Result<(), Broke> {
     if up.is_over() {
         return Ok(());
     }
@@ -354,7 +355,7 @@ fn poll_up<U: FnMut(Seen<'_>) -> ControlFlow<()>>(
 }
 
 /// Tells the origin that nobody waits for it any more, unless it knows.
-fn give_up<U: FnMut(Seen<'_>) -> ControlFlow<()>>(up: &mut Pipe<U>, broke: &Broke) {
+fn give_up<U: See>(up: &mut Pipe<U>, broke: &Broke) {
     match broke {
         Broke::Agent(reason) => up.to.send_reset(*reason),
         Broke::AgentSilent(_) | Broke::Stopped => {

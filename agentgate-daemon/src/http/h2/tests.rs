@@ -107,7 +107,7 @@ async fn relay(agent: DuplexStream, origin: DuplexStream, idle: Duration, heard:
             let mut head = Request::from_parts(head, ());
             *head.version_mut() = http::Version::HTTP_2;
             let up = tap(&heard, "up");
-            let mut asking = match ask(sender, head, body, respond, idle, up) {
+            let mut asking = match ask(sender, head, body.into(), respond, idle, up) {
                 Ok(asking) => asking,
                 Err((error, _)) => return heard.lock().unwrap().push(format!("unsent: {error}")),
             };

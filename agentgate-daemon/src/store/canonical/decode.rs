@@ -7,12 +7,13 @@ use std::{
 
 use super::{
     Digest, code,
-    fields::{Fields, Malformed, number, take, take_number, text, time},
+    fields::{Fields, Malformed, number, signed, take, take_number, text, time},
     seen, tag, tls,
 };
 use crate::model::{
-    Ancestor, Authority, Captured, Failure, Flag, Flow, HeaderFields, Host, Kind, Loss, OriginalDestination,
-    Question, Record, RecordId, RequestHead, ResponseHead, SessionId, Severity, Subject, Timestamp, Verdict,
+    Ancestor, Authority, Captured, Fact, FactValue, Failure, Flag, Flow, HeaderFields, Host, Kind, Loss,
+    OriginalDestination, Question, Record, RecordId, RequestHead, ResponseHead, SessionId, Severity, Subject,
+    Timestamp, Verdict,
 };
 
 /// Length and digest of the bytes kept of the request's and the response's body.
@@ -63,12 +64,28 @@ pub(in crate::store) fn decode(encoded: &[u8]) -> Result<(Record, Digests), Malf
             tag::WEBSOCKET => record.websocket = Some(Box::new(seen::websocket(payload)?)),
             tag::REQUEST_SEEN => record.request_seen = Some(Box::new(seen::inspected(payload)?)),
             tag::RESPONSE_SEEN => record.response_seen = Some(Box::new(seen::inspected(payload)?)),
+            tag::FACT => record.facts.extend(fact(payload)?),
             _ => {}
         }
     }
     record.kind = kind.ok_or(Malformed("of no kind that is known"))?;
     record.state = state.ok_or(Malformed("in no state that is known"))?;
     Ok((record, digests))
+}
+
+/// `None` of one whose value is of a kind that a later version has.
+fn fact(payload: &[u8]) -> Result<Option<Fact>, Malformed> {
+    let (mut name, mut value) = (String::new(), None);
+    for field in Fields::of(payload) {
+        match field? {
+            (1, payload) => name = owned(payload)?,
+            (2, payload) => value = Some(FactValue::Text(owned(payload)?)),
+            (3, payload) => value = Some(FactValue::Integer(signed(payload)?)),
+            (4, payload) => value = Some(FactValue::Micros(signed(payload)?)),
+            _ => {}
+        }
+    }
+    Ok(value.map(|value| Fact { name, value }))
 }
 
 pub(super) fn small<T: TryFrom<u64>>(payload: &[u8]) -> Result<T, Malformed> {

@@ -105,6 +105,14 @@ pub(crate) fn full(n: usize) -> Record {
     };
     record.request_seen = Some(Box::new(inspected));
     record.response_seen = Some(Box::default());
+    let facts = [
+        Fact::text("model", text("m")),
+        Fact::text("", ""),
+        Fact::integer("tokens", i64::MIN),
+        Fact::micros("cost", -1),
+        Fact::micros("cost", i64::MAX),
+    ];
+    record.facts = facts.into_iter().cycle().take(n * 5).collect();
     record
 }
 

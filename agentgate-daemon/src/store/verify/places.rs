@@ -8,17 +8,17 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata as _};
 use super::super::{
     StoreError,
     canonical::Glance,
+    linked::Walked,
     record::Summary,
-    tables::{ENDS, SPANS, SpanRow},
-    walk::Walked,
+    tables::{DROPPED_ID, ENDS, META, SPANS, SpanRow},
 };
 use crate::chain::{Finding, Verifier, What};
 
 pub(super) struct Places {
     spans: ReadOnlyTable<u64, SpanRow>,
     ends: ReadOnlyTable<u64, u64>,
-    /// Records up to this one were pruned.
-    pruned: u64,
+    /// Records up to this one began in groups that were pruned.
+    dropped: u64,
     last_id: u64,
     /// The group that is walked through.
     number: u64,
@@ -26,21 +26,25 @@ pub(super) struct Places {
     current: Option<(u64, u64, Summary)>,
     /// Ids in this group whose rows in `ends` were met.
     ended: HashSet<u64>,
+    /// Spans of one record each in this group, of those that began before it.
+    homes: HashSet<u64>,
     /// Rows that entries account for.
     span_rows: u64,
     end_rows: u64,
 }
 
 impl Places {
-    pub(super) fn of(transaction: &ReadTransaction, pruned: u64) -> Result<Self, StoreError> {
+    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, StoreError> {
+        let dropped = transaction.open_table(META)?.get(DROPPED_ID)?.map_or(0, |value| value.value());
         Ok(Self {
             spans: transaction.open_table(SPANS)?,
             ends: transaction.open_table(ENDS)?,
-            pruned,
-            last_id: pruned,
+            dropped,
+            last_id: dropped,
             number: 0,
             current: None,
             ended: HashSet::new(),
+            homes: HashSet::new(),
             span_rows: 0,
             end_rows: 0,
         })
@@ -60,6 +64,7 @@ impl Places {
 
     fn end_group(&mut self, verifier: &mut Verifier) -> Result<(), StoreError> {
         self.ended.clear();
+        self.homes.clear();
         let Some((first, last, summary)) = self.current.take() else { return Ok(()) };
         match self.spans.get(first)?.map(|row| row.value()) {
             Some(row) if row.0 == last && row.1 == self.number && covers(row, summary) => self.span_rows += 1,
@@ -91,21 +96,32 @@ impl Places {
             self.current = Some((first, last, all.union(summary)));
             return Ok(());
         }
+        let home = self.spans.range(..=seen.id)?.next_back().transpose()?;
+        let home = home.map(|(first, row)| (first.value(), row.value())).filter(|(_, row)| row.0 >= seen.id);
         let row = self.ends.get(seen.id)?.map(|row| row.value());
-        let found = match row {
-            Some(group) if group == self.number => {
+        let moved = seen.id <= self.dropped;
+        let found = match (row, home) {
+            (Some(group), _) if group == self.number => {
                 if self.ended.insert(seen.id) {
                     self.end_rows += 1;
                 }
                 true
             }
             // A later entry of the same record is to come.
-            Some(group) => group > self.number,
-            None => seen.id <= self.pruned,
+            (Some(group), _) => group > self.number,
+            // Where it began is pruned: a row of its own leads to what is left.
+            (None, Some((first, row))) => moved && first == row.0 && row.1 >= self.number,
+            (None, None) => false,
         };
-        let home = self.spans.range(..=seen.id)?.next_back().transpose()?;
-        let home = home.map(|(_, row)| row.value()).filter(|row| row.0 >= seen.id);
-        if !found || !home.map_or(seen.id <= self.pruned, |row| covers(row, summary)) {
+        if let Some((first, row)) =
+            home.filter(|(first, row)| moved && first == &row.0 && row.1 == self.number)
+            && self.homes.insert(first)
+        {
+            debug_assert_eq!(first, row.0, "a span of one");
+            self.span_rows += 1;
+        }
+        let home = home.map(|(_, row)| row);
+        if !found || !home.is_some_and(|row| covers(row, summary)) {
             let words = "its last entry is not found where it is";
             verifier.add(Finding::new(What::Index, words).at(n, seen.id));
         }

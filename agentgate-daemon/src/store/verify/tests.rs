@@ -6,7 +6,11 @@ use bytes::Bytes;
 use redb::Key;
 
 use super::{
-    super::{bodies::Place, *},
+    super::{
+        bodies::Place,
+        retention::{Rules, Run},
+        *,
+    },
     lines::verify_lines,
     *,
 };
@@ -297,75 +301,37 @@ fn a_change_of_keys_is_followed_both_ways() {
 
 #[test]
 fn what_was_pruned_is_on_record_and_the_rest_whole() {
-    let (_dir, path) = filled(500);
-    let prune = |what, from, to, records, first, last| {
-        let store = Store::open(&path).unwrap();
-        let transaction = store.begin_write().unwrap();
-        let mut packing = store.packing();
-        let key = store.key(&packing, &transaction).unwrap();
-        let mut batch = write::Batch::open(&transaction, 0, &mut packing, key).unwrap();
-        let prune = Prune {
-            what,
-            from,
-            from_link: Hex([0; 32]),
-            to,
-            to_link: Hex([0; 32]),
-            records,
-            first,
-            last,
-            earliest: Timestamp(0),
-            latest: Timestamp(9),
-            time: Timestamp(0),
-            key: Hex([0; 32]),
-            reason: "older than 90 days".into(),
-            signature: Hex([0; 64]),
-        };
-        batch.chain.prune(prune).unwrap();
-        if what == Pruned::Entries {
-            batch.groups.retain_in(..(to, 0), |_, _| false).unwrap();
-        }
-        batch.finish().unwrap();
-        drop(packing);
-        if what == Pruned::Entries {
-            let mut ends = transaction.open_table(tables::ENDS).unwrap();
-            ends.retain_in(first..=last, |_, _| false).unwrap();
-            let mut spans = transaction.open_table(tables::SPANS).unwrap();
-            spans.retain_in(first..=last, |_, _| false).unwrap();
-            let mut underway = transaction.open_table(tables::UNDERWAY).unwrap();
-            underway.retain(|_, _| true).unwrap();
-        }
-        transaction.commit().unwrap();
-        store.forget_packing();
-    };
-    let second = |path: &Path| {
-        let raw = Database::open(path).unwrap();
-        let snapshot = raw.begin_read().unwrap();
-        let spans = snapshot.open_table(tables::SPANS).unwrap();
-        let (first, _) = spans.iter().unwrap().next().unwrap().unwrap();
-        let last = spans.get(first.value()).unwrap().unwrap().value().0;
-        let links = snapshot.open_table(chain::LINKS).unwrap();
-        let mut groups = links.iter().unwrap().map(|row| row.unwrap().0.value());
-        (first.value(), last, groups.next().unwrap(), groups.next().unwrap())
-    };
+    let (_dir, path) = filled(900);
     let whole = check(&path);
-    for _ in 0..2 {
-        let (first, last, from, to) = second(&path);
-        prune(Pruned::Entries, from, to, last + 1 - first, first, last);
+    let prune = |rules: Rules| {
+        let store = Store::open(&path).unwrap();
+        let mut run = Run::default();
+        while store.retain(&rules, &mut run, Timestamp::now()).unwrap().more {}
+    };
+    for records in [700, 500] {
+        prune(Rules { records: Some(records), ..Rules::default() });
         let report = check(&path);
-        assert!(report.whole && report.first == to && report.end == whole.end, "{report:?}");
+        assert!(report.whole && report.first > 0 && report.end >= whole.end, "{report:?}");
+        assert_eq!(report.entries, report.end - report.first);
     }
-    let (.., from, to) = second(&path);
-    prune(Pruned::Bodies, from, to, 0, 0, 0);
-    change(&path, tables::PACKS, |table| table.retain(|key, _| key.0 > 2).unwrap());
+    assert_eq!(check(&path).pruned.len(), 2);
+    let before = check(&path);
+    prune(Rules { body_age: Some(std::time::Duration::from_secs(1)), ..Rules::default() });
     let report = check(&path);
-    assert_eq!(report.bodies < whole.bodies, true);
-    assert!(
-        report.findings.iter().all(|finding| finding.what == What::BodyMissing && finding.entry >= Some(to))
-    );
-    // It goes on, and a proof of the first that is left holds.
+    assert!(report.whole && report.bodies < before.bodies, "{report:?}");
+    assert_eq!(report.pruned.last().map(|prune| prune.what), Some(Pruned::Bodies));
     let store = Store::open(&path).unwrap();
-    store.commit(&[Entry::last(&done(record(501)))], 0, None).unwrap();
+    store.commit(&[Entry::last(&done(record(901)))], 0, None).unwrap();
+    let first = store.walk().unwrap().stretch(0).unwrap().unwrap().entries[0].id();
+    for id in [first, RecordId(901)] {
+        let report = check_lines(&text(&store.prove(id).unwrap().unwrap()), trust(&path));
+        assert!(report.whole && report.entries == 1, "{report:?}");
+    }
+    // Making the indexes anew leaves it as it is.
     drop(store);
+    change(&path, META, |table| drop(table.insert(SCHEMA, 2).unwrap()));
+    drop(Store::open(&path).unwrap());
+    assert!(check(&path).whole);
     // A statement that is not what was signed.
     change(&path, PRUNES, |table| {
         let mut prune = table.get(0).unwrap().unwrap().value().to_vec();

@@ -62,7 +62,7 @@ async fn ran(asks: &[u8], answers: &[u8], after: usize, close: bool) -> Ran {
         &mut origin,
         &mut lull,
         asking,
-        |data| {
+        |data: &[u8]| {
             up.borrow_mut().extend_from_slice(data);
             if data.contains(&b'!') { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         },
@@ -176,7 +176,7 @@ async fn silence_is_told_by_who_was_silent() {
             &mut origin,
             &mut lull,
             asking,
-            |_| ControlFlow::Continue(()),
+            |_: &[u8]| ControlFlow::Continue(()),
             |_| {},
             |_| Bytes::new(),
         )
@@ -260,7 +260,7 @@ async fn who_has_the_answer_may_leave_the_rest_of_the_request_away() {
         &mut origin,
         &mut lull,
         asking,
-        |_| ControlFlow::Continue(()),
+        |_: &[u8]| ControlFlow::Continue(()),
         |_| {},
         |head| head.raw.bytes().clone(),
     )

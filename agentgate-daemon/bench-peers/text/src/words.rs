@@ -1,0 +1,10 @@
+//! The product's own sources of what a word is.
+
+#[path = "../../../src/words/needle.rs"]
+mod needle;
+#[path = "../../../src/words/scan.rs"]
+mod scan;
+
+pub(crate) use needle::Matcher;
+pub use needle::{Needle, NoNeedle};
+pub(crate) use scan::{Form, Token, each, is_dense};

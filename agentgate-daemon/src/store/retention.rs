@@ -1,0 +1,628 @@
+//! What is kept, and for how long: the oldest groups go first, whole, in short transactions.
+//!
+//! A record whose first entry goes while a later one stays moves to the group of its last entry; one that
+//! is under way has its entry written once more at the end of the log. So every record is either there
+//! as it was, or gone. Bodies may go earlier than records: their digests stay.
+//!
+//! Age is that of the youngest record that begins in a group, by the clock at that time. A clock that was
+//! ahead for a while holds later records until that time has come; the bound in bytes holds regardless.
+//! What goes stays counted for the balance with the kernel's counters (`tally`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use redb::{ReadTransaction, ReadableTable, Table};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Store, StoreError,
+    bodies::Place,
+    canonical::{Glance, Malformed},
+    chain, group, packed,
+    packed::Part,
+    tables::{
+        BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
+        WEIGHT_MOST,
+    },
+    write::Batch,
+};
+use crate::{
+    chain::Pruned as What,
+    model::{RecordId, Timestamp},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Groups, and time, after which a transaction ends: writers wait for it.
+const SLICE_GROUPS: u64 = 64;
+const SLICE: Duration = Duration::from_millis(20);
+/// By how much of itself a bound may be passed before something is pruned, so that it is not pruned
+/// with every record: a fiftieth.
+const SLACK: u64 = 50;
+/// The same for ages.
+const SLACK_TIME: Duration = Duration::from_hours(1);
+
+/// What is kept. `None`: no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Since a record began.
+    pub age: Option<Duration>,
+    /// How many records.
+    pub records: Option<u64>,
+    /// Bytes of the file that are in use.
+    pub bytes: Option<u64>,
+    /// Since the record of a body began.
+    pub body_age: Option<Duration>,
+}
+
+/// Why something is pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    Age,
+    Records,
+    Bytes,
+}
+
+impl Why {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Records => "number of records",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+/// What went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    pub entries: u64,
+    pub records: u64,
+    /// Packs of bodies.
+    pub packs: u64,
+    /// First and last id of the records.
+    pub ids: Option<(RecordId, RecordId)>,
+    /// When the first and the last of them began.
+    pub times: Option<(Timestamp, Timestamp)>,
+    /// Entries that were written once more, because their records are under way.
+    pub carried: u64,
+    /// The first entry that the log has now.
+    pub first: u64,
+    /// Bodies of entries before this one are gone, but for those that later ones have too.
+    pub bodies_from: u64,
+    pub why: Option<Why>,
+}
+
+impl Pruned {
+    fn over(&mut self, id: u64, started: Timestamp) {
+        let id = RecordId(id);
+        self.records += 1;
+        self.ids = Some(self.ids.map_or((id, id), |(low, high)| (low.min(id), high.max(id))));
+        self.times =
+            Some(self.times.map_or((started, started), |(low, high)| (low.min(started), high.max(started))));
+    }
+
+    /// Adds what went after it.
+    fn join(&mut self, later: Self) {
+        self.entries += later.entries;
+        self.records += later.records;
+        self.packs += later.packs;
+        self.carried += later.carried;
+        let ids = [self.ids, later.ids].into_iter().flatten();
+        self.ids = ids.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
+        let times = [self.times, later.times].into_iter().flatten();
+        self.times = times.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
+        self.first = self.first.max(later.first);
+        self.bodies_from = self.bodies_from.max(later.bodies_from);
+        self.why = later.why.or(self.why);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries == 0 && self.packs == 0
+    }
+
+    /// One sentence, for the record of it.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = match (self.why, self.ids, self.times) {
+            (Some(why), Some((low, high)), Some((from, to))) => format!(
+                "retention by {}: {} records pruned, {low} to {high}, begun {from} to {to}; the log begins with \
+                 entry {}",
+                why.as_str(),
+                self.records,
+                self.first
+            ),
+            (Some(why), ..) => format!(
+                "retention by {}: {} entries pruned; the log begins with entry {}",
+                why.as_str(),
+                self.entries,
+                self.first
+            ),
+            (None, ..) => format!("retention: bodies dropped before entry {}", self.bodies_from),
+        };
+        if self.packs > 0 {
+            text.push_str(&format!(", {} packs of bodies freed", self.packs));
+        }
+        if self.carried > 0 {
+            text.push_str(&format!(", {} records under way carried on", self.carried));
+        }
+        text
+    }
+}
+
+/// What is being pruned: once begun, until it is well within its bound.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Run {
+    begun: BTreeSet<u8>,
+    /// What went since the run began.
+    pruned: Pruned,
+}
+
+/// What one slice came to.
+#[derive(Debug, Default)]
+pub(crate) struct Slice {
+    /// There is more to do, at once.
+    pub(crate) more: bool,
+    /// A run is over, and this is what went in it.
+    pub(crate) over: Option<Pruned>,
+}
+
+/// The oldest group from some number on.
+#[derive(Clone, Copy, Debug)]
+struct Oldest {
+    number: u64,
+    /// When its youngest record began; `None` where it cannot be read.
+    youngest: Option<Timestamp>,
+}
+
+/// Numbers that bounds are compared with.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    records: u64,
+    bytes: u64,
+}
+
+impl Store {
+    /// Prunes for a moment, if something is due: one transaction at most. To be called again at once
+    /// while there is more. Does nothing during backup and compaction.
+    pub(crate) fn retain(&self, rules: &Rules, run: &mut Run, now: Timestamp) -> Result<Slice, StoreError> {
+        let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
+        if !self.is_due(rules, run, now)? {
+            return Ok(run.end());
+        }
+        let mut packing = self.packing();
+        let result = self.prune_slice(&mut packing, rules, run, now);
+        if result.is_err() {
+            packing.forget();
+        }
+        result
+    }
+
+    /// A look without a transaction that writes: there is nearly never anything to do.
+    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+        let snapshot = self.snapshot()?;
+        let (groups, meta) = (snapshot.open_table(GROUPS)?, snapshot.open_table(META)?);
+        let spans = snapshot.open_table(SPANS)?;
+        let entries = number(&meta, ENTRIES)?;
+        let mut run = run.clone();
+        let extent = Extent::of(&meta, self.blocks())?;
+        let eldest = oldest(&groups, &spans, &meta, 0, entries)?;
+        let bodies = if rules.body_age.is_some() {
+            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, entries)?
+        } else {
+            None
+        };
+        Ok(eldest.is_some_and(|oldest| run.wants(rules, oldest, extent, now).is_some())
+            || bodies.is_some_and(|oldest| run.wants_bodies(rules, oldest, now)))
+    }
+
+    fn prune_slice(
+        &self,
+        packing: &mut super::write::Packing,
+        rules: &Rules,
+        run: &mut Run,
+        now: Timestamp,
+    ) -> Result<Slice, StoreError> {
+        let blocks = self.blocks();
+        let begun = Instant::now();
+        // Of this run only once the transaction is kept.
+        let mut going = run.clone();
+        let transaction = self.begin_write()?;
+        let key = self.key(packing, &transaction)?;
+        let (tail, last_id) = {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let epoch_first = super::tally::first_of(&transaction, epoch)?;
+            let mut batch = Batch::open(&transaction, epoch, packing, key.clone())?;
+            let bodies_before = number(&batch.meta, BODIES_FROM)?;
+            let mut slice = Pruned::default();
+            let mut groups = 0;
+            while groups < SLICE_GROUPS && begun.elapsed() < SLICE {
+                groups += 1;
+                let end = batch.tail.number;
+                let extent = Extent::of(&batch.meta, blocks)?;
+                if let Some(eldest) = oldest(&batch.groups, &batch.index.spans, &batch.meta, 0, end)?
+                    && let Some(why) = going.wants(rules, eldest, extent, now)
+                {
+                    slice.why = Some(why);
+                    batch.prune(eldest.number, epoch_first, &mut slice)?;
+                } else {
+                    let from = number(&batch.meta, BODIES_FROM)?;
+                    match oldest(&batch.groups, &batch.index.spans, &batch.meta, from, end)? {
+                        Some(oldest) if going.wants_bodies(rules, oldest, now) => {
+                            batch.drop_bodies(oldest.number, &mut slice)?;
+                        }
+                        _ => break,
+                    }
+                }
+                let grown = batch.packer.take_grown();
+                weigh(&mut batch.meta, grown)?;
+            }
+            batch.state(&slice, bodies_before)?;
+            going.pruned.join(slice);
+            batch.finish()?
+        };
+        transaction.commit()?;
+        packing.go_on(tail, key);
+        self.last_id.store(last_id, Ordering::Release);
+        *run = going;
+        Ok(Slice { more: true, over: None })
+    }
+
+    /// Bytes of the file that were ever written, which is what it takes of the disk.
+    fn blocks(&self) -> u64 {
+        fs::metadata(&self.files.path).map_or(0, |file| file.blocks().saturating_mul(512))
+    }
+}
+
+impl Run {
+    const AGE: u8 = 1;
+    const RECORDS: u8 = 2;
+    const BYTES: u8 = 3;
+    const BODIES: u8 = 4;
+
+    /// Whether `which` goes on; `over`: beyond its bound, `within`: well within it.
+    fn goes_on(&mut self, which: u8, over: bool, within: bool) -> bool {
+        if over {
+            self.begun.insert(which);
+        }
+        if within {
+            self.begun.remove(&which);
+        }
+        self.begun.contains(&which)
+    }
+
+    fn ages(
+        &mut self,
+        which: u8,
+        bound: Option<Duration>,
+        youngest: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(bound) = bound else { return false };
+        let age = youngest.map_or(Duration::MAX, |youngest| Duration::from_micros(now.since(youngest)));
+        self.goes_on(which, age > bound.saturating_add(SLACK_TIME.min(bound / 24)), age <= bound)
+    }
+
+    fn wants(&mut self, rules: &Rules, oldest: Oldest, extent: Extent, now: Timestamp) -> Option<Why> {
+        if self.ages(Self::AGE, rules.age, oldest.youngest, now) {
+            return Some(Why::Age);
+        }
+        for (which, bound, is, why) in [
+            (Self::RECORDS, rules.records, extent.records, Why::Records),
+            (Self::BYTES, rules.bytes, extent.bytes, Why::Bytes),
+        ] {
+            let Some(bound) = bound else { continue };
+            if self.goes_on(which, is > bound, is <= bound - bound / SLACK) {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    fn wants_bodies(&mut self, rules: &Rules, oldest: Oldest, now: Timestamp) -> bool {
+        self.ages(Self::BODIES, rules.body_age, oldest.youngest, now)
+    }
+
+    fn end(&mut self) -> Slice {
+        self.begun.clear();
+        let pruned = std::mem::take(&mut self.pruned);
+        Slice { more: false, over: Some(pruned).filter(|pruned| !pruned.is_empty()) }
+    }
+}
+
+impl Extent {
+    /// `blocks`: bytes that the file takes.
+    fn of(meta: &impl ReadableTable<&'static str, u64>, blocks: u64) -> Result<Self, StoreError> {
+        let records = number(meta, LAST_ID)?.saturating_sub(number(meta, DROPPED)?);
+        let (weight, most) = (number(meta, WEIGHT)?, number(meta, WEIGHT_MOST)?);
+        // Pages that were freed stay with the file: what is in use is as much less of it as groups and
+        // bodies are less than they were.
+        let bytes = u128::from(blocks) * u128::from(weight) / u128::from(most.max(1));
+        Ok(Self { records, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) })
+    }
+}
+
+/// Adds to the weight of the file.
+pub(super) fn weigh(meta: &mut Table<'_, &'static str, u64>, grown: i64) -> Result<(), StoreError> {
+    if grown == 0 {
+        return Ok(());
+    }
+    let weight = number(meta, WEIGHT)?.saturating_add_signed(grown);
+    meta.insert(WEIGHT, weight)?;
+    if weight > number(meta, WEIGHT_MOST)? {
+        meta.insert(WEIGHT_MOST, weight)?;
+    }
+    Ok(())
+}
+
+fn number(meta: &impl ReadableTable<&'static str, u64>, name: &'static str) -> Result<u64, StoreError> {
+    Ok(meta.get(name)?.map_or(0, |value| value.value()))
+}
+
+/// Whether a body of a group's entry is not there because its time was up.
+pub(super) fn dropped(snapshot: &ReadTransaction, group: u64, place: Place) -> Result<bool, StoreError> {
+    let from = number(&snapshot.open_table(META)?, BODIES_FROM)?;
+    Ok(group < from && snapshot.open_table(PACKS)?.get((place.pack, 0))?.is_none())
+}
+
+/// The first group from `from` on that is before `end`.
+fn oldest(
+    groups: &impl ReadableTable<Part, &'static [u8]>,
+    spans: &impl ReadableTable<u64, SpanRow>,
+    meta: &impl ReadableTable<&'static str, u64>,
+    from: u64,
+    end: u64,
+) -> Result<Option<Oldest>, StoreError> {
+    let moved = number(meta, DROPPED_ID)?;
+    let Some(row) = groups.range((from, 0)..(end, 0))?.next() else { return Ok(None) };
+    let group = row?.0.value().0;
+    // The rows of the oldest groups come first, but for those of records that were moved.
+    let mut youngest = None;
+    for row in spans.iter()? {
+        let (first, row) = row?;
+        let (_, at, _, latest, _) = row.value();
+        if at == group {
+            youngest = youngest.max(Some(Timestamp(latest)));
+        } else if at > group && first.value() > moved {
+            break;
+        }
+    }
+    if youngest.is_none() {
+        // Nothing begins in it: as old as what it has the ends of.
+        let content = packed::get(groups, group)?.and_then(Result::ok).unwrap_or_default();
+        for entry in group::entries(&content).unwrap_or_default() {
+            let seen = Glance::at(content.get(entry.record).unwrap_or_default());
+            youngest = youngest.max(seen.ok().map(|seen| seen.started));
+        }
+    }
+    Ok(Some(Oldest { number: group, youngest }))
+}
+
+/// A group that goes, with what is in it.
+struct Going {
+    number: u64,
+    content: Vec<u8>,
+    entries: Vec<group::Entry>,
+}
+
+impl Going {
+    fn seen(&self, entry: &group::Entry) -> Result<Glance<'_>, Malformed> {
+        Glance::at(self.encoded(entry))
+    }
+
+    fn encoded(&self, entry: &group::Entry) -> &[u8] {
+        self.content.get(entry.record.clone()).unwrap_or_default()
+    }
+}
+
+impl Batch<'_, '_> {
+    /// Signs statements of what went in this transaction, so that the chain of what is left holds.
+    fn state(&mut self, gone: &Pruned, bodies_before: u64) -> Result<(), StoreError> {
+        let (low, high) = gone.ids.unwrap_or_default();
+        let (earliest, latest) = gone.times.unwrap_or_default();
+        let bodies_from = number(&self.meta, BODIES_FROM)?;
+        let prune = |what, to, records, reason: &str| chain::Gone {
+            what,
+            to,
+            records,
+            first: low.0,
+            last: high.0,
+            earliest,
+            latest,
+            reason: format!("retention by {reason}"),
+        };
+        if gone.entries > 0 {
+            let reason = gone.why.map_or("age", Why::as_str);
+            self.chain.prune(0, prune(What::Entries, gone.first, gone.records, reason))?;
+        }
+        if bodies_from > bodies_before.max(gone.first) {
+            self.chain
+                .prune(bodies_before.max(gone.first), prune(What::Bodies, bodies_from, 0, "age of bodies"))?;
+        }
+        Ok(())
+    }
+
+    fn unpacked(&self, number: u64) -> Result<Result<Going, Malformed>, StoreError> {
+        let content = packed::get(&self.groups, number)?;
+        let content = content.unwrap_or(Err(Malformed("its group is not there")));
+        Ok(content.and_then(|content| Ok(Going { number, entries: group::entries(&content)?, content })))
+    }
+
+    /// Takes the oldest group out, which is not the one under way.
+    fn prune(&mut self, group: u64, epoch_first: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+        match self.unpacked(group)? {
+            Ok(going) => self.prune_records(&going, epoch_first, pruned)?,
+            Err(why) => {
+                tracing::error!(group, %why, "a group of the audit log that cannot be read is pruned");
+                self.prune_damaged(group, pruned)?;
+            }
+        }
+        self.packer.remove(&mut self.groups, group)?;
+        let next = self.groups.range((group, 0)..)?.next().transpose()?;
+        let next = next.map_or(self.tail.number, |(key, _)| key.value().0);
+        pruned.entries += next - group;
+        pruned.first = next;
+        if number(&self.meta, BODIES_FROM)? < next {
+            self.meta.insert(BODIES_FROM, next)?;
+        }
+        pruned.bodies_from = number(&self.meta, BODIES_FROM)?;
+        Ok(())
+    }
+
+    fn prune_records(
+        &mut self,
+        going: &Going,
+        epoch_first: u64,
+        pruned: &mut Pruned,
+    ) -> Result<(), StoreError> {
+        let last: BTreeMap<u64, usize> =
+            going.entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
+        let mut homes = BTreeMap::new();
+        let mut moved = Vec::new();
+        let mut carried = Vec::new();
+        let mut gone = Vec::new();
+        for (id, at) in last {
+            let Some(entry) = going.entries.get(at) else { continue };
+            let home = self.index.span_of(id)?;
+            if let Some((first, row)) = home.filter(|(_, row)| row.1 == going.number) {
+                homes.insert(first, row);
+            }
+            let late = self.index.ends.get(id)?.map(|group| group.value());
+            let stays = late.or(home.map(|(_, row)| row.1)).filter(|group| *group > going.number);
+            if let Some(group) = stays {
+                if let Some((_, row)) = home.filter(|(_, row)| row.1 == going.number) {
+                    moved.push((id, group, row));
+                }
+            } else if self.index.underway.get(id)?.is_some() {
+                carried.push(entry);
+            } else {
+                self.index.ends.remove(id)?;
+                let seen = going.seen(entry).unwrap_or_default();
+                if id >= epoch_first {
+                    self.tallies.pruned(&seen)?;
+                }
+                pruned.over(id, seen.started);
+                self.add_to(DROPPED, 1)?;
+                gone.push(id);
+            }
+        }
+        for (first, row) in &homes {
+            self.index.spans.remove(first)?;
+            self.drop_up_to(row.0)?;
+        }
+        for (id, group, row) in moved {
+            self.index.move_to(id, group, row)?;
+        }
+        self.index.postings.forget(&gone)?;
+        for entry in carried {
+            self.carry(going.encoded(entry), entry.places)?;
+            pruned.carried += 1;
+        }
+        self.free_packs(going, pruned)
+    }
+
+    /// Takes out what leads to the records of a group that cannot be read.
+    fn prune_damaged(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+        let mut homes = Vec::new();
+        for row in self.index.spans.iter()? {
+            let (first, row) = row?;
+            if row.value().1 == group {
+                homes.push((first.value(), row.value()));
+            }
+        }
+        let mut forgotten = Vec::new();
+        for (first, row) in homes {
+            self.index.spans.remove(first)?;
+            self.drop_up_to(row.0)?;
+            for id in first..=row.0 {
+                let late = self.index.ends.get(id)?.map(|group| group.value());
+                if let Some(late) = late.filter(|late| *late > group) {
+                    self.index.move_to(id, late, row)?;
+                } else {
+                    self.index.ends.remove(id)?;
+                    self.index.underway.remove(id)?;
+                    pruned.over(id, Timestamp(row.3));
+                    self.add_to(DROPPED, 1)?;
+                    forgotten.push(id);
+                }
+            }
+        }
+        self.index.postings.forget(&forgotten)?;
+        let gone = self.index.uses.take_up_to(group)?;
+        for pack in gone {
+            pruned.packs += u64::from(self.bodies.remove(self.packer, pack, None)?);
+        }
+        self.bodies.forget_contents()
+    }
+
+    /// Takes a group's bodies out, but for those that later groups refer to.
+    fn drop_bodies(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+        if let Ok(going) = self.unpacked(group)? {
+            self.free_packs(&going, pruned)?;
+        }
+        let next = self.groups.range((group + 1, 0)..)?.next().transpose()?;
+        let next = next.map_or(self.tail.number, |(key, _)| key.value().0);
+        self.meta.insert(BODIES_FROM, next)?;
+        pruned.bodies_from = next;
+        Ok(())
+    }
+
+    /// Takes out the packs that no group after this one refers to.
+    fn free_packs(&mut self, going: &Going, pruned: &mut Pruned) -> Result<(), StoreError> {
+        for entry in &going.entries {
+            let digests = going.seen(entry).map(|seen| seen.digests).unwrap_or_default();
+            for (place, digest) in entry.places.into_iter().zip(digests) {
+                let Some(Place { pack, .. }) = place else { continue };
+                if self.index.uses.last(pack)? != Some(going.number) {
+                    continue;
+                }
+                self.index.uses.remove(pack)?;
+                let gone = self.bodies.remove(self.packer, pack, digest.as_ref())?;
+                pruned.packs += u64::from(gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_to(&mut self, name: &'static str, by: u64) -> Result<(), StoreError> {
+        let sum = number(&self.meta, name)?.saturating_add(by);
+        self.meta.insert(name, sum)?;
+        Ok(())
+    }
+
+    fn drop_up_to(&mut self, id: u64) -> Result<(), StoreError> {
+        if number(&self.meta, DROPPED_ID)? < id {
+            self.meta.insert(DROPPED_ID, id)?;
+        }
+        Ok(())
+    }
+}
+
+impl super::index::Index<'_> {
+    /// The span that has this id.
+    fn span_of(&self, id: u64) -> Result<Option<(u64, SpanRow)>, StoreError> {
+        let row = self.spans.range(..=id)?.next_back().transpose()?;
+        let row = row.map(|(first, row)| (first.value(), row.value()));
+        Ok(row.filter(|(_, row)| row.0 >= id))
+    }
+
+    /// A record's beginning goes; its last entry is in `group`. `row` is that of the span it was in.
+    fn move_to(&mut self, id: u64, group: u64, row: SpanRow) -> Result<(), StoreError> {
+        let (_, _, earliest, latest, present) = row;
+        self.ends.remove(id)?;
+        self.spans.insert(id, (id, group, earliest, latest, present))?;
+        if self.underway.get(id)?.is_some() {
+            self.underway.insert(id, id)?;
+        }
+        Ok(())
+    }
+}

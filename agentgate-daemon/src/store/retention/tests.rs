@@ -1,0 +1,402 @@
+//! Whatever is pruned in whatever order: what is kept reads as before, what is not is gone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use redb::ReadableTableMetadata as _;
+
+use super::*;
+use crate::{
+    model::{Authority, Captured, Host, Kind, Record, RequestHead, ResponseHead, State},
+    store::{
+        Entry, Known, Query, Side, bodies, reindex,
+        tables::{CONTENTS, ENDS, PACKS, UNDERWAY},
+        uses::USES,
+    },
+};
+
+/// Small, quick and the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+const HOUR: i64 = 3_600_000_000;
+
+/// What the log should say.
+#[derive(Default)]
+struct Model {
+    records: BTreeMap<u64, Record>,
+    /// Ids of those that are open.
+    open: Vec<u64>,
+    next: u64,
+    hours: i64,
+}
+
+impl Model {
+    fn body(dice: &mut Dice) -> Bytes {
+        match dice.below(6) {
+            0 => Bytes::new(),
+            1 => Bytes::from(vec![dice.below(4) as u8; 9000 + dice.below(3) as usize]),
+            2 => Bytes::from_static(b"the same each time"),
+            _ => (0..dice.below(900) + 1).map(|_| dice.below(256) as u8).collect::<Vec<_>>().into(),
+        }
+    }
+
+    fn fill(record: &mut Record, dice: &mut Dice) {
+        let host = format!("h{}.test", dice.below(9));
+        record.authority = Some(Authority { host: Host::parse(&host).unwrap(), port: 443 });
+        let head = |bytes: Bytes| Captured { total: bytes.len() as u64, truncated: false, bytes };
+        record.request = Some(RequestHead { body: head(Self::body(dice)), ..RequestHead::default() });
+        if dice.below(2) == 0 {
+            record.response =
+                Some(ResponseHead { status: 200, body: head(Self::body(dice)), ..ResponseHead::default() });
+        }
+    }
+
+    fn write(&mut self, store: &Store, dice: &mut Dice) {
+        let mut writes = Vec::new();
+        for _ in 0..dice.below(120) + 1 {
+            self.hours += i64::try_from(dice.below(3)).unwrap();
+            match dice.below(10) {
+                0..4 => {
+                    self.next += 1;
+                    let mut record = Record::new(Kind::Exchange, Timestamp(self.hours * HOUR));
+                    record.id = RecordId(self.next);
+                    Self::fill(&mut record, dice);
+                    record.state = State::Done;
+                    writes.push((record, false));
+                }
+                4..7 => {
+                    self.next += 1;
+                    let mut record = Record::new(Kind::Exchange, Timestamp(self.hours * HOUR));
+                    record.id = RecordId(self.next);
+                    self.open.push(self.next);
+                    self.records.insert(self.next, record.clone());
+                    writes.push((record, true));
+                }
+                _ if self.open.is_empty() => {}
+                choice => {
+                    // The youngest mostly: one in a while stays open for very long.
+                    let back = dice.below(self.open.len().min(20) as u64) as usize;
+                    let at = self.open.len() - 1 - back;
+                    let id = self.open[at];
+                    if writes.iter().any(|(record, _)| record.id.0 == id) {
+                        continue;
+                    }
+                    let mut record = self.records[&id].clone();
+                    Self::fill(&mut record, dice);
+                    let ends = choice != 9;
+                    if ends {
+                        record.state = State::Done;
+                        record.finished = Some(Timestamp(self.hours * HOUR));
+                        self.open.remove(at);
+                    }
+                    writes.push((record, !ends));
+                }
+            }
+            if let Some((record, _)) = writes.last() {
+                self.records.insert(record.id.0, record.clone());
+            }
+        }
+        let entries: Vec<_> = writes
+            .iter()
+            .map(|(record, open)| match (open, &record.request) {
+                (true, None) => Entry::open(record),
+                (true, Some(_)) => Entry::version(record, &mut Known::default()),
+                (false, _) => Entry::last(record),
+            })
+            .collect();
+        store.commit(&entries, store.epoch.load(Ordering::Relaxed), None).unwrap();
+    }
+}
+
+fn shown(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let Some(head) = &mut record.request {
+        head.body.bytes = Bytes::new();
+    }
+    if let Some(head) = &mut record.response {
+        head.body.bytes = Bytes::new();
+    }
+    record
+}
+
+fn all(store: &Store, host: Option<&str>) -> Vec<u64> {
+    let mut query = Query { host: host.map(Into::into), limit: 1000, ..Query::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = store.query(&query).unwrap();
+        assert_eq!(page.unreadable, 0);
+        found.extend(page.records.iter().map(|record| record.id.0));
+        query.before = page.next;
+        if query.before.is_none() {
+            return found;
+        }
+    }
+}
+
+/// Holds the log against what it should say; returns the ids that are there.
+fn check(store: &Store, model: &Model) -> Vec<u64> {
+    let mut kept = Vec::new();
+    let bodies_from = number(&store.snapshot().unwrap().open_table(META).unwrap(), BODIES_FROM).unwrap();
+    for (id, record) in &model.records {
+        let Some(read) = store.get(RecordId(*id)).unwrap() else {
+            assert!(!model.open.contains(id), "{id} is under way and gone");
+            continue;
+        };
+        assert_eq!(read, shown(record));
+        kept.push(*id);
+        let bodies = [
+            record.request.as_ref().map(|head| head.body.bytes.clone()),
+            record.response.as_ref().map(|head| head.body.bytes.clone()),
+        ];
+        for (side, expect) in [Side::Request, Side::Response].into_iter().zip(bodies) {
+            let expect = expect.filter(|bytes| !bytes.is_empty());
+            match store.body(RecordId(*id), side) {
+                Err(StoreError::BodyDropped { .. }) => assert!(bodies_from > 0 && expect.is_some()),
+                other => assert_eq!(other.unwrap(), expect),
+            }
+        }
+    }
+    let mut listed = all(store, None);
+    listed.reverse();
+    assert_eq!(listed, kept);
+    for host in ["h0.test", "h5.test"] {
+        let is = |id: &&u64| {
+            model.records[*id].authority.as_ref().is_some_and(|authority| authority.host.as_str() == host)
+        };
+        let mut expect: Vec<u64> = kept.iter().filter(is).copied().collect();
+        expect.reverse();
+        assert_eq!(all(store, Some(host)), expect);
+    }
+    sound(store);
+    kept
+}
+
+/// No row leads nowhere, and none is left that nothing leads to.
+fn sound(store: &Store) {
+    let snapshot = store.snapshot().unwrap();
+    let groups = snapshot.open_table(GROUPS).unwrap();
+    let packs = snapshot.open_table(PACKS).unwrap();
+    let numbers = |table: &redb::ReadOnlyTable<Part, &'static [u8]>| {
+        let mut weight = 0;
+        let mut numbers = BTreeSet::new();
+        for row in table.iter().unwrap() {
+            let (key, value) = row.unwrap();
+            numbers.insert(key.value().0);
+            weight += value.value().len() as u64;
+        }
+        (numbers, weight)
+    };
+    let ((groups, weight), (packs, more)) = (numbers(&groups), numbers(&packs));
+    let meta = snapshot.open_table(META).unwrap();
+    assert_eq!(number(&meta, WEIGHT).unwrap(), weight + more);
+    let uses = snapshot.open_table(USES).unwrap();
+    let used: BTreeMap<u64, u64> = uses
+        .iter()
+        .unwrap()
+        .map(|row| row.map(|(pack, group)| (pack.value(), group.value())).unwrap())
+        .collect();
+    assert_eq!(used.keys().copied().collect::<BTreeSet<_>>(), packs);
+    assert!(used.values().all(|group| groups.contains(group)));
+    for row in snapshot.open_table(CONTENTS).unwrap().iter().unwrap() {
+        assert!(packs.contains(&row.unwrap().1.value()));
+    }
+    let spans: BTreeMap<u64, SpanRow> = snapshot
+        .open_table(SPANS)
+        .unwrap()
+        .iter()
+        .unwrap()
+        .map(|row| row.map(|(first, row)| (first.value(), row.value())).unwrap())
+        .collect();
+    assert!(spans.values().all(|row| groups.contains(&row.1)));
+    let home = |id: u64| spans.range(..=id).next_back().is_some_and(|(_, row)| row.0 >= id);
+    for row in snapshot.open_table(ENDS).unwrap().iter().unwrap() {
+        let (id, group) = row.unwrap();
+        assert!(home(id.value()) && groups.contains(&group.value()));
+    }
+    for row in snapshot.open_table(UNDERWAY).unwrap().iter().unwrap() {
+        let (id, first) = row.unwrap();
+        assert!(home(id.value()) && spans.contains_key(&first.value()));
+    }
+}
+
+fn prune(store: &Store, rules: &Rules, now: Timestamp) -> Option<Pruned> {
+    let mut run = Run::default();
+    loop {
+        let slice = store.retain(rules, &mut run, now).unwrap();
+        if !slice.more {
+            return slice.over;
+        }
+    }
+}
+
+fn hours(hours: i64) -> Option<Duration> {
+    Some(Duration::from_hours(u64::try_from(hours.max(1)).unwrap()))
+}
+
+#[test]
+fn what_is_kept_reads_as_before_and_the_rest_is_gone() {
+    for seed in 1..=6 {
+        let mut dice = Dice(seed * 7_919);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.redb");
+        let mut store = Store::open(&path).unwrap();
+        store.enter_epoch("boot/1").unwrap();
+        let mut model = Model::default();
+        let (mut gone, mut records) = (0, 0);
+        for _ in 0..12 {
+            for _ in 0..dice.below(5) + 1 {
+                model.write(&store, &mut dice);
+            }
+            let now = Timestamp(model.hours * HOUR);
+            let kept = check(&store, &model).len() as u64;
+            let rules = match dice.below(4) {
+                0 => Rules { age: hours(model.hours / 2), ..Rules::default() },
+                1 => Rules { records: Some(kept * 2 / 3), ..Rules::default() },
+                2 => Rules { body_age: hours(model.hours / 3), ..Rules::default() },
+                _ => Rules {
+                    age: hours(model.hours * 3 / 4),
+                    body_age: hours(model.hours / 4),
+                    ..Rules::default()
+                },
+            };
+            let pruned = prune(&store, &rules, now);
+            let left = check(&store, &model);
+            assert_eq!(left.len() as u64 + pruned.as_ref().map_or(0, |pruned| pruned.records), kept);
+            if let Some(pruned) = pruned {
+                gone += 1;
+                records += pruned.records;
+                let (low, high) = pruned.ids.map_or((0, 0), |(low, high)| (low.0, high.0));
+                assert!(left.iter().all(|id| *id > high || *id >= low));
+                let first = store.walk().unwrap().stretch(0).unwrap().unwrap();
+                assert_eq!(
+                    first.entries[0].n,
+                    number(&store.snapshot().unwrap().open_table(META).unwrap(), BODIES_FROM)
+                        .unwrap()
+                        .min(first.entries[0].n)
+                );
+            }
+            // What is gone stays gone.
+            model.records.retain(|id, _| left.contains(id));
+            assert_eq!(store.recount().unwrap(), [], "what is pruned stays counted");
+            match dice.below(3) {
+                0 => {
+                    let transaction = store.begin_write().unwrap();
+                    let mut packing = store.packing();
+                    let key = store.key(&packing, &transaction).unwrap();
+                    reindex::run(&transaction, &mut packing, key).unwrap();
+                    drop(packing);
+                    transaction.commit().unwrap();
+                    assert_eq!(check(&store, &model), left);
+                }
+                1 => {
+                    // What is open is ended by the next start.
+                    drop(store);
+                    store = Store::open(&path).unwrap();
+                    store.enter_epoch("boot/1").unwrap();
+                    for id in std::mem::take(&mut model.open) {
+                        let record = store.get(RecordId(id)).unwrap().unwrap();
+                        assert_eq!(record.state, State::Failed);
+                        let known = model.records.get_mut(&id).unwrap();
+                        (known.state, known.finished, known.failure) =
+                            (record.state, record.finished, record.failure);
+                    }
+                    assert_eq!(check(&store, &model), left);
+                }
+                _ => {}
+            }
+        }
+        assert!(gone > 3 && records > 100, "seed {seed}: {gone} prunes of {records}");
+    }
+}
+
+#[test]
+fn a_bound_in_bytes_holds() {
+    let mut dice = Dice(5);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    let store = Store::open(&path).unwrap();
+    let mut model = Model::default();
+    let rules = Rules { bytes: Some(6 << 20), ..Rules::default() };
+    let mut pruned = 0;
+    let mut largest = 0;
+    for _ in 0..150 {
+        for _ in 0..4 {
+            model.write(&store, &mut dice);
+        }
+        pruned += u64::from(prune(&store, &rules, Timestamp(model.hours * HOUR)).is_some());
+        largest = largest.max(store.blocks());
+    }
+    assert!(pruned > 2, "{pruned} prunes, {largest} bytes");
+    assert!(largest < 8 << 20, "{largest} bytes of disk");
+    let kept = all(&store, None);
+    assert!(kept.len() > 1000 && kept[0] == model.next);
+    sound(&store);
+}
+
+#[test]
+fn nothing_is_pruned_that_is_within_bounds_or_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("audit.redb")).unwrap();
+    let mut model = Model::default();
+    let mut dice = Dice(3);
+    model.write(&store, &mut dice);
+    let far = Timestamp(model.hours * HOUR * 1000 + HOUR);
+    assert_eq!(prune(&store, &Rules::default(), far), None);
+    let wide =
+        Rules { age: hours(1 << 20), records: Some(1000), bytes: Some(1 << 40), body_age: hours(1 << 20) };
+    assert_eq!(prune(&store, &wide, Timestamp(model.hours * HOUR)), None);
+    // The clock went back.
+    let short = Rules { age: hours(1), ..Rules::default() };
+    assert_eq!(prune(&store, &short, Timestamp(-5)), None);
+    let before = all(&store, None);
+    let entries = number(&store.snapshot().unwrap().open_table(META).unwrap(), ENTRIES).unwrap();
+    assert!(entries < 128, "more than one group is no test");
+    assert_eq!(prune(&store, &short, far), None, "the group under way stays");
+    assert_eq!(all(&store, None), before);
+}
+
+#[test]
+fn a_group_that_cannot_be_read_does_not_hold_up_what_comes_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    let mut model = Model::default();
+    let mut dice = Dice(11);
+    {
+        let store = Store::open(&path).unwrap();
+        while model.next < 900 {
+            model.write(&store, &mut dice);
+        }
+        let transaction = store.begin_write().unwrap();
+        {
+            let mut groups = transaction.open_table(GROUPS).unwrap();
+            let number = groups.range((100, 0)..).unwrap().next().unwrap().unwrap().0.value().0;
+            groups.retain_in((number, 1)..=(number, u16::MAX), |_, _| false).unwrap();
+            groups.insert((number, 0), [1_u8, 255, 0, 0, 0, 9].as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+    let store = Store::open(&path).unwrap();
+    let pruned = prune(&store, &Rules { records: Some(200), ..Rules::default() }, Timestamp(0)).unwrap();
+    assert!(pruned.records > 600, "{pruned:?}");
+    let page = store.query(&Query { limit: 1000, ..Query::default() }).unwrap();
+    assert_eq!(page.unreadable, 0);
+    assert!(page.records.len() >= 190);
+    let snapshot = store.snapshot().unwrap();
+    let uses = snapshot.open_table(USES).unwrap();
+    let mut packs = BTreeSet::new();
+    for row in snapshot.open_table(PACKS).unwrap().iter().unwrap() {
+        packs.insert(row.unwrap().0.value().0);
+    }
+    assert_eq!(uses.len().unwrap(), packs.len() as u64);
+    let body = bodies::body_in(&[1, 7], 0).unwrap();
+    assert_eq!(body, [7]);
+}

@@ -1,0 +1,14 @@
+//! Words: what free text is made of, and where a record has them.
+//!
+//! Pure. The index of `store::text` and whoever looks into a record take texts apart by the same
+//! functions, so that what is looked for is found by one where the other has it.
+
+mod needle;
+mod scan;
+mod texts;
+
+pub(crate) use needle::Matcher;
+pub use needle::{Needle, NoNeedle};
+pub(crate) use scan::{Form, Token, each, is_dense};
+pub use texts::{Bodies, DECODED_CAP, contains, found};
+pub(crate) use texts::{in_bodies, in_heads};

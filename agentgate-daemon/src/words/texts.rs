@@ -1,0 +1,306 @@
+//! The texts of a record: what of it free text is looked for in.
+//!
+//! URL, host, headers, names and addresses of DNS, the note, who acted, why it was refused or failed; and
+//! the bodies, their content codings undone. Command lines are not among them: they may hold secrets. Nor
+//! are bodies that are no text, or of a coding that nobody knows.
+
+use std::borrow::Cow;
+
+use super::{
+    needle::{Matcher, Needle},
+    scan::{Form, Token, each},
+};
+use crate::{
+    inspect::{self, Limits},
+    model::{HeaderFields, Record},
+};
+
+/// Most bytes that a body is decoded to; words after these are not found.
+pub const DECODED_CAP: u64 = 4 << 20;
+/// Bytes that are looked at to see whether a body is text.
+const SAMPLE: usize = 4096;
+
+/// The captured bytes of request and response, as they were on the wire.
+pub type Bodies<'b> = [Option<&'b [u8]>; 2];
+
+/// Whether a record has all of `needles` in its heads or in `bodies`.
+#[must_use]
+pub fn contains(record: &Record, bodies: Bodies<'_>, needles: &[Needle]) -> bool {
+    let mut matcher = Matcher::new(needles);
+    look(record, bodies, &mut matcher);
+    matcher.is_done()
+}
+
+/// Which of `needles` a record has: each body is decoded once for all of them.
+#[must_use]
+pub fn found(record: &Record, bodies: Bodies<'_>, needles: &[Needle]) -> Vec<bool> {
+    let mut matcher = Matcher::new(needles);
+    look(record, bodies, &mut matcher);
+    matcher.found()
+}
+
+fn look(record: &Record, bodies: Bodies<'_>, matcher: &mut Matcher<'_>) {
+    in_heads(record, &mut |token| matcher.take(token));
+    if !matcher.is_done() {
+        in_bodies(record, bodies, &mut |_| {}, &mut |token| matcher.take(token));
+    }
+}
+
+/// Gives the words of everything but the bodies.
+pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
+    let mut plain = |text: &str| {
+        sink(Token::Gap);
+        each(text.as_bytes(), Form::Plain, sink);
+    };
+    let mut headers = |headers: &HeaderFields, plain: &mut dyn FnMut(&str)| {
+        for (name, value) in headers.iter() {
+            plain(name);
+            plain(value);
+        }
+    };
+    if let Some(authority) = &record.authority {
+        plain(authority.host.as_str());
+    }
+    if let Some(flow) = &record.flow {
+        plain(&flow.original.0.to_string());
+    }
+    if let Some(head) = &record.request {
+        plain(&head.method);
+        plain(&head.scheme);
+        plain(&String::from_utf8_lossy(&unescaped(head.target.as_bytes())));
+        headers(&head.headers, &mut plain);
+    }
+    if let Some(head) = &record.response {
+        headers(&head.headers, &mut plain);
+    }
+    if let Some(question) = &record.question {
+        plain(&question.name);
+        plain(&question.kind);
+        for answer in &question.answers {
+            plain(answer);
+        }
+        for address in &question.addresses {
+            plain(&address.to_string());
+        }
+    }
+    if let Some(subject) = &record.subject {
+        plain(&subject.session.0);
+        plain(&subject.comm);
+        plain(subject.exe.as_deref().unwrap_or_default());
+    }
+    if let Some(tls) = &record.tls {
+        plain(tls.sni.as_deref().unwrap_or_default());
+    }
+    if let Some(verdict) = &record.verdict {
+        plain(&verdict.rule);
+        plain(&verdict.reason);
+    }
+    for flag in &record.flags {
+        plain(&flag.code);
+        plain(&flag.evidence);
+    }
+    if let Some(failure) = &record.failure {
+        plain(&failure.code);
+        plain(&failure.detail);
+    }
+    plain(record.note.as_deref().unwrap_or_default());
+}
+
+/// Gives the words of the bodies; `begin` is told of each how long it is, decoded.
+pub(crate) fn in_bodies(
+    record: &Record,
+    bodies: Bodies<'_>,
+    begin: &mut impl FnMut(usize),
+    sink: &mut impl FnMut(Token<'_>),
+) {
+    let headers = [
+        record.request.as_ref().map(|head| &head.headers),
+        record.response.as_ref().map(|head| &head.headers),
+    ];
+    for (headers, bytes) in headers.into_iter().zip(bodies) {
+        let (Some(headers), Some(bytes)) = (headers, bytes.filter(|bytes| !bytes.is_empty())) else {
+            continue;
+        };
+        // The transcript of a WebSocket is the gate's own, and has no coding.
+        let text = if record.websocket.is_some() {
+            Cow::Borrowed(bytes.get(..DECODED_CAP as usize).unwrap_or(bytes))
+        } else {
+            match decoded(headers, bytes) {
+                Some(text) => text,
+                None => continue,
+            }
+        };
+        if !is_text(&text) {
+            continue;
+        }
+        let form = form(headers, &text);
+        let text = if form == Form::Plain && is_form(headers) { unescaped(&text) } else { text };
+        begin(text.len());
+        sink(Token::Gap);
+        each(&text, form, sink);
+    }
+}
+
+/// `None`: in a coding that nobody knows.
+fn decoded<'b>(headers: &HeaderFields, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
+    let codings = inspect::recorded(headers).ok()?;
+    if codings.is_identity() {
+        return Some(Cow::Borrowed(bytes.get(..DECODED_CAP as usize).unwrap_or(bytes)));
+    }
+    Some(Cow::Owned(inspect::decode(&codings, bytes, Limits::of(DECODED_CAP)).bytes))
+}
+
+/// Whether the start has what text has not: a zero, or many control characters.
+fn is_text(bytes: &[u8]) -> bool {
+    let sample = bytes.get(..SAMPLE).unwrap_or(bytes);
+    let control = |byte: &&u8| **byte < 0x20 && !matches!(**byte, b'\t' | b'\n' | b'\r' | 0x0c | 0x1b);
+    !sample.contains(&0) && sample.iter().filter(control).count() * 16 <= sample.len()
+}
+
+fn kind(headers: &HeaderFields) -> &str {
+    headers.get("content-type").unwrap_or_default()
+}
+
+/// What clients call JSON, and what looks like it.
+fn form(headers: &HeaderFields, text: &[u8]) -> Form {
+    let kind = kind(headers);
+    let start = text.trim_ascii_start();
+    let json = kind.contains("json")
+        || kind.contains("event-stream")
+        || matches!(start.first(), Some(b'{' | b'['))
+        || start.starts_with(b"data:")
+        || start.starts_with(b"event:");
+    if json { Form::Json } else { Form::Plain }
+}
+
+fn is_form(headers: &HeaderFields) -> bool {
+    kind(headers).contains("x-www-form-urlencoded")
+}
+
+/// What is written with `%` and `+` as it is meant.
+fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'%') {
+        return Cow::Borrowed(text);
+    }
+    let digit = |at: usize| text.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Authority, Captured, Host, Kind, RequestHead, ResponseHead, Timestamp, WebSocket};
+
+    fn exchange(target: &str, request: &[(&str, &str)], response: &[(&str, &str)]) -> Record {
+        let mut record = Record::new(Kind::Exchange, Timestamp(0));
+        record.authority = Host::parse("api.example.com").ok().map(|host| Authority { host, port: 443 });
+        record.request = Some(RequestHead {
+            method: "POST".into(),
+            scheme: "https".into(),
+            target: target.into(),
+            headers: request.iter().copied().collect(),
+            ..RequestHead::default()
+        });
+        record.response = Some(ResponseHead {
+            status: 200,
+            headers: response.iter().copied().collect(),
+            body: Captured::default(),
+            ..ResponseHead::default()
+        });
+        record
+    }
+
+    fn has(record: &Record, bodies: Bodies<'_>, needle: &str) -> bool {
+        contains(record, bodies, &[Needle::parse(needle).unwrap()])
+    }
+
+    #[test]
+    fn heads_are_looked_into() {
+        let mut record = exchange("/v1/f%C3%BCr%20alle?q=a+b", &[("x-request-id", "req_011CX")], &[]);
+        record.note = Some("Said so".into());
+        for (needle, expect) in [
+            ("api.example.com", true),
+            ("example.org", false),
+            ("für alle", true),
+            ("a b", true),
+            ("20alle", false),
+            ("req_011cx", true),
+            ("x-request-id", true),
+            ("said", true),
+            ("id req", false),
+        ] {
+            assert_eq!(has(&record, [None, None], needle), expect, "{needle}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_looked_into_as_they_are_meant() {
+        let json = [("content-type", "application/json")];
+        let gzip = [("content-encoding", "gzip")];
+        let unknown = [("content-encoding", "snappy")];
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        let coded = miniz_oxide::deflate::compress_to_vec_zlib(b"secret plan", 6);
+        let deflate = [("content-encoding", "deflate")];
+        // headers of the response, body, needle, whether it is there
+        let rows: [(&[(&str, &str)], &[u8], &str, bool); 10] = [
+            (&json, br#"{"text":"one\ntwo"}"#, "two", true),
+            (&[], br#"{"text":"one\ntwo"}"#, "one two", true),
+            (&[], br"C:\new", "new", true),
+            (&[], b"data: {\"a\":\"x\\ty\"}\n\n", "x y", true),
+            (&deflate, &coded, "secret plan", true),
+            (&gzip, b"not gzip at all", "gzip", false),
+            (&unknown, b"plain", "plain", false),
+            (&form, b"name=J%C3%BCrgen+M", "jürgen m", true),
+            (&[], b"\0\x01binary words", "words", false),
+            (&[], b"", "words", false),
+        ];
+        for (headers, body, needle, expect) in rows {
+            let mut record = exchange("/", &[], headers);
+            // What the heads say is not what is looked for.
+            record.response.as_mut().unwrap().status = 200;
+            let without = has(&record, [None, None], needle);
+            assert!(!without || needle == "gzip", "{needle}");
+            let body = contains(&record, [None, Some(body)], &[Needle::parse(needle).unwrap()]);
+            assert_eq!(body, expect || without, "{needle}");
+        }
+    }
+
+    #[test]
+    fn a_transcript_is_a_body() {
+        let mut record = exchange("/socket", &[("content-encoding", "gzip")], &[]);
+        record.websocket = Some(Box::new(WebSocket::default()));
+        let line = br#"{"number":1,"from":"client","kind":"text","text":"hello\nworld"}"#;
+        assert!(has(&record, [Some(line), None], "hello world"));
+    }
+
+    #[test]
+    fn each_of_several_is_told() {
+        let record = exchange("/one", &[], &[]);
+        let needles = ["one", "two", "tw*"].map(|needle| Needle::parse(needle).unwrap());
+        assert_eq!(found(&record, [None, Some(b"three two")], &needles), [true, true, true]);
+        assert_eq!(found(&record, [None, Some(b"three")], &needles), [true, false, false]);
+    }
+
+    #[test]
+    fn words_after_the_cap_are_not_found() {
+        let record = exchange("/", &[], &[]);
+        let mut body = vec![b' '; DECODED_CAP as usize - 4];
+        body.extend_from_slice(b"last over");
+        assert!(has(&record, [None, Some(&body)], "last"));
+        assert!(!has(&record, [None, Some(&body)], "over"));
+    }
+}
