@@ -13,7 +13,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tls", &["policy::HostPattern", "policy::InvalidPattern", "policy::NamePattern"]),
     // Where a head is made for an origin, from the destination that a permit holds.
     ("http", &["policy::Destination"]),
-    ("store", &[]),
+    // Hashes, statements and lines: as pure as the model.
+    ("chain", &[]),
+    ("store", &["chain"]),
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
@@ -88,7 +90,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["kernel", "policy", "reload", "store", "audit", "reconcile"]),
+    ("control", &["kernel", "policy", "reload", "store", "audit", "reconcile", "chain"]),
     ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
@@ -112,6 +114,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "reload",
             "selftest",
             "store::Side",
+            // A log that no daemon has open is verified here.
+            "store::verify",
+            "chain",
             "inspect",
         ],
     ),

@@ -471,3 +471,22 @@ fn whatever_a_file_holds_is_no_reason_to_fall_over() {
         assert!(!check_lines(&[lines.to_owned()], Trust::default()).whole, "{lines}");
     }
 }
+
+/// The example of the page from which others write their verifiers.
+#[test]
+fn the_example_on_paper_is_one() {
+    let page = include_str!("../../../../docs/record.md");
+    let mut example = Record::new(Kind::Control, Timestamp(1_000_000));
+    (example.id, example.state, example.finished) = (RecordId(7), State::Done, Some(Timestamp(1_000_000)));
+    let entry = Entry::last(&example).encoded;
+    let (_, block) = page.split_once("01 08 07").unwrap();
+    let block = format!("01 08 07{}", block.split_once("```").unwrap().0);
+    let on_paper: Vec<u8> = block
+        .lines()
+        .flat_map(|line| line.split("  ").next().unwrap_or_default().split(' '))
+        .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
+        .collect();
+    assert_eq!(on_paper, entry);
+    assert!(page.contains(&format!("these {} bytes", entry.len())));
+    assert!(page.contains(&digest(&entry).to_string()));
+}
