@@ -289,7 +289,10 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Missed { .. }
         | Item::Body { .. }
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => Err(Failure::Unexpected),
     })
 }
 
