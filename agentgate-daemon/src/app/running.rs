@@ -21,7 +21,7 @@ use crate::{
     dashboard::{self, DashboardContext, LoginCodes},
     denials,
     drain::Tasks,
-    kernel::{Counter, Kernel, spent::give_back},
+    kernel::{Counter, Kernel, spent},
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
     reconcile,
@@ -168,7 +168,7 @@ impl App {
             listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
         };
         services.spawn(accepting);
-        give_back();
+        spent::started();
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         tracing::info!(port, cgroup = guard.cgroup.path(), mode = %handles.policy.current().mode(), "the gate is up");
 
