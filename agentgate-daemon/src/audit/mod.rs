@@ -21,6 +21,7 @@
 //! What this does not do: mask secrets. Callers do, with [`redact`], before a record gets here.
 
 pub mod books;
+mod company;
 pub mod fit;
 mod queue;
 pub mod redact;

@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     io, mem,
+    num::NonZeroU64,
     sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::{
     AuditError, AuditOptions, Drained, Durability, Message, Opened, Pending, Reply, Shared,
+    company::Company,
     queue::Waited,
     tables::{Behind, Came, Tables},
 };
@@ -52,6 +54,7 @@ pub(super) struct Writer {
     /// Writes that are not durable yet, oldest first; grows beyond a batch while the disk fails.
     #[expect(clippy::vec_box, reason = "they come boxed, and are moved twice")]
     held: Vec<Box<Pending>>,
+    company: Company,
     behind: Behind,
     tables: Tables,
     /// The thread of the tables is gone: nothing can be recorded any more.
@@ -84,6 +87,7 @@ impl Writer {
             lag: options.lag,
             incoming: Vec::new(),
             held: Vec::new(),
+            company: Company::default(),
             behind: Behind::default(),
             tables,
             broken: false,
@@ -95,6 +99,10 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
+        // Waits for company are shorter than what the kernel adds to them by default.
+        if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
+            tracing::debug!(%error, "the audit thread's waits are longer than they need be");
+        }
         loop {
             let connected = self.gather() == Waited::On;
             let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
@@ -131,10 +139,13 @@ impl Writer {
             Durability::Backpressure => LINGER_UNAWAITED,
         };
         let mut incoming = mem::take(&mut self.incoming);
-        let waited = self.shared.queue.take(until, linger, &mut incoming);
+        let waited = self.shared.queue.take(until, linger, self.company.expected(), &mut incoming);
+        let mut awaited = 0;
         for message in incoming.drain(..) {
+            awaited += usize::from(matches!(&message, Message::Write(write) if write.reply.is_some()));
             self.take(message);
         }
+        self.company.came(awaited);
         self.incoming = incoming;
         waited
     }
@@ -326,7 +337,10 @@ impl Writer {
             }
         }
         let wanted = self.held.iter().take(count).zip(&skipped).filter(|(_, skip)| !**skip);
+        let at = Instant::now();
         self.behind.sequence = self.store.log(wanted.map(|(write, _)| &write.entry))?;
+        let answered = self.held.iter().take(count).filter(|write| write.reply.is_some()).count();
+        self.company.left(answered, at.elapsed());
         self.next = next;
         self.shared.written.fetch_add(count as u64, Ordering::Relaxed);
         let rest = self.held.split_off(count);
