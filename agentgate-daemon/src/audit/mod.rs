@@ -193,6 +193,11 @@ impl Behind for Shared {
         // The thread lets go of its end unanswered where it cannot.
         asked.is_ok() && caught_up.recv().is_ok()
     }
+
+    fn write_segments(&self) {
+        // A log that is closed has no use for them: they are built again.
+        drop(self.queue.push(Message::Segments, false));
+    }
 }
 
 /// What the thread is sent.
@@ -206,6 +211,8 @@ enum Message {
     },
     /// The tables are to have all there is.
     CatchUp(mpsc::SyncSender<()>),
+    /// The store has segments of its text index to be written.
+    Segments,
     Drain {
         deadline: Instant,
         reply: oneshot::Sender<Drained>,

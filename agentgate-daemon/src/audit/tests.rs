@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+mod faults;
 mod kill;
 
 /// Long enough for any machine; only reached when something is wrong.

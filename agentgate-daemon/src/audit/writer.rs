@@ -61,6 +61,8 @@ pub(super) struct Writer {
     broken: bool,
     /// Who waits for the tables.
     catching_up: Vec<mpsc::SyncSender<()>>,
+    /// The store has segments of its text index.
+    segments: bool,
     /// The database must be opened again before anything else.
     reopen: bool,
     /// While nothing can be written: when to try again.
@@ -92,6 +94,7 @@ impl Writer {
             tables,
             broken: false,
             catching_up: Vec::new(),
+            segments: false,
             reopen: false,
             retry_at: None,
             drain: None,
@@ -155,6 +158,7 @@ impl Writer {
             Message::Write(write) => self.held.push(write),
             Message::Cancel { id, slot } => self.cancel(id, slot),
             Message::CatchUp(done) => self.catching_up.push(done),
+            Message::Segments => self.segments = true,
             Message::Drain { deadline, reply } => self.drain = Some(Drain { deadline, reply }),
         }
     }
@@ -249,6 +253,13 @@ impl Writer {
         if self.behind.since.is_none() && !self.tables.are_busy() {
             self.shared.queue.caught_up();
             self.caught_up();
+        }
+        if self.segments {
+            if let Err(error) = self.store.write_segments() {
+                self.reopen = true;
+                return Err(error);
+            }
+            self.segments = false;
         }
         Ok(())
     }

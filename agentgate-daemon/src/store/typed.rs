@@ -148,7 +148,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written, or a name has more than [`NAME_CAP`] bytes.
-    pub fn count(&self, scope: &str, name: &str, by: i64, since: Timestamp) -> Result<Counter, StoreError> {
+    pub fn add_up(
+        &self,
+        scope: &str,
+        name: &str,
+        by: i64,
+        since: Timestamp,
+    ) -> Result<Counter, StoreError> {
         named(scope, name)?;
         let transaction = self.begin_write()?;
         let counter = {
@@ -271,15 +277,15 @@ mod tests {
         let path = dir.path().join("audit.redb");
         let store = Store::open(&path).unwrap();
         assert!(store.counters("a").unwrap().is_empty());
-        store.count("a", "tokens", 5, Timestamp(100)).unwrap();
-        store.count("a", "usd", -1, Timestamp(100)).unwrap();
-        store.count("ab", "tokens", 9, Timestamp(100)).unwrap();
+        store.add_up("a", "tokens", 5, Timestamp(100)).unwrap();
+        store.add_up("a", "usd", -1, Timestamp(100)).unwrap();
+        store.add_up("ab", "tokens", 9, Timestamp(100)).unwrap();
         drop(store);
         let store = Store::open(&path).unwrap();
-        let counter = store.count("a", "tokens", 6, Timestamp(100)).unwrap();
+        let counter = store.add_up("a", "tokens", 6, Timestamp(100)).unwrap();
         assert_eq!(counter, Counter { value: 11, since: Timestamp(100) });
-        assert_eq!(store.count("a", "tokens", i64::MAX, Timestamp(50)).unwrap().value, i64::MAX);
-        let anew = store.count("a", "tokens", 2, Timestamp(200)).unwrap();
+        assert_eq!(store.add_up("a", "tokens", i64::MAX, Timestamp(50)).unwrap().value, i64::MAX);
+        let anew = store.add_up("a", "tokens", 2, Timestamp(200)).unwrap();
         assert_eq!(anew, Counter { value: 2, since: Timestamp(200) });
         let all = store.counters("a").unwrap();
         let all: Vec<_> = all.iter().map(|(name, counter)| (name.as_str(), counter.value)).collect();
@@ -316,7 +322,7 @@ mod tests {
         }
         let long = "x".repeat(NAME_CAP + 1);
         assert!(matches!(store.set_limit(&long, "usd", None), Err(StoreError::NameTooLong)));
-        assert!(matches!(store.count("a", &long, 1, Timestamp(0)), Err(StoreError::NameTooLong)));
+        assert!(matches!(store.add_up("a", &long, 1, Timestamp(0)), Err(StoreError::NameTooLong)));
     }
 
     #[test]
