@@ -116,7 +116,12 @@ impl Queue {
     fn rouse(&self, mut inner: MutexGuard<'_, Inner>) {
         let wake = match inner.thread {
             Thread::Asleep => true,
-            Thread::Gathering => inner.hurry || inner.nudged || inner.closed || inner.messages.len() >= MANY,
+            Thread::Gathering => {
+                inner.awaited > 0 || inner.nudged || inner.closed || inner.messages.len() >= MANY
+            }
+            Thread::Expecting(count) => {
+                inner.awaited >= count || inner.nudged || inner.closed || inner.messages.len() >= MANY
+            }
             Thread::Awake | Thread::Gone => false,
         };
         if wake {

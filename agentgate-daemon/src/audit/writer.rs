@@ -16,7 +16,7 @@ use super::{
     AuditError, AuditOptions, Drained, Durability, Message, Opened, Pending, Reply, Shared,
     company::Company,
     queue::Waited,
-    tables::{Behind, Came, Tables},
+    tables::{Behind, Came, Round, Tables},
 };
 use crate::{
     model::{RecordId, State, Timestamp},
@@ -57,6 +57,8 @@ pub(super) struct Writer {
     company: Company,
     behind: Behind,
     tables: Tables,
+    /// What the thread of the tables could not write: older than what is behind.
+    back: Option<Round>,
     /// The thread of the tables is gone: nothing can be recorded any more.
     broken: bool,
     /// Who waits for the tables.
@@ -92,6 +94,7 @@ impl Writer {
             company: Company::default(),
             behind: Behind::default(),
             tables,
+            back: None,
             broken: false,
             catching_up: Vec::new(),
             segments: false,
@@ -166,7 +169,10 @@ impl Writer {
     /// Ends an open record that nobody holds.
     fn cancel(&mut self, id: RecordId, slot: super::Slot) {
         let held = self.held.iter().find(|held| held.entry.id() == id).map(|held| held.entry.clone());
-        let known = || self.behind.open(id).or_else(|| self.tables.open(id)).cloned();
+        let known = || {
+            let back = || self.back.as_ref().and_then(|round| round.behind.open(id));
+            self.behind.open(id).or_else(|| self.tables.open(id)).or_else(back).cloned()
+        };
         let found = match held.or_else(known) {
             Some(entry) => Ok(Some(entry)),
             None => self.store.entry(id),
@@ -247,44 +253,41 @@ impl Writer {
         if last || self.drain.is_some() {
             self.look(true)?;
             self.bring()?;
-        } else if !self.catching_up.is_empty() || self.is_due() {
+        } else if self.segments || !self.catching_up.is_empty() || self.is_due() {
             self.hand_over();
         }
         if self.behind.since.is_none() && !self.tables.are_busy() {
             self.shared.queue.caught_up();
             self.caught_up();
         }
-        if self.segments {
-            if let Err(error) = self.store.write_segments() {
-                self.reopen = true;
-                return Err(error);
-            }
-            self.segments = false;
-        }
         Ok(())
     }
 
     /// Has the tables brought up to date, unless they are busy.
     fn hand_over(&mut self) {
-        if self.tables.are_busy() || self.behind.since.is_none() {
+        if self.tables.are_busy() || self.behind.since.is_none() && !self.segments {
             return;
         }
-        self.store.hand_over();
+        if self.behind.since.is_some() {
+            self.store.hand_over();
+        }
         // Who waits, waits for all that came before.
         let waiting = if self.held.is_empty() { mem::take(&mut self.catching_up) } else { Vec::new() };
-        self.tables.hand_over(mem::take(&mut self.behind), waiting);
+        let behind = mem::take(&mut self.behind);
+        self.tables.hand_over(Round { behind, segments: mem::take(&mut self.segments), waiting });
     }
 
     /// Looks what became of what was handed over.
     fn look(&mut self, wait: bool) -> Result<(), StoreError> {
-        match self.tables.look(wait, &mut self.behind) {
+        match self.tables.look(wait) {
             Came::Nothing | Came::NotYet => Ok(()),
             Came::Taken(captured) => {
                 self.relieve(captured);
                 Ok(())
             }
-            Came::Back(error, waiting) => {
-                self.catching_up.extend(waiting);
+            Came::Back(error, mut round) => {
+                self.catching_up.append(&mut round.waiting);
+                self.back = Some(round);
                 self.reopen = true;
                 Err(error)
             }
@@ -406,8 +409,17 @@ impl Writer {
         }
     }
 
-    /// Brings what the journal has into the tables, all of it, here and now. Only where nothing is away.
+    /// Brings what the journal has into the tables, all of it, and segments of the text index, here and now.
+    /// Only where nothing is away.
     fn bring(&mut self) -> Result<(), StoreError> {
+        if let Some(round) = self.back.take() {
+            if let Err(error) = round.take(&self.store) {
+                self.back = Some(round);
+                self.reopen = true;
+                return Err(error);
+            }
+            self.relieve(round.behind.captured);
+        }
         if self.behind.since.is_some() {
             if let Err(error) = self.store.take(self.behind.entries(), self.behind.sequence) {
                 self.reopen = true;
@@ -415,6 +427,13 @@ impl Writer {
             }
             let behind = mem::take(&mut self.behind);
             self.relieve(behind.captured);
+        }
+        if self.segments {
+            if let Err(error) = self.store.write_segments() {
+                self.reopen = true;
+                return Err(error);
+            }
+            self.segments = false;
         }
         Ok(())
     }
