@@ -29,6 +29,7 @@ use super::{
     tables::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT, WEIGHT_MOST,
     },
+    text,
     write::Batch,
 };
 use crate::model::{RecordId, Timestamp};
@@ -248,6 +249,7 @@ impl Store {
             }
             batch.finish()?
         };
+        text::forget(&transaction, going.pruned.first)?;
         transaction.commit()?;
         packing.tail = Some(tail);
         self.last_id.store(last_id, Ordering::Release);
