@@ -243,6 +243,7 @@ fn gate_report(
         connections: connections.len() as u64,
         dashboard,
         draining: *drain.borrow(),
+        checkpoints: Vec::new(),
     })
 }
 

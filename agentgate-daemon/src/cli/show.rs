@@ -119,9 +119,12 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
             whole.extend(from_hex(&hex).ok_or(Failure::Unexpected)?);
             Ok(())
         }
-        Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. } => {
-            Err(Failure::Unexpected)
-        }
+        Item::Record(_)
+        | Item::Searched { .. }
+        | Item::Listed
+        | Item::Missed { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })?;
     Ok(whole)
 }

@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod checkpoints;
 pub mod hide;
 mod origin;
 mod paths;
@@ -20,6 +21,7 @@ mod resolvers;
 use crate::model::{Durability, TextIndex};
 
 pub use crate::model::TextError as ConfigError;
+pub use checkpoints::{Checkpoints, Syslog, Webhook};
 pub use hide::Run;
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
@@ -136,6 +138,8 @@ pub struct AuditLog {
     /// Of what an index of words is kept, for free text: `bodies`, `heads` (URLs, hosts, headers, notes), or
     /// `off`. What is not indexed is looked through, but bodies are not with `heads`.
     pub text: TextIndex,
+    /// Where its signed checkpoints are sent.
+    pub checkpoints: Checkpoints,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

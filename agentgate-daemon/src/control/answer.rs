@@ -106,6 +106,7 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
+        Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,

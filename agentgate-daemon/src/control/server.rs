@@ -91,7 +91,8 @@ impl Door {
             | Request::ModeSet { .. }
             | Request::ListEdit { .. }
             | Request::Dashboard
-            | Request::Reconcile { .. } => self == Self::Steering,
+            | Request::Reconcile { .. }
+            | Request::Count { .. } => self == Self::Steering,
         }
     }
 }

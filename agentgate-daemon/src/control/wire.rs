@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use crate::kernel::{LayerState, Layers};
+pub use crate::{
+    anchors::PlaceReport,
+    kernel::{LayerState, Layers},
+};
 use crate::{
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
@@ -73,6 +76,9 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
+    /// filter's `limit` means nothing.
+    Count { filter: LogFilter },
 }
 
 /// Which records. Every field that is set must hold.
@@ -92,6 +98,9 @@ pub struct LogFilter {
     /// Records that started at this time or later.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// In the language of [`crate::filter`].
+    #[serde(default)]
+    pub text: String,
     /// At most [`LIMIT_CAP`]; more is cut to it.
     pub limit: usize,
 }
@@ -169,6 +178,15 @@ pub enum Item {
     Body {
         hex: String,
     },
+    /// So many records match; of `unreadable` it cannot be said.
+    Counted {
+        count: u64,
+        unreadable: u64,
+    },
+    /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
+    Unsearched {
+        below: RecordId,
+    },
 }
 
 /// The asking process is under guard.
@@ -232,6 +250,9 @@ pub struct GateReport {
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
+    /// Where the audit log's checkpoints are sent, and how that goes.
+    #[serde(default)]
+    pub checkpoints: Vec<PlaceReport>,
 }
 
 /// One counter of the kernel programs.

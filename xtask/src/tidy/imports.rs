@@ -52,6 +52,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("host", &["kernel", "policy", "reload", "forward::Resolver", "forward::ForwardError"]),
     ("gate", &["parse", "policy"]),
     ("audit", &["store"]),
+    ("anchors", &["config", "tls"]),
     // The log in other forms: over its store, or over what the control socket gives of it.
     ("export", &["store", "chain", "filter", "inspect", "audit::redact"]),
     ("reload", &["policy"]),
@@ -88,7 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["kernel", "policy", "reload", "store", "audit", "reconcile"]),
+    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile"]),
     ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
