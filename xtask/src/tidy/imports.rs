@@ -5,6 +5,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("parse", &[]),
     ("inspect", &["parse::deflate"]),
+    ("words", &["inspect"]),
     ("policy", &[]),
     ("kernel", &[]),
     ("listen", &["kernel", "handover"]),
@@ -13,7 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tls", &["policy::HostPattern", "policy::InvalidPattern", "policy::NamePattern"]),
     // Where a head is made for an origin, from the destination that a permit holds.
     ("http", &["policy::Destination"]),
-    ("store", &[]),
+    ("store", &["words"]),
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
