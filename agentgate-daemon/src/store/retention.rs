@@ -29,6 +29,7 @@ use super::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
         WEIGHT_MOST,
     },
+    text,
     write::Batch,
 };
 use crate::{
@@ -275,6 +276,7 @@ impl Store {
             going.pruned.join(slice);
             batch.finish()?
         };
+        text::forget(&transaction, going.pruned.first)?;
         transaction.commit()?;
         packing.go_on(tail, key);
         self.last_id.store(last_id, Ordering::Release);

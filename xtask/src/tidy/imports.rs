@@ -5,6 +5,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("parse", &[]),
     ("inspect", &["parse::deflate"]),
+    ("words", &["inspect"]),
     ("policy", &[]),
     ("kernel", &[]),
     ("listen", &["kernel", "handover"]),
@@ -15,7 +16,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("http", &["policy::Destination"]),
     // Hashes, statements and lines: as pure as the model.
     ("chain", &[]),
-    ("store", &["chain"]),
+    ("store", &["chain", "words", "filter"]),
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
