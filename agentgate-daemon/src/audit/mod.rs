@@ -24,6 +24,7 @@ pub mod books;
 pub mod fit;
 mod queue;
 pub mod redact;
+pub mod retain;
 mod tables;
 mod writer;
 

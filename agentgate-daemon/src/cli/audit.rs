@@ -1,5 +1,7 @@
 //! `agentctl audit`.
 
+mod upkeep;
+
 use super::{
     Failure, Session,
     terminal::{Colour, escape},
@@ -18,10 +20,15 @@ pub(super) enum Command {
         #[arg(long)]
         recount: bool,
     },
+    #[command(flatten)]
+    Upkeep(upkeep::Command),
 }
 
 pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
-    let Command::Reconcile { recount } = command;
+    let recount = match command {
+        Command::Reconcile { recount } => recount,
+        Command::Upkeep(command) => return upkeep::run(session, command),
+    };
     let Payload::Balance(balance) = session.ask(Request::Reconcile { recount: *recount })? else {
         return Err(Failure::Unexpected);
     };

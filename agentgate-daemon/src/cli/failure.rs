@@ -7,6 +7,7 @@ use crate::{
     detach::DetachError,
     launch::command::LaunchError,
     selftest::SelftestError,
+    store::StoreError,
 };
 
 /// Why a subcommand did not do what it was asked.
@@ -27,6 +28,9 @@ pub enum Failure {
     /// `audit reconcile`; the answer itself has said where.
     #[error("the audit log does not balance with the kernel's counters")]
     Unbalanced,
+    /// The audit log, where no daemon was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// `detach`.
     #[error(transparent)]
     Detach(#[from] DetachError),
@@ -55,6 +59,7 @@ impl Failure {
             Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Store(_)
             | Self::Detach(_)
             | Self::Invalid(Some(_))
             | Self::Launch(_)
@@ -78,6 +83,7 @@ impl Failure {
             | Self::Unexpected
             | Self::Unhealthy
             | Self::Unbalanced
+            | Self::Store(_)
             | Self::Detach(_)
             | Self::Leaked(_)
             | Self::Output(_) => 1,

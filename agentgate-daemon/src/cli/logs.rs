@@ -150,7 +150,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 return Ok(());
             }
             (
-                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. }),
+                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. } | Item::Upkeep(_)),
                 _,
             ) => {
                 print(output, &item, args.follow)?;
@@ -184,6 +184,7 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
+        | Item::Upkeep(_)
         | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })
 }
@@ -212,6 +213,7 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Searched { .. }
         | Item::Listed
         | Item::Body { .. }
+        | Item::Upkeep(_)
         | Item::Counted { .. }
         | Item::Unsearched { .. } => Err(Failure::Unexpected),
     }

@@ -21,7 +21,7 @@ use super::{
     follow,
     peer::Peer,
     server::{Door, Line},
-    steer,
+    steer, upkeep,
     wire::{
         AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Hidden, Item, Payload, Reply,
         Request, StatusReport, to_hex,
@@ -106,6 +106,7 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
+        Request::Upkeep { ask } => return upkeep::upkeep(context, asker, ask, line).await,
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
@@ -198,7 +199,7 @@ async fn recorded(
     }
 }
 
-fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
+pub(super) fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
     let Asker { peer, cgroup } = asker;
     let exe = peer.process.exe();
     let mut record = Record::new(Kind::Control, Timestamp::now());

@@ -15,6 +15,7 @@ mod places;
 pub mod server;
 pub mod socket;
 mod steer;
+mod upkeep;
 pub mod wire;
 
 pub use answer::{ControlContext, DashboardAccess};

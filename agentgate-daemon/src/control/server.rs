@@ -92,7 +92,8 @@ impl Door {
             | Request::ListEdit { .. }
             | Request::Dashboard
             | Request::Reconcile { .. }
-            | Request::Count { .. } => self == Self::Steering,
+            | Request::Count { .. }
+            | Request::Upkeep { .. } => self == Self::Steering,
         }
     }
 }

@@ -14,7 +14,7 @@ pub use crate::{
 use crate::{
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
-    store::Side,
+    store::{Side, compact::Compacted, dump::Dumped, stats::Stats},
 };
 
 /// Version of this protocol. Both ends come from one package, so there is no negotiation: another
@@ -76,9 +76,36 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// What concerns the log as a whole.
+    Upkeep { ask: Upkeep },
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
+}
+
+/// What is done to the log as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upkeep {
+    /// How large it is. Reads all of it.
+    Stats,
+    /// Every row of one snapshot: [`UpkeepItem::Piece`]s, then [`UpkeepItem::Dumped`]. Recorded.
+    Backup,
+    /// Give free room back to the disk: [`UpkeepItem::Copied`], then [`UpkeepItem::Compacted`]. Recorded.
+    Compact,
+}
+
+/// How that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpkeepItem {
+    /// The next bytes of the stream that `store::dump` describes.
+    Piece { base64: String },
+    /// What the stream held.
+    Dumped(Dumped),
+    /// So many bytes of rows more.
+    Copied { bytes: u64 },
+    Compacted(Compacted),
 }
 
 /// Which records. Every field that is set must hold.
@@ -157,6 +184,7 @@ pub enum Payload {
         url: String,
     },
     Balance(Box<Balance>),
+    Stats(Box<Stats>),
 }
 
 /// Parts of streamed answers.
@@ -178,6 +206,7 @@ pub enum Item {
     Body {
         hex: String,
     },
+    Upkeep(Box<UpkeepItem>),
     /// So many records match; of `unreadable` it cannot be said.
     Counted {
         count: u64,

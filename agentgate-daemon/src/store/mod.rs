@@ -37,6 +37,7 @@
 
 mod bodies;
 mod canonical;
+pub mod compact;
 pub mod dump;
 mod error;
 mod every;
@@ -51,6 +52,7 @@ mod read;
 mod record;
 mod reindex;
 pub mod retention;
+pub mod stats;
 mod tables;
 pub mod tally;
 pub mod text;
@@ -157,8 +159,19 @@ impl Store {
     }
 
     pub(crate) fn open_by(files: Files) -> Result<Self, StoreError> {
-        let store = Self {
-            database: RwLock::new(Some((files.database)()?)),
+        let database = (files.database)()?;
+        let store = Self::of(files, database)?;
+        store.prepare()?;
+        let journal = store.replay()?;
+        *store.journal() = Some(journal);
+        store.end_interrupted()?;
+        Ok(store)
+    }
+
+    /// One without a journal, whose tables are there.
+    fn of(files: Files, database: Database) -> Result<Self, StoreError> {
+        Ok(Self {
+            database: RwLock::new(Some(database)),
             files,
             journal: Mutex::new(None),
             packing: Mutex::new(Packing::new()?),
@@ -167,12 +180,7 @@ impl Store {
             last_id: AtomicU64::new(0),
             text: text::Text::default(),
             upkeep: Mutex::new(()),
-        };
-        store.prepare()?;
-        let journal = store.replay()?;
-        *store.journal() = Some(journal);
-        store.end_interrupted()?;
-        Ok(store)
+        })
     }
 
     /// The record with this id.
@@ -360,6 +368,21 @@ impl Store {
         }
     }
 
+    /// Makes everything that derives from the entries anew, in one transaction: nothing is written meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] where an entry cannot be read; the file is as it was then.
+    pub fn reindex(&self) -> Result<(), StoreError> {
+        let _whole = self.upkeep()?;
+        let mut packing = self.packing();
+        let transaction = self.begin_write()?;
+        let made = reindex::run(&transaction, &mut packing);
+        packing.forget();
+        made?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -368,6 +391,7 @@ impl Store {
     fn prepare(&self) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
         let found = write::schema(&transaction)?;
+        retention::weigh_all(&transaction)?;
         let mut packing = self.packing();
         if found < tables::SCHEMA_VERSION {
             migrate::run(&transaction, &mut packing, found)?;

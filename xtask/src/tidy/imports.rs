@@ -112,7 +112,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "launch",
             "reload",
             "selftest",
-            "store::Side",
+            "store",
             "inspect",
         ],
     ),

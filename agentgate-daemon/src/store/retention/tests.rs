@@ -9,8 +9,9 @@ use super::*;
 use crate::{
     model::{Authority, Captured, Host, Kind, Record, RequestHead, ResponseHead, State},
     store::{
-        Entry, Known, Query, Side, bodies, reindex,
+        Entry, Known, Query, Side, bodies,
         postings::BEGUN,
+        reindex,
         tables::{CONTENTS, ENDS, PACKS, UNDERWAY},
         uses::USES,
     },
