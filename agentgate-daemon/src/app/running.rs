@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     App, Guard, Window, elsewhere,
-    upkeep::{follow_policy, reload_on_hangup, sweep},
+    upkeep::{self, follow_policy, reload_on_hangup, sweep},
 };
 use crate::{
     audit::{Audit, retain},
@@ -22,6 +22,7 @@ use crate::{
     dashboard::{self, DashboardContext, LoginCodes},
     denials,
     drain::Tasks,
+    export::mirror::Mirror,
     kernel::{Counter, Kernel, spent::give_back},
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
@@ -122,6 +123,10 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
+        let mirror = upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
+        if let Some(mirror) = &mirror {
+            services.spawn(mirror.clone().run(drain.watch()));
+        }
         let codes = LoginCodes::default();
         let access = window.as_ref().map(|&Window { at, .. }| {
             let codes = codes.clone();
@@ -133,6 +138,7 @@ impl App {
             store: handles.store.clone(),
             enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
             gate: gate.clone(),
+            mirror: mirror.clone(),
             books: Some(books.clone()),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),

@@ -1,5 +1,7 @@
 //! `agentctl audit`.
 
+mod export;
+mod saved;
 mod upkeep;
 
 use super::{
@@ -20,16 +22,22 @@ pub(super) enum Command {
         #[arg(long)]
         recount: bool,
     },
+    /// Write the log in other forms, from its beginning to its end
+    Export(export::Args),
     #[command(flatten)]
     Upkeep(upkeep::Command),
 }
 
 pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
-    let recount = match command {
-        Command::Reconcile { recount } => recount,
-        Command::Upkeep(command) => return upkeep::run(session, command),
-    };
-    let Payload::Balance(balance) = session.ask(Request::Reconcile { recount: *recount })? else {
+    match command {
+        Command::Reconcile { recount } => reconcile(session, *recount),
+        Command::Export(args) => export::run(session, args),
+        Command::Upkeep(command) => upkeep::run(session, command),
+    }
+}
+
+fn reconcile(session: &mut Session, recount: bool) -> Result<(), Failure> {
+    let Payload::Balance(balance) = session.ask(Request::Reconcile { recount })? else {
         return Err(Failure::Unexpected);
     };
     if session.output.json {

@@ -150,7 +150,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 return Ok(());
             }
             (
-                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. } | Item::Upkeep(_)),
+                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. } | Item::Rows { .. } | Item::Walked(_) | Item::Upkeep(_)),
                 _,
             ) => {
                 print(output, &item, args.follow)?;
@@ -185,7 +185,9 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Missed { .. }
         | Item::Body { .. }
         | Item::Upkeep(_)
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     })
 }
 
@@ -215,7 +217,9 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         | Item::Body { .. }
         | Item::Upkeep(_)
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     }
 }
 

@@ -125,7 +125,9 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Upkeep(_)
         | Item::Missed { .. }
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     })?;
     Ok(whole)
 }

@@ -97,6 +97,22 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
         let label = if n == 0 { "checkpoints" } else { "" };
         (label, format!("{place} {had}{}", fault.as_deref().unwrap_or_default()), error.is_some())
     }));
+    rows.extend(audit.mirror.iter().map(|mirror| {
+        let lost = match mirror.lost {
+            0 => String::new(),
+            lost => format!("; {lost} entries were gone before it came to them"),
+        };
+        let place = mirror.path.display();
+        match (&mirror.error, mirror.since) {
+            (Some(error), since) => {
+                let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+                ("mirror", format!("stands{since}, {} entries behind: {error}{lost}", mirror.behind), true)
+            }
+            (None, _) => {
+                ("mirror", format!("{place}, {} entries behind{lost}", mirror.behind), mirror.lost > 0)
+            }
+        }
+    }));
     let layers = gate.layers.iter().flat_map(Layers::each);
     rows.extend(layers.enumerate().map(|(n, (name, state))| {
         let state = match state {
@@ -172,7 +188,7 @@ mod tests {
                 tried_at: Timestamp(0),
                 errors: Vec::new(),
             },
-            audit: AuditReport { healthy: true, error: None, queued: 0, written: 5 },
+            audit: AuditReport { healthy: true, error: None, queued: 0, written: 5, mirror: None },
         }
     }
 
@@ -183,7 +199,13 @@ mod tests {
         assert_eq!(faults(&good), 0);
         let mut bad = status();
         bad.policy.errors = vec!["policy.toml:1:1: x".into(), "y".into()];
-        bad.audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 9, written: 5 };
+        bad.audit = AuditReport {
+            healthy: false,
+            error: Some("disk full".into()),
+            queued: 9,
+            written: 5,
+            mirror: None,
+        };
         bad.gate.lost_events = 3;
         bad.gate.unbooked = 1;
         bad.gate.draining = true;

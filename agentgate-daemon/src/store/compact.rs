@@ -23,7 +23,7 @@ use super::{
     sync_directory,
     tables::{ENTRIES, META, NEXT_PACK, WEIGHT, WEIGHT_MOST},
     text,
-    walk::Walk,
+    order::Walk,
     write::Entry,
 };
 
@@ -249,7 +249,7 @@ mod tests {
                 while !over.load(Ordering::SeqCst) {
                     let id = next.load(Ordering::SeqCst);
                     put(&store, id..id + 3);
-                    store.count("all", "writes", 1, Timestamp(0)).unwrap();
+                    store.add_up("all", "writes", 1, Timestamp(0)).unwrap();
                     next.store(id + 3, Ordering::SeqCst);
                 }
             }

@@ -58,7 +58,7 @@ pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
-pub mod walk;
+pub mod order;
 mod write;
 
 #[cfg(test)]

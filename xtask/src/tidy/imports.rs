@@ -89,7 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile"]),
+    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile", "export", "filter"]),
     ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
@@ -114,6 +114,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "selftest",
             "store",
             "inspect",
+            "export",
+            "filter",
         ],
     ),
     // It starts a daemon of its own, and reads what that one records.

@@ -110,6 +110,7 @@ impl Gate {
             store,
             enroller: Arc::new(Counting::default()),
             gate: Arc::new(report),
+            mirror: None,
             books: None,
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
@@ -581,7 +582,9 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Listed
         | Item::Upkeep(_)
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => None,
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => None,
     }
 }
 
