@@ -13,7 +13,8 @@ use super::{
     upkeep::{self, follow_policy, reload_on_hangup, sweep},
 };
 use crate::{
-    audit::Audit,
+    audit::{Audit, retain},
+    config::Retention,
     control::{
         self, ControlContext, DashboardAccess,
         wire::{GateReport, HookCount},
@@ -27,10 +28,23 @@ use crate::{
     namespaces::{self, Doors},
     reconcile,
     sentry::{self, CarefulEnroller, Enrolled},
+    store::retention::Rules,
 };
 
 /// How long the audit log may take to write what is left, after everything else has stopped.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// The settings as the log takes them.
+fn rules(retention: &Retention) -> Rules {
+    let some = |number: u64| (number > 0).then_some(number);
+    let days = |days: u64| some(days).map(|days| Duration::from_hours(days.saturating_mul(24)));
+    Rules {
+        age: days(retention.days),
+        records: some(retention.records),
+        bytes: some(retention.bytes),
+        body_age: days(retention.body_days),
+    }
+}
 
 impl App {
     /// Serves until `stop`, then drains: no more accepting, what is under way ends or is ended at the
@@ -89,6 +103,12 @@ impl App {
                 tracing::error!(%error, "policy files are not watched; reload with SIGHUP or agentctl policy reload");
             }
         });
+        services.spawn(retain::keep(
+            handles.store.clone(),
+            handles.audit.clone(),
+            rules(&config.audit.retention),
+            drain.watch(),
+        ));
         services.spawn(sweep(stages.clone(), drain.watch()));
         services.spawn(reload_on_hangup(handles.policy.clone(), drain.watch()));
         let enrolled = Enrolled::default();
@@ -103,7 +123,8 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
-        let mirror = upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
+        let mirror =
+            upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
         if let Some(mirror) = &mirror {
             services.spawn(mirror.clone().run(drain.watch()));
         }

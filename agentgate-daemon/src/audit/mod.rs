@@ -26,6 +26,7 @@ mod entry;
 pub mod fit;
 mod queue;
 pub mod redact;
+pub mod retain;
 mod tables;
 mod writer;
 

@@ -181,6 +181,7 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
+        | Item::Upkeep(_)
         | Item::Unsearched { .. }
         | Item::Rows { .. }
         | Item::Walked(_)
@@ -217,6 +218,7 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         | Item::Verifying { .. }
         | Item::Verified(_)
         | Item::Text { .. }
+        | Item::Upkeep(_)
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Rows { .. }

@@ -122,6 +122,7 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         Item::Record(_)
         | Item::Searched { .. }
         | Item::Listed
+        | Item::Upkeep(_)
         | Item::Missed { .. }
         | Item::Verifying { .. }
         | Item::Verified(_)

@@ -21,6 +21,14 @@ pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError>
     if checkpoints.file.as_ref().is_some_and(|file| !file.is_absolute()) {
         faults.add("audit", "checkpoints", "has a `file` that is no absolute path", "write an absolute one");
     }
+    let retention = &config.audit.retention;
+    if retention.bytes != 0 && retention.bytes < 64 << 20 {
+        let message = format!("has `bytes` of {}", retention.bytes);
+        faults.add("audit", "retention", &message, "write 67108864 (64 MiB) or more, or 0 for no bound");
+    }
+    if retention.days.max(retention.body_days) > 36_500 {
+        faults.add("audit", "retention", "has more than 36500 days", "write 0 for no bound");
+    }
     if config.control.group.is_empty() || config.control.group.contains(['\0', '/', ':']) {
         faults.add("control", "group", "is not a group's name", "write a name such as agentgate");
     }

@@ -142,7 +142,29 @@ pub struct AuditLog {
     pub text: TextIndex,
     /// Where its signed checkpoints are sent.
     pub checkpoints: Checkpoints,
+    /// What is kept of it.
+    pub retention: Retention,
     pub mirror: Mirror,
+}
+
+/// `[audit.retention]`: what is kept. 0: no such bound.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days since a record began.
+    pub days: u64,
+    /// Records.
+    pub records: u64,
+    /// Bytes that the log has in use of its file.
+    pub bytes: u64,
+    /// Days for which captured bodies are kept, where that is shorter than `days`.
+    pub body_days: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { days: 90, records: 0, bytes: 10 << 30, body_days: 0 }
+    }
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

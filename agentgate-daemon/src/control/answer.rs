@@ -22,7 +22,7 @@ use super::{
     peer::Peer,
     proof,
     server::{Door, Line},
-    steer,
+    steer, upkeep,
     wire::{
         AuditReport, BODY_CHUNK, Enrolled, ErrorCode, ErrorReply, GateReport, Hidden, Item, Payload, Reply,
         Request, StatusReport, to_hex,
@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     audit::{Audit, redact},
-    export::mirror::Mirror,
     chain::Trust,
+    export::mirror::Mirror,
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reconcile::Reconciler,
@@ -111,6 +111,7 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
+        Request::Upkeep { ask } => return upkeep::upkeep(context, asker, ask, line).await,
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,

@@ -17,6 +17,7 @@ mod proof;
 pub mod server;
 pub mod socket;
 mod steer;
+mod upkeep;
 pub mod wire;
 
 pub use answer::{ControlContext, DashboardAccess};

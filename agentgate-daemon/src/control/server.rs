@@ -96,7 +96,8 @@ impl Door {
             | Request::AuditVerify { .. }
             | Request::AuditProve { .. }
             | Request::AuditRotateKey
-            | Request::Count { .. } => self == Self::Steering,
+            | Request::Count { .. }
+            | Request::Upkeep { .. } => self == Self::Steering,
         }
     }
 }

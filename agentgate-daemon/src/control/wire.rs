@@ -12,11 +12,11 @@ pub use crate::{
     kernel::{LayerState, Layers},
 };
 use crate::{
-    export::{mirror, pages::Turned},
     chain::{Checkpoint, KeyStatement, PublicKey, Report},
+    export::{mirror, pages::Turned},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
-    store::Side,
+    store::{Side, compact::Compacted, dump::Dumped, stats::Stats},
 };
 
 /// Version of this protocol. Both ends come from one package, so there is no negotiation: another
@@ -81,6 +81,8 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// What concerns the log as a whole.
+    Upkeep { ask: Upkeep },
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
@@ -117,6 +119,35 @@ pub struct ExportAsk {
     pub begun: bool,
     /// Goes on with what comes.
     pub follow: bool,
+}
+
+/// What is done to the log as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upkeep {
+    /// How large it is. Reads all of it.
+    Stats,
+    /// Every row of one snapshot: [`UpkeepItem::Piece`]s, then [`UpkeepItem::Dumped`]. Recorded.
+    Backup,
+    /// Give free room back to the disk: [`UpkeepItem::Copied`], then [`UpkeepItem::Compacted`]. Recorded.
+    Compact,
+}
+
+/// How that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpkeepItem {
+    /// The next bytes of the stream that `store::dump` describes.
+    Piece {
+        base64: String,
+    },
+    /// What the stream held.
+    Dumped(Dumped),
+    /// So many bytes of rows more.
+    Copied {
+        bytes: u64,
+    },
+    Compacted(Compacted),
 }
 
 /// Which records. Every field that is set must hold.
@@ -196,6 +227,7 @@ pub enum Payload {
     },
     Balance(Box<Balance>),
     AuditKey(Box<KeyStatement>),
+    Stats(Box<Stats>),
 }
 
 /// Parts of streamed answers.
@@ -217,6 +249,7 @@ pub enum Item {
     Body {
         hex: String,
     },
+    Upkeep(Box<UpkeepItem>),
     /// So many records match; of `unreadable` it cannot be said.
     Counted {
         count: u64,

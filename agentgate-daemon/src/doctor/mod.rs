@@ -5,6 +5,7 @@
 
 mod gate;
 mod host;
+mod store;
 pub mod trust;
 
 use std::path::Path;
@@ -91,6 +92,7 @@ pub fn examine(root: &Path, file: Option<&Path>, socket: &Path) -> Report {
     let mut checks = host::checks(&config);
     checks.push(settings);
     checks.extend(gate::checks(&paths, socket));
+    checks.extend(store::checks(&config, &paths));
     Report { ok: checks.iter().all(|check| check.state != State::Fail), checks }
 }
 

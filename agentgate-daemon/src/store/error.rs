@@ -62,6 +62,9 @@ pub enum StoreError {
     /// A backup, a restoration or a compaction is under way.
     #[error("the audit log is being backed up or compacted; try again when that is done")]
     Upkeep,
+    /// A copy that cannot have all of the log.
+    #[error("part of the audit log cannot be read, so it is not copied: see `agentctl audit verify`")]
+    Incomplete,
     /// Who asked for it has left.
     #[error("stopped")]
     Stopped,
@@ -102,6 +105,7 @@ impl StoreError {
             Self::UnknownFormat { .. } => "store_unknown_format",
             Self::BodyDropped { .. } => "store_body_dropped",
             Self::Upkeep => "store_upkeep",
+            Self::Incomplete => "store_unreadable",
             Self::Stopped => "store_stopped",
             Self::NotADump(_) => "store_not_a_backup",
             Self::Exists { .. } => "store_exists",
@@ -127,6 +131,7 @@ impl StoreError {
             Self::Behind
             | Self::BodyDropped { .. }
             | Self::Upkeep
+            | Self::Incomplete
             | Self::Stopped
             | Self::NotADump(_)
             | Self::Exists { .. }

@@ -42,6 +42,7 @@
 mod bodies;
 mod canonical;
 mod chain;
+pub mod compact;
 pub mod dump;
 mod error;
 mod every;
@@ -51,6 +52,7 @@ pub(crate) mod journal;
 mod keys;
 mod linked;
 mod migrate;
+pub mod order;
 mod packed;
 mod postings;
 mod prove;
@@ -59,12 +61,12 @@ mod read;
 mod record;
 mod reindex;
 pub mod retention;
+pub mod stats;
 mod tables;
 pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
-pub mod order;
 pub(crate) mod verify;
 mod write;
 
@@ -166,8 +168,19 @@ impl Store {
     }
 
     pub(crate) fn open_by(files: Files) -> Result<Self, StoreError> {
-        let store = Self {
-            database: RwLock::new(Some((files.database)()?)),
+        let database = (files.database)()?;
+        let store = Self::of(files, database)?;
+        store.prepare()?;
+        let journal = store.replay()?;
+        *store.journal() = Some(journal);
+        store.end_interrupted()?;
+        Ok(store)
+    }
+
+    /// One without a journal, whose tables are there.
+    fn of(files: Files, database: Database) -> Result<Self, StoreError> {
+        Ok(Self {
+            database: RwLock::new(Some(database)),
             files,
             journal: Mutex::new(None),
             packing: Mutex::new(Packing::new()?),
@@ -176,12 +189,7 @@ impl Store {
             last_id: AtomicU64::new(0),
             text: text::Text::default(),
             upkeep: Mutex::new(()),
-        };
-        store.prepare()?;
-        let journal = store.replay()?;
-        *store.journal() = Some(journal);
-        store.end_interrupted()?;
-        Ok(store)
+        })
     }
 
     /// The record with this id.
@@ -369,6 +377,22 @@ impl Store {
         }
     }
 
+    /// Makes everything that derives from the entries anew, in one transaction: nothing is written meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`] where an entry cannot be read; the file is as it was then.
+    pub fn reindex(&self) -> Result<(), StoreError> {
+        let _whole = self.upkeep()?;
+        let mut packing = self.packing();
+        let transaction = self.begin_write()?;
+        let key = self.key(&packing, &transaction)?;
+        let made = reindex::run(&transaction, &mut packing, key);
+        packing.forget();
+        made?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -377,6 +401,7 @@ impl Store {
     fn prepare(&self) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
         let found = write::schema(&transaction)?;
+        retention::weigh_all(&transaction)?;
         let mut packing = self.packing();
         let key = chain::key(self, &transaction)?;
         if found < tables::SCHEMA_VERSION {

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redb::{ReadTransaction, ReadableTable, Table};
+use redb::{ReadTransaction, ReadableTable, Table, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -356,6 +356,28 @@ impl Extent {
         let bytes = u128::from(blocks) * u128::from(weight) / u128::from(most.max(1));
         Ok(Self { records, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) })
     }
+}
+
+/// Weighs a file that was not weighed: one of an earlier version.
+pub(super) fn weigh_all(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = transaction.open_table(META)?;
+    if meta.get(WEIGHT)?.is_some() {
+        return Ok(());
+    }
+    let mut weight = 0;
+    for table in [GROUPS, PACKS] {
+        for row in transaction.open_table(table)?.iter()? {
+            weight += row?.1.value().len() as u64;
+        }
+    }
+    meta.insert(WEIGHT, weight)?;
+    meta.insert(WEIGHT_MOST, weight)?;
+    Ok(())
+}
+
+/// Bytes in use of a file that takes `disk` bytes.
+pub(super) fn used(meta: &impl ReadableTable<&'static str, u64>, disk: u64) -> Result<u64, StoreError> {
+    Ok(Extent::of(meta, disk)?.bytes)
 }
 
 /// Adds to the weight of the file.

@@ -5,6 +5,7 @@ mod key;
 mod prove;
 mod reconcile;
 mod saved;
+mod upkeep;
 mod verify;
 
 use super::{Failure, Session};
@@ -23,6 +24,8 @@ pub(super) enum Command {
     RotateKey,
     /// Write the log in other forms, from its beginning to its end
     Export(export::Args),
+    #[command(flatten)]
+    Upkeep(upkeep::Command),
 }
 
 pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
@@ -32,5 +35,6 @@ pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Prove(args) => prove::run(session, args),
         Command::RotateKey => key::rotate(session),
         Command::Export(args) => export::run(session, args),
+        Command::Upkeep(command) => upkeep::run(session, command),
     }
 }

@@ -85,6 +85,7 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
                     | Item::Unsearched { .. }
                     | Item::Rows { .. }
                     | Item::Walked(_)
+                    | Item::Upkeep(_)
                     | Item::Text { .. } => {
                         return Err(ClientError::Protocol("an answer to another question".to_owned()));
                     }

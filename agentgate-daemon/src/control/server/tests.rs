@@ -580,6 +580,7 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Body { .. }
         | Item::Searched { .. }
         | Item::Listed
+        | Item::Upkeep(_)
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Rows { .. }
