@@ -130,6 +130,7 @@ impl Daemon {
         let (audit, thread) = Audit::start(Arc::clone(&store), AuditOptions::default());
         let guarded = cgroup.guarded.path().to_owned();
         let context = ControlContext {
+            mirror: None,
             policy: PolicyHandle::load(PolicyPaths {
                 policy: at("policy.toml"),
                 lists: at("lists"),

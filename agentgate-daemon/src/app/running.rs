@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     App, Guard, Window, elsewhere,
-    upkeep::{follow_policy, reload_on_hangup, sweep},
+    upkeep::{self, follow_policy, reload_on_hangup, sweep},
 };
 use crate::{
     audit::Audit,
@@ -21,7 +21,8 @@ use crate::{
     dashboard::{self, DashboardContext, LoginCodes},
     denials,
     drain::Tasks,
-    kernel::{Counter, Kernel, spent::give_back},
+    export::mirror::Mirror,
+    kernel::{Counter, Kernel, spent},
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
     reconcile,
@@ -102,6 +103,10 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
+        let mirror = upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
+        if let Some(mirror) = &mirror {
+            services.spawn(mirror.clone().run(drain.watch()));
+        }
         let codes = LoginCodes::default();
         let access = window.as_ref().map(|&Window { at, .. }| {
             let codes = codes.clone();
@@ -113,6 +118,7 @@ impl App {
             store: handles.store.clone(),
             enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
             gate: gate.clone(),
+            mirror: mirror.clone(),
             books: Some(books.clone()),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
@@ -169,7 +175,7 @@ impl App {
             listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
         };
         services.spawn(accepting);
-        give_back();
+        spent::started();
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         tracing::info!(port, cgroup = guard.cgroup.path(), mode = %handles.policy.current().mode(), "the gate is up");
 

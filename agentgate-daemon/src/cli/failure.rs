@@ -1,12 +1,14 @@
 //! How a subcommand fails, and the exit code that says so.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::{
     control::{client::ClientError, wire::ErrorCode},
     detach::DetachError,
+    export::FormatError,
     launch::command::LaunchError,
     selftest::SelftestError,
+    store::StoreError,
 };
 
 /// Why a subcommand did not do what it was asked.
@@ -27,6 +29,24 @@ pub enum Failure {
     /// `audit reconcile`; the answer itself has said where.
     #[error("the audit log does not balance with the kernel's counters")]
     Unbalanced,
+    /// `audit export`: entries that could not be read, or were gone when their turn came.
+    #[error("{0} entries are missing in what was written: they cannot be read, or are pruned")]
+    Incomplete(u64),
+    /// A row has no form.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A store file cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file that was named cannot be used.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    /// `audit verify`; the answer itself has said where.
+    #[error("the audit log is not whole")]
+    NotWhole,
+    /// `audit verify`: it cannot be told.
+    #[error("cannot be verified: {0}")]
+    Unverified(String),
     /// `detach`.
     #[error(transparent)]
     Detach(#[from] DetachError),
@@ -52,10 +72,17 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::NotWhole | Self::Invalid(None) => {
+                None
+            }
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Unverified(_)
             | Self::Detach(_)
+            | Self::Incomplete(_)
+            | Self::Format(_)
+            | Self::Store(_)
+            | Self::File { .. }
             | Self::Invalid(Some(_))
             | Self::Launch(_)
             | Self::Selftest(_)
@@ -78,10 +105,15 @@ impl Failure {
             | Self::Unexpected
             | Self::Unhealthy
             | Self::Unbalanced
+            | Self::NotWhole
             | Self::Detach(_)
+            | Self::Incomplete(_)
+            | Self::Format(_)
+            | Self::Store(_)
+            | Self::File { .. }
             | Self::Leaked(_)
             | Self::Output(_) => 1,
-            Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
+            Self::Invalid(_) | Self::Unverified(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
             Self::Selftest(_) => 4,
             Self::Daemon(
                 ClientError::NotRunning { .. }

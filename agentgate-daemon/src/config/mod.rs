@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 mod check;
 mod checkpoints;
 pub mod hide;
+mod mirror;
 mod origin;
 mod paths;
 mod resolvers;
@@ -23,6 +24,7 @@ use crate::model::{Durability, TextIndex};
 pub use crate::model::TextError as ConfigError;
 pub use checkpoints::{Checkpoints, Syslog, Webhook};
 pub use hide::Run;
+pub use mirror::{Compress, Mirror, MirrorFormat};
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
 
@@ -140,6 +142,7 @@ pub struct AuditLog {
     pub text: TextIndex,
     /// Where its signed checkpoints are sent.
     pub checkpoints: Checkpoints,
+    pub mirror: Mirror,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

@@ -18,8 +18,9 @@ use tokio::{sync::watch, task::spawn_blocking};
 use super::{
     cut,
     enrol::{EnrolError, Enroller},
-    follow,
+    export, follow,
     peer::Peer,
+    proof,
     server::{Door, Line},
     steer,
     wire::{
@@ -29,6 +30,8 @@ use super::{
 };
 use crate::{
     audit::{Audit, redact},
+    export::mirror::Mirror,
+    chain::Trust,
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reconcile::Reconciler,
@@ -45,6 +48,8 @@ pub struct ControlContext {
     pub enroller: Arc<dyn Enroller>,
     /// The part of the status that is not policy's or the audit log's. Must not block.
     pub gate: Arc<dyn Fn() -> GateReport + Send + Sync>,
+    /// `None` where nothing is mirrored.
+    pub mirror: Option<Mirror>,
     /// The balance of the log with the kernel's counters; `None` where nobody keeps it.
     pub books: Option<Arc<Reconciler>>,
     /// Certificate of the gate's authority, PEM.
@@ -107,7 +112,15 @@ pub(super) async fn answer(
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
+        Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
+        Request::AuditVerify { keys, checkpoints } => {
+            return proof::verify(context, Trust { keys, checkpoints }, line).await;
+        }
+        Request::AuditProve { id } => return proof::prove(context, asker, id, line).await,
+        Request::AuditRotateKey => {
+            recorded(context, asker, "key of the audit log changed".to_owned(), proof::rotate(context)).await
+        }
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
         Request::Reconcile { recount } => reconcile(context, recount).await,
@@ -198,7 +211,7 @@ async fn recorded(
     }
 }
 
-fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
+pub(super) fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
     let Asker { peer, cgroup } = asker;
     let exe = peer.process.exe();
     let mut record = Record::new(Kind::Control, Timestamp::now());
@@ -257,6 +270,7 @@ fn status(context: &ControlContext) -> Payload {
             error: health.error,
             queued: count(health.queued),
             written: health.written,
+            mirror: context.mirror.as_ref().map(Mirror::report),
         },
     }))
 }

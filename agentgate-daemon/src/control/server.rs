@@ -91,7 +91,11 @@ impl Door {
             | Request::ModeSet { .. }
             | Request::ListEdit { .. }
             | Request::Dashboard
+            | Request::AuditExport { .. }
             | Request::Reconcile { .. }
+            | Request::AuditVerify { .. }
+            | Request::AuditProve { .. }
+            | Request::AuditRotateKey
             | Request::Count { .. } => self == Self::Steering,
         }
     }

@@ -12,6 +12,8 @@ pub use crate::{
     kernel::{LayerState, Layers},
 };
 use crate::{
+    export::{mirror, pages::Turned},
+    chain::{Checkpoint, KeyStatement, PublicKey, Report},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::Side,
@@ -26,6 +28,9 @@ pub const LINE_CAP: usize = 1 << 20;
 
 /// Bytes of a captured body in one [`Item::Body`]; twice that in hex stays far below [`LINE_CAP`].
 pub const BODY_CHUNK: usize = 64 << 10;
+
+/// Bytes of lines in one [`Item::Rows`]: what JSON makes of them stays below [`LINE_CAP`].
+pub const ROWS_CHUNK: usize = 256 << 10;
 
 /// Records that one `Logs` request may ask for.
 pub const LIMIT_CAP: usize = 1000;
@@ -79,6 +84,39 @@ pub enum Request {
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
+    /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
+    /// are wanted: they are not masked.
+    AuditExport { ask: ExportAsk },
+    /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
+    /// then [`Item::Verified`].
+    AuditVerify {
+        #[serde(default)]
+        keys: Vec<PublicKey>,
+        #[serde(default)]
+        checkpoints: Vec<Checkpoint>,
+    },
+    /// The proof of one record, as a stream of [`Item::Text`].
+    AuditProve { id: RecordId },
+    /// Sign the log with another key from here on. Recorded.
+    AuditRotateKey,
+}
+
+/// What an export is to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportAsk {
+    /// Position in the log to begin at.
+    pub from: u64,
+    /// In the language of `agentctl logs`; empty for everything.
+    pub filter: String,
+    /// What the filter says too: saves the way to the records of that time.
+    pub since: Option<Timestamp>,
+    /// With captured bodies.
+    pub bodies: bool,
+    /// Also the beginnings of records that are not over.
+    pub begun: bool,
+    /// Goes on with what comes.
+    pub follow: bool,
 }
 
 /// Which records. Every field that is set must hold.
@@ -157,6 +195,7 @@ pub enum Payload {
         url: String,
     },
     Balance(Box<Balance>),
+    AuditKey(Box<KeyStatement>),
 }
 
 /// Parts of streamed answers.
@@ -186,6 +225,22 @@ pub enum Item {
     /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
     Unsearched {
         below: RecordId,
+    },
+    /// A piece of lines that `export::Row::received` reads; lines go on from piece to piece.
+    Rows {
+        text: String,
+    },
+    /// All lines up to here have been sent.
+    Walked(Turned),
+    /// So many entries were verified of so many.
+    Verifying {
+        done: u64,
+        of: u64,
+    },
+    Verified(Box<Report>),
+    /// Part of a text, of up to [`BODY_CHUNK`] bytes.
+    Text {
+        text: String,
     },
 }
 
@@ -276,6 +331,9 @@ pub struct AuditReport {
     pub queued: u64,
     /// Writes committed since start.
     pub written: u64,
+    /// `None` where nothing is mirrored.
+    #[serde(default)]
+    pub mirror: Option<mirror::Report>,
 }
 
 /// Why there is no answer.

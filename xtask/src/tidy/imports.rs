@@ -14,7 +14,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tls", &["policy::HostPattern", "policy::InvalidPattern", "policy::NamePattern"]),
     // Where a head is made for an origin, from the destination that a permit holds.
     ("http", &["policy::Destination"]),
-    ("store", &["words"]),
+    // Hashes, statements and lines: as pure as the model.
+    ("chain", &[]),
+    ("store", &["chain", "words", "filter"]),
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
@@ -90,7 +92,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile"]),
+    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile", "export", "filter", "chain"]),
     ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
@@ -114,7 +116,14 @@ const TABLE: &[(&str, &[&str])] = &[
             "reload",
             "selftest",
             "store::Side",
+            "store::order",
+            "store::StoreError",
+            // A log that no daemon has open is verified here.
+            "store::verify",
+            "chain",
             "inspect",
+            "export",
+            "filter",
         ],
     ),
     // It starts a daemon of its own, and reads what that one records.

@@ -110,6 +110,7 @@ impl Gate {
             store,
             enroller: Arc::new(Counting::default()),
             gate: Arc::new(report),
+            mirror: None,
             books: None,
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
@@ -580,7 +581,12 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Searched { .. }
         | Item::Listed
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => None,
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_)
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => None,
     }
 }
 

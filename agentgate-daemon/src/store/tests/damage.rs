@@ -44,7 +44,8 @@ fn read_all(store: &Store) -> usize {
         errors += usize::from(store.body(RecordId(id), Side::Request).is_err());
     }
     errors += usize::from(store.tallies().is_err());
-    let mut query = Query { text: Some("nowhere".into()), limit: 10, ..Query::default() };
+    let filter = crate::filter::Filter::parse("nowhere", Timestamp(0)).unwrap();
+    let mut query = Query { filter, limit: 10, ..Query::default() };
     loop {
         match store.query(&query) {
             Ok(Page { next: Some(next), .. }) => query.before = Some(next),
@@ -76,7 +77,8 @@ fn damage_is_told_and_nothing_panics() {
                         file[page..end].fill(0);
                     }
                     _ => {
-                        let (from, to) = (at / 4096 * 4096, random.below(file.len() as u64) as usize / 4096 * 4096);
+                        let (from, to) =
+                            (at / 4096 * 4096, random.below(file.len() as u64) as usize / 4096 * 4096);
                         let length = 4096.min(file.len() - from.max(to));
                         file.copy_within(from..from + length, to);
                     }
@@ -98,7 +100,10 @@ fn damage_is_told_and_nothing_panics() {
             Ok(Ok(errors)) => told += usize::from(errors > 0),
             Ok(Err(_)) => refused += 1,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                let text = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
                 *panics.entry(text.unwrap_or_default()).or_default() += 1;
             }
         }
