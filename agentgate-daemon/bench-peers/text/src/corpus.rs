@@ -104,13 +104,25 @@ impl Corpus {
                     request.push_str(r#""}],"max_tokens":1024}"#);
                     response.push_str(r#"{"id":""#);
                     random.id(&mut response, "msg_01");
-                    response.push_str(r#"","type":"message","role":"assistant","content":[{"type":"text","text":""#);
+                    response.push_str(
+                        r#"","type":"message","role":"assistant","content":[{"type":"text","text":""#,
+                    );
                     random.words(&mut response, 110);
-                    write!(response, r#""}}],"usage":{{"input_tokens":{},"output_tokens":{}}}}}"#, random.below(9000), random.below(900)).unwrap_or_default();
+                    write!(
+                        response,
+                        r#""}}],"usage":{{"input_tokens":{},"output_tokens":{}}}}}"#,
+                        random.below(9000),
+                        random.below(900)
+                    )
+                    .unwrap_or_default();
                 }
                 Kind::Conversations => {
                     while talks.len() < 4 {
-                        talks.push(Conversation { said: String::new(), turns: 0, end: 10 + random.below(60) });
+                        talks.push(Conversation {
+                            said: String::new(),
+                            turns: 0,
+                            end: 10 + random.below(60),
+                        });
                     }
                     let at = random.below(talks.len() as u64) as usize;
                     let Some(talk) = talks.get_mut(at) else { continue };
@@ -121,7 +133,12 @@ impl Corpus {
                     random.words(&mut talk.said, count);
                     self.plant(number, &mut talk.said);
                     talk.said.push_str(r#""}]}"#);
-                    write!(request, r#"{{"model":"large-4","tools":"{tools}","messages":[{{}}{}]}}"#, talk.said).unwrap_or_default();
+                    write!(
+                        request,
+                        r#"{{"model":"large-4","tools":"{tools}","messages":[{{}}{}]}}"#,
+                        talk.said
+                    )
+                    .unwrap_or_default();
                     talk.said.push_str(r#",{"role":"assistant","content":[{"type":"text","text":""#);
                     for delta in 0..20 + random.below(60) {
                         write!(response, "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":{},\"delta\":{{\"type\":\"text_delta\",\"text\":\"", delta % 3).unwrap_or_default();

@@ -33,11 +33,9 @@ pub(crate) fn run(corpus: &Corpus, dir: &Path, positions: bool) -> Result<()> {
     let index = Index::create_in_dir(dir, schema.build())?;
     let mut writer: IndexWriter = index.writer_with_num_threads(1, BUDGET)?;
     let mut payload = 0;
-    let mut generating = std::time::Duration::ZERO;
-    let mut at = cpu();
+    let at = cpu();
     let mut result = Ok(());
     corpus.each(&mut |number, texts| {
-        generating += std::time::Duration::ZERO;
         payload += texts.iter().map(|text| text.len() as u64).sum::<u64>();
         let mut document = TantivyDocument::default();
         document.add_u64(id, number);
@@ -54,9 +52,9 @@ pub(crate) fn run(corpus: &Corpus, dir: &Path, positions: bool) -> Result<()> {
     writer.commit()?;
     writer.wait_merging_threads()?;
     let took = cpu().saturating_sub(at);
-    at = cpu();
+    let at = cpu();
     corpus.each(&mut |_, _| {});
-    generating += cpu().saturating_sub(at);
+    let generating = cpu().saturating_sub(at);
     let built = Built::new(engine, payload, took.saturating_sub(generating), size(dir));
     let reader = index.reader()?;
     let searcher = reader.searcher();

@@ -39,7 +39,8 @@ pub(crate) fn run(corpus: &Corpus, dir: &Path) -> Result<()> {
     let database = Database::builder().set_cache_size(CACHE).open(&path)?;
     let mut found = Vec::new();
     for (_, words) in QUERIES {
-        let needles: Vec<_> = words.iter().map(|word| crate::words::Needle::parse(word)).collect::<Result<_, _>>()?;
+        let needles: Vec<_> =
+            words.iter().map(|word| crate::words::Needle::parse(word)).collect::<Result<_, _>>()?;
         let search = |limit: usize| -> Result<usize> {
             Ok(crate::store::text::search(&database.begin_read()?, &needles, limit)?)
         };

@@ -1,6 +1,6 @@
 //! Figures, and how they are shown.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -17,13 +17,17 @@ fn memory(key: &str) -> u64 {
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().map_or(0, |kib: u64| kib / 1024)
 }
 
+/// What the files take of the disk: redb's has holes.
 pub(crate) fn size(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
 }
 
 pub(crate) fn heading() {
-    println!("| engine | payload | CPU ms/MB | % of payload | memory while building, searching | {} |", queries("first 50 / count of").join(" | "));
+    println!(
+        "| engine | payload | CPU ms/MB | % of payload | memory while building, searching | {} |",
+        queries("first 50 / count of").join(" | ")
+    );
     println!("| --- | --- | --- | --- | --- |{}", " --- |".repeat(crate::corpus::QUERIES.len()));
 }
 

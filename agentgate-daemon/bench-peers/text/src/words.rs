@@ -5,6 +5,5 @@ mod needle;
 #[path = "../../../src/words/scan.rs"]
 mod scan;
 
-pub(crate) use needle::Matcher;
-pub use needle::{Needle, NoNeedle};
+pub use needle::Needle;
 pub(crate) use scan::{Form, Token, each, is_dense};

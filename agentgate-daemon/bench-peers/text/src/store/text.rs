@@ -47,7 +47,11 @@ impl Index {
 }
 
 /// How many records have all of `needles`, newest first, up to `limit`.
-pub(crate) fn search(transaction: &ReadTransaction, needles: &[Needle], limit: usize) -> Result<usize, StoreError> {
+pub(crate) fn search(
+    transaction: &ReadTransaction,
+    needles: &[Needle],
+    limit: usize,
+) -> Result<usize, StoreError> {
     let reading = Reading::of(transaction)?;
     let (mut at, mut count) = (u64::MAX, 0);
     while let Some((from, head)) = reading.last_before(at)? {
