@@ -101,7 +101,14 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 found.push(item);
                 return Ok(());
             }
-            (item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Rows { .. } | Item::Walked(_)), _) => {
+            (
+                item @ (Item::Record(_)
+                | Item::Missed { .. }
+                | Item::Body { .. }
+                | Item::Rows { .. }
+                | Item::Walked(_)),
+                _,
+            ) => {
                 print(output, &item, args.follow)?;
             }
         }
@@ -133,7 +140,9 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Missed { updates } => {
             output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
         }
-        Item::Searched { .. } | Item::Listed | Item::Body { .. } | Item::Rows { .. } | Item::Walked(_) => Err(Failure::Unexpected),
+        Item::Searched { .. } | Item::Listed | Item::Body { .. } | Item::Rows { .. } | Item::Walked(_) => {
+            Err(Failure::Unexpected)
+        }
     }
 }
 

@@ -124,9 +124,7 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Listed
         | Item::Missed { .. }
         | Item::Rows { .. }
-        | Item::Walked(_) => {
-            Err(Failure::Unexpected)
-        }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     })?;
     Ok(whole)
 }

@@ -25,6 +25,8 @@ use crate::{
     store::{Query, Side, Store},
 };
 
+mod exports;
+
 /// A cgroup that no test runs in.
 const ELSEWHERE: &str = "/agentgate-nobody.slice";
 
@@ -351,7 +353,12 @@ async fn tokens_and_bodies_are_given_and_recorded() {
         .iter()
         .flat_map(|item| match item {
             Item::Body { hex } => from_hex(hex).unwrap(),
-            other @ (Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. } | Item::Rows { .. } | Item::Walked(_)) => {
+            other @ (Item::Record(_)
+            | Item::Searched { .. }
+            | Item::Listed
+            | Item::Missed { .. }
+            | Item::Rows { .. }
+            | Item::Walked(_)) => {
                 panic!("{other:?}")
             }
         })
@@ -574,7 +581,12 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
 fn record(item: &Item) -> Option<&Record> {
     match item {
         Item::Record(record) => Some(record),
-        Item::Missed { .. } | Item::Body { .. } | Item::Searched { .. } | Item::Listed | Item::Rows { .. } | Item::Walked(_) => None,
+        Item::Missed { .. }
+        | Item::Body { .. }
+        | Item::Searched { .. }
+        | Item::Listed
+        | Item::Rows { .. }
+        | Item::Walked(_) => None,
     }
 }
 

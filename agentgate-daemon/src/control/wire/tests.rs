@@ -80,7 +80,8 @@ fn replies_survive() {
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
         draining: false,
     };
-    let audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2, mirror: None };
+    let audit =
+        AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2, mirror: None };
     let payloads = [
         Payload::Status(Box::new(StatusReport { gate, policy: policy(), audit })),
         Payload::Enrolled(Enrolled {
