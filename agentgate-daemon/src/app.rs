@@ -44,7 +44,7 @@ use crate::{
     session::Sessions,
     share::{Few, Shares},
     sniff,
-    store::Store,
+    store::{Store, text::Indexer},
     tls::{self, AgentTls, Ca, Leaves, OriginTls},
 };
 
@@ -100,6 +100,7 @@ pub struct App {
     wanted: Wanted,
     ca: Arc<str>,
     audit_thread: AuditThread,
+    indexer: Indexer,
     drain: Drain,
     started: Timestamp,
 }
@@ -182,6 +183,7 @@ impl App {
             store.clone(),
             AuditOptions { durability: config.audit.durability, ..AuditOptions::default() },
         );
+        let indexer = Indexer::start(store.clone(), config.audit.text);
         let drain = Drain::default();
 
         let ca = Arc::new(Ca::load_or_create(&paths.ca_cert, &paths.ca_key)?);
@@ -290,6 +292,7 @@ impl App {
             wanted,
             ca: pem,
             audit_thread,
+            indexer,
             drain,
             started: Timestamp::now(),
             config,

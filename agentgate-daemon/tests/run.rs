@@ -153,6 +153,7 @@ impl Daemon {
                 connections: 0,
                 dashboard: None,
                 draining: false,
+                checkpoints: Vec::new(),
             }),
             books: None,
             ca_pem: "".into(),

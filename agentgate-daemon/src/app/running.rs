@@ -52,6 +52,7 @@ impl App {
             wanted,
             ca,
             audit_thread,
+            indexer,
             drain,
             started,
         } = self;
@@ -195,6 +196,10 @@ impl App {
         }
         drop(books);
         drop(handles);
+        // It waits for its thread, which may be in the midst of something.
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(indexer)).await {
+            tracing::error!(%error, "the text index did not stop as it should");
+        }
         let drained = audit_thread.drain(LAST_WRITES).await;
         if drained.unwritten > 0 {
             tracing::error!(?drained, "records could not be written");
@@ -245,6 +250,7 @@ fn gate_report(
         connections: connections.len() as u64,
         dashboard,
         draining: *drain.borrow(),
+        checkpoints: Vec::new(),
     })
 }
 

@@ -4,8 +4,8 @@
 //! 50 ms ([`Durability::Backpressure`]); the [`Entry`] it gives is written once more, and exactly once,
 //! when it is finished or dropped; and, where what was captured of a request's body has to be on disk before
 //! the last of it goes on ([`Entry::keep`]), once in between. Records are encoded by those who make them. One OS thread owns all
-//! writes: it makes what has queued up durable in the store's journal, at one stroke, answers, and brings
-//! it into the store's tables now and then, or when somebody wants to read. A record that is over by then
+//! writes: it makes what has queued up durable in the store's journal, at one stroke, and answers. Another
+//! brings it into the store's tables now and then, or when somebody wants to read, while the journal goes on. A record that is over by then
 //! is written there once.
 //!
 //! **Bounds.** Every record on its way takes one of a fixed number of slots, from `open` until its
@@ -24,6 +24,7 @@ pub mod books;
 pub mod fit;
 mod queue;
 pub mod redact;
+mod tables;
 mod writer;
 
 #[cfg(test)]
@@ -153,6 +154,13 @@ impl Shared {
         self.pending_bytes.load(Ordering::Acquire) > self.pending_limit
     }
 
+    /// Nothing is admitted any more that nobody would write.
+    fn close(&self) {
+        self.slots.close();
+        self.queue.abandon();
+        self.set_trouble(Some(AuditError::Closed));
+    }
+
     fn set_trouble(&self, trouble: Option<AuditError>) {
         self.troubled.store(trouble.is_some(), Ordering::Release);
         self.trouble.send_replace(trouble);
@@ -184,6 +192,11 @@ impl Behind for Shared {
         // The thread lets go of its end unanswered where it cannot.
         asked.is_ok() && caught_up.recv().is_ok()
     }
+
+    fn write_segments(&self) {
+        // A log that is closed has no use for them: they are built again.
+        drop(self.queue.push(Message::Segments, false));
+    }
 }
 
 /// What the thread is sent.
@@ -197,6 +210,8 @@ enum Message {
     },
     /// The tables are to have all there is.
     CatchUp(mpsc::SyncSender<()>),
+    /// The store has segments of its text index to be written.
+    Segments,
     Drain {
         deadline: Instant,
         reply: oneshot::Sender<Drained>,
@@ -306,9 +321,11 @@ impl Audit {
         store.follow(behind);
         let writer = Writer::new(store, shared.clone(), &options);
         // A writer that is dropped unrun closes the log, as does one that ends.
-        let thread = thread::Builder::new().name("audit".into()).spawn(move || writer.run());
+        let thread =
+            writer.and_then(|writer| thread::Builder::new().name("audit".into()).spawn(move || writer.run()));
         if let Err(error) = &thread {
-            tracing::error!(%error, "the audit thread cannot be started");
+            tracing::error!(%error, "the audit threads cannot be started");
+            shared.close();
         }
         let audit = Self(Arc::new(Handle { shared }));
         (audit.clone(), AuditThread { audit, thread: thread.ok() })

@@ -1,89 +1,132 @@
 //! `agentctl logs`.
 
-use jiff::{Span, SpanRelativeTo};
-
 use super::{
     Failure, Session,
-    output::Output,
+    output::{Output, complain},
     terminal::{Colour, escape},
 };
 use crate::{
     control::wire::{Item, LIMIT_CAP, LogFilter, Request},
+    filter::{Filter, Sort, shorthand},
     model::{Action, Kind, Question, Record, State, Timestamp},
 };
 
+const LANGUAGE: &str = "\
+Filters: conditions side by side must all hold, `or` and brackets as usual, `-` before one negates it.
+  host:api.example.com  host:*.github.com,example.com   session:run-u2.service  agent:claude  exe:*/node
+  verdict:deny  status:5xx  status:>=400  method:post  kind:exchange  state:failed  flag:*  code:origin_*
+  rule:mode:*  protocol:http/2  path:/v1/*  url:https://*/login*  id:100..200  parent:17  pid:4242
+  since:2h  until:2026-11-20T08:00:00Z  duration:>2s  bytes:>1MiB  sort:newest|oldest|duration|bytes
+  pii:email  model:claude-*  tool:bash  cost:>0.10  fact.NAME:VALUE
+  word  wor*  \"words in a row\"    in addresses, headers, notes and decoded bodies
+
+Examples:
+  agentctl logs 'host:*.github.com verdict:deny since:2h'
+  agentctl logs --count 'status:5xx -host:*.internal'
+  agentctl logs 'kind:exchange (agent:claude or agent:codex) sort:duration' --limit 10
+  agentctl logs -f 'flag:* -verdict:allow'";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = LANGUAGE)]
 pub(super) struct Args {
+    /// What to list, such as 'host:*.github.com verdict:deny since:2h'; see below
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
     /// Go on with what comes
     #[arg(short, long)]
     follow: bool,
+    /// Say how many there are, and nothing else
+    #[arg(short, long, conflicts_with_all = ["follow", "newest_first", "sort"])]
+    count: bool,
+    /// newest, oldest, duration or bytes: the longest and largest first
+    #[arg(long, value_parser = sort)]
+    sort: Option<Sort>,
     /// Part of a host name, or a pattern with *
     #[arg(long)]
     host: Option<String>,
     /// allow, deny or passthrough
-    #[arg(long, value_parser = verdict)]
-    verdict: Option<Action>,
+    #[arg(long, value_parser = |text: &str| condition("verdict", text))]
+    verdict: Option<String>,
     /// flow, exchange, kernel, dns, guard or control
-    #[arg(long, value_parser = kind)]
-    kind: Option<Kind>,
+    #[arg(long, value_parser = |text: &str| condition("kind", text))]
+    kind: Option<String>,
     /// Session, as `show` names it
     #[arg(long)]
     session: Option<String>,
     /// 2h, 30m, 1d, or a time as in 2026-11-20T08:00:00Z
-    #[arg(long, value_parser = |text: &str| since(text, jiff::Timestamp::now()))]
-    since: Option<Timestamp>,
-    /// The newest so many, at most 1000
+    #[arg(long, value_parser = |text: &str| condition("since", text))]
+    since: Option<String>,
+    /// The same
+    #[arg(long, value_parser = |text: &str| condition("until", text))]
+    until: Option<String>,
+    /// At most so many, at most 1000
     #[arg(long, default_value_t = 50, value_parser = limit)]
     limit: usize,
     /// Print each match as it is found, which is newest first: for a search through a long log
-    #[arg(long, conflicts_with = "follow")]
+    #[arg(long, conflicts_with_all = ["follow", "sort"])]
     newest_first: bool,
 }
 
-fn verdict(text: &str) -> Result<Action, String> {
-    [Action::Allow, Action::Deny, Action::Passthrough]
-        .into_iter()
-        .find(|action| action.as_str() == text)
-        .ok_or_else(|| "allow, deny or passthrough".to_owned())
+/// A condition on one field, checked.
+fn condition(field: &str, value: &str) -> Result<String, String> {
+    let text = shorthand::exact(field, value);
+    match Filter::parse(&text, Timestamp::now()) {
+        Ok(_) if !text.is_empty() => Ok(text),
+        Ok(_) => Err("it is empty".to_owned()),
+        Err(error) => Err(error.hint),
+    }
 }
 
-fn kind(text: &str) -> Result<Kind, String> {
-    match text {
-        "flow" => Ok(Kind::Flow),
-        "exchange" => Ok(Kind::Exchange),
-        "kernel" => Ok(Kind::Kernel),
-        "dns" => Ok(Kind::Dns),
-        "guard" => Ok(Kind::Guard),
-        "control" => Ok(Kind::Control),
-        _ => Err("flow, exchange, kernel, dns, guard or control".to_owned()),
-    }
+fn sort(text: &str) -> Result<Sort, String> {
+    Sort::parse(text).ok_or_else(|| "newest, oldest, duration or bytes".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=LIMIT_CAP).contains(n)).ok_or_else(|| format!("1 to {LIMIT_CAP}"))
 }
 
-/// A time, or a span before `now`; days have 24 hours.
-pub(super) fn since(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(Timestamp(time.as_microsecond()));
-    }
-    let wrong = || "a span such as 2h or 1d, or a time such as 2026-11-20T08:00:00Z".to_owned();
-    let span: Span = text.parse().map_err(|_| wrong())?;
-    let back = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    let time = now.checked_sub(back.abs()).map_err(|_| wrong())?;
-    Ok(Timestamp(time.as_microsecond()))
+/// All that was given as one filter.
+fn filter(args: &Args) -> Result<(String, Filter), Failure> {
+    let host = shorthand::part("host", args.host.as_deref().unwrap_or_default());
+    let session = shorthand::exact("session", args.session.as_deref().unwrap_or_default());
+    let sort = args.sort.map(|sort| shorthand::exact("sort", sort.as_str())).unwrap_or_default();
+    let given = |given: &Option<String>| given.clone().unwrap_or_default();
+    let typed = args.filter.join(" ");
+    let invalid = |text: &str, error: &crate::filter::FilterError| {
+        Failure::Invalid(Some(format!(
+            "the filter, {error}\n  {}",
+            error.pointed(text).replace('\n', "\n  ")
+        )))
+    };
+    let now = Timestamp::now();
+    // Alone first, so that a fault is shown where it was typed.
+    Filter::parse(&typed, now).map_err(|error| invalid(&typed, &error))?;
+    let parts = [
+        given(&args.verdict),
+        given(&args.kind),
+        host,
+        session,
+        given(&args.since),
+        given(&args.until),
+        typed,
+        sort,
+    ];
+    let text = shorthand::joined(parts.iter().map(String::as_str));
+    let filter = Filter::parse(&text, now).map_err(|error| invalid(&text, &error))?;
+    Ok((text, filter))
 }
 
 pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
-    let filter = LogFilter {
-        host: args.host,
-        verdict: args.verdict,
-        kind: args.kind,
-        session: args.session,
-        since: args.since,
-        limit: args.limit,
-    };
+    let (text, parsed) = filter(&args)?;
+    let filter = LogFilter { text, limit: args.limit, ..LogFilter::default() };
+    if args.count {
+        return count(session, filter);
+    }
+    let sort = parsed.sort.unwrap_or_default();
+    if args.follow && sort != Sort::Newest {
+        let message = "what comes is in the order in which it comes: leave `sort:` or `--follow` out";
+        return Err(Failure::Invalid(Some(message.to_owned())));
+    }
     let client = session.connect()?;
     let output = &mut session.output;
     if !output.json && output.terminal {
@@ -91,11 +134,16 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
         output.line(&output.paint(Colour::Dim, &heading))?;
         output.flush()?;
     }
-    // Found newest first and read oldest first.
-    let mut found = if args.newest_first { None } else { Some(Vec::new()) };
+    // Found newest first and read oldest first, unless an order is asked for.
+    let reversed = !args.newest_first && parsed.sort.is_none();
+    let mut found = reversed.then(Vec::new);
     let listed = client.stream(Request::Logs { filter, follow: args.follow }, args.follow, |item| {
         match (item, &mut found) {
             (Item::Searched { .. }, _) => return Ok(()),
+            (Item::Unsearched { below }, _) => {
+                complain(&format!("the records below {below} were not looked at; narrow the filter down"));
+                return Ok(());
+            }
             (Item::Listed, found) => print_found(output, found.take(), args.follow)?,
             (item @ Item::Record(_), Some(found)) => {
                 found.push(item);
@@ -105,6 +153,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 item @ (Item::Record(_)
                 | Item::Missed { .. }
                 | Item::Body { .. }
+                | Item::Counted { .. }
                 | Item::Rows { .. }
                 | Item::Walked(_)),
                 _,
@@ -117,6 +166,33 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
     // What a search had found before it failed.
     print_found(output, found, args.follow)?;
     listed
+}
+
+/// `logs --count`.
+fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
+    let client = session.connect()?;
+    let output = &mut session.output;
+    client.stream(Request::Count { filter }, false, |item| match item {
+        Item::Searched { .. } => Ok(()),
+        Item::Counted { count, unreadable } if output.json => {
+            output.json(&serde_json::json!({ "count": count, "unreadable": unreadable }))?;
+            output.flush()
+        }
+        Item::Counted { count, unreadable } => {
+            if unreadable > 0 {
+                complain(&format!("{unreadable} records cannot be read: whether they match is not known"));
+            }
+            output.line(&count.to_string())?;
+            output.flush()
+        }
+        Item::Record(_)
+        | Item::Listed
+        | Item::Missed { .. }
+        | Item::Body { .. }
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
+    })
 }
 
 fn print_found(output: &mut Output, found: Option<Vec<Item>>, following: bool) -> Result<(), Failure> {
@@ -140,9 +216,13 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Missed { updates } => {
             output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
         }
-        Item::Searched { .. } | Item::Listed | Item::Body { .. } | Item::Rows { .. } | Item::Walked(_) => {
-            Err(Failure::Unexpected)
-        }
+        Item::Searched { .. }
+        | Item::Listed
+        | Item::Body { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     }
 }
 

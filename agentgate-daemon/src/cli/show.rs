@@ -123,6 +123,8 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Searched { .. }
         | Item::Listed
         | Item::Missed { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. }
         | Item::Rows { .. }
         | Item::Walked(_) => Err(Failure::Unexpected),
     })?;

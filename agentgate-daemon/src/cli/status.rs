@@ -5,7 +5,7 @@ use super::{
     terminal::{Colour, escape},
 };
 use crate::{
-    control::wire::{LayerState, Layers, Payload, Request, StatusReport},
+    control::wire::{LayerState, Layers, Payload, PlaceReport, Request, StatusReport},
     model::Timestamp,
 };
 
@@ -103,6 +103,16 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             }
         }
     }));
+    let places = gate.checkpoints.iter().enumerate();
+    rows.extend(places.map(|(n, PlaceReport { place, entries, taken, error })| {
+        let had = taken.as_ref().map_or_else(
+            || "has none since the start".to_owned(),
+            |taken| format!("has that of {entries} entries, since {}", duration(now.since(*taken) / 1_000_000)),
+        );
+        let fault = error.as_ref().map(|error| format!("; does not take another: {error}"));
+        let label = if n == 0 { "checkpoints" } else { "" };
+        (label, format!("{place} {had}{}", fault.as_deref().unwrap_or_default()), error.is_some())
+    }));
     let layers = gate.layers.iter().flat_map(Layers::each);
     rows.extend(layers.enumerate().map(|(n, (name, state))| {
         let state = match state {
@@ -168,6 +178,7 @@ mod tests {
                 connections: 2,
                 dashboard: None,
                 draining: false,
+                checkpoints: Vec::new(),
             },
             policy: PolicyStatus {
                 generation: 1,
@@ -198,7 +209,11 @@ mod tests {
         bad.gate.lost_events = 3;
         bad.gate.unbooked = 1;
         bad.gate.draining = true;
-        assert_eq!(faults(&bad), 7);
+        bad.gate.checkpoints = vec![
+            PlaceReport { place: "file".into(), ..PlaceReport::default() },
+            PlaceReport { place: "webhook".into(), error: Some("answered with 500".into()), ..PlaceReport::default() },
+        ];
+        assert_eq!(faults(&bad), 8);
         let line = "the policy on disk is not in force, the one before stays:";
         assert!(rows(&bad, Timestamp(0)).iter().any(|row| row.1 == line));
     }

@@ -12,6 +12,15 @@ pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError>
     mirror(config, &mut faults);
     dns(config, &mut faults);
     dashboard(config, &mut faults);
+    // Each is a signature, and a write or a connection somewhere.
+    let checkpoints = &config.audit.checkpoints;
+    if !(1..=86_400).contains(&checkpoints.every) {
+        let message = format!("has `every` of {} seconds", checkpoints.every);
+        faults.add("audit", "checkpoints", &message, "write 1 to 86400");
+    }
+    if checkpoints.file.as_ref().is_some_and(|file| !file.is_absolute()) {
+        faults.add("audit", "checkpoints", "has a `file` that is no absolute path", "write an absolute one");
+    }
     if config.control.group.is_empty() || config.control.group.contains(['\0', '/', ':']) {
         faults.add("control", "group", "is not a group's name", "write a name such as agentgate");
     }

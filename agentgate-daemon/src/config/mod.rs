@@ -12,15 +12,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod checkpoints;
 pub mod hide;
 mod mirror;
 mod origin;
 mod paths;
 mod resolvers;
 
-use crate::model::Durability;
+use crate::model::{Durability, TextIndex};
 
 pub use crate::model::TextError as ConfigError;
+pub use checkpoints::{Checkpoints, Syslog, Webhook};
 pub use hide::Run;
 pub use mirror::{Compress, Mirror, MirrorFormat};
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
@@ -135,6 +137,11 @@ pub struct AuditLog {
     /// When a record is on disk: `before-forward`, before anything of a request is forwarded, or
     /// `backpressure`, within 50 ms.
     pub durability: Durability,
+    /// Of what an index of words is kept, for free text: `bodies`, `heads` (URLs, hosts, headers, notes), or
+    /// `off`. What is not indexed is looked through, but bodies are not with `heads`.
+    pub text: TextIndex,
+    /// Where its signed checkpoints are sent.
+    pub checkpoints: Checkpoints,
     pub mirror: Mirror,
 }
 

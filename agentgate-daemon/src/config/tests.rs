@@ -20,7 +20,7 @@ fn what_is_written_is_read() {
     let config = Config::parse(
         "agentgate.toml",
         "[gate]\ncgroup = \"/sys/fs/cgroup/x\"\nlisten_port = 1\n[dns]\nresolvers = [\"198.51.100.53\", \"[2001:db8::1]:5353\"]\n\
-         [tls]\nextra_roots = \"/r.pem\"\n[capture]\nrequest_bytes = 0\n[audit]\ndurability = \"backpressure\"\n[limits]\nsilence_ms = 200\n\
+         [tls]\nextra_roots = \"/r.pem\"\n[capture]\nrequest_bytes = 0\n[audit]\ndurability = \"backpressure\"\ntext = \"heads\"\n[limits]\nsilence_ms = 200\n\
          [dashboard]\nenabled = false\nlisten = \"[::1]:9000\"\n[control]\ngroup = \"ops\"\n\
          [run]\nhide = [\"docker\", \"/srv/x.sock\"]\n[log]\nfilter = \"debug,hyper=info\"\nformat = \"json\"\n",
     )
@@ -32,6 +32,7 @@ fn what_is_written_is_read() {
     assert_eq!(config.tls.extra_roots.as_deref(), Some(Path::new("/r.pem")));
     assert_eq!((config.capture.request_bytes, config.capture.response_bytes), (0, 1024 * 1024));
     assert_eq!(config.audit.durability, Durability::Backpressure);
+    assert_eq!(config.audit.text, TextIndex::Heads);
     assert_eq!(config.limits.silence(), Duration::from_millis(200));
     assert_eq!(config.limits.sniff_timeout(), Duration::from_secs(5), "the others keep their defaults");
     assert!(!config.dashboard.enabled);

@@ -110,6 +110,7 @@ pub(super) async fn answer(
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
         Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
+        Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,

@@ -47,7 +47,7 @@ pub(super) async fn export(
             return line.send(&Reply::Error(ErrorReply::new(ErrorCode::AuditUnavailable, message))).await;
         }
     }
-    let mut pages = Pages::new(From::Store(Arc::clone(&context.store)), wanted.clone(), ask.from, ask.since);
+    let mut pages = Pages::new(From::Store(Arc::clone(&context.store)), wanted.clone(), ask.from);
     let mut caught_up = false;
     loop {
         let turn = blocking(move || {
@@ -88,7 +88,7 @@ pub(super) async fn export(
         }
         if !caught_up {
             caught_up = true;
-            pages = Pages::new(From::Settled(Arc::clone(&context.store)), wanted.clone(), turned.next, None);
+            pages = Pages::new(From::Settled(Arc::clone(&context.store)), wanted.clone(), turned.next);
         }
         tokio::select! {
             biased;

@@ -7,16 +7,17 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use super::{
     answer::{ControlContext, blocking, internal, shown},
     server::{Line, draining},
-    wire::{Item, LIMIT_CAP, LogFilter, Reply},
+    wire::{ErrorCode, ErrorReply, Item, LIMIT_CAP, LogFilter, Reply},
 };
 use crate::{
-    model::{Record, SessionId},
-    store::{HostPattern, Page, Query},
+    filter::{Filter, Sort},
+    model::{SessionId, Timestamp},
+    store::{Count, HostPattern, Page, Query},
 };
 
-/// Sends the records that match, newest first and each as soon as it is found, and with `follow` each
-/// later write of one, until the drain or until the peer leaves. A search ends with them too: it may read
-/// the whole log.
+/// Sends the records that match, in the order asked for and each as soon as it is found, and with `follow`
+/// each later write of one, until the drain or until the peer leaves. A search ends with them too: it may
+/// read the whole log.
 ///
 /// # Errors
 /// When the peer cannot be told.
@@ -27,10 +28,19 @@ pub(super) async fn logs(
     line: &mut Line,
     mut drain: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let query = match query(&filter) {
+        Ok(query) if follow && query.sort() != Sort::Newest => {
+            let message = "what comes is in the order in which it comes";
+            let error = ErrorReply::new(ErrorCode::Invalid, message).hint("leave `sort:` or `--follow` out");
+            return line.send(&Reply::Error(error)).await;
+        }
+        Ok(query) => query,
+        Err(error) => return line.send(&Reply::Error(error)).await,
+    };
     // Before the query, so that nothing falls between.
     let live = follow.then(|| context.audit.live());
     let mut sent = HashMap::new();
-    let mut search = Search::new(&filter);
+    let mut search = Search::of(query.clone());
     while let Some(query) = search.next() {
         let store = Arc::clone(&context.store);
         // A page is a bounded piece of work, so what a peer that left costs is bounded.
@@ -49,17 +59,19 @@ pub(super) async fn logs(
             sent.insert(record.id, record.state);
             line.send(&Reply::item(Item::Record(shown(record)))).await?;
         }
+        if let Some(below) = page.unsearched {
+            line.send(&Reply::item(Item::Unsearched { below })).await?;
+        }
         if let Some(query) = search.next()
-            && let Some(down_to) = query.before
+            && let Some(cursor) = query.before
         {
-            line.send(&Reply::item(Item::Searched { down_to })).await?;
+            line.send(&Reply::item(Item::Searched { down_to: cursor.id })).await?;
         }
     }
     line.send(&Reply::item(Item::Listed)).await?;
     let Some(mut live) = live else {
         return line.send(&Reply::End).await;
     };
-    let pattern = filter.host.as_deref().map(HostPattern::new);
     loop {
         let received = tokio::select! {
             biased;
@@ -71,16 +83,69 @@ pub(super) async fn logs(
             Ok(record) => {
                 // What the query had already seen in this state.
                 let repeated = sent.remove(&record.id) == Some(record.state);
-                if repeated || !matches(&record, &filter, pattern.as_ref()) {
+                if repeated || !query.matches(&record) {
                     continue;
                 }
-                Item::Record(shown(Record::clone(&record)))
+                Item::Record(shown((*record).clone()))
             }
             Err(RecvError::Lagged(updates)) => Item::Missed { updates },
             Err(RecvError::Closed) => return line.send(&Reply::End).await,
         };
         line.send(&Reply::item(item)).await?;
     }
+}
+
+/// Counts the records that match.
+///
+/// # Errors
+/// When the peer cannot be told.
+pub(super) async fn count(
+    context: &ControlContext,
+    filter: LogFilter,
+    line: &mut Line,
+    mut drain: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut query = match query(&filter) {
+        Ok(query) => query,
+        Err(error) => return line.send(&Reply::Error(error)).await,
+    };
+    let mut all = Count::default();
+    loop {
+        let (store, asked) = (Arc::clone(&context.store), query.clone());
+        let counted = tokio::select! {
+            biased;
+            () = draining(&mut drain) => return line.send(&Reply::End).await,
+            () = line.closed() => return Ok(()),
+            counted = blocking(move || store.count(&asked).map_err(internal)) => counted.and_then(|counted| counted),
+        };
+        let counted = match counted {
+            Ok(counted) => counted,
+            Err(error) => return line.send(&Reply::Error(error)).await,
+        };
+        all.count += counted.count;
+        all.unreadable += counted.unreadable;
+        let Some(next) = counted.next else { break };
+        query.before = Some(next);
+        line.send(&Reply::item(Item::Searched { down_to: next.id })).await?;
+    }
+    line.send(&Reply::item(Item::Counted { count: all.count, unreadable: all.unreadable })).await?;
+    line.send(&Reply::End).await
+}
+
+/// What is asked for; a text that is no filter is told.
+fn query(filter: &LogFilter) -> Result<Query, ErrorReply> {
+    let parsed = Filter::parse(&filter.text, Timestamp::now()).map_err(|error| {
+        let message = format!("the filter, column {}: {}", error.column, error.message);
+        ErrorReply::new(ErrorCode::Invalid, message).hint(error.hint)
+    })?;
+    Ok(Query {
+        host: filter.host.as_deref().map(HostPattern::new),
+        verdict: filter.verdict,
+        kind: filter.kind,
+        session: filter.session.clone().map(SessionId),
+        since: filter.since,
+        ..Query::of(parsed, filter.limit.min(LIMIT_CAP))
+    })
 }
 
 /// The way through the log, page by page: a page of the store may end before its limit, with a cursor to
@@ -91,16 +156,7 @@ struct Search {
 }
 
 impl Search {
-    fn new(filter: &LogFilter) -> Self {
-        let query = Query {
-            host: filter.host.as_deref().map(HostPattern::new),
-            verdict: filter.verdict,
-            kind: filter.kind,
-            session: filter.session.clone().map(SessionId),
-            since: filter.since,
-            limit: filter.limit.min(LIMIT_CAP),
-            ..Query::default()
-        };
+    fn of(query: Query) -> Self {
         Self { over: query.limit == 0, query }
     }
 
@@ -116,27 +172,10 @@ impl Search {
     }
 }
 
-/// Whether a record of the live feed is asked for; the same as the store's own filter.
-fn matches(record: &Record, filter: &LogFilter, pattern: Option<&HostPattern>) -> bool {
-    let host = || match (&record.authority, &record.flow) {
-        (Some(authority), _) => Some(authority.host.to_string()),
-        (None, Some(flow)) => Some(flow.original.0.ip().to_string()),
-        (None, None) => None,
-    };
-    filter.verdict.is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
-        && filter.kind.is_none_or(|kind| record.kind == kind)
-        && filter.since.is_none_or(|since| record.started >= since)
-        && filter
-            .session
-            .as_ref()
-            .is_none_or(|session| record.subject.as_ref().is_some_and(|s| s.session.0 == *session))
-        && pattern.is_none_or(|pattern| host().is_some_and(|host| pattern.matches(&host)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Authority, Host, Kind, Timestamp, Verdict};
+    use crate::model::{Action, Authority, Host, Kind, Record, Verdict};
 
     #[test]
     fn the_live_feed_is_filtered_like_the_store() {
@@ -155,12 +194,17 @@ mod tests {
             (LogFilter { session: Some("s@1".into()), ..filter() }, false),
             (LogFilter { since: Some(Timestamp(100)), ..filter() }, true),
             (LogFilter { since: Some(Timestamp(101)), ..filter() }, false),
+            (LogFilter { text: "host:*.example.com verdict:deny".into(), ..filter() }, true),
+            (LogFilter { text: "-host:*.example.com".into(), ..filter() }, false),
+            (LogFilter { text: "verdict:deny".into(), kind: Some(Kind::Flow), ..filter() }, false),
         ];
         for (filter, expect) in rows {
-            let pattern = filter.host.as_deref().map(HostPattern::new);
-            assert_eq!(matches(&record, &filter, pattern.as_ref()), expect, "{filter:?}");
+            assert_eq!(query(&filter).unwrap().matches(&record), expect, "{filter:?}");
         }
         let bare = Record::new(Kind::Kernel, Timestamp(1));
-        assert!(!matches(&bare, &filter(), Some(&HostPattern::new("a"))));
+        assert!(!query(&LogFilter { host: Some("a".into()), ..filter() }).unwrap().matches(&bare));
+        let error = query(&LogFilter { text: "hots:a".into(), ..filter() }).unwrap_err();
+        assert_eq!(error.message, "the filter, column 1: `hots` is no field");
+        assert_eq!((error.code, error.hint.as_str()), (ErrorCode::Invalid, "did you mean `host:`?"));
     }
 }

@@ -92,7 +92,8 @@ impl Door {
             | Request::ListEdit { .. }
             | Request::Dashboard
             | Request::AuditExport { .. }
-            | Request::Reconcile { .. } => self == Self::Steering,
+            | Request::Reconcile { .. }
+            | Request::Count { .. } => self == Self::Steering,
         }
     }
 }

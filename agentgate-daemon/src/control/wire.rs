@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use crate::kernel::{LayerState, Layers};
+pub use crate::{
+    anchors::PlaceReport,
+    kernel::{LayerState, Layers},
+};
 use crate::{
     export::{mirror, pages::Turned},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
@@ -77,6 +80,9 @@ pub enum Request {
         #[serde(default)]
         recount: bool,
     },
+    /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
+    /// filter's `limit` means nothing.
+    Count { filter: LogFilter },
     /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
     /// are wanted: they are not masked.
     AuditExport { ask: ExportAsk },
@@ -90,8 +96,6 @@ pub struct ExportAsk {
     pub from: u64,
     /// In the language of `agentctl logs`; empty for everything.
     pub filter: String,
-    /// What the filter says too: saves the way to the records of that time.
-    pub since: Option<Timestamp>,
     /// With captured bodies.
     pub bodies: bool,
     /// Also the beginnings of records that are not over.
@@ -117,6 +121,9 @@ pub struct LogFilter {
     /// Records that started at this time or later.
     #[serde(default)]
     pub since: Option<Timestamp>,
+    /// In the language of [`crate::filter`].
+    #[serde(default)]
+    pub text: String,
     /// At most [`LIMIT_CAP`]; more is cut to it.
     pub limit: usize,
 }
@@ -200,6 +207,15 @@ pub enum Item {
     },
     /// All lines up to here have been sent.
     Walked(Turned),
+    /// So many records match; of `unreadable` it cannot be said.
+    Counted {
+        count: u64,
+        unreadable: u64,
+    },
+    /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
+    Unsearched {
+        below: RecordId,
+    },
 }
 
 /// The asking process is under guard.
@@ -263,6 +279,9 @@ pub struct GateReport {
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
+    /// Where the audit log's checkpoints are sent, and how that goes.
+    #[serde(default)]
+    pub checkpoints: Vec<PlaceReport>,
 }
 
 /// One counter of the kernel programs.

@@ -25,17 +25,46 @@ pub(super) async fn records(
     _client: Client,
     params: Result<Query<Params>, QueryRejection>,
 ) -> Response {
-    let filter = match params {
-        Ok(Query(params)) => params.filter(Timestamp::now()).map_err(|error| error.to_string()),
-        Err(rejection) => Err(rejection.body_text()),
+    let query = match asked(params) {
+        Ok(query) => query,
+        Err(problem) => return *problem,
     };
-    let filter = match filter {
-        Ok(filter) => filter,
-        Err(error) => return reply::api_problem(StatusCode::BAD_REQUEST, &error),
-    };
-    match read::listing(&shared.store, &filter).await {
-        Ok(listing) => Json(json!({ "records": listing.records, "next": listing.next })).into_response(),
+    match read::listing(&shared.store, &query, false).await {
+        Ok(listing) => {
+            let mut answer = json!({ "records": listing.records, "next": listing.next });
+            if let Some(below) = listing.unsearched {
+                answer["unsearched"] = json!(below);
+            }
+            Json(answer).into_response()
+        }
         Err(error) => unreadable(&error),
+    }
+}
+
+/// `GET /api/count`.
+pub(super) async fn count(
+    State(shared): State<Arc<Shared>>,
+    _client: Client,
+    params: Result<Query<Params>, QueryRejection>,
+) -> Response {
+    let query = match asked(params) {
+        Ok(query) => query,
+        Err(problem) => return *problem,
+    };
+    match read::count(&shared.store, &query).await {
+        Ok(count) => {
+            Json(json!({ "count": count.count, "next": count.next, "unreadable": count.unreadable }))
+                .into_response()
+        }
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn asked(params: Result<Query<Params>, QueryRejection>) -> Result<crate::store::Query, Box<Response>> {
+    let problem = |text: &str| Box::new(reply::api_problem(StatusCode::BAD_REQUEST, text));
+    match params {
+        Ok(Query(params)) => params.query(Timestamp::now()).map_err(|error| problem(&error.to_string())),
+        Err(rejection) => Err(problem(&rejection.body_text())),
     }
 }
 

@@ -1,22 +1,26 @@
-//! The filter of the list, the live feed and the API: parameters in, a store query and a predicate out.
+//! The filter of the list, the live feed and the API: parameters in, a query of the store out.
+//!
+//! All that is chosen becomes one filter in the language of [`crate::filter`]: `q` is such a text, the other
+//! parameters are shorthands for parts of one.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    dashboard::show::{self, session_name},
-    model::{Action, Kind, Record, RecordId, Timestamp},
-    store::HostPattern,
+    filter::{Filter, FilterError as Fault, LENGTH_CAP, Sort, shorthand},
+    model::Timestamp,
+    store::{Cursor, Query},
 };
 
-/// Longest value of one parameter, in bytes.
+/// Longest value of a shorthand, in bytes.
 const MAX_VALUE: usize = 256;
 
 /// The parameters as they come, all optional; an empty one is the same as none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Params {
+    pub(super) q: String,
     pub(super) host: String,
     pub(super) verdict: String,
     pub(super) session: String,
@@ -33,20 +37,8 @@ pub(super) struct Params {
 pub(super) struct FilterError {
     pub(super) field: &'static str,
     pub(super) message: String,
-}
-
-/// What to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Filter {
-    pub(super) host: Option<String>,
-    pub(super) verdict: Option<Action>,
-    pub(super) session: Option<String>,
-    pub(super) kind: Option<Kind>,
-    pub(super) since: Option<Timestamp>,
-    /// Lower case.
-    pub(super) text: Option<String>,
-    pub(super) before: Option<RecordId>,
-    pub(super) limit: usize,
+    /// Of `q`: the text, with marks under what is wrong.
+    pub(super) pointed: Option<String>,
 }
 
 /// Records on one page of the dashboard, and of the API where it names no limit.
@@ -59,59 +51,59 @@ impl Params {
     ///
     /// # Errors
     /// The first parameter that cannot be read.
-    pub(super) fn filter(&self, now: Timestamp) -> Result<Filter, FilterError> {
+    pub(super) fn query(&self, now: Timestamp) -> Result<Query, FilterError> {
         for (field, value) in self.fields() {
-            if value.len() > MAX_VALUE {
-                return Err(FilterError { field, message: format!("longer than {MAX_VALUE} bytes") });
+            let cap = if field == "q" { LENGTH_CAP } else { MAX_VALUE };
+            if value.len() > cap {
+                return Err(wrong(field, format!("no longer than {cap} bytes")));
             }
         }
-        let fail = |field, message: &str| FilterError { field, message: message.to_owned() };
-        Ok(Filter {
-            host: given(&self.host).map(str::to_ascii_lowercase),
-            verdict: match given(&self.verdict) {
-                None => None,
-                Some("allow") => Some(Action::Allow),
-                Some("deny") => Some(Action::Deny),
-                Some("passthrough") => Some(Action::Passthrough),
-                Some(_) => return Err(fail("verdict", "allow, deny or passthrough")),
+        let typed = self.q.trim();
+        // Each alone, so that a fault is told where it was made.
+        Filter::parse(typed, now).map_err(|fault| FilterError {
+            pointed: Some(fault.pointed(typed)),
+            ..wrong("q", fault.to_string())
+        })?;
+        let mut parts = vec![typed.to_owned()];
+        for (field, part) in self.shorthands() {
+            Filter::parse(&part, now).map_err(|fault| wrong(field, expected(&fault)))?;
+            parts.push(part);
+        }
+        let text = shorthand::joined(parts.iter().map(String::as_str));
+        let filter = Filter::parse(&text, now).map_err(|fault| wrong("q", fault.to_string()))?;
+        let before: Option<Cursor> = match given(&self.before) {
+            None => None,
+            Some(text) => {
+                Some(text.parse().map_err(|_| wrong("before", "the `next` of the page before".to_owned()))?)
+            }
+        };
+        let limit = match given(&self.limit) {
+            None => PAGE,
+            Some(text) => match text.parse() {
+                Ok(limit @ 1..=MAX_PAGE) => limit,
+                Ok(_) | Err(_) => return Err(wrong("limit", "a number from 1 to 1000".to_owned())),
             },
-            session: given(&self.session).map(str::to_owned),
-            kind: match given(&self.kind) {
-                None => None,
-                Some("flow") => Some(Kind::Flow),
-                Some("exchange") => Some(Kind::Exchange),
-                Some("kernel") => Some(Kind::Kernel),
-                Some("dns") => Some(Kind::Dns),
-                Some("guard") => Some(Kind::Guard),
-                Some("control") => Some(Kind::Control),
-                Some(_) => return Err(fail("kind", "flow, exchange, kernel, dns, guard or control")),
-            },
-            since: match given(&self.since) {
-                None => None,
-                Some(text) => Some(since(text, now).ok_or_else(|| {
-                    fail(
-                        "since",
-                        "a time span such as 15m, 24h or 7d, or a time such as 2026-11-20T08:00:00Z",
-                    )
-                })?),
-            },
-            text: given(&self.text).map(str::to_lowercase),
-            before: match given(&self.before) {
-                None => None,
-                Some(text) => Some(text.parse().map_err(|_| fail("before", "the number of a record"))?),
-            },
-            limit: match given(&self.limit) {
-                None => PAGE,
-                Some(text) => match text.parse() {
-                    Ok(limit @ 1..=MAX_PAGE) => limit,
-                    Ok(_) | Err(_) => return Err(fail("limit", "a number from 1 to 1000")),
-                },
-            },
-        })
+        };
+        Ok(Query { before, ..Query::of(filter, limit) })
     }
 
-    fn fields(&self) -> [(&'static str, &str); 8] {
+    /// What each parameter but `q` is short for.
+    fn shorthands(&self) -> [(&'static str, String); 6] {
+        let text = self.text.trim();
+        let words = if text.is_empty() { String::new() } else { format!("text:{}*", always_quoted(text)) };
         [
+            ("host", shorthand::part("host", &self.host)),
+            ("verdict", shorthand::exact("verdict", &self.verdict)),
+            ("session", shorthand::exact("session", &self.session)),
+            ("kind", shorthand::exact("kind", &self.kind)),
+            ("since", shorthand::exact("since", &self.since)),
+            ("text", words),
+        ]
+    }
+
+    fn fields(&self) -> [(&'static str, &str); 9] {
+        [
+            ("q", &self.q),
             ("host", &self.host),
             ("verdict", &self.verdict),
             ("session", &self.session),
@@ -131,8 +123,8 @@ impl Params {
     }
 
     /// As a query string without `?`, with `before` replaced; empty parameters are left out.
-    pub(super) fn query(&self, before: Option<RecordId>) -> String {
-        let before = before.map(|id| id.to_string()).unwrap_or_default();
+    pub(super) fn address(&self, before: Option<Cursor>) -> String {
+        let before = before.map(|cursor| cursor.to_string()).unwrap_or_default();
         let mut out = String::new();
         for (field, value) in self.fields() {
             let value = if field == "before" { before.as_str() } else { value.trim() };
@@ -148,6 +140,26 @@ impl Params {
         }
         out
     }
+}
+
+/// Whether what comes belongs at the top of this list.
+pub(super) fn is_live(query: &Query) -> bool {
+    query.sort() == Sort::Newest
+}
+
+fn wrong(field: &'static str, message: String) -> FilterError {
+    FilterError { field, message, pointed: None }
+}
+
+/// What would have been right, without where: people see the field.
+fn expected(fault: &Fault) -> String {
+    let hint = fault.hint.strip_prefix("expected ").unwrap_or(&fault.hint);
+    if hint.is_empty() { fault.message.clone() } else { hint.to_owned() }
+}
+
+fn always_quoted(text: &str) -> String {
+    let quoted = shorthand::quoted(text);
+    if quoted.starts_with('"') { quoted } else { format!("\"{quoted}\"") }
 }
 
 fn given(value: &str) -> Option<&str> {
@@ -166,146 +178,86 @@ fn encode(out: &mut String, value: &str) {
     }
 }
 
-fn since(text: &str, now: Timestamp) -> Option<Timestamp> {
-    if let Ok(at) = text.parse::<jiff::Timestamp>() {
-        return Some(Timestamp(at.as_microsecond()));
-    }
-    let unit_at = text.len().checked_sub(1)?;
-    let (count, unit) = (text.get(..unit_at)?, text.get(unit_at..)?);
-    let seconds: i64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    if !count.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let back = count.parse::<i64>().ok()?.checked_mul(seconds)?.checked_mul(1_000_000)?;
-    Some(Timestamp(now.0.checked_sub(back)?))
-}
-
-impl Filter {
-    /// Whether `record` belongs to the list, whatever the page.
-    pub(super) fn matches(&self, record: &Record) -> bool {
-        let asked = show::asked(record);
-        let host = || match (&record.authority, &record.flow) {
-            _ if asked.is_some() => asked.map(|question| question.name.clone()).unwrap_or_default(),
-            (Some(authority), _) => authority.host.to_string(),
-            (None, Some(flow)) => flow.original.0.ip().to_string(),
-            (None, None) => String::new(),
-        };
-        self.verdict.is_none_or(|action| record.verdict.as_ref().is_some_and(|v| v.action == action))
-            && self.kind.is_none_or(|kind| record.kind == kind)
-            && self.since.is_none_or(|since| record.started >= since)
-            && self.host.as_deref().is_none_or(|pattern| HostPattern::new(pattern).matches(&host()))
-            && self.rest(record)
-    }
-
-    /// The part of the filter that the store does not know: free text, and a session by its name or
-    /// whole id.
-    pub(super) fn rest(&self, record: &Record) -> bool {
-        self.session.as_deref().is_none_or(|wanted| {
-            record
-                .subject
-                .as_ref()
-                .is_some_and(|s| s.session.0 == wanted || session_name(&s.session.0) == wanted)
-        }) && self.text_in(record)
-    }
-
-    /// Whether the free text is in the record: method, target, host, program, command line, session,
-    /// rule, reason, flags, failure and note, without regard to case. True where none is asked for.
-    fn text_in(&self, record: &Record) -> bool {
-        let Some(text) = &self.text else { return true };
-        let has = |value: &str| value.to_lowercase().contains(text.as_str());
-        record.request.as_ref().is_some_and(|r| has(&r.method) || has(&r.target))
-            || record.response.as_ref().is_some_and(|r| r.status.to_string() == *text)
-            || record.authority.as_ref().is_some_and(|a| has(&a.to_string()))
-            || record.flow.as_ref().is_some_and(|f| has(&f.original.0.to_string()) || has(&f.comm))
-            || record.subject.as_ref().is_some_and(|s| {
-                has(&s.session.0) || s.exe.as_deref().is_some_and(has) || s.cmdline.iter().any(|a| has(a))
-            })
-            || record.verdict.as_ref().is_some_and(|v| has(&v.rule) || has(&v.reason))
-            || record.flags.iter().any(|f| has(&f.code) || has(&f.evidence))
-            || record.failure.as_ref().is_some_and(|f| has(&f.code) || has(&f.detail))
-            || record.question.as_ref().is_some_and(|q| {
-                has(&q.name)
-                    || has(&q.kind)
-                    || has(&q.code)
-                    || q.answers.iter().any(|line| has(line))
-                    || q.addresses.iter().any(|ip| has(&ip.to_string()))
-            })
-            || record.note.as_deref().is_some_and(has)
-            || has(&record.protocol)
-            || has(record.state.as_str())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Authority, Host};
+    use crate::model::{Authority, Host, Kind, Record, RecordId, SessionId, Subject};
+
+    const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
     fn params(field: &str, value: &str) -> Params {
         serde_json::from_value(serde_json::json!({ field: value })).unwrap()
     }
 
     #[test]
-    fn parameters_are_read_or_refused() {
-        let now = Timestamp(1_000_000_000_000);
-        let good = [
-            ("verdict", "deny", Filter { verdict: Some(Action::Deny), ..Filter::default() }),
-            ("verdict", "", Filter::default()),
-            ("kind", " flow ", Filter { kind: Some(Kind::Flow), ..Filter::default() }),
-            ("host", "API.example", Filter { host: Some("api.example".into()), ..Filter::default() }),
-            ("since", "15m", Filter { since: Some(Timestamp(now.0 - 900_000_000)), ..Filter::default() }),
-            (
-                "since",
-                "1970-01-01T00:00:01Z",
-                Filter { since: Some(Timestamp(1_000_000)), ..Filter::default() },
-            ),
-            ("before", "17", Filter { before: Some(RecordId(17)), ..Filter::default() }),
+    fn parameters_are_a_filter() {
+        let mut record = Record::new(Kind::Exchange, Timestamp(NOW.0 - 60_000_000));
+        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
+        record.note = Some("List Changed".into());
+        record.subject = Some(Subject::unknown(SessionId("run-u2.service@12".into()), 1, 1).into());
+        let rows = [
+            ("q", "", true),
+            ("q", "host:*.example.com -verdict:deny", true),
+            ("q", "host:example.com", false),
+            ("q", "list changed", true),
+            ("kind", " exchange ", true),
+            ("kind", "Flow", false),
+            ("host", "API.example", true),
+            ("host", "*.example.org", false),
+            ("verdict", "deny", false),
+            ("session", "run-u2.service", true),
+            ("session", "run-u2.service@12", true),
+            ("session", "run-*", false),
+            ("since", "15m", true),
+            ("since", "30s", false),
+            ("text", "EXAMPLE.com", true),
+            ("text", "list ch", true),
+            ("text", "absent", false),
         ];
-        for (field, value, expect) in good {
-            let expect = Filter { limit: PAGE, ..expect };
-            assert_eq!(params(field, value).filter(now), Ok(expect), "{field}={value}");
+        for (field, value, expect) in rows {
+            assert_eq!(params(field, value).query(NOW).unwrap().matches(&record), expect, "{field}={value}");
         }
+        let both = Params { q: "a or list".into(), kind: "flow".into(), ..Params::default() };
+        assert!(!both.query(NOW).unwrap().matches(&record), "an OR does not take in the rest");
+        let query = Params { q: "sort:duration".into(), before: "5.17".into(), limit: "3".into(), ..both };
+        let query = query.query(NOW).unwrap();
+        assert_eq!(
+            (query.before.unwrap().to_string().as_str(), query.limit, is_live(&query)),
+            ("5.17", 3, false)
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_at_its_field() {
         let long = "x".repeat(MAX_VALUE + 1);
         let bad = [
-            ("verdict", "maybe"),
-            ("kind", "Flow"),
-            ("since", "yesterday"),
-            ("since", "-5m"),
-            ("since", "5é"),
-            ("since", "m"),
-            ("since", "9223372036854775807d"),
-            ("before", "-1"),
-            ("limit", "0"),
-            ("limit", "1001"),
-            ("text", &long),
+            ("verdict", "maybe", "allow, deny, passthrough"),
+            ("kind", "flows", "did you mean `flow`?"),
+            (
+                "since",
+                "yesterday",
+                "a time span such as 15m, 2h or 7d, or a time such as 2026-11-20 or 2026-11-20T08:00:00Z",
+            ),
+            ("before", "-1", "the `next` of the page before"),
+            ("limit", "0", "a number from 1 to 1000"),
+            ("limit", "1001", "a number from 1 to 1000"),
+            ("host", &long, "no longer than 256 bytes"),
+            ("text", "...", "words are letters and digits"),
+            ("q", "a hots:b", "column 3: `hots` is no field; did you mean `host:`?"),
         ];
-        for (field, value) in bad {
-            assert_eq!(params(field, value).filter(now).map_err(|e| e.field), Err(field), "{field}={value}");
+        for (field, value, expect) in bad {
+            let error = params(field, value).query(NOW).unwrap_err();
+            assert_eq!((error.field, error.message.as_str()), (field, expect), "{field}={value}");
         }
+        let error = params("q", "a hots:b").query(NOW).unwrap_err();
+        assert_eq!(error.pointed.as_deref(), Some("a hots:b\n  ^^^^"));
     }
 
     #[test]
     fn query_strings_are_encoded() {
         let params =
             Params { host: "a&b=c".into(), text: "<x> ü".into(), before: "9".into(), ..Params::default() };
-        assert_eq!(params.query(Some(RecordId(5))), "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC&before=5");
-        assert_eq!(params.query(None), "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC");
-    }
-
-    #[test]
-    fn text_is_looked_for_without_regard_to_case() {
-        let mut record = Record::new(Kind::Exchange, Timestamp(0));
-        record.authority = Some(Authority { host: Host::parse("api.example.com").unwrap(), port: 443 });
-        record.note = Some("List Changed".into());
-        for (text, expect) in [("", true), ("EXAMPLE.com:443", true), ("list ch", true), ("absent", false)] {
-            let filter = params("text", text).filter(Timestamp(0)).unwrap();
-            assert_eq!(filter.text_in(&record), expect, "{text:?}");
-        }
+        assert_eq!(params.address(Some(RecordId(5).into())), "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC&before=5");
+        assert_eq!(params.address(None), "host=a%26b%3Dc&text=%3Cx%3E%20%C3%BC");
     }
 }

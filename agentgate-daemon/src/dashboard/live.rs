@@ -15,7 +15,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -25,12 +25,15 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
 
 use super::{
     Shared,
-    filter::{Filter, Params},
+    filter::{Params, is_live},
     guard::Viewer,
     pages::row::row,
     read, reply,
 };
-use crate::model::{Record, RecordId, Timestamp};
+use crate::{
+    model::{Record, RecordId, Timestamp},
+    store::Query,
+};
 
 /// Shortest time between two events: a busy gate must not keep a browser busy.
 const PACE: Duration = Duration::from_millis(150);
@@ -41,14 +44,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) async fn live(
     State(shared): State<Arc<Shared>>,
     viewer: Viewer,
-    params: Result<Query<Params>, QueryRejection>,
+    params: Result<axum::extract::Query<Params>, QueryRejection>,
 ) -> Response {
-    let filter = match params {
-        Ok(Query(params)) => params.filter(Timestamp::now()),
+    let query = match params {
+        Ok(axum::extract::Query(params)) => params.query(Timestamp::now()),
         Err(rejection) => return reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    let filter = match filter {
-        Ok(filter) => Filter { before: None, ..filter },
+    let query = match query {
+        Ok(query) if is_live(&query) => Query { before: None, ..query },
+        Ok(_) => {
+            let text = "What comes is in the order in which it comes: leave sort: out.";
+            return reply::problem(StatusCode::BAD_REQUEST, text);
+        }
         Err(error) => return reply::problem(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     let Ok(slot) = shared.live.clone().try_acquire_owned() else {
@@ -60,7 +67,7 @@ pub(super) async fn live(
         stop: shared.stop.subscribe(),
         behind: true,
         sent: None,
-        filter,
+        query,
         shared,
         _slot: slot,
     };
@@ -71,7 +78,7 @@ pub(super) async fn live(
 struct Feed {
     shared: Arc<Shared>,
     session: u64,
-    filter: Filter,
+    query: Query,
     receiver: broadcast::Receiver<Arc<Record>>,
     stop: watch::Receiver<bool>,
     /// Records were missed, or none were sent: the next event is a whole page.
@@ -131,7 +138,7 @@ impl Feed {
         // Subscribed before reading, so that nothing falls between the two.
         self.receiver = self.shared.audit.live();
         self.behind = false;
-        let listing = match read::listing(&self.shared.store, &self.filter).await {
+        let listing = match read::listing(&self.shared.store, &self.query, false).await {
             Ok(listing) => listing,
             Err(error) => {
                 tracing::warn!(%error, "dashboard: live feed");
@@ -151,9 +158,9 @@ impl Feed {
         let mut next = Ok(first);
         loop {
             match next {
-                Ok(record) if self.filter.matches(&record) => {
+                Ok(record) if self.query.matches(&record) => {
                     records.insert(record.id, record);
-                    if records.len() > self.filter.limit {
+                    if records.len() > self.query.limit {
                         records.pop_first();
                     }
                 }

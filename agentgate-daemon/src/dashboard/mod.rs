@@ -21,7 +21,8 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `GET /api/records` | `{"records": […], "next": id or null}`, newest first. Parameters as on the page, all optional: `host` (part of the name, or a glob), `verdict`, `session`, `kind`, `since` (`15m`, `24h`, `7d` or RFC 3339), `text`, `limit` (100; at most 1000), `before` (the `next` of the page before) |
+//! | `GET /api/records` | `{"records": […], "next": cursor or null}`, newest first or as `sort:` in `q` says. Parameters as on the page, all optional: `q` (a filter: `docs/queries.md`), `limit` (100; at most 1000), `before` (the `next` of the page before); and for parts of a filter `host` (part of the name, or a glob), `verdict`, `session`, `kind`, `since` (`15m`, `24h`, `7d` or RFC 3339), `text`. `unsearched` where a list by duration or bytes lacks the records below that id |
+//! | `GET /api/count` | `{"count": n, "next": cursor or null, "unreadable": n}` of the same parameters; where `next` is not null, the rest is counted by asking again with it as `before` |
 //! | `GET /api/records/ID` | `{"record": …}`, without bodies |
 //! | `POST /api/records/ID/body` | `{"request_body": B, "request_decoded": D, "response_body": B, "response_decoded": D}`, recorded; B is null, `{"text": …}` or, where it is not UTF-8, `{"hex": …}`; D is null, or where the body was in a content coding `{"body": B, "inspected": …}`. Of a WebSocket each body is its side's messages, one JSON object a line. Bearer only |
 //! | `GET /api/status` | `{"policy": …, "audit": …, "gate": …}` |
@@ -133,6 +134,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/logout", post(views::logout))
         .route("/live", get(live::live))
         .route("/api/records", get(api::records))
+        .route("/api/count", get(api::count))
         .route("/api/records/{id}", get(api::record))
         .route("/api/records/{id}/body", post(api::body))
         .route("/api/status", get(api::status))

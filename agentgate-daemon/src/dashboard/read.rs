@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::filter::Filter;
 use crate::{
     audit::redact,
+    filter::{Bounds, Expression, Filter, Sort, Test},
     inspect::{self, Codings, Limits, Opened},
-    model::{Captured, HeaderFields, Kind, Record, RecordId, SessionId, Timestamp},
-    store::{HostPattern, Page, Query, Side, Store, StoreError},
+    model::{Captured, HeaderFields, Kind, Record, RecordId},
+    store::{Count, Cursor, Page, Query, Side, Store, StoreError},
 };
 
-/// Pages of the store that one request looks through where the store itself cannot filter.
+/// Pages of the store that one request looks through where its index alone does not find what is wanted.
 const MAX_PAGES: usize = 20;
-/// Records of such a page.
-const STEP: usize = 500;
 /// Exchanges listed under a flow.
 const MAX_CHILDREN: usize = 100;
 
@@ -34,9 +32,13 @@ pub(super) enum ReadError {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) records: Vec<Record>,
-    pub(super) next: Option<RecordId>,
+    pub(super) next: Option<Cursor>,
     /// The search ended at its limit before the page was full.
     pub(super) partial: bool,
+    /// Of a list by duration or bytes: records below this id were not looked at.
+    pub(super) unsearched: Option<RecordId>,
+    /// How many match in all, where that was counted at once.
+    pub(super) count: Option<u64>,
 }
 
 /// A captured body.
@@ -67,10 +69,24 @@ pub(super) struct Whole {
     pub(super) more_children: bool,
 }
 
-/// The newest records that match.
-pub(super) async fn listing(store: &Arc<Store>, filter: &Filter) -> Result<Listing, ReadError> {
-    let (store, filter) = (store.clone(), filter.clone());
-    Ok(tokio::task::spawn_blocking(move || scan(&store, &filter)).await??)
+/// The first records that match; `counted` as well where that is cheap.
+pub(super) async fn listing(store: &Arc<Store>, query: &Query, counted: bool) -> Result<Listing, ReadError> {
+    let (store, query) = (store.clone(), query.clone());
+    let read = move || {
+        let mut found = scan(&store, &query)?;
+        if counted && !found.partial {
+            let counted = store.count(&Query { before: None, ..query })?;
+            found.count = counted.next.is_none().then_some(counted.count);
+        }
+        Ok::<_, StoreError>(found)
+    };
+    Ok(tokio::task::spawn_blocking(read).await??)
+}
+
+/// How many records match, as far as one step goes.
+pub(super) async fn count(store: &Arc<Store>, query: &Query) -> Result<Count, ReadError> {
+    let (store, query) = (store.clone(), query.clone());
+    Ok(tokio::task::spawn_blocking(move || store.count(&query)).await??)
 }
 
 /// One record with children; `None` where there is none.
@@ -104,33 +120,16 @@ pub(super) async fn bodies(store: &Arc<Store>, record: &Record) -> Result<Bodies
     Ok(tokio::task::spawn_blocking(read).await??)
 }
 
-fn scan(store: &Store, filter: &Filter) -> Result<Listing, StoreError> {
-    let narrowed = filter.text.is_some() || filter.session.is_some();
-    let mut query = Query {
-        host: filter.host.as_deref().map(HostPattern::new),
-        verdict: filter.verdict,
-        kind: filter.kind,
-        since: filter.since,
-        before: filter.before,
-        limit: if narrowed { STEP } else { filter.limit },
-        ..Query::default()
-    };
+fn scan(store: &Store, query: &Query) -> Result<Listing, StoreError> {
+    let mut query = query.clone();
     let mut found = Listing::default();
     for _ in 0..MAX_PAGES {
-        let Page { records, next, .. } = store.query(&query)?;
-        for record in records {
-            if filter.rest(&record) {
-                let id = record.id;
-                found.records.push(shown(record));
-                if found.records.len() == filter.limit {
-                    // Below 1 there is nothing.
-                    found.next = Some(id).filter(|id| id.0 > 1);
-                    return Ok(found);
-                }
-            }
-        }
+        let Page { records, next, unsearched, .. } = store.query(&query)?;
+        query.limit = query.limit.saturating_sub(records.len());
+        found.records.extend(records.into_iter().map(shown));
         found.next = next;
-        if next.is_none() {
+        found.unsearched = unsearched;
+        if next.is_none() || query.limit == 0 {
             return Ok(found);
         }
         query.before = next;
@@ -150,33 +149,19 @@ fn gather(store: &Store, id: RecordId) -> Result<Option<Whole>, StoreError> {
     Ok(Some(Whole { record: shown(record), children, more_children }))
 }
 
-/// The exchanges that ran on `flow`: they started between its start and its end, in its session.
+/// The exchanges that ran on `flow`.
 fn children(store: &Store, flow: &Record) -> Result<(Vec<Record>, bool), StoreError> {
-    let mut query = Query {
-        kind: Some(if flow.protocol == "dns" { Kind::Dns } else { Kind::Exchange }),
-        session: flow.subject.as_ref().map(|s| SessionId(s.session.0.clone())),
-        since: Some(flow.started),
-        // `until` is exclusive.
-        until: flow.finished.map(|at| Timestamp(at.0.saturating_add(1))),
-        limit: STEP,
-        ..Query::default()
+    let parent = Expression::from(Test::Parent(Bounds::exactly(flow.id.0)));
+    let kind = if flow.protocol == "dns" { Kind::Dns } else { Kind::Exchange };
+    let query = Query {
+        kind: Some(kind),
+        sort: Some(Sort::Oldest),
+        ..Query::of(Filter::from(parent), MAX_CHILDREN + 1)
     };
-    let mut children = Vec::new();
-    for _ in 0..MAX_PAGES {
-        let Page { records, next, .. } = store.query(&query)?;
-        children.extend(records.into_iter().filter(|r| r.parent == Some(flow.id)).map(shown));
-        // An exchange is recorded after its flow, so below the flow's id there is none.
-        let Some(next) = next.filter(|next| *next > flow.id) else {
-            children.reverse();
-            let more = children.len() > MAX_CHILDREN;
-            children.truncate(MAX_CHILDREN);
-            return Ok((children, more));
-        };
-        query.before = Some(next);
-    }
-    children.reverse();
+    let mut children: Vec<Record> = store.query(&query)?.records.into_iter().map(shown).collect();
+    let more = children.len() > MAX_CHILDREN;
     children.truncate(MAX_CHILDREN);
-    Ok((children, true))
+    Ok((children, more))
 }
 
 /// A record as people may see it: command lines are kept for judging and masked for showing.

@@ -103,10 +103,24 @@ pub(super) fn file_name(path: &str) -> &str {
     path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path)
 }
 
+/// A number in groups of three digits.
+#[must_use]
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// A session without the cgroup id that tells reused names apart.
 #[must_use]
 pub(super) fn session_name(session: &str) -> &str {
-    session.rsplit_once('@').map_or(session, |(name, _)| name)
+    crate::filter::session_name(session)
 }
 
 /// Name of the program behind a record.

@@ -18,7 +18,7 @@ use super::{
     Shared,
     auth::{Entrance, Refused},
     change,
-    filter::Params,
+    filter::{Params, is_live},
     guard::{self, Called, Viewer},
     layout::{self, Standing},
     pages::{detail::Detail, list::List, message},
@@ -111,9 +111,13 @@ pub(super) async fn list(
         }
     };
     let now = Timestamp::now();
-    let (listing, error) = match params.filter(now) {
-        Ok(filter) => match read::listing(&shared.store, &filter).await {
-            Ok(listing) => (listing, None),
+    let mut live = true;
+    let (listing, error) = match params.query(now) {
+        Ok(query) => match read::listing(&shared.store, &query, !params.is_all()).await {
+            Ok(listing) => {
+                live = is_live(&query);
+                (listing, None)
+            }
             Err(error) => return shared.unreadable(&viewer, &error),
         },
         Err(error) => (read::Listing::default(), Some(error)),
@@ -125,6 +129,9 @@ pub(super) async fn list(
         records: &listing.records,
         next: listing.next,
         partial: listing.partial,
+        unsearched: listing.unsearched,
+        count: listing.count,
+        live,
         now,
     };
     shared.page(status, "Traffic", &viewer, &list.render())

@@ -12,7 +12,7 @@ use crate::{
     model::{Record, State, Timestamp},
     store::{
         Store, StoreError,
-        order::{Closed, Placed, Walk},
+        walk::{Closed, Placed, Walk},
     },
 };
 
@@ -113,6 +113,15 @@ impl Wanted {
     }
 }
 
+/// A time that all records that match begin at or after.
+fn earliest(expression: &Expression) -> Option<Timestamp> {
+    match expression {
+        Expression::All(parts) => parts.iter().filter_map(earliest).max(),
+        Expression::Is(Test::Started(bounds)) => i64::try_from(bounds.low).ok().map(Timestamp),
+        Expression::Any(_) | Expression::Not(_) | Expression::Is(_) => None,
+    }
+}
+
 /// How far a page came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turned {
@@ -147,9 +156,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// From entry `next` on. `since`, where the filter says it too, saves the way to there.
+    /// From entry `next` on; where the filter names a time to begin at, at once from there.
     #[must_use]
-    pub fn new(from: From, wanted: Wanted, next: u64, since: Option<Timestamp>) -> Self {
+    pub fn new(from: From, wanted: Wanted, next: u64) -> Self {
+        let since = earliest(&wanted.filter.expression);
         Self { from, wanted, next, since }
     }
 

@@ -102,6 +102,7 @@ pub fn texts(record: &Record, see: &mut dyn FnMut(&str) -> bool) -> bool {
         || record.note.as_deref().is_some_and(&mut *see)
         || record.question.as_ref().is_some_and(|question| {
             see(&question.kind)
+                || see(&question.code)
                 || question.answers.iter().any(|answer| see(answer))
                 || question.addresses.iter().any(|address| see(&address.to_string()))
         })

@@ -39,7 +39,7 @@
 //! | 26 | fact… | 1 name, and one of: 2 text, 3 integer, 4 millionths; if there. The two numbers are zigzag |
 
 mod decode;
-mod fields;
+pub(super) mod fields;
 mod seen;
 mod tls;
 

@@ -5,7 +5,7 @@
 //! from its group ([`super::reindex`]): what it writes follows from the entries alone. A table of one's
 //! own is one line in each of `open`, `add` and `finish`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 
@@ -13,8 +13,10 @@ use super::{
     StoreError,
     bodies::Place,
     canonical::Glance,
-    record::{self, Summary},
+    postings::{self, Postings},
+    record::Summary,
     tables::{ENDS, NAMES, SPANS, SpanRow, UNDERWAY},
+    text,
     uses::Uses,
 };
 use crate::model::State;
@@ -43,8 +45,8 @@ pub(super) struct Current {
     pub(super) span: Option<(u64, u64)>,
     /// Of the records that begin here.
     pub(super) summary: Option<Summary>,
-    /// Hosts under which it is indexed.
-    pub(super) names: BTreeMap<String, ()>,
+    /// Numbers of terms.
+    pub(super) memory: postings::Memory,
 }
 
 impl Current {
@@ -68,11 +70,9 @@ pub(super) struct Index<'t> {
     pub(super) spans: Table<'t, u64, SpanRow>,
     pub(super) ends: Table<'t, u64, u64>,
     pub(super) underway: Table<'t, u64, u64>,
-    pub(super) names: Table<'t, (&'static str, u64), ()>,
+    pub(super) postings: Postings<'t>,
     pub(super) uses: Uses<'t>,
     pub(super) current: Current,
-    /// Names of late ends that were written in this transaction.
-    named: BTreeSet<(u64, String)>,
     /// Held back, so that a span is written once for the many late ends of a batch.
     summaries: BTreeMap<u64, Summary>,
     last_id: u64,
@@ -84,14 +84,14 @@ impl<'t> Index<'t> {
         current: Current,
         last_id: u64,
     ) -> Result<Self, StoreError> {
+        text::open(transaction)?;
         Ok(Self {
             spans: transaction.open_table(SPANS)?,
             ends: transaction.open_table(ENDS)?,
             underway: transaction.open_table(UNDERWAY)?,
-            names: transaction.open_table(NAMES)?,
+            postings: Postings::open(transaction, current.memory.clone())?,
             uses: Uses::open(transaction)?,
             current,
-            named: BTreeSet::new(),
             summaries: BTreeMap::new(),
             last_id,
         })
@@ -102,9 +102,11 @@ impl<'t> Index<'t> {
         transaction.delete_table(SPANS)?;
         transaction.delete_table(ENDS)?;
         transaction.delete_table(UNDERWAY)?;
+        // Of schema 2.
         transaction.delete_table(NAMES)?;
+        Postings::drop(transaction)?;
         Uses::drop(transaction)?;
-        Ok(())
+        text::drop_tables(transaction)
     }
 
     /// Entries that follow are in the group of this number.
@@ -118,7 +120,7 @@ impl<'t> Index<'t> {
     pub(super) fn add(&mut self, added: &Added<'_>) -> Result<Found, StoreError> {
         let seen = added.seen;
         let found = self.find(added)?;
-        self.name(found.home, &record::host(seen))?;
+        self.postings.add(added.encoded, seen, found.begins)?;
         self.uses.add(added.group, added.places);
         Ok(found)
     }
@@ -184,23 +186,6 @@ impl<'t> Index<'t> {
         Ok(row.map_or(id, |(first, _)| first.value()))
     }
 
-    /// Indexes the group that begins with `home` under a host.
-    pub(super) fn name(&mut self, home: u64, host: &str) -> Result<(), StoreError> {
-        if host.is_empty() {
-            return Ok(());
-        }
-        let names = &mut self.current.names;
-        let fresh = if self.current.span.is_some_and(|(first, _)| first == home) {
-            !names.contains_key(host) && names.insert(host.to_owned(), ()).is_none()
-        } else {
-            self.named.insert((home, host.to_owned()))
-        };
-        if fresh {
-            self.names.insert((host, home), ())?;
-        }
-        Ok(())
-    }
-
     fn write_span(&mut self) -> Result<(), StoreError> {
         if let (Some((first, last)), Some(summary)) = (self.current.span, self.current.summary) {
             self.spans.insert(first, summary.to_row(last, self.current.number))?;
@@ -235,6 +220,7 @@ impl<'t> Index<'t> {
             }
         }
         self.uses.finish()?;
+        self.current.memory = self.postings.finish()?;
         Ok(self.current)
     }
 }

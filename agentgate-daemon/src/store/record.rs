@@ -6,7 +6,7 @@ use super::{
     canonical::{Glance, socket},
     tables::SpanRow,
 };
-use crate::model::{Action, Kind, Record, Timestamp};
+use crate::model::{Action, Kind, Timestamp};
 
 /// The host a record is found under: the name that was asked for, or whom it was for, else the address
 /// the agent meant; empty where there is none.
@@ -19,18 +19,6 @@ pub(super) fn host<'b>(seen: &Glance<'b>) -> Cow<'b, str> {
     }
     let original = seen.flow.and_then(|(original, ..)| socket(original).ok());
     original.map_or(Cow::Borrowed(""), |original| Cow::Owned(original.ip().to_canonical().to_string()))
-}
-
-/// The same of a record.
-pub(super) fn host_of(record: &Record) -> Option<Cow<'_, str>> {
-    if let Some(question) = record.question.as_ref().filter(|question| !question.name.is_empty()) {
-        return Some(Cow::Borrowed(&question.name));
-    }
-    match (&record.authority, &record.flow) {
-        (Some(authority), _) => Some(Cow::Borrowed(authority.host.as_str())),
-        (None, Some(flow)) => Some(Cow::Owned(flow.original.0.ip().to_canonical().to_string())),
-        (None, None) => None,
-    }
 }
 
 /// What a group of records holds, so that a query can pass over it. May claim too much, after a record

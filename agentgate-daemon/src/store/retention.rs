@@ -25,9 +25,9 @@ use super::{
     canonical::{Glance, Malformed},
     group, packed,
     packed::Part,
-    record,
     tables::{
-        BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT, WEIGHT_MOST,
+        BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
+        WEIGHT_MOST,
     },
     write::Batch,
 };
@@ -104,9 +104,8 @@ impl Pruned {
         let id = RecordId(id);
         self.records += 1;
         self.ids = Some(self.ids.map_or((id, id), |(low, high)| (low.min(id), high.max(id))));
-        self.times = Some(
-            self.times.map_or((started, started), |(low, high)| (low.min(started), high.max(started))),
-        );
+        self.times =
+            Some(self.times.map_or((started, started), |(low, high)| (low.min(started), high.max(started))));
     }
 
     fn is_empty(&self) -> bool {
@@ -179,10 +178,12 @@ impl Store {
     /// while there is more. Does nothing during backup and compaction.
     pub(crate) fn retain(&self, rules: &Rules, run: &mut Run, now: Timestamp) -> Result<Slice, StoreError> {
         let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
-        if !self.is_due(rules, run, now)? {
+        let mut packing = self.packing();
+        // The group under way is written to, and known to `packing` alone.
+        let end = packing.tail.as_ref().map(|(tail, _)| tail.number);
+        if !self.is_due(rules, run, now, end)? {
             return Ok(run.end());
         }
-        let mut packing = self.packing();
         let result = self.prune_slice(&mut packing, rules, run, now);
         if result.is_err() {
             packing.forget();
@@ -191,16 +192,16 @@ impl Store {
     }
 
     /// A look without a transaction that writes: there is nearly never anything to do.
-    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp, end: Option<u64>) -> Result<bool, StoreError> {
         let snapshot = self.snapshot()?;
         let (groups, meta) = (snapshot.open_table(GROUPS)?, snapshot.open_table(META)?);
         let spans = snapshot.open_table(SPANS)?;
-        let entries = number(&meta, ENTRIES)?;
+        let end = end.map_or_else(|| number(&meta, ENTRIES), Ok)?;
         let mut run = run.clone();
         let extent = Extent::of(&meta, self.blocks())?;
-        let eldest = oldest(&groups, &spans, &meta, 0, entries)?;
+        let eldest = oldest(&groups, &spans, &meta, 0, end)?;
         let bodies = if rules.body_age.is_some() {
-            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, entries)?
+            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, end)?
         } else {
             None
         };
@@ -225,6 +226,7 @@ impl Store {
             let epoch_first = super::tally::first_of(&transaction, epoch)?;
             let mut batch = Batch::open(&transaction, epoch, packing)?;
             let mut groups = 0;
+            let mut gone = Vec::new();
             while groups < SLICE_GROUPS && begun.elapsed() < SLICE {
                 groups += 1;
                 let end = batch.tail.number;
@@ -233,7 +235,7 @@ impl Store {
                     && let Some(why) = going.wants(rules, eldest, extent, now)
                 {
                     going.pruned.why = Some(why);
-                    batch.prune(eldest.number, epoch_first, &mut going.pruned)?;
+                    batch.prune(eldest.number, epoch_first, &mut going.pruned, &mut gone)?;
                 } else {
                     let from = number(&batch.meta, BODIES_FROM)?;
                     match oldest(&batch.groups, &batch.index.spans, &batch.meta, from, end)? {
@@ -246,6 +248,8 @@ impl Store {
                 let grown = batch.packer.take_grown();
                 weigh(&mut batch.meta, grown)?;
             }
+            // Once for all, because it reads the rows of whole blocks.
+            batch.index.postings.forget(&gone)?;
             batch.finish()?
         };
         transaction.commit()?;
@@ -278,7 +282,13 @@ impl Run {
         self.begun.contains(&which)
     }
 
-    fn ages(&mut self, which: u8, bound: Option<Duration>, youngest: Option<Timestamp>, now: Timestamp) -> bool {
+    fn ages(
+        &mut self,
+        which: u8,
+        bound: Option<Duration>,
+        youngest: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
         let Some(bound) = bound else { return false };
         let age = youngest.map_or(Duration::MAX, |youngest| Duration::from_micros(now.since(youngest)));
         self.goes_on(which, age > bound.saturating_add(SLACK_TIME.min(bound / 24)), age <= bound)
@@ -403,13 +413,19 @@ impl Batch<'_, '_> {
         Ok(content.and_then(|content| Ok(Going { number, entries: group::entries(&content)?, content })))
     }
 
-    /// Takes the oldest group out, which is not the one under way.
-    fn prune(&mut self, group: u64, epoch_first: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Takes the oldest group out, which is not the one under way. Ids of records that are over go to `gone`.
+    fn prune(
+        &mut self,
+        group: u64,
+        epoch_first: u64,
+        pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
         match self.unpacked(group)? {
-            Ok(going) => self.prune_records(&going, epoch_first, pruned)?,
+            Ok(going) => self.prune_records(&going, epoch_first, pruned, gone)?,
             Err(why) => {
                 tracing::error!(group, %why, "a group of the audit log that cannot be read is pruned");
-                self.prune_damaged(group, pruned)?;
+                self.prune_damaged(group, pruned, gone)?;
             }
         }
         self.packer.remove(&mut self.groups, group)?;
@@ -429,6 +445,7 @@ impl Batch<'_, '_> {
         going: &Going,
         epoch_first: u64,
         pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
     ) -> Result<(), StoreError> {
         let last: BTreeMap<u64, usize> =
             going.entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
@@ -457,37 +474,32 @@ impl Batch<'_, '_> {
                 }
                 pruned.over(id, seen.started);
                 self.add_to(DROPPED, 1)?;
+                gone.push(id);
             }
         }
         for (first, row) in &homes {
-            self.forget_names(going, *first, row.0)?;
             self.index.spans.remove(first)?;
             self.drop_up_to(row.0)?;
         }
-        let mut late: Option<Going> = None;
         for (id, group, row) in moved {
-            if late.as_ref().is_none_or(|late| late.number != group) {
-                late = self.unpacked(group)?.ok();
-            }
             self.index.move_to(id, group, row)?;
-            // A group that cannot be read is passed over when it is searched, too.
-            if let Some(late) = late.as_ref().filter(|late| late.number == group)
-                && let Some(entry) = late.entries.iter().rfind(|entry| entry.id == id)
-                && let Ok(seen) = late.seen(entry)
-            {
-                let host = record::host(&seen).into_owned();
-                self.index.name(id, &host)?;
-            }
         }
         for entry in carried {
-            self.carry(going.encoded(entry), entry.places)?;
+            let mut places = entry.places;
+            self.bodies.keep_known(&mut places)?;
+            self.carry(going.encoded(entry), places)?;
             pruned.carried += 1;
         }
-        self.free_packs(going, pruned)
+        self.free_packs(going, true, pruned)
     }
 
     /// Takes out what leads to the records of a group that cannot be read.
-    fn prune_damaged(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+    fn prune_damaged(
+        &mut self,
+        group: u64,
+        pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
         let mut homes = Vec::new();
         for row in self.index.spans.iter()? {
             let (first, row) = row?;
@@ -507,11 +519,11 @@ impl Batch<'_, '_> {
                     self.index.underway.remove(id)?;
                     pruned.over(id, Timestamp(row.3));
                     self.add_to(DROPPED, 1)?;
+                    gone.push(id);
                 }
             }
         }
-        let gone = self.index.uses.take_up_to(group)?;
-        for pack in gone {
+        for pack in self.index.uses.take_up_to(group)? {
             pruned.packs += u64::from(self.bodies.remove(self.packer, pack, None)?);
         }
         self.bodies.forget_contents()
@@ -520,7 +532,8 @@ impl Batch<'_, '_> {
     /// Takes a group's bodies out, but for those that later groups refer to.
     fn drop_bodies(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
         if let Ok(going) = self.unpacked(group)? {
-            self.free_packs(&going, pruned)?;
+            // What is under way needs its body yet, and is carried on with it when its group goes.
+            self.free_packs(&going, false, pruned)?;
         }
         let next = self.groups.range((group + 1, 0)..)?.next().transpose()?;
         let next = next.map_or(self.tail.number, |(key, _)| key.value().0);
@@ -529,40 +542,26 @@ impl Batch<'_, '_> {
         Ok(())
     }
 
-    /// Takes out the packs that no group after this one refers to.
-    fn free_packs(&mut self, going: &Going, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Takes out the packs that no group after this one refers to; without `all` not those of records under
+    /// way.
+    fn free_packs(&mut self, going: &Going, all: bool, pruned: &mut Pruned) -> Result<(), StoreError> {
+        let mut needed = BTreeSet::new();
+        for entry in going.entries.iter().filter(|_| !all) {
+            if self.index.underway.get(entry.id)?.is_some() {
+                needed.extend(entry.places.iter().flatten().map(|place| place.pack));
+            }
+        }
         for entry in &going.entries {
             let digests = going.seen(entry).map(|seen| seen.digests).unwrap_or_default();
             for (place, digest) in entry.places.into_iter().zip(digests) {
                 let Some(Place { pack, .. }) = place else { continue };
-                if self.index.uses.last(pack)? != Some(going.number) {
+                if needed.contains(&pack) || self.index.uses.last(pack)? != Some(going.number) {
                     continue;
                 }
                 self.index.uses.remove(pack)?;
                 let gone = self.bodies.remove(self.packer, pack, digest.as_ref())?;
                 pruned.packs += u64::from(gone);
             }
-        }
-        Ok(())
-    }
-
-    /// Takes a span out of the index of hosts.
-    fn forget_names(&mut self, going: &Going, first: u64, last: u64) -> Result<(), StoreError> {
-        let mut hosts = BTreeSet::new();
-        let here = going.entries.iter().filter(|entry| (first..=last).contains(&entry.id));
-        hosts.extend(here.filter_map(|entry| Some(record::host(&going.seen(entry).ok()?).into_owned())));
-        let mut late: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for row in self.index.ends.range(first..=last)? {
-            let (id, group) = row?;
-            late.entry(group.value()).or_default().push(id.value());
-        }
-        for (group, ids) in late {
-            let Ok(group) = self.unpacked(group)? else { continue };
-            let theirs = group.entries.iter().filter(|entry| ids.contains(&entry.id));
-            hosts.extend(theirs.filter_map(|entry| Some(record::host(&group.seen(entry).ok()?).into_owned())));
-        }
-        for host in hosts {
-            self.index.names.remove((host.as_str(), first))?;
         }
         Ok(())
     }

@@ -148,7 +148,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written, or a name has more than [`NAME_CAP`] bytes.
-    pub fn count(
+    pub fn add_up(
         &self,
         scope: &str,
         name: &str,
@@ -277,15 +277,15 @@ mod tests {
         let path = dir.path().join("audit.redb");
         let store = Store::open(&path).unwrap();
         assert!(store.counters("a").unwrap().is_empty());
-        store.count("a", "tokens", 5, Timestamp(100)).unwrap();
-        store.count("a", "usd", -1, Timestamp(100)).unwrap();
-        store.count("ab", "tokens", 9, Timestamp(100)).unwrap();
+        store.add_up("a", "tokens", 5, Timestamp(100)).unwrap();
+        store.add_up("a", "usd", -1, Timestamp(100)).unwrap();
+        store.add_up("ab", "tokens", 9, Timestamp(100)).unwrap();
         drop(store);
         let store = Store::open(&path).unwrap();
-        let counter = store.count("a", "tokens", 6, Timestamp(100)).unwrap();
+        let counter = store.add_up("a", "tokens", 6, Timestamp(100)).unwrap();
         assert_eq!(counter, Counter { value: 11, since: Timestamp(100) });
-        assert_eq!(store.count("a", "tokens", i64::MAX, Timestamp(50)).unwrap().value, i64::MAX);
-        let anew = store.count("a", "tokens", 2, Timestamp(200)).unwrap();
+        assert_eq!(store.add_up("a", "tokens", i64::MAX, Timestamp(50)).unwrap().value, i64::MAX);
+        let anew = store.add_up("a", "tokens", 2, Timestamp(200)).unwrap();
         assert_eq!(anew, Counter { value: 2, since: Timestamp(200) });
         let all = store.counters("a").unwrap();
         let all: Vec<_> = all.iter().map(|(name, counter)| (name.as_str(), counter.value)).collect();
@@ -322,15 +322,20 @@ mod tests {
         }
         let long = "x".repeat(NAME_CAP + 1);
         assert!(matches!(store.set_limit(&long, "usd", None), Err(StoreError::NameTooLong)));
-        assert!(matches!(store.count("a", &long, 1, Timestamp(0)), Err(StoreError::NameTooLong)));
+        assert!(matches!(store.add_up("a", &long, 1, Timestamp(0)), Err(StoreError::NameTooLong)));
     }
 
     #[test]
     fn rows_that_are_none_are_told() {
         let limit = Limit { most: 1, period_ms: Some(2), record: RecordId(3) }.encode();
-        let approval =
-            Approval { granted: true, by: "b".into(), until: Some(Timestamp(1)), uses: Some(1), record: RecordId(1) }
-                .encode();
+        let approval = Approval {
+            granted: true,
+            by: "b".into(),
+            until: Some(Timestamp(1)),
+            uses: Some(1),
+            record: RecordId(1),
+        }
+        .encode();
         for end in 0..limit.len() {
             Limit::decode(&limit[..end]).unwrap_err();
         }

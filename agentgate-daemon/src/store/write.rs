@@ -18,6 +18,7 @@ use super::{
     retention,
     tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
+    text,
 };
 use crate::model::{Failure, Record, RecordId, State, Timestamp};
 
@@ -220,6 +221,8 @@ impl Store {
         taken: Option<u64>,
     ) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
+        let segments = self.text.whole();
+        text::write(&transaction, &segments, &mut packing.packer)?;
         let (tail, last_id) = {
             let mut batch = Batch::open(&transaction, epoch, packing)?;
             if let Some(taken) = taken {
@@ -238,6 +241,7 @@ impl Store {
         transaction.commit()?;
         packing.tail = Some(tail);
         self.last_id.store(last_id, Ordering::Release);
+        self.text.committed(&segments);
         Ok(())
     }
 

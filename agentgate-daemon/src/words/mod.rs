@@ -7,8 +7,9 @@ mod needle;
 mod scan;
 mod texts;
 
-pub(crate) use needle::Matcher;
 pub use needle::{Needle, NoNeedle};
-pub(crate) use scan::{Form, Token, each, is_dense};
+#[cfg(test)]
+pub(crate) use scan::{Form, each};
+pub(crate) use scan::{Token, is_dense};
 pub use texts::{Bodies, DECODED_CAP, contains, found};
 pub(crate) use texts::{in_bodies, in_heads};

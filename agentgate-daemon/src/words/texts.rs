@@ -52,7 +52,7 @@ pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
         sink(Token::Gap);
         each(text.as_bytes(), Form::Plain, sink);
     };
-    let mut headers = |headers: &HeaderFields, plain: &mut dyn FnMut(&str)| {
+    let headers = |headers: &HeaderFields, plain: &mut dyn FnMut(&str)| {
         for (name, value) in headers.iter() {
             plain(name);
             plain(value);

@@ -3,7 +3,7 @@
 use std::{io, io::IsTerminal as _, path::PathBuf, sync::Arc};
 
 use super::{
-    super::{Failure, Session, logs::since, output},
+    super::{Failure, Session, output},
     saved::{CursorFile, Progress, Target},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     },
     filter::{Filter, shorthand},
     model::Timestamp,
-    store::order::Closed,
+    store::walk::Closed,
 };
 
 /// Longest line that is put together: a record with two bodies of the largest that can be captured.
@@ -31,11 +31,11 @@ pub(in crate::cli) struct Args {
     #[arg(long, default_value = "jsonl")]
     format: Format,
     /// Records from here on: 2h, 30m, 1d, or a time as in 2026-11-20T08:00:00Z
-    #[arg(long, value_parser = |text: &str| since(text, jiff::Timestamp::now()))]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// Records before this time
-    #[arg(long, value_parser = |text: &str| since(text, jiff::Timestamp::now()))]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Part of a host name, or a pattern with *
     #[arg(long)]
     host: Option<String>,
@@ -70,20 +70,18 @@ pub(in crate::cli) struct Args {
     filter: Vec<String>,
 }
 
-fn time(time: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(time.0).map_or_else(|_| time.to_string(), |time| time.to_string())
-}
-
 impl Args {
     /// All conditions in one text.
     fn filter(&self) -> String {
-        let given = self.filter.join(" ");
-        let host = self.host.as_deref().map_or_else(String::new, |host| shorthand::part("host", host));
-        let session =
-            self.session.as_deref().map_or_else(String::new, |name| shorthand::exact("session", name));
-        let since = self.since.map_or_else(String::new, |at| shorthand::exact("since", &time(at)));
-        let until = self.until.map_or_else(String::new, |at| shorthand::exact("until", &time(at)));
-        shorthand::joined([given.as_str(), &host, &session, &since, &until])
+        let given = |given: &Option<String>| given.clone().unwrap_or_default();
+        let parts = [
+            self.filter.join(" "),
+            shorthand::part("host", &given(&self.host)),
+            shorthand::exact("session", &given(&self.session)),
+            shorthand::exact("since", &given(&self.since)),
+            shorthand::exact("until", &given(&self.until)),
+        ];
+        shorthand::joined(parts.iter().map(String::as_str))
     }
 
     fn check(&self, terminal: bool) -> Result<(), Failure> {
@@ -229,7 +227,7 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
 fn from_file(writing: &mut Writing<'_>, args: &Args, filter: Filter, path: PathBuf) -> Result<(), Failure> {
     let closed = Closed::open(&path)?;
     let wanted = Wanted { filter, bodies: args.bodies, open: args.begun };
-    let mut pages = Pages::new(From::File(Arc::new(closed)), wanted, writing.next, args.since);
+    let mut pages = Pages::new(From::File(Arc::new(closed)), wanted, writing.next);
     loop {
         let turned = pages.turn(|row| {
             writing.take(&row)?;
@@ -258,7 +256,6 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
     let ask = ExportAsk {
         from: writing.next,
         filter: filter.to_owned(),
-        since: args.since,
         bodies: args.bodies,
         begun: args.begun,
         follow: args.follow,
@@ -271,9 +268,13 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
             writing.take(&row)
         }),
         Item::Walked(turned) => writing.walked(turned),
-        Item::Record(_) | Item::Searched { .. } | Item::Listed | Item::Missed { .. } | Item::Body { .. } => {
-            Err(Failure::Unexpected)
-        }
+        Item::Record(_)
+        | Item::Searched { .. }
+        | Item::Listed
+        | Item::Missed { .. }
+        | Item::Body { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })
 }
 

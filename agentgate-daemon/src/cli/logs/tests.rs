@@ -3,23 +3,44 @@
 use super::*;
 use crate::model::{Authority, Host, RecordId, RequestHead, ResponseHead, SessionId, Subject, Verdict};
 
+fn given(words: &[&str]) -> Result<(String, Filter), Failure> {
+    #[derive(clap::Parser)]
+    struct Whole {
+        #[command(flatten)]
+        args: Args,
+    }
+    let whole = <Whole as clap::Parser>::try_parse_from(std::iter::once(&"logs").chain(words)).unwrap();
+    filter(&whole.args)
+}
+
 #[test]
-fn reads_spans_and_times() {
-    let now: jiff::Timestamp = "2026-11-20T08:00:00Z".parse().unwrap();
-    let at = |text: &str| since(text, now).map(|time| time.to_string());
-    let rows = [
-        ("2h", Some("2026-11-20T06:00:00.000Z")),
-        ("90m", Some("2026-11-20T06:30:00.000Z")),
-        ("1d", Some("2026-11-19T08:00:00.000Z")),
-        ("-1h", Some("2026-11-20T07:00:00.000Z")),
-        ("2026-11-20T08:00:00+01:00", Some("2026-11-20T07:00:00.000Z")),
-        ("yesterday", None),
-        ("2", None),
-        ("", None),
-        ("1y", None),
+fn flags_are_shorthands() {
+    let rows: [(&[&str], &str); 8] = [
+        (&[], ""),
+        (&["host:*.github.com verdict:deny since:2h"], "host:*.github.com verdict:deny since:2h"),
+        (&["host:a.test", "status:5xx"], "host:a.test status:5xx"),
+        (&["--host", "github", "--verdict", "deny"], "verdict:deny host:*github*"),
+        (&["--host", "*.github.com", "--kind", "flow"], "kind:flow host:*.github.com"),
+        (&["--session", "a b@1", "--since", "2h"], "session:\"a b@1\" since:2h"),
+        (&["a or b", "--until", "2026-11-20"], "until:2026-11-20 (a or b)"),
+        (&["a sort:duration", "--host", "x"], "host:*x* a sort:duration"),
     ];
-    for (text, expect) in rows {
-        assert_eq!(at(text).ok().as_deref(), expect, "{text}");
+    for (words, expect) in rows {
+        assert_eq!(given(words).unwrap().0, expect);
+    }
+    assert_eq!(given(&["a", "--sort", "bytes"]).unwrap().1.sort, Some(Sort::Bytes));
+    for (words, expect) in [
+        (
+            &["a hots:b"][..],
+            "the filter, column 3: `hots` is no field; did you mean `host:`?\n  a hots:b\n    ^^^^",
+        ),
+        (
+            &["sort:oldest", "--sort", "bytes"],
+            "the filter, column 13: `sort:` is no condition; write it once, and without `-`\n  sort:oldest sort:bytes\n              ^^^^^^^^^^",
+        ),
+    ] {
+        let failure = given(words).unwrap_err();
+        assert_eq!((failure.to_string().as_str(), failure.exit_code()), (expect, 2));
     }
 }
 
@@ -27,9 +48,10 @@ fn reads_spans_and_times() {
 fn limits_and_words() {
     assert_eq!(limit("1000"), Ok(1000));
     assert!(limit("0").is_err() && limit("1001").is_err() && limit("x").is_err());
-    assert_eq!(verdict("deny"), Ok(Action::Deny));
-    assert!(verdict("DENY").is_err() && kind("flows").is_err());
-    assert_eq!(kind("control"), Ok(Kind::Control));
+    assert_eq!(condition("verdict", "DENY"), Ok("verdict:DENY".into()));
+    assert_eq!(condition("kind", "flows"), Err("did you mean `flow`?".into()));
+    assert!(condition("since", "yesterday").unwrap_err().contains("7d"));
+    assert!(condition("since", "").is_err() && sort("largest").is_err());
 }
 
 fn exchange() -> Record {

@@ -20,7 +20,10 @@ use crate::{
         wire::{GateReport, Hidden, Item, LogFilter, Payload, Request, from_hex},
     },
     kernel::GuardedCgroup,
-    model::{Kind, Mode, Record, RecordId, RequestHead, SessionId, Severity, State, Subject, Timestamp},
+    model::{
+        Authority, Host, Kind, Mode, Record, RecordId, RequestHead, SessionId, Severity, State, Subject,
+        Timestamp,
+    },
     reload::{Edit, List, PolicyHandle, PolicyPaths},
     store::{Query, Side, Store},
 };
@@ -101,6 +104,7 @@ impl Gate {
             connections: 0,
             dashboard: None,
             draining: false,
+            checkpoints: Vec::new(),
         };
         let context = ControlContext {
             policy: PolicyHandle::load(PolicyPaths { policy, lists, mode }),
@@ -351,16 +355,9 @@ async fn tokens_and_bodies_are_given_and_recorded() {
     let items = gate.items(Request::Body { id, side: Side::Request }).await.unwrap();
     let got: Vec<u8> = items
         .iter()
-        .flat_map(|item| match item {
-            Item::Body { hex } => from_hex(hex).unwrap(),
-            other @ (Item::Record(_)
-            | Item::Searched { .. }
-            | Item::Listed
-            | Item::Missed { .. }
-            | Item::Rows { .. }
-            | Item::Walked(_)) => {
-                panic!("{other:?}")
-            }
+        .flat_map(|item| {
+            let Item::Body { hex } = item else { panic!("{item:?}") };
+            from_hex(hex).unwrap()
         })
         .collect();
     assert_eq!(got, bytes);
@@ -585,6 +582,8 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Body { .. }
         | Item::Searched { .. }
         | Item::Listed
+        | Item::Counted { .. }
+        | Item::Unsearched { .. }
         | Item::Rows { .. }
         | Item::Walked(_) => None,
     }
@@ -594,25 +593,36 @@ fn record(item: &Item) -> Option<&Record> {
 async fn a_search_tells_what_it_found_while_it_goes_on() {
     let gate = Gate::start(elsewhere(), STEERING);
     let audit = &gate.context.audit;
-    let of = |session: &str| {
+    let of = |host: &str| {
         let mut record = Record::new(Kind::Flow, Timestamp::now());
-        record.subject = Some(Subject::unknown(SessionId(session.into()), 1, 1).into());
+        record.authority = Some(Authority { host: Host::parse(host).unwrap(), port: 443 });
         record
     };
-    let old = audit.note(of("rare@1")).await.unwrap();
+    let old = audit.note(of("rare.test")).await.unwrap();
     let mut notes = JoinSet::new();
     for _ in 0..crate::store::SCAN_CAP {
-        let (audit, record) = (audit.clone(), of("often@2"));
+        let (audit, record) = (audit.clone(), of("often.test"));
         notes.spawn(async move { audit.note(record).await.unwrap() });
     }
     notes.join_all().await;
-    let new = audit.note(of("rare@1")).await.unwrap();
-    let filter = LogFilter { session: Some("rare@1".into()), limit: 10, ..LogFilter::default() };
+    let new = audit.note(of("rare.test")).await.unwrap();
+    // What no index knows.
+    let filter = LogFilter { text: "url:rare*".into(), limit: 10, ..LogFilter::default() };
     let items = gate.items(Request::Logs { filter, follow: false }).await.unwrap();
     // Between the two it told that it goes on, so that the client does not take it for dead.
     let [Item::Record(first), Item::Searched { .. }, Item::Record(last), Item::Listed] = &items[..] else {
         panic!("{items:?}")
     };
     assert_eq!((first.id, last.id), (new, old));
+    for (text, expect) in
+        [("url:rare*", 2), ("host:rare.test", 2), ("-host:rare.test kind:flow", 10_000), ("", 10_002)]
+    {
+        let filter = LogFilter { text: text.into(), ..LogFilter::default() };
+        let items = gate.items(Request::Count { filter }).await.unwrap();
+        assert_eq!(items.last(), Some(&Item::Counted { count: expect, unreadable: 0 }), "{text}");
+    }
+    let filter = LogFilter { text: "sort:bytes".into(), limit: 1, ..LogFilter::default() };
+    let refused = gate.items(Request::Logs { filter, follow: true }).await;
+    assert!(matches!(refused, Err(ClientError::Refused(e)) if e.code == ErrorCode::Invalid));
     gate.stop().await;
 }

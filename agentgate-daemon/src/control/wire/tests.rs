@@ -39,12 +39,14 @@ fn requests_survive() {
         kind: Some(Kind::Kernel),
         session: Some("run-1-0.scope@9".into()),
         since: Some(Timestamp(5)),
+        text: "status:5xx \"ü\"".into(),
         limit: 50,
     };
     let rows = [
         Request::Status,
         Request::Enrol,
-        Request::Logs { filter, follow: true },
+        Request::Logs { filter: filter.clone(), follow: true },
+        Request::Count { filter },
         Request::Logs { filter: LogFilter::default(), follow: false },
         Request::AuditExport { ask: ExportAsk { from: 9, bodies: true, ..ExportAsk::default() } },
         Request::Show { id: RecordId(3) },
@@ -79,6 +81,7 @@ fn replies_survive() {
         connections: 4,
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
         draining: false,
+        checkpoints: Vec::new(),
     };
     let audit =
         AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2, mirror: None };

@@ -9,6 +9,7 @@ use crate::{
         show,
     },
     model::{Kind, Record, RecordId, Timestamp},
+    store::Cursor,
 };
 
 /// What the page shows.
@@ -18,9 +19,15 @@ pub(in crate::dashboard) struct List<'a> {
     pub(in crate::dashboard) error: Option<FilterError>,
     pub(in crate::dashboard) records: &'a [Record],
     /// Cursor of the next page, `None` on the last.
-    pub(in crate::dashboard) next: Option<RecordId>,
+    pub(in crate::dashboard) next: Option<Cursor>,
     /// The search for text looked only this far and may find more on the next page.
     pub(in crate::dashboard) partial: bool,
+    /// Records below this id are not in the list.
+    pub(in crate::dashboard) unsearched: Option<RecordId>,
+    /// How many match.
+    pub(in crate::dashboard) count: Option<u64>,
+    /// The list is in the order in which records come.
+    pub(in crate::dashboard) live: bool,
     pub(in crate::dashboard) now: Timestamp,
 }
 
@@ -34,21 +41,22 @@ impl List<'_> {
             div.bar {
                 (self.tabs())
                 span.grow {}
-                @if newest && self.error.is_none() {
-                    div.live #live data-src=(format!("/live?{}", self.params.query(None))) hidden {
+                @if let Some(count) = self.count { span.dim #count { (show::grouped(count)) @if count == 1 { " record" } @else { " records" } } }
+                @if newest && self.live && self.error.is_none() {
+                    div.live #live data-src=(format!("/live?{}", self.params.address(None))) hidden {
                         span.dot aria-hidden="true" {}
                         span #live-state role="status" { "connecting" }
                         button.quiet #live-toggle type="button" { "Pause" }
                     }
                     noscript { span.dim { "Reload the page for newer records." } }
                 } @else if !newest {
-                    a href=(href(self.params, None)) { "Back to the newest, live" }
+                    a href=(href(self.params, None)) { @if self.live { "Back to the newest, live" } @else { "Back to the first" } }
                 }
             }
             (self.form())
-            @if let Some(error) = &self.error {
+            @if let Some(error) = self.error.as_ref().filter(|error| error.pointed.is_none()) {
                 p.banner.bad role="alert" { strong { (error.field) } " should be " (show::visible(&error.message)) "." }
-            } @else {
+            } @else if self.error.is_none() {
                 (self.table())
             }
         }
@@ -85,29 +93,51 @@ impl List<'_> {
             ("7d", "last week"),
         ];
         html! {
-            form.filter method="get" action="/" role="search" {
-                input type="hidden" name="kind" value=(p.kind);
-                label { span { "Host" } input type="text" name="host" value=(p.host) placeholder="api.example.com" maxlength="256" autocomplete="off" spellcheck="false"; }
-                label { span { "Verdict" }
-                    select name="verdict" {
-                        @for (value, label) in [("", "any"), ("allow", "allow"), ("deny", "deny"), ("passthrough", "passthrough")] {
-                            option value=(value) selected[p.verdict.trim() == value] { (label) }
+                    form.filter method="get" action="/" role="search" {
+                        input type="hidden" name="kind" value=(p.kind);
+                        (self.language())
+                        label { span { "Host" } input type="text" name="host" value=(p.host) placeholder="api.example.com" maxlength="256" autocomplete="off" spellcheck="false"; }
+                        label { span { "Verdict" }
+                            select name="verdict" {
+                                @for (value, label) in [("", "any"), ("allow", "allow"), ("deny", "deny"), ("passthrough", "passthrough")] {
+                                    option value=(value) selected[p.verdict.trim() == value] { (label) }
+                                }
+                            }
+                        }
+                        label { span { "Session" } input type="text" name="session" value=(p.session) placeholder="run-u2.service" maxlength="256" autocomplete="off" spellcheck="false"; }
+                        label { span { "Since" }
+                            select name="since" {
+                                @for (value, label) in spans { option value=(value) selected[p.since.trim() == value] { (label) } }
+                                @if !spans.iter().any(|(value, _)| *value == p.since.trim()) {
+                                    option value=(p.since) selected { (show::visible(&p.since)) }
+                                }
+                            }
+                        }
+        @if !p.text.trim().is_empty() { input type="hidden" name="text" value=(p.text); }
+                        div.actions {
+                            button type="submit" { "Filter" }
+                            @if !p.is_all() { a.button.quiet href="/" { "Clear" } }
                         }
                     }
                 }
-                label { span { "Session" } input type="text" name="session" value=(p.session) placeholder="run-u2.service" maxlength="256" autocomplete="off" spellcheck="false"; }
-                label { span { "Since" }
-                    select name="since" {
-                        @for (value, label) in spans { option value=(value) selected[p.since.trim() == value] { (label) } }
-                        @if !spans.iter().any(|(value, _)| *value == p.since.trim()) {
-                            option value=(p.since) selected { (show::visible(&p.since)) }
-                        }
+    }
+
+    /// The field that takes the whole language, with what is wrong in it.
+    fn language(&self) -> Markup {
+        let pointed = self.error.as_ref().filter(|error| error.pointed.is_some());
+        html! {
+            div.language {
+                label for="q" { "Filter" }
+                input #q type="search" name="q" value=(self.params.q) maxlength="4096" autocomplete="off" spellcheck="false" autocapitalize="off" placeholder="host:*.github.com status:5xx since:2h, or words" aria-invalid=[pointed.map(|_| "true")] aria-describedby=[pointed.map(|_| "q-fault")];
+                @if let Some(error) = pointed {
+                    div.banner.bad #q-fault role="alert" {
+                        (show::visible(&error.message))
+                        pre { (error.pointed.as_deref().unwrap_or_default()) }
                     }
                 }
-                label.wide { span { "Text" } input type="search" name="text" value=(p.text) placeholder="path, program, rule, flag" maxlength="256" autocomplete="off" spellcheck="false"; }
-                div.actions {
-                    button type="submit" { "Filter" }
-                    @if !p.is_all() { a.button.quiet href="/" { "Clear" } }
+                details {
+                    summary { "How to filter" }
+                    (examples())
                 }
             }
         }
@@ -119,7 +149,7 @@ impl List<'_> {
         html! {
             div.table hidden[empty] #table {
                 table.records {
-                    caption.sr { "Records, newest first, times in UTC" }
+                    caption.sr { "Records" @if self.live { ", newest first" } ", times in UTC" }
                     (head())
                     tbody #records { @for record in self.records { (row(record, self.now)) } }
                 }
@@ -128,8 +158,9 @@ impl List<'_> {
             nav.pager aria-label="Pages of records" {
                 span.dim {
                     @if self.partial { "The search stopped after many records without a full page." }
+                    @if let Some(below) = self.unsearched { "Records before number " (below) " were not looked at: narrow the filter down." }
                 }
-                @if let Some(next) = self.next { a.button rel="next" href=(href(self.params, Some(next))) { "Older records" } }
+                @if let Some(next) = self.next { a.button rel="next" href=(href(self.params, Some(next))) { @if self.live { "Older records" } @else { "More records" } } }
             }
         }
     }
@@ -166,8 +197,31 @@ impl List<'_> {
     }
 }
 
-fn href(params: &Params, before: Option<RecordId>) -> String {
-    match params.query(before) {
+/// What can be typed, each with what it finds.
+fn examples() -> Markup {
+    let rows = [
+        ("host:*.github.com -host:api.github.com", "a host, a pattern, and none of another"),
+        ("verdict:deny,passthrough since:2h", "one of several values; a time span or a time"),
+        ("status:5xx duration:>2s sort:duration", "numbers and comparisons; the longest first"),
+        ("agent:claude (flag:* or state:failed)", "brackets, and one or the other"),
+        ("path:/v1/* method:post bytes:>1MiB", "parts of requests, and their size"),
+        ("tok* \"rate limit\"", "words in addresses, headers, notes and bodies; a beginning; words in a row"),
+    ];
+    html! {
+        dl {
+            @for (text, what) in rows {
+                dt { a href=(href(&Params { q: text.to_owned(), ..Params::default() }, None)) { code { (text) } } }
+                dd { (what) }
+            }
+        }
+        p.dim {
+            "Fields: host session agent exe pid verdict flag status method kind state rule protocol code id parent since until duration bytes path url pii model tool cost fact.NAME text sort"
+        }
+    }
+}
+
+fn href(params: &Params, before: Option<Cursor>) -> String {
+    match params.address(before) {
         query if query.is_empty() => "/".to_owned(),
         query => format!("/?{query}"),
     }

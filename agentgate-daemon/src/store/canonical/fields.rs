@@ -55,22 +55,22 @@ pub(in crate::store) fn take<'b>(bytes: &mut &'b [u8], count: u64) -> Result<&'b
 }
 
 /// A payload that is one number.
-pub(super) fn number(mut payload: &[u8]) -> Result<u64, Malformed> {
+pub(in crate::store) fn number(mut payload: &[u8]) -> Result<u64, Malformed> {
     let number = take_number(&mut payload)?;
     if payload.is_empty() { Ok(number) } else { Err(Malformed("bytes after a number")) }
 }
 
 /// A payload that is one number of either sign.
-pub(super) fn signed(payload: &[u8]) -> Result<i64, Malformed> {
+pub(in crate::store) fn signed(payload: &[u8]) -> Result<i64, Malformed> {
     let zigzag = number(payload)?;
     Ok((zigzag >> 1).cast_signed() ^ -((zigzag & 1).cast_signed()))
 }
 
-pub(super) fn time(payload: &[u8]) -> Result<Timestamp, Malformed> {
+pub(in crate::store) fn time(payload: &[u8]) -> Result<Timestamp, Malformed> {
     signed(payload).map(Timestamp)
 }
 
-pub(super) fn text(payload: &[u8]) -> Result<&str, Malformed> {
+pub(in crate::store) fn text(payload: &[u8]) -> Result<&str, Malformed> {
     str::from_utf8(payload).map_err(|_| Malformed("a text is not UTF-8"))
 }
 

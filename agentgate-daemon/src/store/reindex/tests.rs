@@ -4,6 +4,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
 use super::super::{
     Store, Write,
+    postings::{BEGUN, COLUMNS, POSTINGS, TERMS},
     tables::{ENDS, META, NAMES, SCHEMA, SPANS, SpanRow, UNDERWAY},
 };
 use crate::model::{Authority, Host, Kind, Record, RecordId, State, Timestamp};
@@ -14,7 +15,10 @@ struct Derived {
     spans: Vec<(u64, SpanRow)>,
     ends: Vec<(u64, u64)>,
     underway: Vec<(u64, u64)>,
-    names: Vec<(String, u64)>,
+    terms: Vec<(Vec<u8>, u64)>,
+    postings: Vec<((u64, u64), Vec<u8>)>,
+    columns: Vec<((u64, u8), Vec<u8>)>,
+    begun: Vec<(u64, Vec<u8>)>,
 }
 
 fn derived(store: &Store) -> Derived {
@@ -34,12 +38,33 @@ fn derived(store: &Store) -> Derived {
             .collect(),
         ends: rows(ENDS),
         underway: rows(UNDERWAY),
-        names: transaction
-            .open_table(NAMES)
+        terms: transaction
+            .open_table(TERMS)
             .unwrap()
             .iter()
             .unwrap()
-            .map(|row| row.map(|(key, _)| (key.value().0.to_owned(), key.value().1)).unwrap())
+            .map(|row| row.map(|(key, value)| (key.value().to_vec(), value.value())).unwrap())
+            .collect(),
+        postings: transaction
+            .open_table(POSTINGS)
+            .unwrap()
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
+            .collect(),
+        columns: transaction
+            .open_table(COLUMNS)
+            .unwrap()
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
+            .collect(),
+        begun: transaction
+            .open_table(BEGUN)
+            .unwrap()
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
             .collect(),
     }
 }
@@ -80,7 +105,13 @@ fn a_log_of_schema_2_has_its_tables_made_anew() {
         let records: Vec<_> = (1..=300).map(|id| store.get(RecordId(id)).unwrap().unwrap()).collect();
         (derived(&store), records)
     };
-    assert!(before.spans.len() > 2 && before.ends.len() > 200 && before.names.len() > 14, "{before:?}");
+    assert!(
+        before.spans.len() > 2
+            && before.ends.len() > 200
+            && before.terms.len() > 14
+            && before.postings.len() > 14,
+        "{before:?}"
+    );
     let raw = Database::open(&path).unwrap();
     let transaction = raw.begin_write().unwrap();
     transaction.open_table(META).unwrap().insert(SCHEMA, 2).unwrap();

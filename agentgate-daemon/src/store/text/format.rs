@@ -94,7 +94,7 @@ impl Head {
     }
 
     /// Where the sets begin.
-    fn sets_at(&self) -> u64 {
+    pub(super) fn sets_at(&self) -> u64 {
         self.blocks.last().map_or(0, |(_, end)| *end)
     }
 

@@ -114,9 +114,9 @@ impl Builder {
         &self.bounds
     }
 
-    /// Bytes of text it has taken.
-    pub(super) fn text(&self) -> u64 {
-        self.text
+    /// Whether bodies are among its texts.
+    pub(super) fn has_bodies(&self) -> bool {
+        self.bodies
     }
 
     /// The highest id that began before its end.

@@ -54,7 +54,10 @@ impl<'t> Writing<'t> {
     /// Takes out segments that begin with an entry from `from` on and before `to`.
     pub(super) fn remove(&mut self, from: u64, to: u64) -> Result<(), StoreError> {
         for table in [&mut self.segments, &mut self.words] {
-            let keys: Vec<_> = table.range((from, 0)..(to, 0))?.map(|row| Ok(row?.0.value())).collect::<Result<_, StoreError>>()?;
+            let keys: Vec<_> = table
+                .range((from, 0)..(to, 0))?
+                .map(|row| Ok(row?.0.value()))
+                .collect::<Result<_, StoreError>>()?;
             for key in keys {
                 table.remove(key)?;
             }

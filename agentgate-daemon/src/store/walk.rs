@@ -156,7 +156,7 @@ impl Store {
 }
 
 impl Walk {
-    fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
+    pub(super) fn of(transaction: &redb::ReadTransaction) -> Result<Self, StoreError> {
         let meta = transaction.open_table(META)?;
         let number = |name| Ok::<_, StoreError>(meta.get(name)?.map_or(0, |value| value.value()));
         Ok(Self {
@@ -192,6 +192,12 @@ impl Walk {
             }
         }
         Ok(first)
+    }
+
+    /// The number of the last group that begins before position `n`.
+    pub(super) fn group_before(&self, n: u64) -> Result<Option<u64>, StoreError> {
+        let row = self.groups.range(..(n, 0))?.next_back().transpose()?;
+        Ok(row.map(|(key, _)| key.value().0))
     }
 
     /// The entries from `from` to the end of their group. `None` at the end of the log.

@@ -1,0 +1,212 @@
+//! Records that may have what is looked for, newest first, found as far down as somebody asks.
+
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
+
+use redb::{ReadOnlyTable, ReadTransaction};
+
+use super::{
+    Text,
+    format::Head,
+    segment::{Builder, Segment},
+    set::Set,
+    table::Reading,
+};
+use crate::{
+    model::TextIndex,
+    store::{
+        StoreError,
+        tables::{SPANS, SpanRow},
+        walk::Walk,
+    },
+    words::Needle,
+};
+
+/// Records that may have all of some needles. Of one snapshot.
+#[derive(Debug)]
+pub struct Candidates {
+    needles: Vec<Needle>,
+    mode: TextIndex,
+    reading: Reading,
+    walk: Walk,
+    spans: ReadOnlyTable<u64, SpanRow>,
+    /// What is in memory, newest last.
+    live: Vec<Live>,
+    /// Entries from here on were looked at.
+    at: u64,
+    /// Of ids above this one all candidates are in `found`.
+    known: u64,
+    /// 64 ids to a word.
+    found: BTreeMap<u64, u64>,
+}
+
+/// What was found in a segment that is in memory.
+#[derive(Debug)]
+struct Live {
+    from: u64,
+    to: u64,
+    below: u64,
+    ids: Vec<u64>,
+}
+
+impl Live {
+    fn of_builder(builder: &Builder, needles: &[Needle]) -> Self {
+        let set = builder.candidates(needles);
+        let bounds = builder.bounds();
+        let ids = set.iter().filter_map(|at| builder.id(at)).collect();
+        Self { from: bounds.from, to: bounds.to, below: bounds.below, ids }
+    }
+
+    fn of_segment(segment: &Segment, needles: &[Needle]) -> Result<Self, StoreError> {
+        let set = segment.head.candidates(segment.content.as_slice(), needles).map_err(StoreError::Text)?;
+        let bounds = &segment.head.bounds;
+        let ids = ids(&segment.head, &set).collect();
+        Ok(Self { from: bounds.from, to: bounds.to, below: bounds.below, ids })
+    }
+}
+
+fn ids(head: &Head, set: &Set) -> impl Iterator<Item = u64> {
+    set.iter().filter_map(|at| head.id(at))
+}
+
+impl Candidates {
+    pub(super) fn new(
+        text: &Text,
+        transaction: &ReadTransaction,
+        needles: Vec<Needle>,
+    ) -> Result<Self, StoreError> {
+        let mut live = Vec::new();
+        let (mode, closing, whole): (_, _, Vec<Arc<Segment>>) = {
+            let state = text.state();
+            // While it is held, because it takes entries.
+            live.extend(state.builder.as_ref().map(|builder| Live::of_builder(builder, &needles)));
+            (state.mode, state.closing.clone(), state.whole.clone())
+        };
+        live.extend(closing.map(|builder| Live::of_builder(&builder, &needles)));
+        for segment in whole.iter().rev() {
+            live.push(Live::of_segment(segment, &needles)?);
+        }
+        live.reverse();
+        let walk = Walk::of(transaction)?;
+        Ok(Self {
+            needles,
+            mode,
+            reading: Reading::of(transaction)?,
+            at: walk.end(),
+            walk,
+            spans: transaction.open_table(SPANS)?,
+            live,
+            known: u64::MAX,
+            found: BTreeMap::new(),
+        })
+    }
+
+    /// The newest candidate below this id.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn below(&mut self, id: u64) -> Result<Option<u64>, StoreError> {
+        loop {
+            let found = self.newest_below(id);
+            if self.at == 0 || found.is_some_and(|found| found > self.known) {
+                return Ok(found);
+            }
+            self.load()?;
+        }
+    }
+
+    /// The candidates among these ids, lowest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn among(&mut self, ids: RangeInclusive<u64>) -> Result<Vec<u64>, StoreError> {
+        while self.at > 0 && *ids.start() <= self.known {
+            self.load()?;
+        }
+        let mut among = Vec::new();
+        for (word, bits) in self.found.range(ids.start() / 64..=ids.end() / 64) {
+            let each = (0..64).filter(|bit| bits >> bit & 1 == 1).map(|bit| word * 64 + bit);
+            among.extend(each.filter(|id| ids.contains(id)));
+        }
+        Ok(among)
+    }
+
+    fn newest_below(&self, id: u64) -> Option<u64> {
+        let last = id.checked_sub(1)?;
+        self.found.range(..=last / 64).rev().find_map(|(word, bits)| {
+            let upto = if *word == last / 64 { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+            let bits = bits & upto;
+            (bits != 0).then(|| word * 64 + u64::from(63 - bits.leading_zeros()))
+        })
+    }
+
+    fn insert(&mut self, id: u64) {
+        *self.found.entry(id / 64).or_default() |= 1 << (id % 64);
+    }
+
+    /// Goes down by a segment, or by a group that none is about.
+    fn load(&mut self) -> Result<(), StoreError> {
+        while self.live.last().is_some_and(|live| live.from >= self.at) {
+            self.live.pop();
+        }
+        if let Some(live) = self.live.last() {
+            if live.to < self.at {
+                return self.load_group(live.to);
+            }
+            if let Some(live) = self.live.pop() {
+                live.ids.into_iter().for_each(|id| self.insert(id));
+                (self.at, self.known) = (live.from, self.known.min(live.below));
+            }
+            return Ok(());
+        }
+        let mut before = self.at;
+        loop {
+            match self.reading.last_before(before)? {
+                None => return self.load_group(0),
+                Some((_, Some(head))) if head.bounds.to < self.at && self.counts(&head) => {
+                    return self.load_group(head.bounds.to);
+                }
+                Some((from, Some(head))) if self.counts(&head) => {
+                    let set = head.candidates(&self.reading.content(from), &self.needles)?;
+                    ids(&head, &set).for_each(|id| self.insert(id));
+                    (self.at, self.known) = (from, self.known.min(head.bounds.below));
+                    return Ok(());
+                }
+                // Without bodies, or of another version: it is as if it were not there.
+                Some((from, _)) => before = from,
+            }
+        }
+    }
+
+    fn counts(&self, head: &Head) -> bool {
+        head.bodies || self.mode == TextIndex::Heads
+    }
+
+    /// Takes in the entries of the group before `at`, from `floor` on: none is ruled out.
+    fn load_group(&mut self, floor: u64) -> Result<(), StoreError> {
+        let Some(number) = self.walk.group_before(self.at)? else {
+            // What was here is pruned.
+            (self.at, self.known) = (floor, if floor == 0 { 0 } else { self.known });
+            return Ok(());
+        };
+        let stretch = self.walk.stretch(number.max(floor))?;
+        let entries = stretch.map(|stretch| stretch.entries).unwrap_or_default();
+        let at = self.at;
+        let mut highest = 0;
+        for entry in entries.iter().filter(|entry| entry.n < at) {
+            self.insert(entry.id().0);
+            highest = highest.max(entry.id().0);
+        }
+        // The highest id of a group begins there, if any does.
+        if let Some(row) = self.spans.range(..=highest)?.next_back() {
+            let (first, row) = row?;
+            if row.value().1 == number && number >= floor {
+                self.known = self.known.min(first.value() - 1);
+            }
+        }
+        self.at = number.max(floor);
+        if self.at == 0 {
+            self.known = 0;
+        }
+        Ok(())
+    }
+}
