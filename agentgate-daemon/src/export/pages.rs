@@ -12,6 +12,7 @@ use crate::{
     model::{Record, State, Timestamp},
     store::{
         Store, StoreError,
+        signed::Signed,
         walk::{Closed, Placed, Walk},
     },
 };
@@ -55,6 +56,20 @@ impl From {
     }
 }
 
+impl From {
+    /// The same, with its proofs.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn signed(&self) -> Result<Signed, StoreError> {
+        match self {
+            Self::Store(store) => store.signed(),
+            Self::Settled(store) => store.signed_settled(),
+            Self::File(file) => file.signed(),
+        }
+    }
+}
+
 /// What is wanted of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -77,6 +92,15 @@ impl Wanted {
 
     fn matches(&self, record: &Record) -> bool {
         (self.open || record.state != State::Open) && self.filter.matches(record)
+    }
+
+    /// Whether an entry is wanted.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the entry or a body cannot be read.
+    pub fn takes(&self, walk: &mut Walk, entry: &Placed) -> Result<bool, StoreError> {
+        let without = Self { filter: self.filter.clone(), bodies: false, open: self.open };
+        without.row(walk, entry).map(|row| row.is_some())
     }
 
     /// The row of an entry; `None` for what is not wanted.

@@ -51,6 +51,7 @@ mod read;
 mod record;
 mod reindex;
 pub mod retention;
+pub mod signed;
 mod tables;
 pub mod tally;
 pub mod text;
