@@ -93,6 +93,9 @@ impl Door {
             | Request::Dashboard
             | Request::AuditExport { .. }
             | Request::Reconcile { .. }
+            | Request::AuditVerify { .. }
+            | Request::AuditProve { .. }
+            | Request::AuditRotateKey
             | Request::Count { .. } => self == Self::Steering,
         }
     }

@@ -12,6 +12,7 @@ pub use crate::{
     kernel::{LayerState, Layers},
 };
 use crate::{
+    chain::{Checkpoint, KeyStatement, PublicKey, Report},
     export::{mirror, pages::Turned},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
@@ -83,6 +84,18 @@ pub enum Request {
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
+    /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
+    /// then [`Item::Verified`].
+    AuditVerify {
+        #[serde(default)]
+        keys: Vec<PublicKey>,
+        #[serde(default)]
+        checkpoints: Vec<Checkpoint>,
+    },
+    /// The proof of one record, as a stream of [`Item::Text`].
+    AuditProve { id: RecordId },
+    /// Sign the log with another key from here on. Recorded.
+    AuditRotateKey,
     /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
     /// are wanted: they are not masked.
     AuditExport { ask: ExportAsk },
@@ -102,6 +115,8 @@ pub struct ExportAsk {
     pub begun: bool,
     /// Goes on with what comes.
     pub follow: bool,
+    /// Lines of `chain::Line`, which verify, instead of rows.
+    pub chained: bool,
 }
 
 /// Which records. Every field that is set must hold.
@@ -180,6 +195,7 @@ pub enum Payload {
         url: String,
     },
     Balance(Box<Balance>),
+    AuditKey(Box<KeyStatement>),
 }
 
 /// Parts of streamed answers.
@@ -201,7 +217,7 @@ pub enum Item {
     Body {
         hex: String,
     },
-    /// A piece of lines that `export::Row::received` reads; lines go on from piece to piece.
+    /// A piece of lines that `export::Row::received` reads, or of a chain's; lines go on from piece to piece.
     Rows {
         text: String,
     },
@@ -215,6 +231,16 @@ pub enum Item {
     /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
     Unsearched {
         below: RecordId,
+    },
+    /// So many entries were verified of so many.
+    Verifying {
+        done: u64,
+        of: u64,
+    },
+    Verified(Box<Report>),
+    /// Part of a text, of up to [`BODY_CHUNK`] bytes.
+    Text {
+        text: String,
     },
 }
 

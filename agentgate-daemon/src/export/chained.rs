@@ -146,7 +146,8 @@ impl Chained {
                 each(&Line::Skipped { n, digests: Base64(digests) })?;
             }
             let bodies = if self.wanted.bodies {
-                let [request, response] = signed.walk.bodies(entry)?.map(|body| body.map(|body| Base64(body.to_vec())));
+                let [request, response] =
+                    signed.walk.bodies(entry)?.map(|body| body.map(|body| Base64(body.to_vec())));
                 (request.is_some() || response.is_some()).then(|| Box::new(Bodies { request, response }))
             } else {
                 None

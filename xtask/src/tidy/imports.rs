@@ -13,7 +13,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tls", &["policy::HostPattern", "policy::InvalidPattern", "policy::NamePattern"]),
     // Where a head is made for an origin, from the destination that a permit holds.
     ("http", &["policy::Destination"]),
-    ("store", &[]),
+    // Hashes, statements and lines: as pure as the model.
+    ("chain", &[]),
+    ("store", &["chain"]),
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
@@ -89,7 +91,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile", "export", "filter"]),
+    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile", "chain", "export", "filter"]),
     ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
@@ -115,6 +117,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "store::Side",
             "store::walk",
             "store::StoreError",
+            // A log that no daemon has open is verified here.
+            "store::verify",
+            "chain",
             "inspect",
             "export",
             "filter",

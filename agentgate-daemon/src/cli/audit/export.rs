@@ -7,12 +7,14 @@ use super::{
     saved::{CursorFile, Progress, Target},
 };
 use crate::{
+    chain::Line,
     control::{
         client::{Client, ClientError},
         wire::{ExportAsk, Item, Request},
     },
     export::{
         Format, Formatter, Row,
+        chained::Chained,
         pages::{From, Pages, Turned, Wanted},
     },
     filter::{Filter, shorthand},
@@ -42,6 +44,9 @@ pub(in crate::cli) struct Args {
     /// Session, as `show` names it
     #[arg(long)]
     session: Option<String>,
+    /// Of jsonl: bare records, masked as `show` has them, without what proves them
+    #[arg(long)]
+    plain: bool,
     /// With captured bodies, which are not masked; the export is recorded then
     #[arg(long)]
     bodies: bool,
@@ -84,6 +89,11 @@ impl Args {
         shorthand::joined(parts.iter().map(String::as_str))
     }
 
+    /// Whether the lines are those that verify.
+    fn is_chained(&self) -> bool {
+        self.format == Format::Jsonl && !self.plain
+    }
+
     fn check(&self, terminal: bool) -> Result<(), Failure> {
         let wrong = |text: &str| Err(Failure::Invalid(Some(text.to_owned())));
         let continued = self.after.is_some() || self.cursor_file.is_some();
@@ -96,6 +106,15 @@ impl Args {
             && !self.force
         {
             return wrong("har and parquet are whole files: write the rest to a file of its own");
+        }
+        if self.plain && self.format != Format::Jsonl {
+            return wrong("--plain is of jsonl");
+        }
+        let there = self.output.as_ref().is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+        if self.is_chained() && continued && there && !self.force {
+            return wrong(
+                "an export that verifies is a whole: write what follows to a file of its own, or use --plain",
+            );
         }
         if !self.format.is_text() && self.output.is_none() && terminal {
             return wrong("parquet is not for a terminal: write it to a file with -o");
@@ -127,6 +146,16 @@ impl Writing<'_> {
             self.left_out += 1;
         }
         self.next = row.n + 1;
+        if self.buffer.len() >= WRITE { self.write() } else { Ok(()) }
+    }
+
+    /// A line that verifies, as it is.
+    fn copy(&mut self, line: &[u8]) -> Result<(), Failure> {
+        if line.starts_with(b"{\"type\":\"entry\"") {
+            self.rows += 1;
+        }
+        self.buffer.extend_from_slice(line);
+        self.buffer.push(b'\n');
         if self.buffer.len() >= WRITE { self.write() } else { Ok(()) }
     }
 
@@ -225,9 +254,26 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
 }
 
 fn from_file(writing: &mut Writing<'_>, args: &Args, filter: Filter, path: PathBuf) -> Result<(), Failure> {
-    let closed = Closed::open(&path)?;
+    let closed = Arc::new(Closed::open(&path)?);
     let wanted = Wanted { filter, bodies: args.bodies, open: args.begun };
-    let mut pages = Pages::new(From::File(Arc::new(closed)), wanted, writing.next);
+    if args.is_chained() {
+        let mut chain = Chained::new(From::File(closed), wanted, args.filter(), writing.next);
+        let line = |writing: &mut Writing<'_>, line: &Line| {
+            let text = serde_json::to_vec(line).map_err(|error| Failure::Output(error.into()))?;
+            writing.copy(&text)
+        };
+        loop {
+            let turned = chain.step(|made| line(writing, made))?;
+            if turned.is_over() {
+                line(writing, &chain.end())?;
+            }
+            writing.walked(turned)?;
+            if turned.is_over() {
+                return Ok(());
+            }
+        }
+    }
+    let mut pages = Pages::new(From::File(closed), wanted, writing.next);
     loop {
         let turned = pages.turn(|row| {
             writing.take(&row)?;
@@ -246,7 +292,8 @@ fn from_daemon(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(
         let before = writing.next;
         match ask(writing, args, filter) {
             // The daemon cut it off, because what reads the output was slow: goes on after the last row.
-            Err(Failure::Daemon(ClientError::Protocol(_) | ClientError::Io(_))) if writing.next > before => {}
+            Err(Failure::Daemon(ClientError::Protocol(_) | ClientError::Io(_)))
+                if writing.next > before && !args.is_chained() => {}
             other => return other,
         }
     }
@@ -259,10 +306,12 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         bodies: args.bodies,
         begun: args.begun,
         follow: args.follow,
+        chained: args.is_chained(),
     };
     let client: Client = writing.session.connect()?;
     let mut lines = Lines::default();
     client.stream(Request::AuditExport { ask }, args.follow, |item| match item {
+        Item::Rows { text } if args.is_chained() => lines.push(&text, |line| writing.copy(line)),
         Item::Rows { text } => lines.push(&text, |line| {
             let row = Row::received(line).map_err(|error| ClientError::Protocol(error.to_string()))?;
             writing.take(&row)
@@ -273,6 +322,9 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })

@@ -584,6 +584,9 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Listed
         | Item::Counted { .. }
         | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Rows { .. }
         | Item::Walked(_) => None,
     }
