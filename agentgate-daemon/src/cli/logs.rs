@@ -182,11 +182,11 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Missed { .. }
         | Item::Body { .. }
         | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_)
         | Item::Verifying { .. }
         | Item::Verified(_)
-        | Item::Text { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_) => Err(Failure::Unexpected),
+        | Item::Text { .. } => Err(Failure::Unexpected),
     })
 }
 

@@ -87,6 +87,18 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
         }
         None => ("audit", "cannot write, so nothing is let through".to_owned(), true),
     });
+    let places = gate.checkpoints.iter().enumerate();
+    rows.extend(places.map(|(n, PlaceReport { place, entries, taken, error })| {
+        let had = taken.as_ref().map_or_else(
+            || "has none since the start".to_owned(),
+            |taken| {
+                format!("has that of {entries} entries, since {}", duration(now.since(*taken) / 1_000_000))
+            },
+        );
+        let fault = error.as_ref().map(|error| format!("; does not take another: {error}"));
+        let label = if n == 0 { "checkpoints" } else { "" };
+        (label, format!("{place} {had}{}", fault.as_deref().unwrap_or_default()), error.is_some())
+    }));
     rows.extend(audit.mirror.iter().map(|mirror| {
         let lost = match mirror.lost {
             0 => String::new(),
@@ -102,16 +114,6 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
                 ("mirror", format!("{place}, {} entries behind{lost}", mirror.behind), mirror.lost > 0)
             }
         }
-    }));
-    let places = gate.checkpoints.iter().enumerate();
-    rows.extend(places.map(|(n, PlaceReport { place, entries, taken, error })| {
-        let had = taken.as_ref().map_or_else(
-            || "has none since the start".to_owned(),
-            |taken| format!("has that of {entries} entries, since {}", duration(now.since(*taken) / 1_000_000)),
-        );
-        let fault = error.as_ref().map(|error| format!("; does not take another: {error}"));
-        let label = if n == 0 { "checkpoints" } else { "" };
-        (label, format!("{place} {had}{}", fault.as_deref().unwrap_or_default()), error.is_some())
     }));
     let layers = gate.layers.iter().flat_map(Layers::each);
     rows.extend(layers.enumerate().map(|(n, (name, state))| {
@@ -211,7 +213,11 @@ mod tests {
         bad.gate.draining = true;
         bad.gate.checkpoints = vec![
             PlaceReport { place: "file".into(), ..PlaceReport::default() },
-            PlaceReport { place: "webhook".into(), error: Some("answered with 500".into()), ..PlaceReport::default() },
+            PlaceReport {
+                place: "webhook".into(),
+                error: Some("answered with 500".into()),
+                ..PlaceReport::default()
+            },
         ];
         assert_eq!(faults(&bad), 8);
         let line = "the policy on disk is not in force, the one before stays:";

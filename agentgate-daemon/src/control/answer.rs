@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     audit::{Audit, redact},
-    chain::Trust,
     export::mirror::Mirror,
+    chain::Trust,
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reconcile::Reconciler,
@@ -111,8 +111,8 @@ pub(super) async fn answer(
 ) -> io::Result<()> {
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
-        Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
+        Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::AuditVerify { keys, checkpoints } => {
             return proof::verify(context, Trust { keys, checkpoints }, line).await;

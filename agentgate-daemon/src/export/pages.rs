@@ -13,7 +13,7 @@ use crate::{
     store::{
         Store, StoreError,
         signed::Signed,
-        walk::{Closed, Placed, Walk},
+        order::{Closed, Placed, Walk},
     },
 };
 

@@ -2,7 +2,7 @@
 
 use redb::{Key, TableDefinition, Value};
 
-use super::{StoreError, chain, tables, tally, typed, uses};
+use super::{StoreError, chain, tables, tally, text, typed, uses};
 
 /// What a table is to whoever copies the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) fn table(visitor: &mut impl Visitor) -> Result<(), StoreError> {
     visitor.visit(tables::ENDS, Role::Log)?;
     visitor.visit(tables::UNDERWAY, Role::Log)?;
     visitor.visit(tables::NAMES, Role::Log)?;
+    visitor.visit(text::SEGMENTS, Role::Log)?;
+    visitor.visit(text::WORDS, Role::Log)?;
     visitor.visit(tally::TALLIES, Role::State)?;
     visitor.visit(tally::EPOCHS, Role::State)?;
     visitor.visit(tally::SESSIONS, Role::State)?;

@@ -59,14 +59,14 @@ mod read;
 mod record;
 mod reindex;
 pub mod retention;
-pub mod signed;
 mod tables;
 pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
+pub mod order;
+pub mod signed;
 pub(crate) mod verify;
-pub mod walk;
 mod write;
 
 #[cfg(test)]

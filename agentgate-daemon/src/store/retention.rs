@@ -29,6 +29,7 @@ use super::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
         WEIGHT_MOST,
     },
+    text,
     write::Batch,
 };
 use crate::{
@@ -198,7 +199,7 @@ impl Store {
         let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
         let mut packing = self.packing();
         // The group under way is written to, and known to `packing` alone.
-        let end = packing.tail.as_ref().map(|(tail, _)| tail.number);
+        let end = packing.tail.as_ref().map(|(tail, ..)| tail.number);
         if !self.is_due(rules, run, now, end)? {
             return Ok(run.end());
         }
@@ -275,6 +276,7 @@ impl Store {
             going.pruned.join(slice);
             batch.finish()?
         };
+        text::forget(&transaction, going.pruned.first)?;
         transaction.commit()?;
         packing.go_on(tail, key);
         self.last_id.store(last_id, Ordering::Release);

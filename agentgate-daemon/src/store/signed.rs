@@ -7,7 +7,7 @@ use super::{
     Store, StoreError,
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, beginning, log_of, tail_of},
     linked::Linked,
-    walk::{Closed, Placed, Walk},
+    order::{Closed, Placed, Walk},
 };
 use crate::{
     chain::{Checkpoint, Hash, KeyStatement, LogId, LogLine, Prune},

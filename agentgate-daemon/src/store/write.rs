@@ -235,7 +235,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let transaction = self.begin_write()?;
         let segments = self.text.whole();
-        text::write(&transaction, &segments, &mut packing.packer)?;
+        text::write(&transaction, &segments)?;
         let key = self.key(packing, &transaction)?;
         let (tail, last_id) = {
             let mut batch = Batch::open(&transaction, epoch, packing, key.clone())?;

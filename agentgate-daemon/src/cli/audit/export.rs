@@ -19,7 +19,7 @@ use crate::{
     },
     filter::{Filter, shorthand},
     model::Timestamp,
-    store::walk::Closed,
+    store::order::Closed,
 };
 
 /// Longest line that is put together: a record with two bodies of the largest that can be captured.
@@ -326,7 +326,10 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Verified(_)
         | Item::Text { .. }
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => Err(Failure::Unexpected),
     })
 }
 

@@ -25,6 +25,8 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Verifying { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_)
         | Item::Verified(_) => Err(Failure::Unexpected),
     })
 }

@@ -83,6 +83,8 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
                     | Item::Body { .. }
                     | Item::Counted { .. }
                     | Item::Unsearched { .. }
+                    | Item::Rows { .. }
+                    | Item::Walked(_)
                     | Item::Text { .. } => {
                         return Err(ClientError::Protocol("an answer to another question".to_owned()));
                     }

@@ -584,11 +584,11 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Listed
         | Item::Counted { .. }
         | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_)
         | Item::Verifying { .. }
         | Item::Verified(_)
-        | Item::Text { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_) => None,
+        | Item::Text { .. } => None,
     }
 }
 

@@ -9,8 +9,9 @@ use super::*;
 use crate::{
     model::{Authority, Captured, Host, Kind, Record, RequestHead, ResponseHead, State},
     store::{
-        Entry, Known, Query, Side, bodies, reindex,
+        Entry, Known, Query, Side, bodies,
         postings::BEGUN,
+        reindex,
         tables::{CONTENTS, ENDS, PACKS, UNDERWAY},
         uses::USES,
     },
@@ -278,15 +279,10 @@ fn what_is_kept_reads_as_before_and_the_rest_is_gone() {
             if let Some(pruned) = pruned {
                 gone += 1;
                 records += pruned.records;
-                let (low, high) = pruned.ids.map_or((0, 0), |(low, high)| (low.0, high.0));
-                assert!(left.iter().all(|id| *id > high || *id >= low));
-                let first = store.walk().unwrap().stretch(0).unwrap().unwrap();
-                assert_eq!(
-                    first.entries[0].n,
-                    number(&store.snapshot().unwrap().open_table(META).unwrap(), BODIES_FROM)
-                        .unwrap()
-                        .min(first.entries[0].n)
-                );
+                if pruned.entries > 0 {
+                    let first = store.walk().unwrap().stretch(0).unwrap().unwrap();
+                    assert_eq!(first.entries[0].n, pruned.first);
+                }
             }
             // What is gone stays gone.
             model.records.retain(|id, _| left.contains(id));

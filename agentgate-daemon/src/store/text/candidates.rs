@@ -16,7 +16,7 @@ use crate::{
     store::{
         StoreError,
         tables::{SPANS, SpanRow},
-        walk::Walk,
+        order::Walk,
     },
     words::Needle,
 };
@@ -35,6 +35,8 @@ pub struct Candidates {
     at: u64,
     /// Of ids above this one all candidates are in `found`.
     known: u64,
+    /// Rows of spans from this id on are of groups that were looked at.
+    rows: u64,
     /// 64 ids to a word.
     found: BTreeMap<u64, u64>,
 }
@@ -96,6 +98,7 @@ impl Candidates {
             spans: transaction.open_table(SPANS)?,
             live,
             known: u64::MAX,
+            rows: u64::MAX,
             found: BTreeMap::new(),
         })
     }
@@ -191,17 +194,23 @@ impl Candidates {
         let stretch = self.walk.stretch(number.max(floor))?;
         let entries = stretch.map(|stretch| stretch.entries).unwrap_or_default();
         let at = self.at;
-        let mut highest = 0;
         for entry in entries.iter().filter(|entry| entry.n < at) {
             self.insert(entry.id().0);
-            highest = highest.max(entry.id().0);
         }
-        // The highest id of a group begins there, if any does.
-        if let Some(row) = self.spans.range(..=highest)?.next_back() {
+        // The last id that began in an earlier group. Rows of records whose beginning is pruned name the
+        // group of their end.
+        while number >= floor && self.known > 0 {
+            let Some(row) = self.spans.range(..self.rows)?.next_back() else {
+                self.known = 0;
+                break;
+            };
             let (first, row) = row?;
-            if row.value().1 == number && number >= floor {
-                self.known = self.known.min(first.value() - 1);
+            let (last, group, ..) = row.value();
+            if group < number {
+                self.known = self.known.min(last);
+                break;
             }
+            self.rows = first.value();
         }
         self.at = number.max(floor);
         if self.at == 0 {

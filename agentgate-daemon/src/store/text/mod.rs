@@ -37,6 +37,7 @@ use super::{StoreError, packed::Packer};
 use crate::{model::TextIndex, words::Needle};
 use segment::{Builder, Segment};
 use table::{Reading, Writing};
+pub(in crate::store) use table::{SEGMENTS, WORDS};
 
 /// How the index does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -157,27 +158,24 @@ pub(super) fn open(transaction: &WriteTransaction) -> Result<(), StoreError> {
 
 /// Takes the tables out: they derive from the entries, and are made anew by and by.
 pub(super) fn drop_tables(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    transaction.delete_table(table::SEGMENTS)?;
-    transaction.delete_table(table::WORDS)?;
+    transaction.delete_table(SEGMENTS)?;
+    transaction.delete_table(WORDS)?;
     Ok(())
 }
 
 /// Writes segments that are whole.
-pub(super) fn write(
-    transaction: &WriteTransaction,
-    segments: &[Arc<Segment>],
-    packer: &mut Packer,
-) -> Result<(), StoreError> {
+pub(super) fn write(transaction: &WriteTransaction, segments: &[Arc<Segment>]) -> Result<(), StoreError> {
     if segments.is_empty() {
         return Ok(());
     }
+    // Its own, because what derives from the entries is no part of the log's weight.
+    let mut packer = Packer::new()?;
     let mut tables = Writing::open(transaction)?;
-    segments.iter().try_for_each(|segment| tables.put(segment, packer))
+    segments.iter().try_for_each(|segment| tables.put(segment, &mut packer))
 }
 
 /// Takes out the segments that are only about entries before `first`, the first that the log still has.
 /// Returns how many.
-#[expect(dead_code, reason = "retention calls it")]
 pub(super) fn forget(transaction: &WriteTransaction, first: u64) -> Result<usize, StoreError> {
     let mut tables = Writing::open(transaction)?;
     let gone = tables.before(first)?;
