@@ -173,3 +173,6 @@ impl Chained {
         Line::End { entries: self.entries, next: Some(self.next.to_string()) }
     }
 }
+
+#[cfg(test)]
+mod tests;
