@@ -6,7 +6,11 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time,
+};
 
 use super::{
     answer::{Asker, ControlContext, blocking, control_record, internal},
@@ -14,9 +18,14 @@ use super::{
     wire::{ErrorCode, ErrorReply, ExportAsk, Item, ROWS_CHUNK, Reply},
 };
 use crate::{
-    export::pages::{From, Pages, Wanted},
+    chain::Line as Proof,
+    export::{
+        chained::Chained,
+        pages::{From, Pages, Turned, Wanted},
+    },
     filter::Filter,
     model::Timestamp,
+    store::StoreError,
 };
 
 /// How often a follower's place is compared with the end of the log.
@@ -47,7 +56,10 @@ pub(super) async fn export(
             return line.send(&Reply::Error(ErrorReply::new(ErrorCode::AuditUnavailable, message))).await;
         }
     }
-    let mut pages = Pages::new(From::Store(Arc::clone(&context.store)), wanted.clone(), ask.from, ask.since);
+    if ask.chained {
+        return chained(context, wanted, ask, line, drain).await;
+    }
+    let mut pages = Pages::new(From::Store(Arc::clone(&context.store)), wanted.clone(), ask.from);
     let mut caught_up = false;
     loop {
         let turn = blocking(move || {
@@ -88,7 +100,7 @@ pub(super) async fn export(
         }
         if !caught_up {
             caught_up = true;
-            pages = Pages::new(From::Settled(Arc::clone(&context.store)), wanted.clone(), turned.next, None);
+            pages = Pages::new(From::Settled(Arc::clone(&context.store)), wanted.clone(), turned.next);
         }
         tokio::select! {
             biased;
@@ -96,5 +108,122 @@ pub(super) async fn export(
             () = line.closed() => return Ok(()),
             () = time::sleep(TICK) => {}
         }
+    }
+}
+
+/// Pieces that wait for the peer.
+const WAITING: usize = 2;
+
+/// What a chain's producer has to say.
+enum Made {
+    Text(String),
+    Walked(Turned),
+    Failed(String),
+}
+
+/// Why a chain's producer stops.
+enum Stopped {
+    /// Nobody takes what it makes.
+    Alone,
+    Failed(String),
+}
+
+impl std::convert::From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Appends a line, and gives on what is long enough.
+fn put(text: &mut String, line: &Proof, give: &mpsc::Sender<Made>) -> Result<(), Stopped> {
+    text.push_str(&serde_json::to_string(line).map_err(|error| Stopped::Failed(error.to_string()))?);
+    text.push('\n');
+    if text.len() >= ROWS_CHUNK { hand_over(text, give) } else { Ok(()) }
+}
+
+fn hand_over(text: &mut String, give: &mpsc::Sender<Made>) -> Result<(), Stopped> {
+    let whole = std::mem::take(text);
+    let mut left = whole.as_str();
+    while !left.is_empty() {
+        let (piece, rest) = left.split_at(left.floor_char_boundary(ROWS_CHUNK));
+        give.blocking_send(Made::Text(piece.to_owned())).map_err(|_| Stopped::Alone)?;
+        left = rest;
+    }
+    Ok(())
+}
+
+/// Makes lines up to the end that there is; returns what goes on from there.
+fn produce(mut chain: Chained, give: &mpsc::Sender<Made>, last: bool) -> Option<Chained> {
+    let mut text = String::new();
+    let mut work = || {
+        loop {
+            let turned = chain.step(|line| put(&mut text, line, give))?;
+            if turned.is_over() && last {
+                put(&mut text, &chain.end(), give)?;
+            }
+            hand_over(&mut text, give)?;
+            give.blocking_send(Made::Walked(turned)).map_err(|_| Stopped::Alone)?;
+            if turned.is_over() {
+                return Ok(());
+            }
+        }
+    };
+    match work() {
+        Ok(()) => Some(chain),
+        Err(Stopped::Alone) => None,
+        Err(Stopped::Failed(why)) => {
+            // Nobody hears it where nobody listens.
+            let _unheard = give.blocking_send(Made::Failed(why));
+            None
+        }
+    }
+}
+
+/// The same in lines that verify. One entry may be larger than a page of rows, so lines are made beside, and
+/// wait for the peer a few pieces ahead.
+async fn chained(
+    context: &ControlContext,
+    wanted: Wanted,
+    ask: ExportAsk,
+    line: &mut Line,
+    mut drain: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let from = From::Store(Arc::clone(&context.store));
+    let mut chain = Chained::new(from, wanted, ask.filter, ask.from);
+    loop {
+        let (give, mut take) = mpsc::channel(WAITING);
+        let made = spawn_blocking(move || produce(chain, &give, !ask.follow));
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = draining(&mut drain), if !ask.follow => return line.send(&Reply::End).await,
+                () = line.closed() => return Ok(()),
+                next = take.recv() => next,
+            };
+            match next {
+                Some(Made::Text(text)) => line.send(&Reply::item(Item::Rows { text })).await?,
+                Some(Made::Walked(turned)) => line.send(&Reply::item(Item::Walked(turned))).await?,
+                Some(Made::Failed(why)) => return line.send(&Reply::Error(internal(why))).await,
+                None => break,
+            }
+        }
+        let Ok(Some(kept)) = made.await else {
+            return line.send(&Reply::Error(internal("the export ended before its end"))).await;
+        };
+        if !ask.follow {
+            return line.send(&Reply::End).await;
+        }
+        let ending = tokio::select! {
+            biased;
+            () = draining(&mut drain) => true,
+            () = line.closed() => return Ok(()),
+            () = time::sleep(TICK) => false,
+        };
+        if ending {
+            let text = serde_json::to_string(&kept.end()).map_err(io::Error::other)? + "\n";
+            line.send(&Reply::item(Item::Rows { text })).await?;
+            return line.send(&Reply::End).await;
+        }
+        chain = kept.of(From::Settled(Arc::clone(&context.store)));
     }
 }

@@ -86,9 +86,6 @@ pub enum Request {
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
-    /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
-    /// are wanted: they are not masked.
-    AuditExport { ask: ExportAsk },
     /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
     /// then [`Item::Verified`].
     AuditVerify {
@@ -101,6 +98,9 @@ pub enum Request {
     AuditProve { id: RecordId },
     /// Sign the log with another key from here on. Recorded.
     AuditRotateKey,
+    /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
+    /// are wanted: they are not masked.
+    AuditExport { ask: ExportAsk },
 }
 
 /// What an export is to hold.
@@ -111,14 +111,14 @@ pub struct ExportAsk {
     pub from: u64,
     /// In the language of `agentctl logs`; empty for everything.
     pub filter: String,
-    /// What the filter says too: saves the way to the records of that time.
-    pub since: Option<Timestamp>,
     /// With captured bodies.
     pub bodies: bool,
     /// Also the beginnings of records that are not over.
     pub begun: bool,
     /// Goes on with what comes.
     pub follow: bool,
+    /// Lines of `chain::Line`, which verify, instead of rows.
+    pub chained: bool,
 }
 
 /// What is done to the log as a whole.
@@ -250,6 +250,12 @@ pub enum Item {
         hex: String,
     },
     Upkeep(Box<UpkeepItem>),
+    /// A piece of lines that `export::Row::received` reads, or of a chain's; lines go on from piece to piece.
+    Rows {
+        text: String,
+    },
+    /// All lines up to here have been sent.
+    Walked(Turned),
     /// So many records match; of `unreadable` it cannot be said.
     Counted {
         count: u64,
@@ -259,12 +265,6 @@ pub enum Item {
     Unsearched {
         below: RecordId,
     },
-    /// A piece of lines that `export::Row::received` reads; lines go on from piece to piece.
-    Rows {
-        text: String,
-    },
-    /// All lines up to here have been sent.
-    Walked(Turned),
     /// So many entries were verified of so many.
     Verifying {
         done: u64,

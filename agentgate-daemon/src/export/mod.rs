@@ -5,6 +5,7 @@
 //! a row, parquet a group of rows. Command lines are masked, bodies are decoded as far as their content
 //! coding is known; the verifiable form of the log, which is neither, is `chain::line`'s.
 
+pub mod chained;
 pub mod columns;
 pub mod csv;
 pub mod har;

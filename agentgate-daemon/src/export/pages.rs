@@ -12,6 +12,7 @@ use crate::{
     model::{Record, State, Timestamp},
     store::{
         Store, StoreError,
+        signed::Signed,
         order::{Closed, Placed, Walk},
     },
 };
@@ -55,6 +56,20 @@ impl From {
     }
 }
 
+impl From {
+    /// The same, with its proofs.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn signed(&self) -> Result<Signed, StoreError> {
+        match self {
+            Self::Store(store) => store.signed(),
+            Self::Settled(store) => store.signed_settled(),
+            Self::File(file) => file.signed(),
+        }
+    }
+}
+
 /// What is wanted of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -77,6 +92,15 @@ impl Wanted {
 
     fn matches(&self, record: &Record) -> bool {
         (self.open || record.state != State::Open) && self.filter.matches(record)
+    }
+
+    /// Whether an entry is wanted.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the entry or a body cannot be read.
+    pub fn takes(&self, walk: &mut Walk, entry: &Placed) -> Result<bool, StoreError> {
+        let without = Self { filter: self.filter.clone(), bodies: false, open: self.open };
+        without.row(walk, entry).map(|row| row.is_some())
     }
 
     /// The row of an entry; `None` for what is not wanted.
@@ -110,6 +134,15 @@ impl Wanted {
             return Ok(None);
         }
         Ok(Some(Row::new(entry.n, record, if self.bodies { found } else { [None, None] })))
+    }
+}
+
+/// A time that all records that match begin at or after.
+fn earliest(expression: &Expression) -> Option<Timestamp> {
+    match expression {
+        Expression::All(parts) => parts.iter().filter_map(earliest).max(),
+        Expression::Is(Test::Started(bounds)) => i64::try_from(bounds.low).ok().map(Timestamp),
+        Expression::Any(_) | Expression::Not(_) | Expression::Is(_) => None,
     }
 }
 
@@ -147,9 +180,10 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// From entry `next` on. `since`, where the filter says it too, saves the way to there.
+    /// From entry `next` on; where the filter names a time to begin at, at once from there.
     #[must_use]
-    pub fn new(from: From, wanted: Wanted, next: u64, since: Option<Timestamp>) -> Self {
+    pub fn new(from: From, wanted: Wanted, next: u64) -> Self {
+        let since = earliest(&wanted.filter.expression);
         Self { from, wanted, next, since }
     }
 

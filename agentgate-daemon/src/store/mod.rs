@@ -67,6 +67,7 @@ pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
+pub mod signed;
 pub(crate) mod verify;
 mod write;
 

@@ -62,7 +62,11 @@ impl Closed {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn walk(&self) -> Result<Walk, StoreError> {
-        Walk::of(&self.database.begin_read()?)
+        Walk::of(&self.begin_read()?)
+    }
+
+    pub(super) fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
+        Ok(self.database.begin_read()?)
     }
 }
 
@@ -77,6 +81,10 @@ pub struct Placed {
 }
 
 impl Placed {
+    pub(super) fn new(n: u64, encoded: Vec<u8>, places: [Option<Place>; 2]) -> Self {
+        Self { n, encoded, places }
+    }
+
     /// The id of the record that this is a version of.
     #[must_use]
     pub fn id(&self) -> RecordId {

@@ -7,12 +7,14 @@ use super::{
     saved::{CursorFile, Progress, Target},
 };
 use crate::{
+    chain::Line,
     control::{
         client::{Client, ClientError},
         wire::{ExportAsk, Item, Request},
     },
     export::{
         Format, Formatter, Row,
+        chained::Chained,
         pages::{From, Pages, Turned, Wanted},
     },
     filter::{Filter, shorthand},
@@ -25,35 +27,26 @@ const LINE: usize = 256 << 20;
 /// Bytes after which what is gathered is written.
 const WRITE: usize = 1 << 20;
 
-/// A time, or a span before `now`; days have 24 hours.
-fn since(text: &str, now: jiff::Timestamp) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(Timestamp(time.as_microsecond()));
-    }
-    let wrong = || "a span such as 2h or 1d, or a time such as 2026-11-20T08:00:00Z".to_owned();
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let back = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    let time = now.checked_sub(back.abs()).map_err(|_| wrong())?;
-    Ok(Timestamp(time.as_microsecond()))
-}
-
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// jsonl, ocsf, csv, har or parquet
     #[arg(long, default_value = "jsonl")]
     format: Format,
     /// Records from here on: 2h, 30m, 1d, or a time as in 2026-11-20T08:00:00Z
-    #[arg(long, value_parser = |text: &str| since(text, jiff::Timestamp::now()))]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// Records before this time
-    #[arg(long, value_parser = |text: &str| since(text, jiff::Timestamp::now()))]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Part of a host name, or a pattern with *
     #[arg(long)]
     host: Option<String>,
     /// Session, as `show` names it
     #[arg(long)]
     session: Option<String>,
+    /// Of jsonl: bare records, masked as `show` has them, without what proves them
+    #[arg(long)]
+    plain: bool,
     /// With captured bodies, which are not masked; the export is recorded then
     #[arg(long)]
     bodies: bool,
@@ -82,20 +75,23 @@ pub(in crate::cli) struct Args {
     filter: Vec<String>,
 }
 
-fn time(time: Timestamp) -> String {
-    jiff::Timestamp::from_microsecond(time.0).map_or_else(|_| time.to_string(), |time| time.to_string())
-}
-
 impl Args {
     /// All conditions in one text.
     fn filter(&self) -> String {
-        let given = self.filter.join(" ");
-        let host = self.host.as_deref().map_or_else(String::new, |host| shorthand::part("host", host));
-        let session =
-            self.session.as_deref().map_or_else(String::new, |name| shorthand::exact("session", name));
-        let since = self.since.map_or_else(String::new, |at| shorthand::exact("since", &time(at)));
-        let until = self.until.map_or_else(String::new, |at| shorthand::exact("until", &time(at)));
-        shorthand::joined([given.as_str(), &host, &session, &since, &until])
+        let given = |given: &Option<String>| given.clone().unwrap_or_default();
+        let parts = [
+            self.filter.join(" "),
+            shorthand::part("host", &given(&self.host)),
+            shorthand::exact("session", &given(&self.session)),
+            shorthand::exact("since", &given(&self.since)),
+            shorthand::exact("until", &given(&self.until)),
+        ];
+        shorthand::joined(parts.iter().map(String::as_str))
+    }
+
+    /// Whether the lines are those that verify.
+    fn is_chained(&self) -> bool {
+        self.format == Format::Jsonl && !self.plain
     }
 
     fn check(&self, terminal: bool) -> Result<(), Failure> {
@@ -110,6 +106,15 @@ impl Args {
             && !self.force
         {
             return wrong("har and parquet are whole files: write the rest to a file of its own");
+        }
+        if self.plain && self.format != Format::Jsonl {
+            return wrong("--plain is of jsonl");
+        }
+        let there = self.output.as_ref().is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+        if self.is_chained() && continued && there && !self.force {
+            return wrong(
+                "an export that verifies is a whole: write what follows to a file of its own, or use --plain",
+            );
         }
         if !self.format.is_text() && self.output.is_none() && terminal {
             return wrong("parquet is not for a terminal: write it to a file with -o");
@@ -141,6 +146,16 @@ impl Writing<'_> {
             self.left_out += 1;
         }
         self.next = row.n + 1;
+        if self.buffer.len() >= WRITE { self.write() } else { Ok(()) }
+    }
+
+    /// A line that verifies, as it is.
+    fn copy(&mut self, line: &[u8]) -> Result<(), Failure> {
+        if line.starts_with(b"{\"type\":\"entry\"") {
+            self.rows += 1;
+        }
+        self.buffer.extend_from_slice(line);
+        self.buffer.push(b'\n');
         if self.buffer.len() >= WRITE { self.write() } else { Ok(()) }
     }
 
@@ -239,9 +254,26 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
 }
 
 fn from_file(writing: &mut Writing<'_>, args: &Args, filter: Filter, path: PathBuf) -> Result<(), Failure> {
-    let closed = Closed::open(&path)?;
+    let closed = Arc::new(Closed::open(&path)?);
     let wanted = Wanted { filter, bodies: args.bodies, open: args.begun };
-    let mut pages = Pages::new(From::File(Arc::new(closed)), wanted, writing.next, args.since);
+    if args.is_chained() {
+        let mut chain = Chained::new(From::File(closed), wanted, args.filter(), writing.next);
+        let line = |writing: &mut Writing<'_>, line: &Line| {
+            let text = serde_json::to_vec(line).map_err(|error| Failure::Output(error.into()))?;
+            writing.copy(&text)
+        };
+        loop {
+            let turned = chain.step(|made| line(writing, made))?;
+            if turned.is_over() {
+                line(writing, &chain.end())?;
+            }
+            writing.walked(turned)?;
+            if turned.is_over() {
+                return Ok(());
+            }
+        }
+    }
+    let mut pages = Pages::new(From::File(closed), wanted, writing.next);
     loop {
         let turned = pages.turn(|row| {
             writing.take(&row)?;
@@ -260,7 +292,8 @@ fn from_daemon(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(
         let before = writing.next;
         match ask(writing, args, filter) {
             // The daemon cut it off, because what reads the output was slow: goes on after the last row.
-            Err(Failure::Daemon(ClientError::Protocol(_) | ClientError::Io(_))) if writing.next > before => {}
+            Err(Failure::Daemon(ClientError::Protocol(_) | ClientError::Io(_)))
+                if writing.next > before && !args.is_chained() => {}
             other => return other,
         }
     }
@@ -270,14 +303,15 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
     let ask = ExportAsk {
         from: writing.next,
         filter: filter.to_owned(),
-        since: args.since,
         bodies: args.bodies,
         begun: args.begun,
         follow: args.follow,
+        chained: args.is_chained(),
     };
     let client: Client = writing.session.connect()?;
     let mut lines = Lines::default();
     client.stream(Request::AuditExport { ask }, args.follow, |item| match item {
+        Item::Rows { text } if args.is_chained() => lines.push(&text, |line| writing.copy(line)),
         Item::Rows { text } => lines.push(&text, |line| {
             let row = Row::received(line).map_err(|error| ClientError::Protocol(error.to_string()))?;
             writing.take(&row)
@@ -288,6 +322,9 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Verifying { .. }

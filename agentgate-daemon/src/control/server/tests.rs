@@ -28,6 +28,8 @@ use crate::{
     store::{Query, Side, Store},
 };
 
+mod exports;
+
 /// A cgroup that no test runs in.
 const ELSEWHERE: &str = "/agentgate-nobody.slice";
 

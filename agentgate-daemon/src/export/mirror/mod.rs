@@ -280,7 +280,7 @@ impl Work {
         let lines = Lines::open(&settings.path, place.length)?;
         place.length = lines.length();
         let wanted = Wanted { bodies: settings.bodies, ..Wanted::default() };
-        let pages = Pages::new(From::Settled(self.store.clone()), wanted, place.next, None);
+        let pages = Pages::new(From::Settled(self.store.clone()), wanted, place.next);
         Ok(State { place, lines, pages, formatter: Formatter::new(settings.format, settings.bodies)? })
     }
 

@@ -44,8 +44,11 @@ fn read_all(store: &Store) -> usize {
         errors += usize::from(store.body(RecordId(id), Side::Request).is_err());
     }
     errors += usize::from(store.tallies().is_err());
-    let filter = crate::filter::Filter::parse("nowhere", Timestamp(0)).unwrap();
-    let mut query = Query { filter, limit: 10, ..Query::default() };
+    let mut query = Query {
+        filter: crate::filter::Filter::parse("nowhere", Timestamp(0)).unwrap(),
+        limit: 10,
+        ..Query::default()
+    };
     loop {
         match store.query(&query) {
             Ok(Page { next: Some(next), .. }) => query.before = Some(next),
