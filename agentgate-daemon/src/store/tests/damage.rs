@@ -44,7 +44,7 @@ fn read_all(store: &Store) -> usize {
         errors += usize::from(store.body(RecordId(id), Side::Request).is_err());
     }
     errors += usize::from(store.tallies().is_err());
-    let mut query = Query { text: Some("nowhere".into()), limit: 10, ..Query::default() };
+    let mut query = Query { filter: filter("url:*nowhere*"), limit: 10, ..Query::default() };
     loop {
         match store.query(&query) {
             Ok(Page { next: Some(next), .. }) => query.before = Some(next),
