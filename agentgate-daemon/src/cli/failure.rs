@@ -27,6 +27,12 @@ pub enum Failure {
     /// `audit reconcile`; the answer itself has said where.
     #[error("the audit log does not balance with the kernel's counters")]
     Unbalanced,
+    /// `audit verify`; the answer itself has said where.
+    #[error("the audit log is not whole")]
+    NotWhole,
+    /// `audit verify`: it cannot be told.
+    #[error("cannot be verified: {0}")]
+    Unverified(String),
     /// `detach`.
     #[error(transparent)]
     Detach(#[from] DetachError),
@@ -52,9 +58,12 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::NotWhole | Self::Invalid(None) => {
+                None
+            }
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Unverified(_)
             | Self::Detach(_)
             | Self::Invalid(Some(_))
             | Self::Launch(_)
@@ -78,10 +87,11 @@ impl Failure {
             | Self::Unexpected
             | Self::Unhealthy
             | Self::Unbalanced
+            | Self::NotWhole
             | Self::Detach(_)
             | Self::Leaked(_)
             | Self::Output(_) => 1,
-            Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
+            Self::Invalid(_) | Self::Unverified(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
             Self::Selftest(_) => 4,
             Self::Daemon(
                 ClientError::NotRunning { .. }

@@ -149,10 +149,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 found.push(item);
                 return Ok(());
             }
-            (
-                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. }),
-                _,
-            ) => {
+            (item, _) => {
                 print(output, &item, args.follow)?;
             }
         }
@@ -184,7 +181,10 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => Err(Failure::Unexpected),
     })
 }
 
@@ -212,6 +212,9 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         Item::Searched { .. }
         | Item::Listed
         | Item::Body { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. } => Err(Failure::Unexpected),
     }

@@ -123,6 +123,9 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Searched { .. }
         | Item::Listed
         | Item::Missed { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })?;

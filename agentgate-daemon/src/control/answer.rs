@@ -20,6 +20,7 @@ use super::{
     enrol::{EnrolError, Enroller},
     follow,
     peer::Peer,
+    proof,
     server::{Door, Line},
     steer,
     wire::{
@@ -29,6 +30,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, redact},
+    chain::Trust,
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reconcile::Reconciler,
@@ -108,6 +110,13 @@ pub(super) async fn answer(
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
+        Request::AuditVerify { keys, checkpoints } => {
+            return proof::verify(context, Trust { keys, checkpoints }, line).await;
+        }
+        Request::AuditProve { id } => return proof::prove(context, asker, id, line).await,
+        Request::AuditRotateKey => {
+            recorded(context, asker, "key of the audit log changed".to_owned(), proof::rotate(context)).await
+        }
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
         Request::Reconcile { recount } => reconcile(context, recount).await,
@@ -198,7 +207,7 @@ async fn recorded(
     }
 }
 
-fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
+pub(super) fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
     let Asker { peer, cgroup } = asker;
     let exe = peer.process.exe();
     let mut record = Record::new(Kind::Control, Timestamp::now());

@@ -12,6 +12,7 @@ pub mod enrol;
 mod follow;
 pub mod peer;
 mod places;
+mod proof;
 pub mod server;
 pub mod socket;
 mod steer;

@@ -92,6 +92,9 @@ impl Door {
             | Request::ListEdit { .. }
             | Request::Dashboard
             | Request::Reconcile { .. }
+            | Request::AuditVerify { .. }
+            | Request::AuditProve { .. }
+            | Request::AuditRotateKey
             | Request::Count { .. } => self == Self::Steering,
         }
     }

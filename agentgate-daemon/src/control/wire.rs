@@ -12,6 +12,7 @@ pub use crate::{
     kernel::{LayerState, Layers},
 };
 use crate::{
+    chain::{Checkpoint, KeyStatement, PublicKey, Report},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::Side,
@@ -79,6 +80,18 @@ pub enum Request {
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
+    /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
+    /// then [`Item::Verified`].
+    AuditVerify {
+        #[serde(default)]
+        keys: Vec<PublicKey>,
+        #[serde(default)]
+        checkpoints: Vec<Checkpoint>,
+    },
+    /// The proof of one record, as a stream of [`Item::Text`].
+    AuditProve { id: RecordId },
+    /// Sign the log with another key from here on. Recorded.
+    AuditRotateKey,
 }
 
 /// Which records. Every field that is set must hold.
@@ -157,6 +170,7 @@ pub enum Payload {
         url: String,
     },
     Balance(Box<Balance>),
+    AuditKey(Box<KeyStatement>),
 }
 
 /// Parts of streamed answers.
@@ -186,6 +200,16 @@ pub enum Item {
     /// A list by duration or bytes lacks the records below this one: to look at all would take too long.
     Unsearched {
         below: RecordId,
+    },
+    /// So many entries were verified of so many.
+    Verifying {
+        done: u64,
+        of: u64,
+    },
+    Verified(Box<Report>),
+    /// Part of a text, of up to [`BODY_CHUNK`] bytes.
+    Text {
+        text: String,
     },
 }
 

@@ -20,6 +20,10 @@
 //! | `packs` | (number, part) | captured bodies, packed: see [`bodies`] |
 //! | `contents` | SHA-256 of a large body | its pack |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
+//! | `links` | number of a group | the link before each of its entries: see [`crate::chain`] |
+//! | `checkpoints` | entries | a signed link |
+//! | `keys`, `prunes` | from 0 on | statements of keys that sign, and of what retention took out |
+//! | `marks` | name | bytes: `log`, its id; `tail`, the checkpoint of its end |
 //! | `epochs` | name | number of one life of the kernel's counters |
 //! | `sessions` | (epoch, session's number) | its name |
 //!
@@ -36,15 +40,19 @@
 
 mod bodies;
 mod canonical;
+mod chain;
 pub mod dump;
 mod error;
 mod every;
 mod group;
 mod index;
 pub(crate) mod journal;
+mod keys;
+mod linked;
 mod migrate;
 mod packed;
 mod postings;
+mod prove;
 mod query;
 mod read;
 mod record;
@@ -55,6 +63,7 @@ pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
+pub(crate) mod verify;
 pub mod walk;
 mod write;
 
@@ -302,10 +311,13 @@ impl Store {
         let transaction = self.begin_write()?;
         let found = write::schema(&transaction)?;
         let mut packing = self.packing();
+        let key = chain::key(self, &transaction)?;
         if found < tables::SCHEMA_VERSION {
-            migrate::run(&transaction, &mut packing, found)?;
+            migrate::run(&transaction, &mut packing, &key, found)?;
         }
-        let (_, last_id) = Batch::open(&transaction, 0, &mut packing)?.finish()?;
+        let mut batch = Batch::open(&transaction, 0, &mut packing, key)?;
+        batch.chain.settle()?;
+        let (_, last_id) = batch.finish()?;
         self.last_id.store(last_id, Ordering::Release);
         transaction.commit()?;
         Ok(())

@@ -577,7 +577,10 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Searched { .. }
         | Item::Listed
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => None,
+        | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => None,
     }
 }
 
