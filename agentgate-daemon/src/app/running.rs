@@ -51,6 +51,7 @@ impl App {
             wanted,
             ca,
             audit_thread,
+            anchors,
             drain,
             started,
         } = self;
@@ -101,6 +102,11 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
+        let reports = anchors.reports();
+        let gate: Arc<dyn Fn() -> GateReport + Send + Sync> =
+            Arc::new(move || GateReport { checkpoints: reports(), ..gate() });
+        // Not among the services: it has a last thing to send once these have ended.
+        let anchoring = tokio::spawn(anchors.keep(drain.watch()));
         let codes = LoginCodes::default();
         let access = window.as_ref().map(|&Window { at, .. }| {
             let codes = codes.clone();
@@ -191,6 +197,11 @@ impl App {
         let drained = audit_thread.drain(LAST_WRITES).await;
         if drained.unwritten > 0 {
             tracing::error!(?drained, "records could not be written");
+        }
+        // The last records are in it.
+        match anchoring.await {
+            Ok(anchors) => anchors.close().await,
+            Err(error) => tracing::error!(%error, "the last checkpoint is not sent"),
         }
     }
 }

@@ -60,7 +60,7 @@ fn damage_is_told_and_nothing_panics() {
     let path = dir.path().join("audit.redb");
     let files = sound(&path);
     let (mut refused, mut told, mut panics) = (0, 0, BTreeMap::<String, u32>::new());
-    for seed in 0..300 {
+    for seed in 0..150 {
         let mut random = Random(seed);
         let drive = Drive::with(files.clone());
         drive.damage(|[database, journal]| {
@@ -76,7 +76,8 @@ fn damage_is_told_and_nothing_panics() {
                         file[page..end].fill(0);
                     }
                     _ => {
-                        let (from, to) = (at / 4096 * 4096, random.below(file.len() as u64) as usize / 4096 * 4096);
+                        let (from, to) =
+                            (at / 4096 * 4096, random.below(file.len() as u64) as usize / 4096 * 4096);
                         let length = 4096.min(file.len() - from.max(to));
                         file.copy_within(from..from + length, to);
                     }
@@ -98,7 +99,10 @@ fn damage_is_told_and_nothing_panics() {
             Ok(Ok(errors)) => told += usize::from(errors > 0),
             Ok(Err(_)) => refused += 1,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                let text = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
                 *panics.entry(text.unwrap_or_default()).or_default() += 1;
             }
         }
