@@ -23,7 +23,9 @@ use tokio::net::{TcpListener, UnixListener};
 pub use self::process::{check, run};
 use self::upkeep::Wanted;
 use crate::{
+    anchors::{self, Anchor, Anchors},
     audit::{Audit, AuditOptions, AuditThread},
+    chain::Line,
     config::{Config, CrlDepth, Lenience, Origin},
     conn::Stages,
     control::{Door, Enroller, socket},
@@ -101,6 +103,7 @@ pub struct App {
     ca: Arc<str>,
     audit_thread: AuditThread,
     indexer: Indexer,
+    anchors: Anchors,
     drain: Drain,
     started: Timestamp,
 }
@@ -218,6 +221,7 @@ impl App {
         let host = host::Follower::start(resolver.clone(), kernel.clone(), policy.clone())
             .context("the host's own addresses")?;
         let origin_tls = OriginTls::load(&origin_settings(&config))?;
+        let anchors = Anchors::new(&config.audit.checkpoints, &origin_tls, checkpoints(store.clone()));
         let deadlines = forward::Deadlines { connect: limits.connect_timeout(), idle };
         let exchanger = Exchanger {
             policy: policy.clone(),
@@ -293,6 +297,7 @@ impl App {
             ca: pem,
             audit_thread,
             indexer,
+            anchors,
             drain,
             started: Timestamp::now(),
             config,
@@ -326,6 +331,19 @@ impl App {
     pub fn handles(&self) -> Handles {
         self.handles.clone()
     }
+}
+
+/// The log's newest checkpoint, as it is sent elsewhere.
+fn checkpoints(store: Arc<Store>) -> anchors::Source {
+    Arc::new(move || {
+        let newest = store.newest_checkpoint().map_err(|error| error.to_string())?;
+        let Some((log, checkpoint)) = newest else { return Ok(None) };
+        let line = Line::Checkpoint(checkpoint);
+        let mut line = serde_json::to_value(&line).map_err(|error| error.to_string())?;
+        // As in an export, and of which log: who receives it may hear of many.
+        line["log"] = serde_json::json!(log);
+        Ok(Some(Anchor { entries: checkpoint.entries, line: line.to_string() }))
+    })
 }
 
 /// When the host was booted, `since_ns` before now.

@@ -7,7 +7,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use fake_internet::FakeInternet;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls_pki_types::PrivateKeyDer;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, UdpSocket, UnixDatagram},
@@ -35,12 +37,31 @@ fn tls(root: Option<&Path>) -> OriginTls {
     OriginTls::load(&Settings { extra_roots: root.map(Path::to_owned), ..Settings::default() }).unwrap()
 }
 
-/// Roots of a set-up that needs some, whatever the host has.
-async fn internet(dir: &Path) -> (FakeInternet, std::path::PathBuf) {
-    let internet = FakeInternet::start_on_loopback().await.unwrap();
-    let root = dir.join("root.pem");
-    fs::write(&root, internet.root_pem()).unwrap();
-    (internet, root)
+/// Somebody who signs certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// And the file of its own, so that no test needs those of the host.
+    fn new(dir: &Path) -> (Self, std::path::PathBuf) {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let root = dir.join("root.pem");
+        fs::write(&root, issuer.pem()).unwrap();
+        (Self(issuer), root)
+    }
+
+    /// What a server of this name presents.
+    fn presenting(&self, name: &str) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let leaf = params.signed_by(&key, &self.0).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        Arc::new(config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap())
+    }
 }
 
 fn settings(text: &str) -> Checkpoints {
@@ -56,7 +77,7 @@ async fn sent(anchors: &mut Anchors) -> Vec<PlaceReport> {
 #[tokio::test]
 async fn a_file_is_appended_to() {
     let dir = tempfile::tempdir().unwrap();
-    let (_internet, root) = internet(dir.path()).await;
+    let (_authority, root) = Authority::new(dir.path());
     let path = dir.path().join("sub/checkpoints.jsonl");
     let entries = Arc::new(AtomicU64::new(0));
     let settings = settings(&format!("file = {path:?}\n"));
@@ -93,7 +114,7 @@ async fn a_file_is_appended_to() {
 #[tokio::test]
 async fn syslog_gets_datagrams() {
     let dir = tempfile::tempdir().unwrap();
-    let (_internet, root) = internet(dir.path()).await;
+    let (_authority, root) = Authority::new(dir.path());
     let path = dir.path().join("log");
     let local = UnixDatagram::bind(&path).unwrap();
     let remote = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -120,12 +141,8 @@ async fn syslog_gets_datagrams() {
 }
 
 /// An HTTPS server that answers each request with `answer`, and tells what it was sent.
-async fn receiver(
-    internet: &FakeInternet,
-    name: &str,
-    answer: &'static str,
-) -> (u16, mpsc::Receiver<String>) {
-    let acceptor = TlsAcceptor::from(internet.presenting(name, &[b"http/1.1"]).unwrap());
+async fn receiver(authority: &Authority, name: &str, answer: &'static str) -> (u16, mpsc::Receiver<String>) {
+    let acceptor = TlsAcceptor::from(authority.presenting(name));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, hear) = mpsc::channel(8);
@@ -154,7 +171,7 @@ async fn receiver(
 #[tokio::test]
 async fn a_webhook_is_posted_to() {
     let dir = tempfile::tempdir().unwrap();
-    let (internet, root) = internet(dir.path()).await;
+    let (authority, root) = Authority::new(dir.path());
     let entries = Arc::new(AtomicU64::new(9));
     let moved = "HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n";
     let rows = [
@@ -165,7 +182,7 @@ async fn a_webhook_is_posted_to() {
         ("other.example", "HTTP/1.1 200 OK\r\n\r\n", Some("certificate")),
     ];
     for (name, answer, expect) in rows {
-        let (port, mut heard) = receiver(&internet, name, answer).await;
+        let (port, mut heard) = receiver(&authority, name, answer).await;
         let settings = settings(&format!("webhook = \"https://localhost:{port}/log?x=1\"\n"));
         let mut anchors = Anchors::new(&settings, &tls(Some(&root)), source(&entries));
         let reports = sent(&mut anchors).await;
@@ -190,8 +207,9 @@ async fn a_webhook_is_posted_to() {
 #[tokio::test]
 async fn a_webhook_is_verified() {
     let dir = tempfile::tempdir().unwrap();
-    let (_mine, root) = internet(dir.path()).await;
-    let theirs = FakeInternet::start_on_loopback().await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let (_mine, root) = Authority::new(dir.path());
+    let (theirs, _) = Authority::new(other.path());
     let (port, mut heard) = receiver(&theirs, "localhost", "HTTP/1.1 200 OK\r\n\r\n").await;
     let settings = settings(&format!("webhook = \"https://localhost:{port}\"\n"));
     let mut anchors = Anchors::new(&settings, &tls(Some(&root)), source(&Arc::new(AtomicU64::new(1))));
@@ -202,8 +220,8 @@ async fn a_webhook_is_verified() {
 #[tokio::test]
 async fn one_that_hangs_holds_nobody_up_for_long() {
     let dir = tempfile::tempdir().unwrap();
-    let (internet, root) = internet(dir.path()).await;
-    let (port, _heard) = receiver(&internet, "localhost", "").await;
+    let (authority, root) = Authority::new(dir.path());
+    let (port, _heard) = receiver(&authority, "localhost", "").await;
     let file = dir.path().join("checkpoints");
     let settings = settings(&format!("file = {file:?}\nwebhook = \"https://localhost:{port}\"\n"));
     let mut anchors = Anchors::new(&settings, &tls(Some(&root)), source(&Arc::new(AtomicU64::new(1))));
@@ -218,7 +236,7 @@ async fn one_that_hangs_holds_nobody_up_for_long() {
 #[tokio::test]
 async fn it_sends_at_intervals_and_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let (_internet, root) = internet(dir.path()).await;
+    let (_authority, root) = Authority::new(dir.path());
     let path = dir.path().join("log");
     let log = UnixDatagram::bind(&path).unwrap();
     let entries = Arc::new(AtomicU64::new(1));

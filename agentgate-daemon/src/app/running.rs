@@ -67,6 +67,7 @@ impl App {
             ca,
             audit_thread,
             indexer,
+            anchors,
             drain,
             started,
         } = self;
@@ -128,6 +129,11 @@ impl App {
         if let Some(mirror) = &mirror {
             services.spawn(mirror.clone().run(drain.watch()));
         }
+        let reports = anchors.reports();
+        let gate: Arc<dyn Fn() -> GateReport + Send + Sync> =
+            Arc::new(move || GateReport { checkpoints: reports(), ..gate() });
+        // Not among the services: it has a last thing to send once these have ended.
+        let anchoring = tokio::spawn(anchors.keep(drain.watch()));
         let codes = LoginCodes::default();
         let access = window.as_ref().map(|&Window { at, .. }| {
             let codes = codes.clone();
@@ -223,6 +229,11 @@ impl App {
         let drained = audit_thread.drain(LAST_WRITES).await;
         if drained.unwritten > 0 {
             tracing::error!(?drained, "records could not be written");
+        }
+        // The last records are in it.
+        match anchoring.await {
+            Ok(anchors) => anchors.close().await,
+            Err(error) => tracing::error!(%error, "the last checkpoint is not sent"),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    Store, StoreError, keys,
+    Store, StoreError, keys, unharmed,
     tables::{LAST_ID, META},
     write::{Batch, Packing},
 };
@@ -353,6 +353,18 @@ pub(super) fn key(store: &Store, transaction: &WriteTransaction) -> Result<Arc<S
 }
 
 impl Store {
+    /// The checkpoint of the log's end, and of which log. `None` where nothing was recorded so far.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the tables cannot be read, or cannot be brought up to date.
+    pub fn newest_checkpoint(&self) -> Result<Option<(LogId, Checkpoint)>, StoreError> {
+        unharmed(|| {
+            let marks = self.read_all()?.open_table(MARKS)?;
+            let tail = tail_of(&marks)?.filter(|tail| tail.entries > 0);
+            Ok(log_of(&marks)?.zip(tail))
+        })
+    }
+
     /// Makes a new key that signs from here on. Returns what says so.
     ///
     /// # Errors

@@ -1,6 +1,10 @@
 //! What can go wrong with the store.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 use super::canonical::Malformed;
 use crate::{chain::KeyError, model::RecordId};
@@ -86,6 +90,12 @@ pub enum StoreError {
     /// The index of full text does not read as its format says: `agentctl audit reindex` makes it anew.
     #[error("the text index of the audit log is damaged, make it anew with `agentctl audit reindex`: {0}")]
     Text(#[source] Malformed),
+    /// The file contradicts itself.
+    #[error(
+        "the file of the audit log is damaged: `agentctl audit verify` says how far, `agentctl audit restore` puts \
+         a backup in its place"
+    )]
+    Damaged,
     /// What redb reports: disk full, I/O errors, corruption.
     #[error("{0}")]
     Redb(Box<redb::Error>),
@@ -101,6 +111,7 @@ impl StoreError {
             Self::Older { .. } => "store_older",
             Self::File { .. } => "store_file",
             Self::Closed => "store_closed",
+            Self::Damaged => "store_damaged",
             Self::Behind => "store_behind",
             Self::UnknownFormat { .. } => "store_unknown_format",
             Self::BodyDropped { .. } => "store_body_dropped",
@@ -127,7 +138,8 @@ impl StoreError {
     pub(crate) fn needs_reopening(&self) -> bool {
         match self {
             Self::Redb(error) => matches!(**error, redb::Error::PreviousIo | redb::Error::DatabaseClosed),
-            Self::Closed => true,
+            // What it has in memory is of no use after an assertion that did not hold.
+            Self::Closed | Self::Damaged => true,
             Self::Behind
             | Self::BodyDropped { .. }
             | Self::Upkeep
@@ -165,3 +177,9 @@ macro_rules! from_redb {
     )*};
 }
 from_redb!(DatabaseError, TransactionError, TableError, StorageError, SetDurabilityError, CommitError);
+
+/// Does what reads or writes pages of the file. Whatever their bytes are, they are no reason to fall over; redb
+/// checks what it reads by assertions.
+pub(super) fn unharmed<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(StoreError::Damaged))
+}

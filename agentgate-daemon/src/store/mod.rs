@@ -93,6 +93,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 pub use canonical::Malformed;
 pub use error::StoreError;
+use error::unharmed;
 pub use query::{Count, Cursor, HostPattern, LIMIT_CAP, NoCursor, Page, Query, SCAN_CAP};
 pub use tables::Side;
 pub(crate) use write::{Entry, Known, Write};
@@ -169,6 +170,10 @@ impl Store {
     }
 
     pub(crate) fn open_by(files: Files) -> Result<Self, StoreError> {
+        unharmed(|| Self::open_unguarded(files))
+    }
+
+    fn open_unguarded(files: Files) -> Result<Self, StoreError> {
         let database = (files.database)()?;
         let store = Self::of(files, database)?;
         store.prepare()?;
@@ -198,8 +203,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file or the record cannot be read.
     pub fn get(&self, id: RecordId) -> Result<Option<Record>, StoreError> {
-        let version = Reader::of(&self.read()?)?.get(id.0)?;
-        version.map(|version| version.record()).transpose()
+        unharmed(|| {
+            let version = Reader::of(&self.read()?)?.get(id.0)?;
+            version.map(|version| version.record()).transpose()
+        })
     }
 
     /// The captured bytes of one side of an exchange, as they were on the wire. `None` where nothing
@@ -208,6 +215,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or the bytes are not those that were captured.
     pub fn body(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
+        unharmed(|| self.body_of(id, side))
+    }
+
+    fn body_of(&self, id: RecordId, side: Side) -> Result<Option<Bytes>, StoreError> {
         let transaction = self.read()?;
         let Some(version) = Reader::of(&transaction)?.get(id.0)? else { return Ok(None) };
         let (group, entry) = version.entry()?;
@@ -238,9 +249,11 @@ impl Store {
 
     /// An entry as the log has it last; only what the tables have is looked at.
     pub(crate) fn entry(&self, id: RecordId) -> Result<Option<Entry>, StoreError> {
-        let transaction = self.snapshot()?;
-        let version = Reader::of(&transaction)?.get(id.0)?;
-        version.map(|version| whole(&transaction, &version)).transpose()
+        unharmed(|| {
+            let transaction = self.snapshot()?;
+            let version = Reader::of(&transaction)?.get(id.0)?;
+            version.map(|version| whole(&transaction, &version)).transpose()
+        })
     }
 
     /// Makes entries durable in the journal; returns the sequence under which they are there.
@@ -295,9 +308,11 @@ impl Store {
     pub(crate) fn reopen(&self) -> Result<(), StoreError> {
         let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // Closed before it is opened: the file is locked by whoever has it open.
-        *database = None;
-        *database = Some((self.files.database)()?);
-        Ok(())
+        unharmed(|| {
+            *database = None;
+            *database = Some((self.files.database)()?);
+            Ok(())
+        })
     }
 
     /// How the text index does.

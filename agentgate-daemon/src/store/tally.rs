@@ -14,7 +14,7 @@ use agentgate_common::{
 use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    Store, StoreError, UNACKNOWLEDGED,
+    Store, StoreError, UNACKNOWLEDGED, unharmed,
     canonical::{Glance, socket},
     read::Reader,
     tables::{LAST_ID, META},
@@ -293,7 +293,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn tallies(&self) -> Result<Vec<TallyRow>, StoreError> {
-        self.tallies_of(self.epoch.load(Ordering::Acquire))
+        unharmed(|| self.tallies_of(self.epoch.load(Ordering::Acquire)))
     }
 
     /// The numbers of windows that are not summed up, and what was declared because the ring buffer was

@@ -20,6 +20,7 @@ use super::{
     tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
     text,
+    unharmed,
 };
 use crate::{
     chain::SigningKey,
@@ -219,7 +220,7 @@ impl Store {
     /// where the tables have that already, there is nothing to do.
     pub(super) fn commit(&self, entries: &[Entry], epoch: u32, taken: Option<u64>) -> Result<(), StoreError> {
         let mut packing = self.packing();
-        let result = self.try_commit(&mut packing, entries, epoch, taken);
+        let result = unharmed(|| self.try_commit(&mut packing, entries, epoch, taken));
         if result.is_err() {
             packing.forget();
         }

@@ -161,6 +161,18 @@ async fn look(lab: &Lab, books: &mut Books, killed: i64) -> anyhow::Result<()> {
         }
         books.compared(&target, body.len(), same);
     }
+    verified(lab, books, &[]).await
+}
+
+/// Has the log's chain looked at: that of the running daemon, or of a file.
+async fn verified(lab: &Lab, books: &mut Books, file: &[&str]) -> anyhow::Result<()> {
+    let mut command = lab.agentctl();
+    command.args(["audit", "verify"]).args(file).stdin(std::process::Stdio::null());
+    let output = command.output().await.context("agentctl")?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        books.differs.push(format!("the chain does not hold ({}): {}", output.status, said.join(" ")));
+    }
     Ok(())
 }
 
@@ -169,5 +181,8 @@ async fn whole(lab: &mut Lab, books: &mut Books) -> anyhow::Result<()> {
     if let Err(error) = lab.steer(&["audit", "reconcile", "--recount"]).await {
         books.differs.push(format!("{error:#}"));
     }
-    Ok(())
+    // The same of the file alone, as anybody could who has a copy and the public key.
+    lab.take_daemon()?.stop().await?;
+    let [store, key] = ["audit.redb", "audit.pub"].map(|name| lab.state().join(name).display().to_string());
+    verified(lab, books, &[&store, "--key", &key]).await
 }

@@ -153,7 +153,7 @@ async fn each_operation_fails_once() {
         for at in 1..=operations {
             let (files, path) = (files.clone(), path.clone());
             runs.spawn(async move {
-                let mut run = Run::new(files, &path);
+                let run = Run::new(files, &path);
                 run.drive.plan(first + at, fault);
                 let when = format!("{fault:?} at {at} of {operations}");
                 run.to_the_end(&when, at, &path).await

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use crate::filter::Pattern as HostPattern;
 pub use cursor::{Cursor, NoCursor};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, unharmed};
 use crate::{
     filter::{Bounds, Expression, Filter, Pattern, Sort, Test},
     model::{Action, Kind, Record, RecordId, SessionId, Timestamp},
@@ -128,6 +128,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn query(&self, query: &Query) -> Result<Page, StoreError> {
+        unharmed(|| self.search(query))
+    }
+
+    fn search(&self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.read()?;
         let search = Search::of(&transaction, query.expression())?;
         let limit = query.limit.clamp(1, LIMIT_CAP);
