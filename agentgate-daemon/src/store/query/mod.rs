@@ -129,7 +129,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn query(&self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.read()?;
-        let search = Search::of(&transaction, query.expression())?;
+        let search = Search::of(&self.text, &transaction, query.expression())?;
         let limit = query.limit.clamp(1, LIMIT_CAP);
         match query.sort() {
             Sort::Newest => search.newest(query.before, limit),
@@ -144,6 +144,6 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn count(&self, query: &Query) -> Result<Count, StoreError> {
         let transaction = self.read()?;
-        Search::of(&transaction, query.expression())?.count(query.before)
+        Search::of(&self.text, &transaction, query.expression())?.count(query.before)
     }
 }
