@@ -96,9 +96,7 @@ impl Test {
             Self::Duration(bounds) => duration(record).is_some_and(|duration| bounds.holds(duration)),
             Self::Bytes(bounds) => bounds.holds(amount(record)),
             Self::Path(pattern) => record.request.as_ref().is_some_and(|head| pattern.matches(&head.target)),
-            Self::Url(pattern) => {
-                is(pattern, &url(record))
-            }
+            Self::Url(pattern) => is(pattern, &url(record)),
             Self::Fact(test) => record
                 .facts
                 .iter()

@@ -21,7 +21,9 @@ pub(super) fn needle(word: &[Character]) -> Result<Needle, (String, String)> {
         NoNeedle::NoWord => {
             ("there is no word in it to look for".to_owned(), "words are letters and digits".to_owned())
         }
-        NoNeedle::TooLong => ("there are too many words in a row".to_owned(), format!("at most {}", NoNeedle::MOST)),
+        NoNeedle::TooLong => {
+            ("there are too many words in a row".to_owned(), format!("at most {}", NoNeedle::MOST))
+        }
     })
 }
 

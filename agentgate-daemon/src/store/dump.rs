@@ -342,7 +342,8 @@ impl Visitor for Put<'_> {
         {
             let mut table = transaction.open_table(definition)?;
             for (key, value) in self.rows.drain(..) {
-                let fits = |width: Option<usize>, bytes: &[u8]| width.is_none_or(|width| width == bytes.len());
+                let fits =
+                    |width: Option<usize>, bytes: &[u8]| width.is_none_or(|width| width == bytes.len());
                 if !fits(K::fixed_width(), &key) || !fits(V::fixed_width(), &value) {
                     return Err(not("a row of another type"));
                 }

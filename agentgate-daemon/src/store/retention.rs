@@ -26,7 +26,8 @@ use super::{
     group, packed,
     packed::Part,
     tables::{
-        BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT, WEIGHT_MOST,
+        BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
+        WEIGHT_MOST,
     },
     write::Batch,
 };
@@ -103,9 +104,8 @@ impl Pruned {
         let id = RecordId(id);
         self.records += 1;
         self.ids = Some(self.ids.map_or((id, id), |(low, high)| (low.min(id), high.max(id))));
-        self.times = Some(
-            self.times.map_or((started, started), |(low, high)| (low.min(started), high.max(started))),
-        );
+        self.times =
+            Some(self.times.map_or((started, started), |(low, high)| (low.min(started), high.max(started))));
     }
 
     fn is_empty(&self) -> bool {
@@ -277,7 +277,13 @@ impl Run {
         self.begun.contains(&which)
     }
 
-    fn ages(&mut self, which: u8, bound: Option<Duration>, youngest: Option<Timestamp>, now: Timestamp) -> bool {
+    fn ages(
+        &mut self,
+        which: u8,
+        bound: Option<Duration>,
+        youngest: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
         let Some(bound) = bound else { return false };
         let age = youngest.map_or(Duration::MAX, |youngest| Duration::from_micros(now.since(youngest)));
         self.goes_on(which, age > bound.saturating_add(SLACK_TIME.min(bound / 24)), age <= bound)

@@ -148,13 +148,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written, or a name has more than [`NAME_CAP`] bytes.
-    pub fn add_up(
-        &self,
-        scope: &str,
-        name: &str,
-        by: i64,
-        since: Timestamp,
-    ) -> Result<Counter, StoreError> {
+    pub fn add_up(&self, scope: &str, name: &str, by: i64, since: Timestamp) -> Result<Counter, StoreError> {
         named(scope, name)?;
         let transaction = self.begin_write()?;
         let counter = {
@@ -328,9 +322,14 @@ mod tests {
     #[test]
     fn rows_that_are_none_are_told() {
         let limit = Limit { most: 1, period_ms: Some(2), record: RecordId(3) }.encode();
-        let approval =
-            Approval { granted: true, by: "b".into(), until: Some(Timestamp(1)), uses: Some(1), record: RecordId(1) }
-                .encode();
+        let approval = Approval {
+            granted: true,
+            by: "b".into(),
+            until: Some(Timestamp(1)),
+            uses: Some(1),
+            record: RecordId(1),
+        }
+        .encode();
         for end in 0..limit.len() {
             Limit::decode(&limit[..end]).unwrap_err();
         }

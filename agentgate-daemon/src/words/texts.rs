@@ -69,6 +69,9 @@ pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
         // In one piece, so that an address is found as it is written.
         let host = record.authority.as_ref().map_or("", |authority| authority.host.as_str());
         let target = unescaped(head.target.as_bytes());
+        if matches!(target, Cow::Owned(_)) {
+            plain(&head.target);
+        }
         plain(&format!("{}://{host}{}", head.scheme, String::from_utf8_lossy(&target)));
         headers(&head.headers, &mut plain);
     }

@@ -76,7 +76,10 @@ impl Bodies {
         for (body, place) in bodies.iter_mut().zip(entry.places) {
             // What is gone or damaged has no words.
             let Some(place) = place else { continue };
-            *body = self.pack(place.pack)?.and_then(|pack| bodies::body_in(pack, place.index).ok()).map(<[u8]>::to_vec);
+            *body = self
+                .pack(place.pack)?
+                .and_then(|pack| bodies::body_in(pack, place.index).ok())
+                .map(<[u8]>::to_vec);
         }
         self.read += bodies.iter().flatten().map(Vec::len).sum::<usize>();
         Ok(found(record, bodies.each_ref().map(Option::as_deref), &self.needles))

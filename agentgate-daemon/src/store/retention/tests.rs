@@ -262,7 +262,11 @@ fn what_is_kept_reads_as_before_and_the_rest_is_gone() {
                 0 => Rules { age: hours(model.hours / 2), ..Rules::default() },
                 1 => Rules { records: Some(kept * 2 / 3), ..Rules::default() },
                 2 => Rules { body_age: hours(model.hours / 3), ..Rules::default() },
-                _ => Rules { age: hours(model.hours * 3 / 4), body_age: hours(model.hours / 4), ..Rules::default() },
+                _ => Rules {
+                    age: hours(model.hours * 3 / 4),
+                    body_age: hours(model.hours / 4),
+                    ..Rules::default()
+                },
             };
             let pruned = prune(&store, &rules, now);
             let left = check(&store, &model);
@@ -273,7 +277,12 @@ fn what_is_kept_reads_as_before_and_the_rest_is_gone() {
                 let (low, high) = pruned.ids.map_or((0, 0), |(low, high)| (low.0, high.0));
                 assert!(left.iter().all(|id| *id > high || *id >= low));
                 let first = store.walk().unwrap().stretch(0).unwrap().unwrap();
-                assert_eq!(first.entries[0].n, number(&store.snapshot().unwrap().open_table(META).unwrap(), BODIES_FROM).unwrap().min(first.entries[0].n));
+                assert_eq!(
+                    first.entries[0].n,
+                    number(&store.snapshot().unwrap().open_table(META).unwrap(), BODIES_FROM)
+                        .unwrap()
+                        .min(first.entries[0].n)
+                );
             }
             // What is gone stays gone.
             model.records.retain(|id, _| left.contains(id));
@@ -339,7 +348,8 @@ fn nothing_is_pruned_that_is_within_bounds_or_written_to() {
     model.write(&store, &mut dice);
     let far = Timestamp(model.hours * HOUR * 1000 + HOUR);
     assert_eq!(prune(&store, &Rules::default(), far), None);
-    let wide = Rules { age: hours(1 << 20), records: Some(1000), bytes: Some(1 << 40), body_age: hours(1 << 20) };
+    let wide =
+        Rules { age: hours(1 << 20), records: Some(1000), bytes: Some(1 << 40), body_age: hours(1 << 20) };
     assert_eq!(prune(&store, &wide, Timestamp(model.hours * HOUR)), None);
     // The clock went back.
     let short = Rules { age: hours(1), ..Rules::default() };
