@@ -1,10 +1,12 @@
 //! What recording costs, beside what the disk asks for: `cargo bench -p agentgate-daemon --bench store`.
 //!
-//! *durable*: records of about 2 KiB a second, where so many tasks each wait until theirs is on disk,
-//! beside a plain file to which as many are appended and synced at one stroke; in turn, in the same run.
-//! *cost*: CPU time of all threads for one exchange (its record is built, begun, filled in, ended, stored)
-//! while nobody waits for the disk, of which what building the record takes alone is shown too. *size*:
-//! bytes on disk for each byte of what was recorded, as JSON and bodies.
+//! *durable*: records of about 2 KiB a second, where so many tasks each wait until theirs is on disk; in turn,
+//! in the same run, beside a plain file to which as many are appended and synced at one stroke, and SQLite
+//! (WAL, synchronous FULL; by way of Python's module, where there is one), to which as many rows are added in
+//! one transaction. *burst* is what was acknowledged in the time of a round; *sustained* counts the time too
+//! until the tables have all of it. *cost*: CPU time of all threads for one exchange (its record is built,
+//! begun, filled in, ended, stored) while nobody waits for the disk, of which what building the record takes
+//! alone is shown too. *size*: bytes on disk for each byte of what was recorded, as JSON and bodies.
 
 #![expect(clippy::print_stdout, reason = "a benchmark talks to a person")]
 
@@ -12,6 +14,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -153,39 +156,51 @@ impl Sample {
     fn two_kib(&self) -> Record {
         let number = self.next();
         let mut record = self.begun(number);
-        record.note = Some(noise(number, 300));
+        record.note = Some(noise(number, 230));
         record.finished = Some(record.started);
         record.state = State::Done;
         record
     }
 }
 
-/// 1 KiB of JSON, no two alike.
+/// An answer, no two alike: by turns JSON of about 1 KiB, and as much of it as it comes in events.
 fn body(number: u64) -> Captured {
-    let text = format!(
-        r#"{{"id":"msg_{number:016x}","type":"message","role":"assistant","content":[{{"type":"text","text":"{}"}}],"usage":{{"input_tokens":{},"output_tokens":{}}}}}"#,
-        noise(number, 110),
-        number % 5000,
-        number % 700,
-    );
-    let mut bytes = text.into_bytes();
-    bytes.resize(1024, b' ');
-    Captured { total: 1024, truncated: false, bytes: bytes.into() }
+    let mut text = String::with_capacity(2048);
+    if number.is_multiple_of(2) {
+        text = format!(
+            r#"{{"id":"msg_{number:016x}","type":"message","role":"assistant","content":[{{"type":"text","text":"{}"}}],"usage":{{"input_tokens":{},"output_tokens":{}}}}}"#,
+            noise(number, 130),
+            number % 5000,
+            number % 700,
+        );
+    } else {
+        for (index, word) in noise(number, 12).split(' ').enumerate() {
+            text.push_str("event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":");
+            text.push_str(&index.to_string());
+            text.push_str(",\"delta\":{\"type\":\"text_delta\",\"text\":\"");
+            text.push_str(word);
+            text.push_str("\"}}\n\n");
+        }
+    }
+    Captured { total: text.len() as u64, truncated: false, bytes: text.into() }
 }
 
-/// Words in an order of their own.
+/// Words of a language of 4,096, in an order of their own.
 fn noise(number: u64, words: usize) -> String {
-    const WORDS: [&str; 16] = [
-        "the", "agent", "reads", "file", "and", "writes", "answer", "with", "some", "tokens", "model", "to",
-        "of", "a", "request", "path",
+    const SYLLABLES: [&str; 16] = [
+        "to", "ken", "re", "quest", "a", "gent", "in", "mo", "del", "pa", "th", "er", "fi", "le", "so", "ne",
     ];
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut text = String::with_capacity(words * 6);
+    let mut text = String::with_capacity(words * 8);
     for _ in 0..words {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        text.push_str(WORDS.get((state >> 60) as usize).copied().unwrap_or_default());
+        // Half of them are of the 256 words that are said most.
+        let long = state >> 63 == 0;
+        for shift in [52, 56, 60].into_iter().take(if long { 3 } else { 2 }) {
+            text.push_str(SYLLABLES.get((state >> shift & 15) as usize).copied().unwrap_or_default());
+        }
         text.push(' ');
     }
     text
@@ -226,13 +241,49 @@ fn plain(arguments: &Arguments, records: usize, bytes: usize) -> Result<(f64, f6
     Ok((took.len() as f64 / begun.elapsed().as_secs_f64(), median(&mut took)))
 }
 
-/// `waiting` tasks note for a round; records a second, and the median wait in microseconds.
-fn noted(
-    runtime: &Runtime,
-    arguments: &Arguments,
-    sample: &Arc<Sample>,
-    waiting: usize,
-) -> Result<(f64, f64)> {
+/// The same of SQLite, rows a second; nothing where Python has no such module.
+fn sqlite(arguments: &Arguments, records: usize, bytes: usize) -> Result<f64> {
+    let dir = tempfile::tempdir_in(&arguments.dir)?;
+    let told = Command::new("python3")
+        .args(["-c", SQLITE])
+        .arg(dir.path().join("sqlite.db"))
+        .args([records, bytes].map(|number| number.to_string()))
+        .arg((arguments.milliseconds as f64 / 1e3).to_string())
+        .output();
+    let told = told.ok().filter(|told| told.status.success()).map(|told| told.stdout);
+    Ok(told.and_then(|told| String::from_utf8(told).ok()?.trim().parse().ok()).unwrap_or(f64::NAN))
+}
+
+/// File, rows of a transaction, bytes of a row, seconds.
+const SQLITE: &str = "
+import os, sqlite3, sys, time
+path, rows, size, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+base = sqlite3.connect(path, isolation_level=None)
+base.execute('pragma journal_mode=wal')
+base.execute('pragma synchronous=full')
+base.execute('create table records (id integer primary key, record blob)')
+row = [(os.urandom(size),)] * rows
+done, begun = 0, time.monotonic()
+while time.monotonic() - begun < seconds:
+    base.execute('begin')
+    base.executemany('insert into records (record) values (?)', row)
+    base.execute('commit')
+    done += rows
+print(done / (time.monotonic() - begun))
+";
+
+/// What [`noted`] saw.
+struct Noted {
+    /// Records a second, until the last was acknowledged, and until the tables had it.
+    burst: f64,
+    sustained: f64,
+    /// Median and 99th percentile of the wait, in microseconds.
+    wait: f64,
+    late: f64,
+}
+
+/// `waiting` tasks note for a round.
+fn noted(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>, waiting: usize) -> Result<Noted> {
     let scene = Scene::new(arguments, Durability::BeforeForward)?;
     let length = Duration::from_millis(arguments.milliseconds);
     let begun = Instant::now();
@@ -258,31 +309,54 @@ fn noted(
         }
         Ok::<_, anyhow::Error>(all)
     })?;
-    let rate = took.len() as f64 / begun.elapsed().as_secs_f64();
+    let burst = took.len() as f64 / begun.elapsed().as_secs_f64();
+    let last = scene.store.query(&Query { limit: 1, ..Query::default() })?;
+    let sustained = took.len() as f64 / begun.elapsed().as_secs_f64();
+    ensure!(last.records.first().is_some_and(|record| record.id.0 == took.len() as u64), "not all is there");
     let drained = runtime.block_on(scene.thread.drain(Duration::from_secs(60)));
     ensure!(drained.unwritten == 0, "{drained:?}");
-    let last = scene.store.query(&Query { limit: 1, ..Query::default() })?;
-    ensure!(last.records.first().is_some_and(|record| record.id.0 == took.len() as u64), "not all is there");
-    Ok((rate, median(&mut took)))
+    let wait = median(&mut took);
+    let late = took.get(took.len() * 99 / 100).copied().unwrap_or(f64::NAN);
+    Ok(Noted { burst, sustained, wait, late })
 }
 
 fn durable(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>) -> Result<()> {
     let size = serde_json::to_vec(&sample.two_kib())?.len();
     println!("durable records a second, {size} bytes each as JSON; medians of {} rounds", arguments.rounds);
-    println!("| waiting | append + fdatasync | agentgate | ratio | fdatasync µs | wait µs |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| waiting | append + fdatasync | SQLite | burst | sustained | burst / append | sustained / append \
+         | fdatasync µs | wait p50 µs | p99 µs | wait / fdatasync |"
+    );
+    println!("|{}", " --- |".repeat(11));
     for waiting in [1, 16, 256] {
-        let mut columns: [Vec<f64>; 5] = Default::default();
+        let mut columns: [Vec<f64>; 10] = Default::default();
         for _ in 0..arguments.rounds {
             let (strokes, sync) = plain(arguments, waiting, 2048)?;
-            let (rate, wait) = noted(runtime, arguments, sample, waiting)?;
+            let Noted { burst, sustained, wait, late } = noted(runtime, arguments, sample, waiting)?;
+            let sqlite = sqlite(arguments, waiting, 2048)?;
             let plain = strokes * waiting as f64;
-            for (column, figure) in columns.iter_mut().zip([plain, rate, rate / plain, sync, wait]) {
+            let figures = [
+                plain,
+                sqlite,
+                burst,
+                sustained,
+                burst / plain,
+                sustained / plain,
+                sync,
+                wait,
+                late,
+                wait / sync,
+            ];
+            for (column, figure) in columns.iter_mut().zip(figures) {
                 column.push(figure);
             }
         }
-        let [plain, rate, ratio, sync, wait] = columns.each_mut().map(|column| median(column));
-        println!("| {waiting} | {plain:.0} | {rate:.0} | {ratio:.2} | {sync:.0} | {wait:.0} |");
+        let [plain, sqlite, burst, sustained, of, of_all, sync, wait, late, syncs] =
+            columns.each_mut().map(|column| median(column));
+        println!(
+            "| {waiting} | {plain:.0} | {sqlite:.0} | {burst:.0} | {sustained:.0} | {of:.2} | {of_all:.2} \
+             | {sync:.0} | {wait:.0} | {late:.0} | {syncs:.2} |"
+        );
     }
     Ok(())
 }
@@ -327,10 +401,14 @@ fn cost(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>) -> Resul
             for task in tasks {
                 done += task.await??;
             }
-            let mut record = sample.begun(1);
-            sample.answered(&mut record, 1);
-            let payload = serde_json::to_vec(&record)?.len() + 1024;
-            Ok::<_, anyhow::Error>((done, payload as f64))
+            // Answers are of two kinds.
+            let mut payload = 0;
+            for number in [10, 11] {
+                let mut record = sample.begun(number);
+                sample.answered(&mut record, number);
+                payload += serde_json::to_vec(&record)?.len() + body(number).bytes.len();
+            }
+            Ok::<_, anyhow::Error>((done, payload as f64 / 2.0))
         })?;
         let drained = runtime.block_on(scene.thread.drain(Duration::from_secs(60)));
         let all = (cpu() - at) / exchanges as f64;
@@ -346,7 +424,7 @@ fn cost(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>) -> Resul
     let [building, recording, all, rate, disk] = columns.each_mut().map(|column| median(column));
     println!();
     println!(
-        "one exchange, 1 KiB of body, nobody waits for the disk; medians of {} rounds",
+        "one exchange, 1 KiB of JSON or events, nobody waits for the disk; medians of {} rounds",
         arguments.rounds
     );
     println!("| CPU µs | of which building the record | recording it | a second | bytes on disk per byte |");

@@ -5,6 +5,7 @@
 //! (one request). `control`, `dashboard`, `launch` and `cli` are what people meet; `app` owns every
 //! task.
 
+pub mod anchors;
 pub mod app;
 pub mod audit;
 pub mod cli;

@@ -242,7 +242,8 @@ impl Sessions {
     }
 
     fn read(&self, pid: u32, name: &str, cap: u64) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
+        // Most of these files are smaller: one read, and one for the end.
+        let mut bytes = Vec::with_capacity(1024);
         File::open(self.file(pid, name)).ok()?.take(cap).read_to_end(&mut bytes).ok()?;
         Some(bytes)
     }

@@ -12,14 +12,17 @@ use crate::model::SessionId;
 #[derive(Clone, Debug)]
 pub struct Shares {
     most: usize,
-    held: Arc<Mutex<HashMap<SessionId, usize>>>,
+    held: Arc<Held>,
 }
+
+/// Sessions that hold something, and how much.
+type Held = Mutex<HashMap<Arc<SessionId>, usize>>;
 
 /// One of a session's places, given back when dropped.
 #[derive(Debug)]
 pub struct Share {
-    session: SessionId,
-    held: Arc<Mutex<HashMap<SessionId, usize>>>,
+    session: Arc<SessionId>,
+    held: Arc<Held>,
 }
 
 impl Shares {
@@ -33,12 +36,16 @@ impl Shares {
     #[must_use]
     pub fn take(&self, session: &SessionId) -> Option<Share> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = match held.get_key_value(session) {
+            Some((known, _)) => known.clone(),
+            None => Arc::new(session.clone()),
+        };
         let count = held.entry(session.clone()).or_insert(0);
         if *count >= self.most {
             return None;
         }
         *count += 1;
-        Some(Share { session: session.clone(), held: self.held.clone() })
+        Some(Share { session, held: self.held.clone() })
     }
 }
 

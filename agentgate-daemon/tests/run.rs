@@ -130,6 +130,7 @@ impl Daemon {
         let (audit, thread) = Audit::start(Arc::clone(&store), AuditOptions::default());
         let guarded = cgroup.guarded.path().to_owned();
         let context = ControlContext {
+            mirror: None,
             policy: PolicyHandle::load(PolicyPaths {
                 policy: at("policy.toml"),
                 lists: at("lists"),
@@ -152,6 +153,7 @@ impl Daemon {
                 connections: 0,
                 dashboard: None,
                 draining: false,
+                checkpoints: Vec::new(),
             }),
             books: None,
             ca_pem: "".into(),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{
     App, Guard, Window, elsewhere,
-    upkeep::{follow_policy, reload_on_hangup, sweep},
+    upkeep::{self, follow_policy, reload_on_hangup, sweep},
 };
 use crate::{
     audit::Audit,
@@ -21,6 +21,7 @@ use crate::{
     dashboard::{self, DashboardContext, LoginCodes},
     denials,
     drain::Tasks,
+    export::mirror::Mirror,
     kernel::{Counter, Kernel, spent::give_back},
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
@@ -102,6 +103,10 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
+        let mirror = upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
+        if let Some(mirror) = &mirror {
+            services.spawn(mirror.clone().run(drain.watch()));
+        }
         let codes = LoginCodes::default();
         let access = window.as_ref().map(|&Window { at, .. }| {
             let codes = codes.clone();
@@ -113,6 +118,7 @@ impl App {
             store: handles.store.clone(),
             enroller: Arc::new(CarefulEnroller::new(kernel.clone(), guard.enroller.clone(), enrolled)),
             gate: gate.clone(),
+            mirror: mirror.clone(),
             books: Some(books.clone()),
             ca_pem: ca,
             bundle: config.paths.bundle.clone(),
@@ -243,6 +249,7 @@ fn gate_report(
         connections: connections.len() as u64,
         dashboard,
         draining: *drain.borrow(),
+        checkpoints: Vec::new(),
     })
 }
 

@@ -12,8 +12,10 @@ use tokio::{
 };
 
 use crate::{
+    config,
     conn::Stages,
     drain::told,
+    export::{Format, mirror},
     kernel::{Kernel, UdpRange, spent::give_back},
     policy::{self, Policy},
     reload::PolicyHandle,
@@ -75,6 +77,30 @@ pub(super) async fn follow_policy(
             () = told(&mut drain) => return,
         }
     }
+}
+
+/// What is to be mirrored; `None` where nothing is.
+pub(super) fn mirror(of: &config::Mirror) -> Option<mirror::Settings> {
+    let path = of.path.clone()?;
+    let format = match of.format {
+        config::MirrorFormat::Jsonl => Format::Jsonl,
+        config::MirrorFormat::Ocsf => Format::Ocsf,
+        config::MirrorFormat::Csv => Format::Csv,
+    };
+    let compress = match of.compress {
+        config::Compress::None => mirror::Compress::None,
+        config::Compress::Gzip => mirror::Compress::Gzip,
+        config::Compress::Zstd => mirror::Compress::Zstd,
+    };
+    Some(mirror::Settings {
+        path,
+        format,
+        rotate_bytes: of.rotate_bytes,
+        rotate_hours: of.rotate_hours,
+        compress,
+        keep: of.keep,
+        bodies: of.bodies,
+    })
 }
 
 /// Closes idle origin connections, and gives back what a time of traffic has left of memory.

@@ -4,8 +4,8 @@
 //! 50 ms ([`Durability::Backpressure`]); the [`Entry`] it gives is written once more, and exactly once,
 //! when it is finished or dropped; and, where what was captured of a request's body has to be on disk before
 //! the last of it goes on ([`Entry::keep`]), once in between. Records are encoded by those who make them. One OS thread owns all
-//! writes: it makes what has queued up durable in the store's journal, at one stroke, answers, and brings
-//! it into the store's tables now and then, or when somebody wants to read. A record that is over by then
+//! writes: it makes what has queued up durable in the store's journal, at one stroke, and answers. Another
+//! brings it into the store's tables now and then, or when somebody wants to read, while the journal goes on. A record that is over by then
 //! is written there once.
 //!
 //! **Bounds.** Every record on its way takes one of a fixed number of slots, from `open` until its
@@ -24,6 +24,7 @@ pub mod books;
 pub mod fit;
 mod queue;
 pub mod redact;
+mod tables;
 mod writer;
 
 #[cfg(test)]
@@ -151,6 +152,13 @@ struct Shared {
 impl Shared {
     fn congested(&self) -> bool {
         self.pending_bytes.load(Ordering::Acquire) > self.pending_limit
+    }
+
+    /// Nothing is admitted any more that nobody would write.
+    fn close(&self) {
+        self.slots.close();
+        self.queue.abandon();
+        self.set_trouble(Some(AuditError::Closed));
     }
 
     fn set_trouble(&self, trouble: Option<AuditError>) {
@@ -313,9 +321,11 @@ impl Audit {
         store.follow(behind);
         let writer = Writer::new(store, shared.clone(), &options);
         // A writer that is dropped unrun closes the log, as does one that ends.
-        let thread = thread::Builder::new().name("audit".into()).spawn(move || writer.run());
+        let thread =
+            writer.and_then(|writer| thread::Builder::new().name("audit".into()).spawn(move || writer.run()));
         if let Err(error) = &thread {
-            tracing::error!(%error, "the audit thread cannot be started");
+            tracing::error!(%error, "the audit threads cannot be started");
+            shared.close();
         }
         let audit = Self(Arc::new(Handle { shared }));
         (audit.clone(), AuditThread { audit, thread: thread.ok() })

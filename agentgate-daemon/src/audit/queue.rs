@@ -33,6 +33,8 @@ struct Inner {
     messages: Vec<Message>,
     /// Somebody waits for an answer to one of them.
     hurry: bool,
+    /// The thread is to look at something else.
+    nudged: bool,
     thread: Thread,
     /// What was taken is not in the tables yet.
     behind: bool,
@@ -62,6 +64,7 @@ impl Queue {
         let inner = Inner {
             messages: Vec::new(),
             hurry: false,
+            nudged: false,
             thread: Thread::Awake,
             behind: false,
             closed: false,
@@ -111,7 +114,7 @@ impl Queue {
     fn rouse(&self, mut inner: MutexGuard<'_, Inner>) {
         let wake = match inner.thread {
             Thread::Asleep => true,
-            Thread::Gathering => inner.hurry || inner.closed || inner.messages.len() >= MANY,
+            Thread::Gathering => inner.hurry || inner.nudged || inner.closed || inner.messages.len() >= MANY,
             Thread::Awake | Thread::Gone => false,
         };
         if wake {
@@ -120,6 +123,13 @@ impl Queue {
             drop(inner);
             self.wake.notify_one();
         }
+    }
+
+    /// Wakes the thread for something that is not here.
+    pub(super) fn nudge(&self) {
+        let mut inner = self.locked();
+        inner.nudged = true;
+        self.rouse(inner);
     }
 
     /// Nobody is left to put anything here.
@@ -153,18 +163,19 @@ impl Queue {
         self.locked().messages.len()
     }
 
-    /// Waits for a message until `until`, gathers for `linger` where nobody waits for an answer, and
+    /// Waits for a message or a nudge until `until`, gathers for `linger` where nobody waits for an answer, and
     /// takes what there is.
     pub(super) fn take(&self, until: Option<Instant>, linger: Duration, into: &mut Vec<Message>) -> Waited {
         let mut inner = self.locked();
-        inner = self.wait(inner, until, Thread::Asleep, |inner| !inner.messages.is_empty());
+        inner = self.wait(inner, until, Thread::Asleep, |inner| !inner.messages.is_empty() || inner.nudged);
         if !inner.messages.is_empty() && !linger.is_zero() {
             let until = Some(Instant::now() + linger);
-            inner = self
-                .wait(inner, until, Thread::Gathering, |inner| inner.hurry || inner.messages.len() >= MANY);
+            inner = self.wait(inner, until, Thread::Gathering, |inner| {
+                inner.hurry || inner.nudged || inner.messages.len() >= MANY
+            });
         }
         inner.thread = Thread::Awake;
-        inner.hurry = false;
+        (inner.hurry, inner.nudged) = (false, false);
         inner.behind |= !inner.messages.is_empty();
         mem::swap(&mut inner.messages, into);
         if inner.closed && into.is_empty() { Waited::Closed } else { Waited::On }

@@ -21,6 +21,7 @@ use crate::{
     },
 };
 
+mod faults;
 mod kill;
 
 /// Long enough for any machine; only reached when something is wrong.
@@ -551,4 +552,40 @@ async fn what_cannot_be_kept_is_told_and_comes_with_the_end() {
     let mut closed =
         Entry::new(Opened { id: RecordId(9), ending: None }, with_body(0), store::Known::default());
     assert!(closed.keep(body(1)).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_the_journal_does_not_wait_for_the_tables() {
+    const MIB: usize = 1 << 20;
+    let mut scene = Scene::new(AuditOptions { lag: Duration::ZERO, ..AuditOptions::default() });
+    scene.audit.note(record()).await.unwrap();
+    let kept = scene.audit.open(record()).await.unwrap();
+    let (store, held) = (scene.store.clone(), scene.store.hold_tables());
+    // Half of what may gather, however often the tables are due.
+    for n in 0..8 {
+        let noted = scene.audit.note(with_body(MIB));
+        let id = tokio::time::timeout(PATIENCE, noted).await.expect("nobody waits for the tables").unwrap();
+        assert_eq!(id, RecordId(n + 3));
+    }
+    // A record that is with the tables' thread can be given up, and can end.
+    let mut opening = Box::pin(scene.audit.open(record()));
+    drop(poll_once(opening.as_mut()));
+    drop(opening);
+    kept.finish(State::Done);
+    // And no more than that.
+    let audit = scene.audit.clone();
+    let mut more = tokio::spawn(async move {
+        for _ in 0..40 {
+            audit.note(with_body(MIB)).await.unwrap();
+        }
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut more).await.is_err(), "it has a bound");
+    assert!(scene.audit.health().ok);
+    held.abort().unwrap();
+    tokio::time::timeout(PATIENCE, more).await.expect("it goes on").unwrap();
+    assert_eq!(scene.drain(PATIENCE).await, Drained::default());
+    let states = scene.states();
+    assert_eq!(states.len(), 51);
+    assert_eq!((states[&2], states[&11]), (State::Done, State::Cancelled));
+    assert_eq!(store.body(RecordId(50), Side::Request).unwrap().unwrap().len(), MIB);
 }

@@ -1,9 +1,10 @@
-//! The thread that writes: takes what is queued, makes it durable at once, answers, publishes; and brings
-//! it into the tables now and then.
+//! The thread that writes: takes what is queued, makes it durable at once, answers, publishes; and hands it
+//! to the thread of the tables now and then. While anything fails it brings things into the tables itself,
+//! so that one thing is tried after the other.
 
 use std::{
     collections::HashMap,
-    mem,
+    io, mem,
     sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
@@ -11,18 +12,21 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    AuditError, AuditOptions, Drained, Durability, Message, Opened, Pending, Reply, Shared, queue::Waited,
+    AuditError, AuditOptions, Drained, Durability, Message, Opened, Pending, Reply, Shared,
+    queue::Waited,
+    tables::{Behind, Came, Tables},
 };
 use crate::{
     model::{RecordId, State, Timestamp},
-    store::{self, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Bytes after which a group takes no more writes.
 const GROUP_BYTES: u64 = 4 << 20;
-/// Bytes after which entries go to the tables at once: a transaction keeps what it changes in memory, and
-/// holds up who waits for the journal.
+/// Bytes after which entries go to the tables at once: a transaction keeps what it changes in memory.
 const TABLE_BYTES: u64 = 4 << 20;
+/// Bytes that may gather while the tables are busy; then all wait for them.
+const LAG_BYTES: u64 = 16 << 20;
 /// How long the ends of records may wait for company.
 const LINGER: Duration = Duration::from_millis(5);
 /// The same of everything, where nobody waits for it.
@@ -34,40 +38,6 @@ const DRAIN_TICK: Duration = Duration::from_millis(20);
 struct Drain {
     deadline: Instant,
     reply: oneshot::Sender<Drained>,
-}
-
-/// Entries that the journal has and the tables have not.
-#[derive(Default)]
-struct Behind {
-    entries: Vec<store::Entry>,
-    /// Where the open ones are, by id.
-    open: HashMap<u64, usize>,
-    bytes: u64,
-    /// Captured bytes among them.
-    captured: u64,
-    /// When the first came.
-    since: Option<Instant>,
-    /// Last sequence of the journal.
-    sequence: u64,
-}
-
-impl Behind {
-    /// A version takes the place of the one before it, where the tables have not had that.
-    fn add(&mut self, entry: store::Entry, open: bool) {
-        self.since.get_or_insert_with(Instant::now);
-        self.bytes += entry.size();
-        let id = entry.id().0;
-        let before = if open { self.open.get(&id).copied() } else { self.open.remove(&id) };
-        if let Some(place) = before.and_then(|at| self.entries.get_mut(at)) {
-            self.bytes = self.bytes.saturating_sub(place.size());
-            *place = entry;
-            return;
-        }
-        if open {
-            self.open.insert(id, self.entries.len());
-        }
-        self.entries.push(entry);
-    }
 }
 
 pub(super) struct Writer {
@@ -83,6 +53,9 @@ pub(super) struct Writer {
     #[expect(clippy::vec_box, reason = "they come boxed, and are moved twice")]
     held: Vec<Box<Pending>>,
     behind: Behind,
+    tables: Tables,
+    /// The thread of the tables is gone: nothing can be recorded any more.
+    broken: bool,
     /// Who waits for the tables.
     catching_up: Vec<mpsc::SyncSender<()>>,
     /// The store has segments of its text index.
@@ -97,16 +70,14 @@ pub(super) struct Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // Also when the thread panics or never ran: nothing is admitted that nobody would write.
-        self.shared.slots.close();
-        self.shared.queue.abandon();
-        self.shared.troubled.store(true, Ordering::Release);
-        self.shared.trouble.send_replace(Some(AuditError::Closed));
+        self.shared.close();
     }
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Store>, shared: Arc<Shared>, options: &AuditOptions) -> Self {
-        Self {
+    pub(super) fn new(store: Arc<Store>, shared: Arc<Shared>, options: &AuditOptions) -> io::Result<Self> {
+        let tables = Tables::start(store.clone(), shared.clone())?;
+        Ok(Self {
             next: store.next_id(),
             store,
             shared,
@@ -116,12 +87,14 @@ impl Writer {
             incoming: Vec::new(),
             held: Vec::new(),
             behind: Behind::default(),
+            tables,
+            broken: false,
             catching_up: Vec::new(),
             segments: false,
             reopen: false,
             retry_at: None,
             drain: None,
-        }
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -136,13 +109,11 @@ impl Writer {
             } else {
                 self.refuse_asked();
             }
-            for done in self.catching_up.drain(..) {
-                if self.retry_at.is_none() {
-                    // It may have given up.
-                    let _unheard = done.send(());
-                }
+            if self.retry_at.is_some() {
+                // They see it by that.
+                self.catching_up.clear();
             }
-            if self.ended(connected) {
+            if self.broken || self.ended(connected) {
                 return;
             }
         }
@@ -153,6 +124,8 @@ impl Writer {
         let tick = self.drain.as_ref().map(|drain| drain.deadline.min(Instant::now() + DRAIN_TICK));
         let turn = match self.retry_at {
             Some(retry) => Some(retry),
+            // The tables say when they are done.
+            None if self.tables.are_busy() => None,
             None => self.behind.since.map(|since| since + self.lag),
         };
         let until = [tick, turn].into_iter().flatten().min();
@@ -182,10 +155,7 @@ impl Writer {
     /// Ends an open record that nobody holds.
     fn cancel(&mut self, id: RecordId, slot: super::Slot) {
         let held = self.held.iter().find(|held| held.entry.id() == id).map(|held| held.entry.clone());
-        let known = || {
-            let at = self.behind.open.get(&id.0)?;
-            self.behind.entries.get(*at).cloned()
-        };
+        let known = || self.behind.open(id).or_else(|| self.tables.open(id)).cloned();
         let found = match held.or_else(known) {
             Some(entry) => Ok(Some(entry)),
             None => self.store.entry(id),
@@ -236,11 +206,14 @@ impl Writer {
     }
 
     fn try_work(&mut self, last: bool) -> Result<(), StoreError> {
+        let failing = self.retry_at.is_some();
+        let waits = last || failing || self.reopen || self.drain.is_some();
+        self.look(waits)?;
         if self.reopen {
             self.store.reopen()?;
             self.reopen = false;
+            self.bring()?;
         }
-        let failing = self.retry_at.is_some();
         if failing {
             // Success means that both files can be written.
             self.bring()?;
@@ -249,13 +222,26 @@ impl Writer {
             }
         }
         while !self.held.is_empty() {
+            if self.behind.bytes >= LAG_BYTES {
+                self.look(waits)?;
+                if self.tables.are_busy() {
+                    return Ok(());
+                }
+            }
             self.log()?;
             if self.is_due() {
-                self.bring()?;
+                self.hand_over();
             }
         }
-        if last || self.drain.is_some() || !self.catching_up.is_empty() || self.is_due() {
+        if last || self.drain.is_some() {
+            self.look(true)?;
             self.bring()?;
+        } else if !self.catching_up.is_empty() || self.is_due() {
+            self.hand_over();
+        }
+        if self.behind.since.is_none() && !self.tables.are_busy() {
+            self.shared.queue.caught_up();
+            self.caught_up();
         }
         if self.segments {
             if let Err(error) = self.store.write_segments() {
@@ -265,6 +251,55 @@ impl Writer {
             self.segments = false;
         }
         Ok(())
+    }
+
+    /// Has the tables brought up to date, unless they are busy.
+    fn hand_over(&mut self) {
+        if self.tables.are_busy() || self.behind.since.is_none() {
+            return;
+        }
+        self.store.hand_over();
+        // Who waits, waits for all that came before.
+        let waiting = if self.held.is_empty() { mem::take(&mut self.catching_up) } else { Vec::new() };
+        self.tables.hand_over(mem::take(&mut self.behind), waiting);
+    }
+
+    /// Looks what became of what was handed over.
+    fn look(&mut self, wait: bool) -> Result<(), StoreError> {
+        match self.tables.look(wait, &mut self.behind) {
+            Came::Nothing | Came::NotYet => Ok(()),
+            Came::Taken(captured) => {
+                self.relieve(captured);
+                Ok(())
+            }
+            Came::Back(error, waiting) => {
+                self.catching_up.extend(waiting);
+                self.reopen = true;
+                Err(error)
+            }
+            Came::Gone => {
+                self.broken = true;
+                Err(StoreError::Closed)
+            }
+        }
+    }
+
+    /// So many captured bytes are in the tables.
+    fn relieve(&self, captured: u64) {
+        let congested = self.shared.congested();
+        self.shared.pending_bytes.fetch_sub(captured, Ordering::AcqRel);
+        if congested && !self.shared.congested() {
+            // Wakes those who wait for just that.
+            self.shared.trouble.send_modify(|_| ());
+        }
+    }
+
+    /// Tells who waits that the tables have all there is.
+    fn caught_up(&mut self) {
+        for done in self.catching_up.drain(..) {
+            // It may have given up.
+            let _unheard = done.send(());
+        }
     }
 
     /// Whether the tables should be brought up to date.
@@ -357,23 +392,15 @@ impl Writer {
         }
     }
 
-    /// Brings what the journal has into the tables.
+    /// Brings what the journal has into the tables, all of it, here and now. Only where nothing is away.
     fn bring(&mut self) -> Result<(), StoreError> {
         if self.behind.since.is_some() {
-            if let Err(error) = self.store.take(&self.behind.entries, self.behind.sequence) {
+            if let Err(error) = self.store.take(self.behind.entries(), self.behind.sequence) {
                 self.reopen = true;
                 return Err(error);
             }
             let behind = mem::take(&mut self.behind);
-            let congested = self.shared.congested();
-            self.shared.pending_bytes.fetch_sub(behind.captured, Ordering::AcqRel);
-            if congested && !self.shared.congested() {
-                // Wakes those who wait for just that.
-                self.shared.trouble.send_modify(|_| ());
-            }
-        }
-        if self.held.is_empty() {
-            self.shared.queue.caught_up();
+            self.relieve(behind.captured);
         }
         Ok(())
     }

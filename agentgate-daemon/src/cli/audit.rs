@@ -1,5 +1,8 @@
 //! `agentctl audit`.
 
+mod export;
+mod saved;
+
 use super::{
     Failure, Session,
     terminal::{Colour, escape},
@@ -18,11 +21,19 @@ pub(super) enum Command {
         #[arg(long)]
         recount: bool,
     },
+    /// Write the log in other forms, from its beginning to its end
+    Export(export::Args),
 }
 
 pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
-    let Command::Reconcile { recount } = command;
-    let Payload::Balance(balance) = session.ask(Request::Reconcile { recount: *recount })? else {
+    match command {
+        Command::Reconcile { recount } => reconcile(session, *recount),
+        Command::Export(args) => export::run(session, args),
+    }
+}
+
+fn reconcile(session: &mut Session, recount: bool) -> Result<(), Failure> {
+    let Payload::Balance(balance) = session.ask(Request::Reconcile { recount })? else {
         return Err(Failure::Unexpected);
     };
     if session.output.json {

@@ -1,12 +1,14 @@
 //! How a subcommand fails, and the exit code that says so.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::{
     control::{client::ClientError, wire::ErrorCode},
     detach::DetachError,
+    export::FormatError,
     launch::command::LaunchError,
     selftest::SelftestError,
+    store::StoreError,
 };
 
 /// Why a subcommand did not do what it was asked.
@@ -27,6 +29,18 @@ pub enum Failure {
     /// `audit reconcile`; the answer itself has said where.
     #[error("the audit log does not balance with the kernel's counters")]
     Unbalanced,
+    /// `audit export`: entries that could not be read, or were gone when their turn came.
+    #[error("{0} entries are missing in what was written: they cannot be read, or are pruned")]
+    Incomplete(u64),
+    /// A row has no form.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A store file cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file that was named cannot be used.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
     /// `detach`.
     #[error(transparent)]
     Detach(#[from] DetachError),
@@ -56,6 +70,10 @@ impl Failure {
             Self::Daemon(_)
             | Self::Unexpected
             | Self::Detach(_)
+            | Self::Incomplete(_)
+            | Self::Format(_)
+            | Self::Store(_)
+            | Self::File { .. }
             | Self::Invalid(Some(_))
             | Self::Launch(_)
             | Self::Selftest(_)
@@ -79,6 +97,10 @@ impl Failure {
             | Self::Unhealthy
             | Self::Unbalanced
             | Self::Detach(_)
+            | Self::Incomplete(_)
+            | Self::Format(_)
+            | Self::Store(_)
+            | Self::File { .. }
             | Self::Leaked(_)
             | Self::Output(_) => 1,
             Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,

@@ -150,7 +150,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 return Ok(());
             }
             (
-                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. }),
+                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. } | Item::Rows { .. } | Item::Walked(_)),
                 _,
             ) => {
                 print(output, &item, args.follow)?;
@@ -184,7 +184,9 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     })
 }
 
@@ -213,7 +215,9 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         | Item::Listed
         | Item::Body { .. }
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     }
 }
 

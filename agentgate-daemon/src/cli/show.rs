@@ -124,7 +124,9 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Listed
         | Item::Missed { .. }
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => Err(Failure::Unexpected),
     })?;
     Ok(whole)
 }

@@ -5,7 +5,7 @@ use super::{
     terminal::{Colour, escape},
 };
 use crate::{
-    control::wire::{LayerState, Layers, Payload, Request, StatusReport},
+    control::wire::{LayerState, Layers, Payload, PlaceReport, Request, StatusReport},
     model::Timestamp,
 };
 
@@ -87,6 +87,32 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
         }
         None => ("audit", "cannot write, so nothing is let through".to_owned(), true),
     });
+    let places = gate.checkpoints.iter().enumerate();
+    rows.extend(places.map(|(n, PlaceReport { place, entries, taken, error })| {
+        let had = taken.as_ref().map_or_else(
+            || "has none since the start".to_owned(),
+            |taken| format!("has that of {entries} entries, since {}", duration(now.since(*taken) / 1_000_000)),
+        );
+        let fault = error.as_ref().map(|error| format!("; does not take another: {error}"));
+        let label = if n == 0 { "checkpoints" } else { "" };
+        (label, format!("{place} {had}{}", fault.as_deref().unwrap_or_default()), error.is_some())
+    }));
+    rows.extend(audit.mirror.iter().map(|mirror| {
+        let lost = match mirror.lost {
+            0 => String::new(),
+            lost => format!("; {lost} entries were gone before it came to them"),
+        };
+        let place = mirror.path.display();
+        match (&mirror.error, mirror.since) {
+            (Some(error), since) => {
+                let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+                ("mirror", format!("stands{since}, {} entries behind: {error}{lost}", mirror.behind), true)
+            }
+            (None, _) => {
+                ("mirror", format!("{place}, {} entries behind{lost}", mirror.behind), mirror.lost > 0)
+            }
+        }
+    }));
     let layers = gate.layers.iter().flat_map(Layers::each);
     rows.extend(layers.enumerate().map(|(n, (name, state))| {
         let state = match state {
@@ -152,6 +178,7 @@ mod tests {
                 connections: 2,
                 dashboard: None,
                 draining: false,
+                checkpoints: Vec::new(),
             },
             policy: PolicyStatus {
                 generation: 1,
@@ -161,7 +188,7 @@ mod tests {
                 tried_at: Timestamp(0),
                 errors: Vec::new(),
             },
-            audit: AuditReport { healthy: true, error: None, queued: 0, written: 5 },
+            audit: AuditReport { healthy: true, error: None, queued: 0, written: 5, mirror: None },
         }
     }
 
@@ -172,11 +199,21 @@ mod tests {
         assert_eq!(faults(&good), 0);
         let mut bad = status();
         bad.policy.errors = vec!["policy.toml:1:1: x".into(), "y".into()];
-        bad.audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 9, written: 5 };
+        bad.audit = AuditReport {
+            healthy: false,
+            error: Some("disk full".into()),
+            queued: 9,
+            written: 5,
+            mirror: None,
+        };
         bad.gate.lost_events = 3;
         bad.gate.unbooked = 1;
         bad.gate.draining = true;
-        assert_eq!(faults(&bad), 7);
+        bad.gate.checkpoints = vec![
+            PlaceReport { place: "file".into(), ..PlaceReport::default() },
+            PlaceReport { place: "webhook".into(), error: Some("answered with 500".into()), ..PlaceReport::default() },
+        ];
+        assert_eq!(faults(&bad), 8);
         let line = "the policy on disk is not in force, the one before stays:";
         assert!(rows(&bad, Timestamp(0)).iter().any(|row| row.1 == line));
     }

@@ -9,8 +9,18 @@ pub(super) fn check(config: &Config, file: &str, text: &str) -> Vec<ConfigError>
     let mut faults = Faults { file, text, found: Vec::new() };
     gate(config, &mut faults);
     sizes(config, &mut faults);
+    mirror(config, &mut faults);
     dns(config, &mut faults);
     dashboard(config, &mut faults);
+    // Each is a signature, and a write or a connection somewhere.
+    let checkpoints = &config.audit.checkpoints;
+    if !(1..=86_400).contains(&checkpoints.every) {
+        let message = format!("has `every` of {} seconds", checkpoints.every);
+        faults.add("audit", "checkpoints", &message, "write 1 to 86400");
+    }
+    if checkpoints.file.as_ref().is_some_and(|file| !file.is_absolute()) {
+        faults.add("audit", "checkpoints", "has a `file` that is no absolute path", "write an absolute one");
+    }
     if config.control.group.is_empty() || config.control.group.contains(['\0', '/', ':']) {
         faults.add("control", "group", "is not a group's name", "write a name such as agentgate");
     }
@@ -49,6 +59,14 @@ impl Faults<'_> {
 fn offset(text: &str, section: &str, key: &str) -> Option<usize> {
     type Sections =
         std::collections::BTreeMap<String, std::collections::BTreeMap<String, toml::Spanned<toml::Value>>>;
+    if let Some((outer, inner)) = section.split_once('.') {
+        type Nested = std::collections::BTreeMap<String, std::collections::BTreeMap<String, toml::Value>>;
+        let nested: Nested = toml::from_str(text).ok()?;
+        nested.get(outer)?.get(inner)?.get(key)?;
+        // Where in a table of a table it stands, toml does not tell: the line is looked for.
+        let header = text.find(&format!("[{section}]"))?;
+        return text.get(header..)?.find(&format!("\n{key}")).map(|at| header + at + 1);
+    }
     let sections: Sections = toml::from_str(text).ok()?;
     Some(sections.get(section)?.get(key)?.span().start)
 }
@@ -68,6 +86,28 @@ fn gate(config: &Config, faults: &mut Faults<'_>) {
     }
     if !config.gate.pin_dir.is_absolute() {
         faults.add("gate", "pin_dir", "is not an absolute path", "write a directory on a bpffs");
+    }
+}
+
+fn mirror(config: &Config, faults: &mut Faults<'_>) {
+    let mirror = &config.audit.mirror;
+    let fit = |path: &std::path::PathBuf| path.is_absolute() && path.file_name().is_some();
+    if mirror.path.as_ref().is_some_and(|path| !fit(path)) {
+        faults.add(
+            "audit.mirror",
+            "path",
+            "is not the absolute path of a file",
+            "write /var/log/agentgate/audit.jsonl",
+        );
+    }
+    // A file a record is no use to anybody.
+    if (1..4096).contains(&mirror.rotate_bytes) {
+        faults.add(
+            "audit.mirror",
+            "rotate_bytes",
+            &format!("is {}", mirror.rotate_bytes),
+            "write 4096 or more, or 0 for never",
+        );
     }
 }
 

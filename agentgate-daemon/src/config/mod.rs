@@ -12,7 +12,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod checkpoints;
 pub mod hide;
+mod mirror;
 mod origin;
 mod paths;
 mod resolvers;
@@ -20,7 +22,9 @@ mod resolvers;
 use crate::model::{Durability, TextIndex};
 
 pub use crate::model::TextError as ConfigError;
+pub use checkpoints::{Checkpoints, Syslog, Webhook};
 pub use hide::Run;
+pub use mirror::{Compress, Mirror, MirrorFormat};
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
 
@@ -136,6 +140,9 @@ pub struct AuditLog {
     /// Of what an index of words is kept, for free text: `bodies`, `heads` (URLs, hosts, headers, notes), or
     /// `off`. What is not indexed is looked through, but bodies are not with `heads`.
     pub text: TextIndex,
+    /// Where its signed checkpoints are sent.
+    pub checkpoints: Checkpoints,
+    pub mirror: Mirror,
 }
 
 /// `[limits]`: deadlines in milliseconds, sizes in bytes, and the number of connections.

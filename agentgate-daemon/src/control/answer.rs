@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::spawn_blocking};
 use super::{
     cut,
     enrol::{EnrolError, Enroller},
-    follow,
+    export, follow,
     peer::Peer,
     server::{Door, Line},
     steer,
@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, redact},
+    export::mirror::Mirror,
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reconcile::Reconciler,
@@ -45,6 +46,8 @@ pub struct ControlContext {
     pub enroller: Arc<dyn Enroller>,
     /// The part of the status that is not policy's or the audit log's. Must not block.
     pub gate: Arc<dyn Fn() -> GateReport + Send + Sync>,
+    /// `None` where nothing is mirrored.
+    pub mirror: Option<Mirror>,
     /// The balance of the log with the kernel's counters; `None` where nobody keeps it.
     pub books: Option<Arc<Reconciler>>,
     /// Certificate of the gate's authority, PEM.
@@ -107,6 +110,7 @@ pub(super) async fn answer(
     let whole = match request {
         Request::Logs { filter, follow } => return follow::logs(context, filter, follow, line, drain).await,
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
+        Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
@@ -198,7 +202,7 @@ async fn recorded(
     }
 }
 
-fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
+pub(super) fn control_record(context: &ControlContext, asker: &Asker, what: &str) -> Record {
     let Asker { peer, cgroup } = asker;
     let exe = peer.process.exe();
     let mut record = Record::new(Kind::Control, Timestamp::now());
@@ -257,6 +261,7 @@ fn status(context: &ControlContext) -> Payload {
             error: health.error,
             queued: count(health.queued),
             written: health.written,
+            mirror: context.mirror.as_ref().map(Mirror::report),
         },
     }))
 }

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod client;
 mod cut;
 pub mod enrol;
+mod export;
 mod follow;
 pub mod peer;
 mod places;

@@ -91,6 +91,7 @@ impl Door {
             | Request::ModeSet { .. }
             | Request::ListEdit { .. }
             | Request::Dashboard
+            | Request::AuditExport { .. }
             | Request::Reconcile { .. }
             | Request::Count { .. } => self == Self::Steering,
         }

@@ -7,8 +7,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use crate::kernel::{LayerState, Layers};
+pub use crate::{
+    anchors::PlaceReport,
+    kernel::{LayerState, Layers},
+};
 use crate::{
+    export::{mirror, pages::Turned},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::Side,
@@ -23,6 +27,9 @@ pub const LINE_CAP: usize = 1 << 20;
 
 /// Bytes of a captured body in one [`Item::Body`]; twice that in hex stays far below [`LINE_CAP`].
 pub const BODY_CHUNK: usize = 64 << 10;
+
+/// Bytes of lines in one [`Item::Rows`]: what JSON makes of them stays below [`LINE_CAP`].
+pub const ROWS_CHUNK: usize = 256 << 10;
 
 /// Records that one `Logs` request may ask for.
 pub const LIMIT_CAP: usize = 1000;
@@ -76,6 +83,27 @@ pub enum Request {
     /// How many records match: [`Item::Searched`] while they are counted, then [`Item::Counted`]. The
     /// filter's `limit` means nothing.
     Count { filter: LogFilter },
+    /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
+    /// are wanted: they are not masked.
+    AuditExport { ask: ExportAsk },
+}
+
+/// What an export is to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportAsk {
+    /// Position in the log to begin at.
+    pub from: u64,
+    /// In the language of `agentctl logs`; empty for everything.
+    pub filter: String,
+    /// What the filter says too: saves the way to the records of that time.
+    pub since: Option<Timestamp>,
+    /// With captured bodies.
+    pub bodies: bool,
+    /// Also the beginnings of records that are not over.
+    pub begun: bool,
+    /// Goes on with what comes.
+    pub follow: bool,
 }
 
 /// Which records. Every field that is set must hold.
@@ -184,6 +212,12 @@ pub enum Item {
     Unsearched {
         below: RecordId,
     },
+    /// A piece of lines that `export::Row::received` reads; lines go on from piece to piece.
+    Rows {
+        text: String,
+    },
+    /// All lines up to here have been sent.
+    Walked(Turned),
 }
 
 /// The asking process is under guard.
@@ -247,6 +281,9 @@ pub struct GateReport {
     pub dashboard: Option<SocketAddr>,
     /// True from the request to stop on.
     pub draining: bool,
+    /// Where the audit log's checkpoints are sent, and how that goes.
+    #[serde(default)]
+    pub checkpoints: Vec<PlaceReport>,
 }
 
 /// One counter of the kernel programs.
@@ -270,6 +307,9 @@ pub struct AuditReport {
     pub queued: u64,
     /// Writes committed since start.
     pub written: u64,
+    /// `None` where nothing is mirrored.
+    #[serde(default)]
+    pub mirror: Option<mirror::Report>,
 }
 
 /// Why there is no answer.

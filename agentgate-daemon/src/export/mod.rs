@@ -8,8 +8,10 @@
 pub mod columns;
 pub mod csv;
 pub mod har;
+pub mod mirror;
 pub mod ocsf;
 mod opened;
+pub mod pages;
 pub mod parquet;
 pub mod row;
 

@@ -1,13 +1,19 @@
 //! One entry of the log, as formats get it.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use data_encoding::BASE64;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     FormatError,
     opened::{self, Content},
 };
-use crate::model::{Captured, HeaderFields, Record, Severity};
+use crate::{
+    audit::redact,
+    model::{Captured, HeaderFields, Record, Severity},
+};
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,15 +34,95 @@ struct Plain<'r> {
 }
 
 /// Captured bytes as they were on the wire, base64 (RFC 4648 section 4).
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Bodies {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     request: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     response: Option<String>,
 }
 
+/// A row as it goes from the daemon to the command line, one a line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sent<R> {
+    n: u64,
+    record: R,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bodies: Option<Bodies>,
+}
+
+/// Why a line is no row.
+#[derive(Debug, thiserror::Error)]
+pub enum NoRow {
+    #[error("not a row: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("a body that is not base64: {0}")]
+    Base64(#[from] data_encoding::DecodeError),
+}
+
 impl Row {
+    /// A row of a record as it was read, with the captured bytes of its bodies.
+    #[must_use]
+    pub fn new(n: u64, mut record: Record, bodies: [Option<Bytes>; 2]) -> Self {
+        if let Some(subject) = &mut record.subject {
+            let subject = Arc::make_mut(subject);
+            subject.cmdline = redact::mask_cmdline(&subject.cmdline);
+        }
+        let mut row = Self { n, record };
+        row.put_bodies(bodies);
+        row
+    }
+
+    fn put_bodies(&mut self, [request, response]: [Option<Bytes>; 2]) {
+        if let (Some(head), Some(bytes)) = (&mut self.record.request, request) {
+            head.body.bytes = bytes;
+        }
+        if let (Some(head), Some(bytes)) = (&mut self.record.response, response) {
+            head.body.bytes = bytes;
+        }
+    }
+
+    /// Appends the row as one line, which [`Row::received`] reads.
+    ///
+    /// # Errors
+    /// [`FormatError::Json`].
+    pub fn send(&self, out: &mut Vec<u8>) -> Result<(), FormatError> {
+        json_line(self, &Sent { n: self.n, record: &self.record, bodies: self.bodies() }, out)
+    }
+
+    /// The row of a line.
+    ///
+    /// # Errors
+    /// [`NoRow`].
+    pub fn received(line: &[u8]) -> Result<Self, NoRow> {
+        let sent: Sent<Record> = serde_json::from_slice(line)?;
+        let mut row = Self { n: sent.n, record: sent.record };
+        if let Some(bodies) = sent.bodies {
+            let decode = |text: Option<String>| {
+                text.map(|text| BASE64.decode(text.as_bytes()).map(Bytes::from)).transpose()
+            };
+            row.put_bodies([decode(bodies.request)?, decode(bodies.response)?]);
+        }
+        Ok(row)
+    }
+
+    /// About how many bytes it takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let bodies = [self.request_body(), self.response_body()];
+        let parts = bodies.iter().flatten().map(|(headers, body)| headers.len() * 64 + body.bytes.len());
+        512 + parts.sum::<usize>()
+    }
+
+    /// What was captured, where anything was.
+    fn bodies(&self) -> Option<Bodies> {
+        let base64 = |side: Option<(&HeaderFields, &Captured)>| {
+            side.filter(|(_, body)| !body.bytes.is_empty()).map(|(_, body)| BASE64.encode(&body.bytes))
+        };
+        let bodies = Bodies { request: base64(self.request_body()), response: base64(self.response_body()) };
+        (bodies.request.is_some() || bodies.response.is_some()).then_some(bodies)
+    }
+
     /// Headers and captured body of the request.
     #[must_use]
     pub fn request_body(&self) -> Option<(&HeaderFields, &Captured)> {
@@ -112,12 +198,7 @@ impl Row {
 
     /// Appends the record as one line of JSON.
     pub(super) fn plain(&self, bodies: bool, out: &mut Vec<u8>) -> Result<(), FormatError> {
-        let base64 = |side: Option<(&HeaderFields, &Captured)>| {
-            side.filter(|(_, body)| !body.bytes.is_empty()).map(|(_, body)| BASE64.encode(&body.bytes))
-        };
-        let bodies = bodies
-            .then(|| Bodies { request: base64(self.request_body()), response: base64(self.response_body()) })
-            .filter(|bodies| bodies.request.is_some() || bodies.response.is_some());
+        let bodies = self.bodies().filter(|_| bodies);
         json_line(self, &Plain { record: &self.record, bodies }, out)
     }
 }

@@ -238,23 +238,24 @@ impl Forwarder {
         kept: First,
         fresh: bool,
     ) -> Result<Ready, ForwardError> {
-        let destination = permit.destination().clone();
-        let key = Key { session: session.clone(), destination, offer, rule: permit.addresses().clone() };
         // RFC 9110 9.2.2: only what may be sent twice is sent again, so the rest takes no risks.
         let rested = if is_repeatable(permit.head()) { Duration::MAX } else { RESTED };
-        let ready = |origin, kept| Ready { origin, permit, kept };
+        let ready = |origin, permit, kept| Ready { origin, permit, kept };
         match kept {
             First::Failed(error) if !fresh => return Err(error),
             First::Pooled(mut origin) if !fresh => {
-                if origin.key == key && origin.wire.is_quiet() {
-                    return Ok(ready(*origin, true));
+                let key = &origin.key;
+                if key.is(session, permit.destination(), offer, permit.addresses()) && origin.wire.is_quiet() {
+                    return Ok(ready(*origin, permit, true));
                 }
                 self.pool.put(*origin);
             }
             First::Nothing | First::Dialled(_) | First::Pooled(_) | First::Failed(_) => {}
         }
+        let destination = permit.destination().clone();
+        let key = Key { session: session.clone(), destination, offer, rule: permit.addresses().clone() };
         if !fresh && let Some(origin) = self.pool.take(&key, rested) {
-            return Ok(ready(origin, false));
+            return Ok(ready(origin, permit, false));
         }
         let mut dialled = self.dial(key.clone()).await?;
         if dialled.alpn == Some(Alpn::Http2) {
@@ -262,7 +263,7 @@ impl Forwarder {
             self.forget(&dialled.key.destination);
             dialled = self.dial(Key { offer: Offer::Http1, ..key }).await?;
         }
-        Ok(ready(dialled.into_http1(), false))
+        Ok(ready(dialled.into_http1(), permit, false))
     }
 
     /// Keeps a connection that its agent has left for the session's next.

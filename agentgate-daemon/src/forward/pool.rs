@@ -35,12 +35,25 @@ pub(super) struct Key {
     pub(super) rule: Arc<dyn AddressRule>,
 }
 
+impl Key {
+    /// Whether it is made of these.
+    pub(super) fn is(
+        &self,
+        session: &SessionId,
+        destination: &Destination,
+        offer: Offer,
+        rule: &Arc<dyn AddressRule>,
+    ) -> bool {
+        self.offer == offer
+            && self.session == *session
+            && self.destination == *destination
+            && Arc::ptr_eq(&self.rule, rule)
+    }
+}
+
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.offer == other.offer
-            && self.session == other.session
-            && self.destination == other.destination
-            && Arc::ptr_eq(&self.rule, &other.rule)
+        self.is(&other.session, &other.destination, other.offer, &other.rule)
     }
 }
 

@@ -35,7 +35,7 @@ use self::pipe::Pipe;
 use super::ForwardError;
 use crate::http::gauge::Activity;
 
-/// Bytes of the first read after a pause: most messages fit.
+/// Bytes of the first read, and of those after a pause where no more came before it: most messages fit.
 const FIRST: usize = 8 * 1024;
 /// Bytes per read once the first was full.
 const CHUNK: usize = 64 * 1024;
@@ -194,12 +194,14 @@ impl OneWay<'_, '_> {
     async fn copy(&mut self, most: u64) -> io::Result<Left> {
         let mut passed = 0_u64;
         let mut buffer = Vec::new();
+        // Where much came before a pause, much comes after it.
+        let mut size = FIRST;
         loop {
             // What is asked once below must not be told to yield: it would be taken for silence.
             consume_budget().await;
             if buffer.capacity() == 0 {
                 self.from.readable().await?;
-                buffer.reserve_exact(FIRST);
+                buffer.reserve_exact(size);
             }
             let length = match once(unconstrained(self.from.read_buf(&mut buffer))).await {
                 Poll::Ready(Ok(0)) => return Ok(Left::End),
@@ -217,7 +219,11 @@ impl OneWay<'_, '_> {
             self.write(buffer.get(..length).unwrap_or_default()).await?;
             self.count.fetch_add(length as u64, Ordering::Relaxed);
             buffer.clear();
+            if length <= FIRST {
+                size = FIRST;
+            }
             if length == buffer.capacity() && length < CHUNK {
+                size = CHUNK;
                 buffer = Vec::with_capacity(CHUNK);
             }
             passed += length as u64;

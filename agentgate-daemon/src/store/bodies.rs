@@ -140,6 +140,18 @@ impl<'t> Bodies<'t> {
         Ok(place)
     }
 
+    /// Leaves places in packs that are there.
+    pub(super) fn keep_known(&self, places: &mut [Option<Place>; 2]) -> Result<(), StoreError> {
+        for place in places {
+            if let Some(Place { pack, .. }) = *place
+                && self.packs.get((pack, 0))?.is_none()
+            {
+                *place = None;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a pack out. `digest` is that of its first body.
     pub(super) fn remove(
         &mut self,

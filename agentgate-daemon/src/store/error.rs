@@ -17,6 +17,9 @@ pub enum StoreError {
         "the audit log has schema {found}, this program knows up to {known}: use the version that wrote it"
     )]
     Newer { found: u64, known: u64 },
+    /// The file was written by an earlier version, and is to be left as it is.
+    #[error("the audit log has schema {found}, and {known} is needed: start agentgated on it once")]
+    Older { found: u64, known: u64 },
     /// The file cannot be made or opened.
     #[error("cannot open {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
@@ -80,6 +83,7 @@ impl StoreError {
         match self {
             Self::Busy { .. } => "store_busy",
             Self::Newer { .. } => "store_newer",
+            Self::Older { .. } => "store_older",
             Self::File { .. } => "store_file",
             Self::Closed => "store_closed",
             Self::Behind => "store_behind",
@@ -115,6 +119,7 @@ impl StoreError {
             | Self::BadRow(_)
             | Self::Busy { .. }
             | Self::Newer { .. }
+            | Self::Older { .. }
             | Self::File { .. }
             | Self::UnknownFormat { .. }
             | Self::Unreadable { .. }

@@ -14,6 +14,9 @@ use redb::{Database, StorageBackend, backends::FileBackend};
 
 use super::{Files, Store, StoreError, journal::Disk};
 
+mod drive;
+pub(crate) use drive::{Drive, Fault, Random};
+
 /// What goes wrong at the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {

@@ -1,27 +1,34 @@
 //! The journal in front of the tables: what was acknowledged and is not in them yet.
 //!
-//! One file beside the database, written from its start again each time the tables have everything, and
-//! never shorter than what it once needed: a write goes to blocks that were written before, so that one
-//! fdatasync, which then has no metadata to write, makes it durable. That is half of what a commit of
-//! the tables takes.
+//! One file beside the database, never shorter than what it once needed: a write goes to blocks that were
+//! written before, so that one fdatasync, which then has no metadata to write, makes it durable. That is half
+//! of what a commit of the tables takes.
+//!
+//! **Rounds.** What was written since the tables last began to take anything is a round. While they take one
+//! the next is written beside it: before it where there is room, else behind it. The place of a round that
+//! the tables have is free.
 //!
 //! **Layout.** Page 0: [`HEAD`], version (4 bytes), key (32), the first 16 bytes of the BLAKE3 of all
 //! that; the rest is 0. From page 1 on *frames*, each begun at a multiple of 8: [`MARK`], length of the
-//! payload (4), sequence (8), epoch (4), zero (4), seal (16), payload. Integers are little endian. The
+//! payload (4), sequence (8), epoch (4), attempt (4), seal (16), payload. Integers are little endian. The
 //! seal is the first half of the keyed BLAKE3 of the 24 bytes before it and of the payload: nothing that
-//! an agent sends can pass for a frame, because it does not know the key. Sequences rise by one; the
-//! tables keep the last that they took, so that what is left of earlier rounds is known by its number.
+//! an agent sends can pass for a frame, because it does not know the key. Sequences rise by one, wherever
+//! the frames are; the tables keep the last that they took, so that what is left of earlier rounds is known
+//! by its number. What could not be written for certain is tried again under the same sequence, and counts
+//! less than a later attempt.
 //!
 //! **Payload.** For each write: length and bytes of the canonical record, how many bodies follow, and of
 //! each its side (0 request, 1 response), length and bytes; counts and lengths in LEB128. A request's body
 //! of which the record has the digest, and that does not follow, is that of the record's version before.
 //!
-//! **Reading.** After a crash frames are read up to the first that is not whole. That is its end, a write
-//! that was never acknowledged, unless a later frame is found behind it: then the middle is damaged,
-//! which is told, and what can be read is kept.
+//! **Reading.** After a crash all whole frames beyond what the tables have are read, in the order of their
+//! sequences. One that is not whole is a write that was never acknowledged, unless there is a later one: then
+//! the middle is damaged, which is told, and what can be read is kept.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs, io,
+    ops::Range,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -74,6 +81,7 @@ impl Disk for fs::File {
 pub(super) struct Frame {
     pub(super) sequence: u64,
     pub(super) epoch: u32,
+    attempt: u32,
     pub(super) payload: Vec<u8>,
 }
 
@@ -91,7 +99,14 @@ pub(super) struct Journal {
     disk: Box<dyn Disk>,
     key: [u8; 32],
     next: u64,
+    /// Attempts at the next that failed.
+    attempt: u32,
     at: u64,
+    /// Where this round began, and bytes of frames in it.
+    begun: u64,
+    used: u64,
+    /// Where the round is that the tables are taking.
+    away: Option<Range<u64>>,
     /// Bytes of the file that were written once.
     written: u64,
     buffer: Vec<u8>,
@@ -117,14 +132,20 @@ impl Journal {
         if page.get(..72) != Some(&head(&key)) {
             return Ok(None);
         }
-        Ok(Some(Self { disk, key, next: 1, at: PAGE, written: size / 8 * 8, buffer: Vec::new() }))
+        Ok(Some(Self::on(disk, key, size / 8 * 8)))
+    }
+
+    /// One that holds nothing, as far as is known.
+    fn on(disk: Box<dyn Disk>, key: [u8; 32], written: u64) -> Self {
+        let (buffer, away) = (Vec::new(), None);
+        Self { disk, key, next: 1, attempt: 0, at: PAGE, begun: PAGE, used: 0, away, written, buffer }
     }
 
     fn begin(disk: Box<dyn Disk>) -> Result<Self, StoreError> {
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key)
             .map_err(|_| StoreError::Journal(io::Error::other("the system gives no random bytes")))?;
-        let mut journal = Self { disk, key, next: 1, at: PAGE, written: PAGE, buffer: Vec::new() };
+        let mut journal = Self::on(disk, key, PAGE);
         let begin = || {
             // The head last: a journal that has one is whole.
             journal.disk.resize(0)?;
@@ -153,30 +174,28 @@ impl Journal {
         })?;
         let mut bytes = vec![0; length];
         self.disk.read_at(&mut bytes, 0).map_err(StoreError::Journal)?;
-        let mut kept = Kept::default();
+        let mut found: BTreeMap<u64, Frame> = BTreeMap::new();
         let mut at = PAGE as usize;
-        let mut last = taken;
-        let mut end = at;
         while at + FRAME <= bytes.len() {
             if bytes[at..at + 4] != MARK.to_le_bytes() {
                 at += 8;
                 continue;
             }
             // Frames of earlier rounds are whole, and have numbers that the tables have.
-            match self.frame(&bytes, at).filter(|frame| frame.sequence > last) {
-                Some(frame) => {
-                    kept.lost += frame.sequence - last - 1;
-                    last = frame.sequence;
-                    at = aligned(at + FRAME + frame.payload.len());
-                    end = at;
-                    kept.frames.push(frame);
-                }
-                None => at += 8,
+            let Some(frame) = self.frame(&bytes, at).filter(|frame| frame.sequence > taken) else {
+                at += 8;
+                continue;
+            };
+            at = aligned(at + FRAME + frame.payload.len());
+            self.at = at as u64;
+            if found.get(&frame.sequence).is_none_or(|other| other.attempt < frame.attempt) {
+                found.insert(frame.sequence, frame);
             }
         }
+        let last = found.keys().next_back().copied().unwrap_or(taken);
         self.next = last + 1;
-        self.at = end as u64;
-        Ok(kept)
+        let frames: Vec<Frame> = found.into_values().collect();
+        Ok(Kept { lost: last - taken - frames.len() as u64, frames })
     }
 
     fn frame(&self, bytes: &[u8], at: usize) -> Option<Frame> {
@@ -191,7 +210,7 @@ impl Journal {
             return None;
         }
         let sequence = u64::from(field(8)?) | u64::from(field(12)?) << 32;
-        Some(Frame { sequence, epoch: field(16)?, payload: payload.to_vec() })
+        Some(Frame { sequence, epoch: field(16)?, attempt: field(20)?, payload: payload.to_vec() })
     }
 
     fn seal(&self, head: &[u8], payload: &[u8]) -> [u8; 16] {
@@ -203,7 +222,7 @@ impl Journal {
     }
 
     /// Makes what `put` writes durable, as one frame, and returns its sequence. After an error nothing
-    /// was added: the next attempt goes to the same place, under the same number.
+    /// was added: the next attempt has the same number.
     pub(super) fn append(&mut self, epoch: u32, put: impl FnOnce(&mut Vec<u8>)) -> Result<u64, StoreError> {
         let mut frame = std::mem::take(&mut self.buffer);
         frame.clear();
@@ -226,16 +245,30 @@ impl Journal {
         frame[4..8].copy_from_slice(&length.to_le_bytes());
         frame[8..16].copy_from_slice(&sequence.to_le_bytes());
         frame[16..20].copy_from_slice(&epoch.to_le_bytes());
+        frame[20..24].copy_from_slice(&self.attempt.to_le_bytes());
         let seal = {
             let (head, payload) = frame.split_at(FRAME);
             self.seal(&head[..24], payload)
         };
         frame[24..FRAME].copy_from_slice(&seal);
+        let length = aligned(frame.len()) as u64;
+        if let Some(away) = &self.away
+            && self.at < away.end
+            && self.at + length > away.start
+        {
+            self.at = away.end;
+        }
         self.reserve(frame.len() as u64)?;
-        self.disk.write_at(frame, self.at).map_err(StoreError::Journal)?;
-        self.disk.sync().map_err(StoreError::Journal)?;
-        self.at = aligned(self.at as usize + frame.len()) as u64;
+        let written = self.disk.write_at(frame, self.at).and_then(|()| self.disk.sync());
+        if let Err(error) = written {
+            // It may be there all the same.
+            self.attempt += 1;
+            return Err(StoreError::Journal(error));
+        }
+        self.at += length;
+        self.used += length;
         self.next += 1;
+        self.attempt = 0;
         Ok(sequence)
     }
 
@@ -252,12 +285,30 @@ impl Journal {
     /// Begins from the start, with what comes after `sequence`.
     pub(super) fn go_on_after(&mut self, sequence: u64) {
         self.next = sequence + 1;
-        self.at = PAGE;
+        self.rewind();
+    }
+
+    /// The tables begin to take this round; the next begins. One at a time.
+    pub(super) fn hand_over(&mut self) {
+        let end = self.at;
+        self.away = Some(self.begun..end);
+        if self.begun > PAGE {
+            self.at = PAGE;
+        }
+        (self.begun, self.used) = (self.at, 0);
+    }
+
+    /// The tables have the round that was handed over.
+    pub(super) fn taken(&mut self) {
+        self.away = None;
+        if self.used == 0 {
+            self.rewind();
+        }
     }
 
     /// The tables have everything: the space is free again.
     pub(super) fn rewind(&mut self) {
-        self.at = PAGE;
+        (self.at, self.begun, self.used, self.away) = (PAGE, PAGE, 0, None);
         if self.written > KEEP {
             match self.disk.resize(KEEP) {
                 Ok(()) => self.written = KEEP,
@@ -266,9 +317,9 @@ impl Journal {
         }
     }
 
-    /// Bytes of frames since the start of this round.
+    /// Bytes of frames in this round.
     pub(super) fn used(&self) -> u64 {
-        self.at - PAGE
+        self.used
     }
 }
 

@@ -56,7 +56,7 @@ pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
-pub mod walk;
+pub mod order;
 mod write;
 
 #[cfg(test)]
@@ -77,6 +77,7 @@ use std::{
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase as _};
+use rustix::fs::{CWD, RenameFlags};
 
 pub use canonical::Malformed;
 pub use error::StoreError;
@@ -193,15 +194,18 @@ impl Store {
         let Some(version) = Reader::of(&transaction)?.get(id.0)? else { return Ok(None) };
         let (group, entry) = version.entry()?;
         let side = usize::from(side.key());
-        let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
         let malformed = |source| StoreError::Malformed { id, source };
+        let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
+        let expect = seen.digests.get(side).copied().flatten();
+        let Some(place) = entry.places.get(side).copied().flatten() else {
+            // One that was under way for so long that its body went first has the digest only.
+            return if expect.is_some() { Err(StoreError::BodyDropped { id }) } else { Ok(None) };
+        };
         let body = body_at(&transaction, place)?;
         if body.is_err() && retention::dropped(&transaction, group.number, place)? {
             return Err(StoreError::BodyDropped { id });
         }
         let body = body.map_err(malformed)?;
-        let seen = canonical::Glance::at(version.encoded()?).map_err(malformed)?;
-        let expect = seen.digests.get(side).copied().flatten();
         if expect != Some(canonical::digest(&body)) {
             return Err(malformed(Malformed("a body is not the one that was captured")));
         }
@@ -242,7 +246,24 @@ impl Store {
         Ok(())
     }
 
-    /// Bytes that the journal holds.
+    /// What the journal holds is about to be brought into the tables, by [`Store::take_round`], while more
+    /// is logged. One round at a time.
+    pub(crate) fn hand_over(&self) {
+        if let Some(journal) = self.journal().as_mut() {
+            journal.hand_over();
+        }
+    }
+
+    /// As [`Store::take`], of what was handed over.
+    pub(crate) fn take_round(&self, entries: &[Entry], taken: u64) -> Result<(), StoreError> {
+        self.commit(entries, self.epoch.load(Ordering::Acquire), Some(taken))?;
+        if let Some(journal) = self.journal().as_mut() {
+            journal.taken();
+        }
+        Ok(())
+    }
+
+    /// Bytes that the journal holds, but for those that were handed over.
     pub(crate) fn journaled(&self) -> u64 {
         self.journal().as_ref().map_or(0, Journal::used)
     }
@@ -322,6 +343,12 @@ impl Store {
     fn snapshot(&self) -> Result<ReadTransaction, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         Ok(database.as_ref().ok_or(StoreError::Closed)?.begin_read()?)
+    }
+
+    /// Nobody else writes to the tables while this is held.
+    #[cfg(test)]
+    pub(crate) fn hold_tables(&self) -> redb::WriteTransaction {
+        self.begin_write().unwrap()
     }
 
     /// Keeps others from pruning, backing up and compacting.
@@ -494,19 +521,45 @@ fn body_at(
 
 fn open_file(path: &Path) -> Result<Database, StoreError> {
     let unusable = |source| StoreError::File { path: path.to_owned(), source };
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    if let Err(error) = fs::symlink_metadata(path)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return make_file(path);
+    }
+    let file = open_private(path).map_err(unusable)?;
+    database(path, file)
+}
+
+/// Makes the database beside its place and moves it there when it is whole: one whose making was cut short by
+/// a crash is none to redb, and would be in the way for ever.
+fn make_file(path: &Path) -> Result<Database, StoreError> {
+    let fresh = path.with_extension("redb.new");
+    let unusable = |source| StoreError::File { path: path.to_owned(), source };
+    let file = open_private(&fresh).map_err(unusable)?;
+    // Whoever else is at it has it locked.
+    file.try_lock().map_err(|_| StoreError::Busy { path: path.to_owned() })?;
+    file.set_len(0).map_err(unusable)?;
+    let database = database(path, file)?;
+    rustix::fs::renameat_with(CWD, &fresh, CWD, path, RenameFlags::NOREPLACE)
+        .map_err(io::Error::from)
+        .and_then(|()| sync_directory(path))
         .map_err(unusable)?;
-    restrict(&file).map_err(unusable)?;
+    Ok(database)
+}
+
+fn database(path: &Path, file: fs::File) -> Result<Database, StoreError> {
     match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
         Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy { path: path.to_owned() }),
         opened => Ok(opened?),
     }
+}
+
+/// A file for its owner alone, made where there is none.
+fn open_private(path: &Path) -> io::Result<fs::File> {
+    let file =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    restrict(&file)?;
+    Ok(file)
 }
 
 /// Makes the names of files in the directory of `path` durable.

@@ -11,7 +11,7 @@ use super::{
     group,
     index::{Added, Index},
     packed,
-    tables::DROPPED_ID,
+    tables::{BODIES_FROM, DROPPED_ID},
     write::{Batch, Packing},
 };
 use crate::model::RecordId;
@@ -27,6 +27,7 @@ pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Resu
     let mut batch = Batch::open(transaction, 0, packing)?;
     // Ids up to that began in groups that are gone.
     let dropped = batch.meta.get(DROPPED_ID)?.map_or(0, |value| value.value());
+    let bodies_from = batch.meta.get(BODIES_FROM)?.map_or(0, |value| value.value());
     let highest = batch.index.begin_after(dropped);
     let mut after = None;
     while let Some(number) = next_group(&batch, after)? {
@@ -38,7 +39,11 @@ pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Resu
         for (at, entry) in (number..).zip(group::entries(&content).map_err(unreadable(0))?) {
             let encoded = content.get(entry.record.clone()).unwrap_or_default();
             let seen = Glance::at(encoded).map_err(unreadable(entry.id))?;
-            let added = Added { seen: &seen, encoded, n: at, group: number, places: entry.places };
+            let mut places = entry.places;
+            if number < bodies_from {
+                batch.bodies.keep_known(&mut places)?;
+            }
+            let added = Added { seen: &seen, encoded, n: at, group: number, places };
             batch.index.add(&added)?;
         }
     }

@@ -178,10 +178,12 @@ impl Store {
     /// while there is more. Does nothing during backup and compaction.
     pub(crate) fn retain(&self, rules: &Rules, run: &mut Run, now: Timestamp) -> Result<Slice, StoreError> {
         let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
-        if !self.is_due(rules, run, now)? {
+        let mut packing = self.packing();
+        // The group under way is written to, and known to `packing` alone.
+        let end = packing.tail.as_ref().map(|(tail, _)| tail.number);
+        if !self.is_due(rules, run, now, end)? {
             return Ok(run.end());
         }
-        let mut packing = self.packing();
         let result = self.prune_slice(&mut packing, rules, run, now);
         if result.is_err() {
             packing.forget();
@@ -190,16 +192,16 @@ impl Store {
     }
 
     /// A look without a transaction that writes: there is nearly never anything to do.
-    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp) -> Result<bool, StoreError> {
+    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp, end: Option<u64>) -> Result<bool, StoreError> {
         let snapshot = self.snapshot()?;
         let (groups, meta) = (snapshot.open_table(GROUPS)?, snapshot.open_table(META)?);
         let spans = snapshot.open_table(SPANS)?;
-        let entries = number(&meta, ENTRIES)?;
+        let end = end.map_or_else(|| number(&meta, ENTRIES), Ok)?;
         let mut run = run.clone();
         let extent = Extent::of(&meta, self.blocks())?;
-        let eldest = oldest(&groups, &spans, &meta, 0, entries)?;
+        let eldest = oldest(&groups, &spans, &meta, 0, end)?;
         let bodies = if rules.body_age.is_some() {
-            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, entries)?
+            oldest(&groups, &spans, &meta, number(&meta, BODIES_FROM)?, end)?
         } else {
             None
         };
@@ -224,6 +226,7 @@ impl Store {
             let epoch_first = super::tally::first_of(&transaction, epoch)?;
             let mut batch = Batch::open(&transaction, epoch, packing)?;
             let mut groups = 0;
+            let mut gone = Vec::new();
             while groups < SLICE_GROUPS && begun.elapsed() < SLICE {
                 groups += 1;
                 let end = batch.tail.number;
@@ -232,7 +235,7 @@ impl Store {
                     && let Some(why) = going.wants(rules, eldest, extent, now)
                 {
                     going.pruned.why = Some(why);
-                    batch.prune(eldest.number, epoch_first, &mut going.pruned)?;
+                    batch.prune(eldest.number, epoch_first, &mut going.pruned, &mut gone)?;
                 } else {
                     let from = number(&batch.meta, BODIES_FROM)?;
                     match oldest(&batch.groups, &batch.index.spans, &batch.meta, from, end)? {
@@ -245,6 +248,8 @@ impl Store {
                 let grown = batch.packer.take_grown();
                 weigh(&mut batch.meta, grown)?;
             }
+            // Once for all, because it reads the rows of whole blocks.
+            batch.index.postings.forget(&gone)?;
             batch.finish()?
         };
         transaction.commit()?;
@@ -408,13 +413,19 @@ impl Batch<'_, '_> {
         Ok(content.and_then(|content| Ok(Going { number, entries: group::entries(&content)?, content })))
     }
 
-    /// Takes the oldest group out, which is not the one under way.
-    fn prune(&mut self, group: u64, epoch_first: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Takes the oldest group out, which is not the one under way. Ids of records that are over go to `gone`.
+    fn prune(
+        &mut self,
+        group: u64,
+        epoch_first: u64,
+        pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
         match self.unpacked(group)? {
-            Ok(going) => self.prune_records(&going, epoch_first, pruned)?,
+            Ok(going) => self.prune_records(&going, epoch_first, pruned, gone)?,
             Err(why) => {
                 tracing::error!(group, %why, "a group of the audit log that cannot be read is pruned");
-                self.prune_damaged(group, pruned)?;
+                self.prune_damaged(group, pruned, gone)?;
             }
         }
         self.packer.remove(&mut self.groups, group)?;
@@ -434,13 +445,13 @@ impl Batch<'_, '_> {
         going: &Going,
         epoch_first: u64,
         pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
     ) -> Result<(), StoreError> {
         let last: BTreeMap<u64, usize> =
             going.entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
         let mut homes = BTreeMap::new();
         let mut moved = Vec::new();
         let mut carried = Vec::new();
-        let mut gone = Vec::new();
         for (id, at) in last {
             let Some(entry) = going.entries.get(at) else { continue };
             let home = self.index.span_of(id)?;
@@ -473,16 +484,22 @@ impl Batch<'_, '_> {
         for (id, group, row) in moved {
             self.index.move_to(id, group, row)?;
         }
-        self.index.postings.forget(&gone)?;
         for entry in carried {
-            self.carry(going.encoded(entry), entry.places)?;
+            let mut places = entry.places;
+            self.bodies.keep_known(&mut places)?;
+            self.carry(going.encoded(entry), places)?;
             pruned.carried += 1;
         }
-        self.free_packs(going, pruned)
+        self.free_packs(going, true, pruned)
     }
 
     /// Takes out what leads to the records of a group that cannot be read.
-    fn prune_damaged(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
+    fn prune_damaged(
+        &mut self,
+        group: u64,
+        pruned: &mut Pruned,
+        gone: &mut Vec<u64>,
+    ) -> Result<(), StoreError> {
         let mut homes = Vec::new();
         for row in self.index.spans.iter()? {
             let (first, row) = row?;
@@ -490,7 +507,6 @@ impl Batch<'_, '_> {
                 homes.push((first.value(), row.value()));
             }
         }
-        let mut forgotten = Vec::new();
         for (first, row) in homes {
             self.index.spans.remove(first)?;
             self.drop_up_to(row.0)?;
@@ -503,13 +519,11 @@ impl Batch<'_, '_> {
                     self.index.underway.remove(id)?;
                     pruned.over(id, Timestamp(row.3));
                     self.add_to(DROPPED, 1)?;
-                    forgotten.push(id);
+                    gone.push(id);
                 }
             }
         }
-        self.index.postings.forget(&forgotten)?;
-        let gone = self.index.uses.take_up_to(group)?;
-        for pack in gone {
+        for pack in self.index.uses.take_up_to(group)? {
             pruned.packs += u64::from(self.bodies.remove(self.packer, pack, None)?);
         }
         self.bodies.forget_contents()
@@ -518,7 +532,8 @@ impl Batch<'_, '_> {
     /// Takes a group's bodies out, but for those that later groups refer to.
     fn drop_bodies(&mut self, group: u64, pruned: &mut Pruned) -> Result<(), StoreError> {
         if let Ok(going) = self.unpacked(group)? {
-            self.free_packs(&going, pruned)?;
+            // What is under way needs its body yet, and is carried on with it when its group goes.
+            self.free_packs(&going, false, pruned)?;
         }
         let next = self.groups.range((group + 1, 0)..)?.next().transpose()?;
         let next = next.map_or(self.tail.number, |(key, _)| key.value().0);
@@ -527,13 +542,20 @@ impl Batch<'_, '_> {
         Ok(())
     }
 
-    /// Takes out the packs that no group after this one refers to.
-    fn free_packs(&mut self, going: &Going, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// Takes out the packs that no group after this one refers to; without `all` not those of records under
+    /// way.
+    fn free_packs(&mut self, going: &Going, all: bool, pruned: &mut Pruned) -> Result<(), StoreError> {
+        let mut needed = BTreeSet::new();
+        for entry in going.entries.iter().filter(|_| !all) {
+            if self.index.underway.get(entry.id)?.is_some() {
+                needed.extend(entry.places.iter().flatten().map(|place| place.pack));
+            }
+        }
         for entry in &going.entries {
             let digests = going.seen(entry).map(|seen| seen.digests).unwrap_or_default();
             for (place, digest) in entry.places.into_iter().zip(digests) {
                 let Some(Place { pack, .. }) = place else { continue };
-                if self.index.uses.last(pack)? != Some(going.number) {
+                if needed.contains(&pack) || self.index.uses.last(pack)? != Some(going.number) {
                     continue;
                 }
                 self.index.uses.remove(pack)?;

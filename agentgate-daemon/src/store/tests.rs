@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+mod damage;
+mod power;
+
 fn record(id: u64) -> Record {
     let mut record = Record::new(Kind::Exchange, Timestamp(i64::try_from(id).unwrap() * 1_000_000));
     record.id = RecordId(id);

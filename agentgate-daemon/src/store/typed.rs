@@ -148,7 +148,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written, or a name has more than [`NAME_CAP`] bytes.
-    pub fn add_up(&self, scope: &str, name: &str, by: i64, since: Timestamp) -> Result<Counter, StoreError> {
+    pub fn add_up(
+        &self,
+        scope: &str,
+        name: &str,
+        by: i64,
+        since: Timestamp,
+    ) -> Result<Counter, StoreError> {
         named(scope, name)?;
         let transaction = self.begin_write()?;
         let counter = {

@@ -102,6 +102,7 @@ impl Gate {
             connections: 0,
             dashboard: None,
             draining: false,
+            checkpoints: Vec::new(),
         };
         let context = ControlContext {
             policy: PolicyHandle::load(PolicyPaths { policy, lists, mode }),
@@ -109,6 +110,7 @@ impl Gate {
             store,
             enroller: Arc::new(Counting::default()),
             gate: Arc::new(report),
+            mirror: None,
             books: None,
             ca_pem: "PEM".into(),
             bundle: dir.path().join("ca-bundle.pem"),
@@ -579,7 +581,9 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Searched { .. }
         | Item::Listed
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => None,
+        | Item::Unsearched { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_) => None,
     }
 }
 

@@ -48,6 +48,7 @@ fn requests_survive() {
         Request::Logs { filter: filter.clone(), follow: true },
         Request::Count { filter },
         Request::Logs { filter: LogFilter::default(), follow: false },
+        Request::AuditExport { ask: ExportAsk { from: 9, bodies: true, ..ExportAsk::default() } },
         Request::Show { id: RecordId(3) },
         Request::Body { id: RecordId(3), side: Side::Response },
         Request::PolicyReload,
@@ -80,8 +81,9 @@ fn replies_survive() {
         connections: 4,
         dashboard: Some("127.0.0.1:7878".parse().unwrap()),
         draining: false,
+        checkpoints: Vec::new(),
     };
-    let audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2 };
+    let audit = AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2, mirror: None };
     let payloads = [
         Payload::Status(Box::new(StatusReport { gate, policy: policy(), audit })),
         Payload::Enrolled(Enrolled {
@@ -110,6 +112,8 @@ fn replies_survive() {
         Item::Listed,
         Item::Missed { updates: 9 },
         Item::Body { hex: "00ff".into() },
+        Item::Rows { text: "{\"n\":1".into() },
+        Item::Walked(Turned { next: 7, ..Default::default() }),
     ] {
         round_trip(Reply::item(item));
     }

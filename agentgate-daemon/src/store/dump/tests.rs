@@ -9,7 +9,15 @@ fn record(id: u64) -> Record {
     let mut record = Record::new(Kind::Exchange, Timestamp(i64::try_from(id).unwrap()));
     record.id = RecordId(id);
     record.state = State::Done;
-    let body: Vec<u8> = (0..(id * 97) % 20_000).map(|at| (at * id) as u8).collect();
+    // What does not compress.
+    let mut state = id * 0x9e37_79b9;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let body: Vec<u8> = (0..(id * 97) % 20_000).map(next).collect();
     record.request = Some(RequestHead {
         method: "POST".into(),
         target: format!("/{id}"),

@@ -153,3 +153,90 @@ fn a_frame_needs_the_key() {
     file.0.lock().unwrap()[60] ^= 1;
     assert!(Journal::open(Box::new(file)).unwrap().is_none(), "a head that is damaged");
 }
+
+/// Numbers that follow from each other, for an order that is the same each time.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 33
+}
+
+#[test]
+fn rounds_beside_each_other_are_all_there_until_they_are_taken() {
+    for seed in 0..40 {
+        let mut state = seed;
+        let file = Memory::default();
+        let mut journal = open(&file);
+        // Of this round, of that which is away, and the last that the tables have.
+        let (mut round, mut away, mut taken) = (Vec::new(), None::<Vec<(u64, String)>>, 0);
+        let mut most = 0;
+        for _ in 0..120 {
+            match next(&mut state) % 8 {
+                0 if away.is_none() && !round.is_empty() => {
+                    journal.hand_over();
+                    away = Some(std::mem::take(&mut round));
+                }
+                1 | 2 => {
+                    if let Some(done) = away.take() {
+                        taken = done.last().unwrap().0;
+                        journal.taken();
+                    }
+                }
+                _ => {
+                    let length = [10, 3000, 40_000][(next(&mut state) % 3) as usize];
+                    let payload = char::from(b'a' + (next(&mut state) % 26) as u8).to_string().repeat(length);
+                    round.push((append(&mut journal, &payload), payload));
+                }
+            }
+            let expect: Vec<String> =
+                away.iter().flatten().chain(&round).map(|(_, payload)| payload.clone()).collect();
+            most = most.max(expect.len());
+            let bytes = file.0.lock().unwrap().clone();
+            assert!(read(bytes, taken) == (expect, 0), "seed {seed}");
+        }
+        assert!(most > 5, "{most}");
+    }
+}
+
+/// A file whose syncs fail after all is written, when told.
+#[derive(Clone, Debug, Default)]
+struct Unsure(Memory, Arc<std::sync::atomic::AtomicBool>);
+
+impl Disk for Unsure {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_at(into, at)
+    }
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_at(bytes, at)
+    }
+    fn resize(&self, to: u64) -> io::Result<()> {
+        self.0.resize(to)
+    }
+    fn sync(&self) -> io::Result<()> {
+        if self.1.load(std::sync::atomic::Ordering::SeqCst) { Err(io::Error::other("?")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn of_two_attempts_the_later_counts_wherever_it_is() {
+    let file = Unsure::default();
+    let mut journal = Journal::open(Box::new(file.clone())).unwrap().unwrap();
+    append(&mut journal, "first");
+    let fails = |on: bool| file.1.store(on, std::sync::atomic::Ordering::SeqCst);
+    fails(true);
+    journal.append(3, |out| out.extend_from_slice(b"refused")).unwrap_err();
+    fails(false);
+    assert_eq!(read(file.0.0.lock().unwrap().clone(), 1), (vec!["refused".into()], 0), "it may be there");
+    journal.rewind();
+    assert_eq!(append(&mut journal, "a"), 2);
+    assert_eq!(read(file.0.0.lock().unwrap().clone(), 1), (vec!["a".into()], 0));
+    // Where the earlier attempt comes first in the file.
+    fails(true);
+    journal.append(3, |out| out.extend_from_slice(b"refused")).unwrap_err();
+    fails(false);
+    journal.at += 4096;
+    assert_eq!(append(&mut journal, "b"), 3);
+    assert_eq!(read(file.0.0.lock().unwrap().clone(), 2), (vec!["b".into()], 0));
+}

@@ -16,7 +16,7 @@ use crate::{
     store::{
         StoreError,
         tables::{SPANS, SpanRow},
-        walk::Walk,
+        order::Walk,
     },
     words::Needle,
 };

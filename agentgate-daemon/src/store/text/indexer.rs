@@ -11,7 +11,7 @@ use crate::{
     model::TextIndex,
     store::{
         Store,
-        walk::{Placed, Walk},
+        order::{Placed, Walk},
     },
     words::{Token, in_bodies, in_heads},
 };

@@ -83,7 +83,7 @@ impl std::fmt::Debug for Builder {
 
 /// A segment that is whole: what is written of it.
 #[derive(Clone, Debug)]
-pub(super) struct Segment {
+pub(in crate::store) struct Segment {
     pub(super) head: Head,
     /// [`Head`], encoded.
     pub(super) encoded: Vec<u8>,

@@ -4,10 +4,10 @@
 //! follower does, begins another at the position it came to. Memory is that of one group, and of the packs
 //! of bodies looked at last.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadableTable as _};
+use redb::{ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
 
 use super::{
     Store, StoreError, bodies,
@@ -15,12 +15,56 @@ use super::{
     canonical::{self, Glance, Malformed, decode},
     group, packed,
     packed::Part,
-    tables::{BODIES_FROM, ENTRIES, GROUPS, META, PACKS, SPANS, SpanRow},
+    tables::{BODIES_FROM, ENTRIES, GROUPS, META, PACKS, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow},
 };
 use crate::model::{Record, RecordId, Timestamp};
 
 /// Packs of bodies that are kept unpacked: what goes on at one time is in few of them.
 const PACKS_KEPT: usize = 4;
+
+/// A log that is only read: a copy or a backup, or the log of a daemon that does not run. Nothing is
+/// written to the file, so what was open in it stays so.
+pub struct Closed {
+    database: ReadOnlyDatabase,
+}
+
+impl std::fmt::Debug for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Closed").finish_non_exhaustive()
+    }
+}
+
+impl Closed {
+    /// Opens the log at `path`. What its journal holds beyond the file is not seen.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while somebody writes to it, [`StoreError::Newer`] and [`StoreError::Older`] for
+    /// another schema, else what the file system or redb reports; among it that the file was not closed as
+    /// it should, which whoever opens it for writing mends.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = match redb::Builder::new().set_cache_size(super::CACHE_BYTES).open_read_only(path) {
+            Ok(database) => database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(StoreError::Busy { path: path.to_owned() });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let found = database.begin_read()?.open_table(META)?.get(SCHEMA)?.map_or(0, |value| value.value());
+        match found {
+            SCHEMA_VERSION => Ok(Self { database }),
+            _ if found > SCHEMA_VERSION => Err(StoreError::Newer { found, known: SCHEMA_VERSION }),
+            _ => Err(StoreError::Older { found, known: SCHEMA_VERSION }),
+        }
+    }
+
+    /// A walk through it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn walk(&self) -> Result<Walk, StoreError> {
+        Walk::of(&self.database.begin_read()?)
+    }
+}
 
 /// An entry at its place.
 #[derive(Clone, Debug)]
