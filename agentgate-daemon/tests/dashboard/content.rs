@@ -122,26 +122,6 @@ async fn a_filter_that_is_wrong_is_told_at_its_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn zz_dump() {
-    let served = Served::start().await;
-    let cookie = served.login().await;
-    let now = Timestamp::now();
-    served.record(seed::refused(now)).await;
-    served.record(seed::kernel(now)).await;
-    let css = served.get("/static/app.css", &[]).await.body;
-    for (n, path) in ["/?q=verdict%3Adeny", "/?q=verdict%3Adeny+hots%3Apaste"].iter().enumerate() {
-        let page = served.get(path, &[("Cookie", &cookie)]).await.body;
-        std::fs::write(
-            format!("/tmp/Q-page{n}.html"),
-            page.replace("</head>", &format!("<style>{css}</style></head>"))
-                .replace("<details>", "<details open>"),
-        )
-        .unwrap();
-    }
-    served.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn pages_follow_each_other_without_gap_or_repeat() {
     let served = Served::start().await;
     let bearer = format!("Bearer {}", served.token);
