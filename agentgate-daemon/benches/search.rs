@@ -24,9 +24,9 @@ use agentgate::{
     filter::{Filter, Sort},
     model::{
         Action, Authority, Captured, Failure, Flag, HeaderFields, Host, Kind, Question, Record, RequestHead,
-        ResponseHead, SessionId, Severity, State, Subject, Timestamp, Verdict,
+        ResponseHead, SessionId, Severity, State, Subject, TextIndex, Timestamp, Verdict,
     },
-    store::{Query, Store},
+    store::{Query, Store, text::Indexer},
 };
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -43,6 +43,9 @@ struct Arguments {
     /// Where the log is, or is made and kept; without it one is made and thrown away
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Without an index of words
+    #[arg(long)]
+    no_text: bool,
     /// The part that asks, in a process of its own
     #[arg(long, hide = true)]
     ask: bool,
@@ -253,10 +256,12 @@ fn exchange(record: &mut Record, number: u64, session: u64, host: &str) {
     }
 }
 
-/// Makes the log; returns the bytes of what was recorded, as JSON and bodies.
-fn make(path: &Path, records: u64) -> Result<()> {
+/// Makes the log.
+fn make(path: &Path, arguments: &Arguments) -> Result<()> {
+    let records = arguments.records;
     let begun = Instant::now();
     let store = Arc::new(Store::open(path)?);
+    let indexer = Indexer::start(store.clone(), arguments.mode());
     let options = AuditOptions { durability: Durability::Backpressure, ..AuditOptions::default() };
     let (audit, thread) = Audit::start(store.clone(), options);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -289,18 +294,36 @@ fn make(path: &Path, records: u64) -> Result<()> {
         }
         Ok::<_, anyhow::Error>(())
     })?;
+    let made = begun.elapsed();
+    indexed(&store, arguments)?;
+    drop(indexer);
     let drained = runtime.block_on(thread.drain(Duration::from_secs(600)));
     ensure!(drained.unwritten == 0, "{drained:?}");
     let took = begun.elapsed();
     let size = fs::metadata(path)?.len();
     let payload = payload.load(Ordering::Relaxed);
     println!(
-        "{records} records of {:.0} MB as JSON and bodies made in {:.0} s; {:.0} MB on disk, {:.2} of that",
+        "{records} records of {:.0} MB as JSON and bodies made in {:.0} s, and words indexed in {:.0} s; {:.0} MB on disk, {:.2} of that",
         payload as f64 / 1e6,
+        made.as_secs_f64(),
         took.as_secs_f64(),
         size as f64 / 1e6,
         size as f64 / payload as f64
     );
+    Ok(())
+}
+
+impl Arguments {
+    fn mode(&self) -> TextIndex {
+        if self.no_text { TextIndex::Off } else { TextIndex::Bodies }
+    }
+}
+
+/// Returns when the index has all there is.
+fn indexed(store: &Store, arguments: &Arguments) -> Result<()> {
+    while !arguments.no_text && store.text_status()?.lag() > 0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     Ok(())
 }
 
@@ -311,8 +334,12 @@ enum Asked {
 
 fn ask(path: &Path, arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
-    let store = Store::open(path)?;
-    println!("opened in {:.0} ms; {} MiB in memory then\n", millis(began.elapsed()), memory("VmRSS")?);
+    let store = Arc::new(Store::open(path)?);
+    println!("opened in {:.0} ms; {} MiB in memory then", millis(began.elapsed()), memory("VmRSS")?);
+    let began = Instant::now();
+    let indexer = Indexer::start(store.clone(), arguments.mode());
+    indexed(&store, arguments)?;
+    println!("words are up to date after {:.0} ms\n", millis(began.elapsed()));
     let now = Timestamp(i64::try_from(BEGAN_US + arguments.records * APART_US)?);
     let page = || Asked::Page(None);
     let rows = [
@@ -355,6 +382,9 @@ fn ask(path: &Path, arguments: &Arguments) -> Result<()> {
     println!("| what | filter | asked | first ms | median ms | found | calls |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for (what, text, asked) in rows {
+        if arguments.no_text && what.starts_with("text") {
+            continue;
+        }
         let filter = Filter::parse(text, now).with_context(|| text.to_owned())?;
         let mut query = Query::of(filter, 50);
         let name = match asked {
@@ -378,7 +408,7 @@ fn ask(path: &Path, arguments: &Arguments) -> Result<()> {
         println!("| {what} | `{text}` | {name} | {first:.1} | {median:.1} | {found} | {calls} |");
     }
     println!("\nmemory: {} MiB after all of it, {} MiB at the most\n", memory("VmRSS")?, memory("VmHWM")?);
-    drop(store);
+    drop((indexer, store));
     tables(path)
 }
 
@@ -459,13 +489,14 @@ fn main() -> Result<()> {
     };
     let path = dir.join("audit.redb");
     if !path.exists() {
-        make(&path, arguments.records)?;
+        make(&path, &arguments)?;
     }
     let asked = Command::new(std::env::current_exe()?)
         .arg("--ask")
         .args(["--records", &arguments.records.to_string(), "--rounds", &arguments.rounds.to_string()])
         .arg("--dir")
         .arg(&dir)
+        .args(arguments.no_text.then_some("--no-text"))
         .status()?;
     ensure!(asked.success(), "{asked}");
     Ok(())

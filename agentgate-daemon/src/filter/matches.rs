@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{FactTest, Pattern, Test, text};
-use crate::model::{Record, State};
+use super::{FactTest, Pattern, Test};
+use crate::{
+    model::{FactValue, Record, State},
+    words::contains,
+};
 
 /// The host a record is found under: the name that was asked for, or whom it was for, else the address the
 /// agent meant.
@@ -93,16 +96,12 @@ impl Test {
             Self::Duration(bounds) => duration(record).is_some_and(|duration| bounds.holds(duration)),
             Self::Bytes(bounds) => bounds.holds(amount(record)),
             Self::Path(pattern) => record.request.as_ref().is_some_and(|head| pattern.matches(&head.target)),
-            Self::Url(pattern) => {
-                let mut url = String::new();
-                text::put_url(record, &mut url);
-                is(pattern, &url)
-            }
+            Self::Url(pattern) => is(pattern, &url(record)),
             Self::Fact(test) => record
                 .facts
                 .iter()
                 .any(|fact| fact.name.eq_ignore_ascii_case(&test.name) && test.matches(&fact.value)),
-            Self::Text(phrase) => text::texts(record, &mut |text| phrase.is_in(text)),
+            Self::Text(needle) => contains(record, [None, None], std::slice::from_ref(needle)),
         }
     }
 }
@@ -110,8 +109,7 @@ impl Test {
 impl FactTest {
     /// Whether a fact of this name says what is looked for.
     #[must_use]
-    pub fn matches(&self, value: &crate::model::FactValue) -> bool {
-        use crate::model::FactValue;
+    pub fn matches(&self, value: &FactValue) -> bool {
         match value {
             FactValue::Text(text) => self.text.as_ref().is_some_and(|pattern| pattern.matches(text)),
             FactValue::Integer(_) | FactValue::Micros(_) => {
@@ -119,6 +117,16 @@ impl FactTest {
             }
         }
     }
+}
+
+/// Scheme, host, port where it is not the scheme's, and target; the host alone where there is no request.
+fn url(record: &Record) -> String {
+    let host = host_of(record).unwrap_or_default();
+    let Some(head) = &record.request else { return host.into_owned() };
+    let usual = if head.scheme == "http" { 80 } else { 443 };
+    let port = record.authority.as_ref().map(|authority| authority.port).filter(|port| *port != usual);
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{host}{port}{}", head.scheme, head.target)
 }
 
 /// What is empty is not there.

@@ -16,7 +16,7 @@ mod number;
 mod parse;
 mod pattern;
 pub mod shorthand;
-pub mod text;
+mod text;
 mod time;
 
 #[cfg(test)]
@@ -26,9 +26,11 @@ pub use error::FilterError;
 pub use matches::{agents, amount, codes, duration, host_of, in_session, session_name};
 pub use number::Bounds;
 pub use pattern::Pattern;
-pub use text::Phrase;
 
-use crate::model::{Action, Kind, Record, State, Timestamp};
+use crate::{
+    model::{Action, Kind, Record, State, Timestamp},
+    words::Needle,
+};
 
 /// Longest filter, in bytes.
 pub const LENGTH_CAP: usize = 4096;
@@ -94,8 +96,8 @@ pub enum Test {
     /// Scheme, host and target.
     Url(Pattern),
     Fact(FactTest),
-    /// Words one after another.
-    Text(Phrase),
+    /// Words, in heads and bodies.
+    Text(Needle),
 }
 
 /// A condition on facts of one name: one of them must meet `text`, or lie within `number`.
@@ -174,7 +176,7 @@ impl Filter {
     /// looked at.
     #[must_use]
     pub fn matches(&self, record: &Record) -> bool {
-        self.expression.matches(record, &|phrase| text::carried(record, phrase))
+        self.expression.matches(record, &|needle| text::carried(record, needle))
     }
 }
 
@@ -192,13 +194,23 @@ impl Expression {
         }
     }
 
+    /// Every word or row of words in it.
+    pub fn needles<'e>(&'e self, into: &mut Vec<&'e Needle>) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.needles(into)),
+            Self::Not(part) => part.needles(into),
+            Self::Is(Test::Text(needle)) => into.push(needle),
+            Self::Is(_) => {}
+        }
+    }
+
     /// Whether it holds of the record; `in_text` answers for words, because bodies are elsewhere.
-    pub fn matches(&self, record: &Record, in_text: &dyn Fn(&Phrase) -> bool) -> bool {
+    pub fn matches(&self, record: &Record, in_text: &dyn Fn(&Needle) -> bool) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.matches(record, in_text)),
             Self::Any(parts) => parts.iter().any(|part| part.matches(record, in_text)),
             Self::Not(part) => !part.matches(record, in_text),
-            Self::Is(Test::Text(phrase)) => in_text(phrase),
+            Self::Is(Test::Text(needle)) => in_text(needle),
             Self::Is(test) => test.matches(record),
         }
     }

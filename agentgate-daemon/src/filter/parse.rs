@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::{
-    DEPTH_CAP, Expression, Filter, FilterError, Phrase, Sort, TERMS_CAP, Test,
+    DEPTH_CAP, Expression, Filter, FilterError, Sort, TERMS_CAP, Test,
     field::{self, Field},
     lex::{Character, Token, What, plain, position, tokens},
+    text,
 };
 use crate::model::Timestamp;
 
@@ -226,8 +227,8 @@ impl Parser<'_> {
     }
 
     fn phrase(&self, at: Range<usize>, word: &[Character]) -> Result<Expression, FilterError> {
-        match Phrase::of(word) {
-            Ok(phrase) => Ok(Test::Text(phrase).into()),
+        match text::needle(word) {
+            Ok(needle) => Ok(Test::Text(needle).into()),
             Err((message, hint)) => self.wrong(at, message, hint),
         }
     }

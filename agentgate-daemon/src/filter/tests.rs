@@ -261,7 +261,7 @@ fn length_terms_and_depth_are_capped() {
     let listed = format!("pid:{}", vec!["1"; TERMS_CAP + 1].join(","));
     let deep = format!("{}a{}", "(".repeat(DEPTH_CAP + 1), ")".repeat(DEPTH_CAP + 1));
     let negated = format!("{}a", "-".repeat(DEPTH_CAP + 1));
-    let row = format!("\"{}\"", "a ".repeat(17));
+    let row = format!("\"{}\"", "a ".repeat(65));
     for text in [long, many, listed, deep, negated, row] {
         let fault = Filter::parse(&text, NOW).unwrap_err();
         assert!(fault.hint.contains("at most"), "{fault}");

@@ -22,6 +22,11 @@ pub enum NoNeedle {
     TooLong,
 }
 
+impl NoNeedle {
+    /// Words that a needle has at most.
+    pub const MOST: usize = MOST_WORDS;
+}
+
 impl Needle {
     /// The words of `text`.
     ///

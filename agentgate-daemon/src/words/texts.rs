@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     inspect::{self, Limits},
-    model::{HeaderFields, Record},
+    model::{FactValue, HeaderFields, Record},
 };
 
 /// Most bytes that a body is decoded to; words after these are not found.
@@ -67,8 +67,13 @@ pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
     }
     if let Some(head) = &record.request {
         plain(&head.method);
-        plain(&head.scheme);
-        plain(&String::from_utf8_lossy(&unescaped(head.target.as_bytes())));
+        // In one piece, so that an address is found as it is written.
+        let host = record.authority.as_ref().map_or("", |authority| authority.host.as_str());
+        let target = unescaped(head.target.as_bytes());
+        if matches!(target, Cow::Owned(_)) {
+            plain(&head.target);
+        }
+        plain(&format!("{}://{host}{}", head.scheme, String::from_utf8_lossy(&target)));
         headers(&head.headers, &mut plain);
     }
     if let Some(head) = &record.response {
@@ -77,6 +82,7 @@ pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
     if let Some(question) = &record.question {
         plain(&question.name);
         plain(&question.kind);
+        plain(&question.code);
         for answer in &question.answers {
             plain(answer);
         }
@@ -103,6 +109,12 @@ pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
     if let Some(failure) = &record.failure {
         plain(&failure.code);
         plain(&failure.detail);
+    }
+    for fact in &record.facts {
+        plain(&fact.name);
+        if let FactValue::Text(text) = &fact.value {
+            plain(text);
+        }
     }
     plain(record.note.as_deref().unwrap_or_default());
 }

@@ -43,7 +43,7 @@ async fn filters_choose() {
     std::sync::Arc::make_mut(tunnel.subject.as_mut().unwrap()).session.0 = "other.scope@7".into();
     let tunnel = served.record(tunnel).await;
     let login = 1;
-    let cases: [(&str, &[u64]); 18] = [
+    let cases: [(&str, &[u64]); 23] = [
         ("", &[tunnel, kernel, refused, flow, login]),
         ("kind=control", &[login]),
         ("host=paste", &[refused]),
@@ -62,6 +62,11 @@ async fn filters_choose() {
         ("text=host_not_allow&kind=exchange", &[refused]),
         ("kind=flow&since=1h&host=codeload", &[tunnel]),
         ("limit=2", &[tunnel, kernel]),
+        ("q=host%3A*.github.com", &[tunnel]),
+        ("q=verdict%3Adeny+-kind%3Akernel", &[refused]),
+        ("q=kind%3Akernel+or+verdict%3Apassthrough&since=1h", &[tunnel, kernel]),
+        ("q=kind%3Aflow+sort%3Aoldest", &[flow, tunnel]),
+        ("q=%22title+it%22", &[refused]),
     ];
     let bearer = format!("Bearer {}", served.token);
     for (query, expect) in cases {
@@ -71,6 +76,47 @@ async fn filters_choose() {
         let ids: Vec<u64> =
             answer["records"].as_array().unwrap().iter().map(|r| r["id"].as_u64().unwrap()).collect();
         assert_eq!(ids, expect, "API {query}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_is_wrong_is_told_at_its_field() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let bearer = format!("Bearer {}", served.token);
+    let now = Timestamp::now();
+    let refused = served.record(seed::refused(now)).await;
+    served.record(seed::kernel(now)).await;
+    let page = served.get("/?q=verdict%3Adeny+hots%3Apaste", &[("Cookie", &cookie)]).await;
+    assert_eq!(page.status, 400);
+    for part in [
+        "value=\"verdict:deny hots:paste\"",
+        "aria-invalid=\"true\"",
+        "column 14: `hots` is no field; did you mean `host:`?",
+        "verdict:deny hots:paste\n             ^^^^",
+    ] {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
+    }
+    assert!(!page.body.contains("id=\"live\"") && rows(&page).is_empty());
+    let page = served.get("/?q=host%3A*paste*", &[("Cookie", &cookie)]).await;
+    assert!(page.body.contains("1 record<") && page.body.contains("id=\"live\""), "{}", page.body);
+    assert_eq!(rows(&page), [refused]);
+    let page = served.get("/?q=sort%3Aduration", &[("Cookie", &cookie)]).await;
+    assert!(!page.body.contains("id=\"live\""), "what comes is not in that order");
+    let sorted = served.get("/live?q=sort%3Aduration", &[("Cookie", &cookie)]).await;
+    assert_eq!(sorted.status, 400);
+    for (query, expect) in
+        [("q=verdict%3Adeny", 2), ("q=verdict%3Adeny&kind=kernel", 1), ("q=host%3Anowhere", 0)]
+    {
+        let answer = served.get(&format!("/api/count?{query}"), &[("Authorization", &bearer)]).await.json();
+        let expect = serde_json::json!({ "count": expect, "next": null, "unreadable": 0 });
+        assert_eq!(answer, expect, "{query}");
+    }
+    for target in ["/api/records?q=hots%3Aa", "/api/count?q=hots%3Aa"] {
+        let answer = served.get(target, &[("Authorization", &bearer)]).await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.body.contains("q: column 1: `hots` is no field; did you mean `host:`?"), "{answer:?}");
     }
     served.stop().await;
 }

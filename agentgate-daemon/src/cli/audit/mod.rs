@@ -24,8 +24,6 @@ pub(super) enum Command {
     Prove(prove::Args),
     /// Sign the log with another key from here on; the one before vouches for it
     RotateKey,
-    /// Write the log in other forms, from its beginning to its end
-    Export(export::Args),
     #[command(flatten)]
     Upkeep(upkeep::Command),
 }
@@ -37,7 +35,6 @@ pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failur
         Command::Verify(args) => verify::run(session, args),
         Command::Prove(args) => prove::run(session, args),
         Command::RotateKey => key::rotate(session),
-        Command::Export(args) => export::run(session, args),
         Command::Upkeep(command) => upkeep::run(session, command),
     }
 }

@@ -133,7 +133,7 @@ impl Store {
 
     fn search(&self, query: &Query) -> Result<Page, StoreError> {
         let transaction = self.read()?;
-        let search = Search::of(&transaction, query.expression())?;
+        let search = Search::of(&self.text, &transaction, query.expression())?;
         let limit = query.limit.clamp(1, LIMIT_CAP);
         match query.sort() {
             Sort::Newest => search.newest(query.before, limit),
@@ -148,6 +148,6 @@ impl Store {
     /// [`StoreError`] where the file cannot be read.
     pub fn count(&self, query: &Query) -> Result<Count, StoreError> {
         let transaction = self.read()?;
-        Search::of(&transaction, query.expression())?.count(query.before)
+        Search::of(&self.text, &transaction, query.expression())?.count(query.before)
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use crate::{
-    filter::{Bounds, Expression, FactTest, Pattern, Phrase, Test, in_session},
+    filter::{Bounds, Expression, FactTest, Pattern, Test, in_session},
     store::{
         StoreError,
         postings::{
@@ -17,6 +17,7 @@ use crate::{
             terms::{self, TEXT_CAP, field, term, unkey},
         },
     },
+    words::Needle,
 };
 
 /// Texts of a field that a pattern is tried on before its records are looked at instead.
@@ -39,7 +40,8 @@ pub(super) enum Plan {
     Started(Bounds),
     /// A column, the numbers wanted, and what a record without one has.
     Column(u8, Bounds, Option<u64>),
-    Text(Phrase),
+    /// Words, by what the text index does not rule out.
+    Text(Needle),
     /// To be seen in the record.
     Unknown,
 }
@@ -117,7 +119,7 @@ impl Planner {
             Test::Duration(bounds) => Ok(Plan::Column(kind::DURATION, *bounds, None)),
             Test::Bytes(bounds) => Ok(Plan::Column(kind::BYTES, *bounds, Some(0))),
             Test::Fact(test) => self.fact(test),
-            Test::Text(phrase) => Ok(Plan::Text(phrase.clone())),
+            Test::Text(needle) => Ok(Plan::Text(needle.clone())),
             Test::Path(_) | Test::Url(_) => Ok(Plan::Unknown),
         }
     }

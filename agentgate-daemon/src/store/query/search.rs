@@ -13,12 +13,14 @@ use crate::{
         canonical::Malformed,
         postings::{
             self, COLUMNS, POSTINGS,
-            bits::{BLOCK, Bits, SHIFT, block_of},
+            bits::{BLOCK, Bits, SHIFT, block_of, offset_of},
             column::{Column, kind},
             terms::{field, term},
         },
         read::Reader,
+        text::{Candidates, Text},
     },
+    words::Needle,
 };
 
 /// Terms that are looked up one by one; of more, all rows of their field are walked.
@@ -45,6 +47,8 @@ pub(super) struct Search {
     postings: ReadOnlyTable<(u64, u64), &'static [u8]>,
     columns: ReadOnlyTable<(u64, u8), &'static [u8]>,
     bodies: Bodies,
+    /// What is looked for in texts, and where it may be.
+    words: Vec<(Needle, Candidates)>,
     plan: Plan,
     expression: Expression,
     page: Page,
@@ -67,15 +71,30 @@ enum Looked {
 }
 
 impl Search {
-    pub(super) fn of(transaction: &ReadTransaction, expression: Expression) -> Result<Self, StoreError> {
+    pub(super) fn of(
+        text: &Text,
+        transaction: &ReadTransaction,
+        expression: Expression,
+    ) -> Result<Self, StoreError> {
         let postings = transaction.open_table(POSTINGS)?;
         let block = |row: Option<(redb::AccessGuard<'_, (u64, u64)>, _)>| row.map(|(key, _)| key.value().0);
         let blocks = block(postings.first()?).zip(block(postings.last()?));
+        let mut needles = Vec::new();
+        expression.needles(&mut needles);
+        let mut words: Vec<(Needle, Candidates)> = Vec::with_capacity(needles.len());
+        for needle in &needles {
+            if !words.iter().any(|(known, _)| known == *needle) {
+                let candidates = text.candidates(transaction, vec![(*needle).clone()])?;
+                words.push(((*needle).clone(), candidates));
+            }
+        }
+        let needles = words.iter().map(|(needle, _)| needle.clone()).collect();
         Ok(Self {
             reader: Reader::of(transaction)?,
             postings,
             columns: transaction.open_table(COLUMNS)?,
-            bodies: Bodies::of(transaction)?,
+            bodies: Bodies::of(transaction, needles)?,
+            words,
             plan: Plan::of(transaction, &expression)?,
             expression,
             page: Page::default(),
@@ -344,7 +363,19 @@ impl Search {
                 }
                 Answer::certain(bits)
             }
-            Plan::Text(_) | Plan::Unknown => Answer { sure: Bits::NONE, maybe: self.everything(block)? },
+            Plan::Text(needle) => {
+                let all = self.everything(block)?;
+                let first = block << SHIFT;
+                let mut maybe = Bits::NONE;
+                if let Some((_, candidates)) = self.words.iter_mut().find(|(known, _)| known == needle) {
+                    for id in candidates.among(first..=first + (BLOCK - 1))? {
+                        maybe.set(offset_of(id), true);
+                    }
+                }
+                self.rows += 64;
+                Answer { sure: Bits::NONE, maybe: all.and(&maybe) }
+            }
+            Plan::Unknown => Answer { sure: Bits::NONE, maybe: self.everything(block)? },
         })
     }
 

@@ -2,21 +2,18 @@
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use bytes::Bytes;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use crate::{
-    filter::{
-        Expression, Phrase,
-        text::{in_body, texts},
-    },
-    model::{Captured, HeaderFields, Record},
+    filter::Expression,
+    model::Record,
     store::{
         StoreError, bodies,
         packed::{self, Part},
         read::Version,
-        tables::{PACKS, Side},
+        tables::PACKS,
     },
+    words::{Needle, found},
 };
 
 /// Packs that are kept unpacked: what went on at one time is in few of them.
@@ -24,16 +21,17 @@ const KEPT: usize = 4;
 /// Bytes of bodies that one call reads.
 const BYTES_CAP: usize = 64 << 20;
 
-/// The bodies of records that are looked at.
+/// The bodies of records that are looked at, and what is looked for in them.
 pub(super) struct Bodies {
+    needles: Vec<Needle>,
     packs: ReadOnlyTable<Part, &'static [u8]>,
     kept: VecDeque<(u64, Vec<u8>)>,
     read: usize,
 }
 
 impl Bodies {
-    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, StoreError> {
-        Ok(Self { packs: transaction.open_table(PACKS)?, kept: VecDeque::new(), read: 0 })
+    pub(super) fn of(transaction: &ReadTransaction, needles: Vec<Needle>) -> Result<Self, StoreError> {
+        Ok(Self { needles, packs: transaction.open_table(PACKS)?, kept: VecDeque::new(), read: 0 })
     }
 
     /// Whether one call has read as much as it may.
@@ -41,60 +39,60 @@ impl Bodies {
         self.read >= BYTES_CAP
     }
 
-    /// Whether the expression holds of a record.
+    /// Whether the expression holds of a record. Its bodies are read once, and only where a word is asked for
+    /// that its heads do not have.
     pub(super) fn matches(
         &mut self,
         expression: &Expression,
         record: &Record,
         version: &Version,
     ) -> Result<bool, StoreError> {
-        // Two conditions may ask for the same body.
-        let bodies = RefCell::new((self, Ok(())));
-        let in_text = |phrase: &Phrase| {
-            if texts(record, &mut |text| phrase.is_in(text)) {
-                return true;
-            }
-            let talk = record.websocket.is_some();
-            let (bodies, outcome) = &mut *bodies.borrow_mut();
-            let mut side = |side, head: Option<(&HeaderFields, &Captured)>| {
-                let Some((headers, captured)) = head else { return false };
-                match bodies.get(version, side) {
-                    Ok(Some(bytes)) => {
-                        in_body(phrase, headers, &Captured { bytes, ..captured.clone() }, talk)
-                    }
-                    Ok(None) => false,
-                    Err(error) => {
-                        *outcome = Err(error);
-                        false
-                    }
-                }
+        let looked = RefCell::new((self, None::<Vec<bool>>, false, Ok(())));
+        let in_text = |needle: &Needle| {
+            let (bodies, heads, whole, outcome) = &mut *looked.borrow_mut();
+            let Some(at) = bodies.needles.iter().position(|known| known == needle) else { return false };
+            let has = |found: &Option<Vec<bool>>| {
+                found.as_ref().and_then(|found| found.get(at)).copied().unwrap_or(false)
             };
-            side(Side::Request, record.request.as_ref().map(|head| (&head.headers, &head.body)))
-                || side(Side::Response, record.response.as_ref().map(|head| (&head.headers, &head.body)))
+            if heads.is_none() {
+                *heads = Some(found(record, [None, None], &bodies.needles));
+            }
+            if !has(heads) && !*whole {
+                *whole = true;
+                match bodies.found(record, version) {
+                    Ok(found) => *heads = Some(found),
+                    Err(error) => *outcome = Err(error),
+                }
+            }
+            has(heads)
         };
         let matches = expression.matches(record, &in_text);
-        bodies.into_inner().1.map(|()| matches)
+        looked.into_inner().3.map(|()| matches)
     }
 
-    /// The captured bytes of one side; `None` where there are none, or they are gone or damaged.
-    fn get(&mut self, version: &Version, side: Side) -> Result<Option<Bytes>, StoreError> {
+    fn found(&mut self, record: &Record, version: &Version) -> Result<Vec<bool>, StoreError> {
         let (_, entry) = version.entry()?;
-        let Some(place) = entry.places.get(usize::from(side.key())).copied().flatten() else {
-            return Ok(None);
-        };
-        let pack = match self.kept.iter().position(|(kept, _)| *kept == place.pack) {
-            Some(at) => at,
-            None => {
-                let Some(Ok(pack)) = packed::get(&self.packs, place.pack)? else { return Ok(None) };
-                if self.kept.len() >= KEPT {
-                    self.kept.pop_front();
-                }
-                self.kept.push_back((place.pack, pack));
-                self.kept.len() - 1
+        let mut bodies = [None, None];
+        for (body, place) in bodies.iter_mut().zip(entry.places) {
+            // What is gone or damaged has no words.
+            let Some(place) = place else { continue };
+            *body = self
+                .pack(place.pack)?
+                .and_then(|pack| bodies::body_in(pack, place.index).ok())
+                .map(<[u8]>::to_vec);
+        }
+        self.read += bodies.iter().flatten().map(Vec::len).sum::<usize>();
+        Ok(found(record, bodies.each_ref().map(Option::as_deref), &self.needles))
+    }
+
+    fn pack(&mut self, number: u64) -> Result<Option<&[u8]>, StoreError> {
+        if !self.kept.iter().any(|(kept, _)| *kept == number) {
+            let Some(Ok(pack)) = packed::get(&self.packs, number)? else { return Ok(None) };
+            if self.kept.len() >= KEPT {
+                self.kept.pop_front();
             }
-        };
-        let body = self.kept.get(pack).and_then(|(_, pack)| bodies::body_in(pack, place.index).ok());
-        self.read += body.map_or(0, <[u8]>::len);
-        Ok(body.map(Bytes::copy_from_slice))
+            self.kept.push_back((number, pack));
+        }
+        Ok(self.kept.iter().find(|(kept, _)| *kept == number).map(|(_, pack)| pack.as_slice()))
     }
 }
