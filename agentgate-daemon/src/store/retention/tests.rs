@@ -389,7 +389,7 @@ fn a_group_that_cannot_be_read_does_not_hold_up_what_comes_after_it() {
     assert!(pruned.records > 600, "{pruned:?}");
     let page = store.query(&Query { limit: 1000, ..Query::default() }).unwrap();
     assert_eq!(page.unreadable, 0);
-    assert!(page.records.len() >= 190);
+    assert!(page.records.len() >= 70, "a group less at most than what is to be kept");
     let snapshot = store.snapshot().unwrap();
     let uses = snapshot.open_table(USES).unwrap();
     let mut packs = BTreeSet::new();
