@@ -242,6 +242,10 @@ impl Segment<'_> {
         if self.belongs_elsewhere(at) {
             return self.moved(at);
         }
+        // It leads to a link that nobody has: the one after it has come to where it is not from.
+        if at + 1 < back && self.belongs_elsewhere(at + 1) {
+            return self.moved(at + 1);
+        }
         let last = back == self.items.len() && at + 1 == back;
         if let (Some(jump), true) = self.jump()
             && last
