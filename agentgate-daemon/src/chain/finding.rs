@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Checkpoint, LogId, Prune, PublicKey};
 use crate::model::RecordId;
 
-/// Findings that a report holds; the rest is counted.
-pub(super) const KEPT: usize = 100;
+/// Findings of one sort that a report holds; the rest is counted. Many of one hide none of another.
+const KEPT: usize = 25;
 
 /// What happened to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -176,7 +176,8 @@ impl Report {
     /// Adds a finding.
     pub fn add(&mut self, finding: Finding) {
         self.whole = false;
-        if self.findings.len() < KEPT {
+        let same = self.findings.iter().filter(|found| found.what == finding.what).count();
+        if same < KEPT {
             self.findings.push(finding);
         } else {
             self.more += 1;

@@ -242,7 +242,17 @@ impl Segment<'_> {
         if self.belongs_elsewhere(at) {
             return self.moved(at);
         }
-        let words = if back == self.items.len() && at + 1 == back && self.wanted > 1 {
+        // It leads to a link that nobody has: the one after it has come to where it is not from.
+        if at + 1 < back && self.belongs_elsewhere(at + 1) {
+            return self.moved(at + 1);
+        }
+        let last = back == self.items.len() && at + 1 == back;
+        if let (Some(jump), true) = self.jump()
+            && last
+        {
+            return self.moved(jump);
+        }
+        let words = if last && self.wanted > 1 {
             "it is another than the one that was signed; or, where the links were computed anew, one before \
              it since the last checkpoint is"
         } else {
@@ -302,6 +312,10 @@ impl Segment<'_> {
             if let Some(at) = jump {
                 let finding = self.removed(at, usize::try_from(gone).unwrap_or(usize::MAX));
                 return Finding { detail: format!("{}, by the ids of records", finding.detail), ..finding };
+            }
+            // Nothing came after, and what is there is in its place as far as can be told.
+            if next.is_none() && self.consistent() {
+                return self.removed(count, usize::try_from(gone).unwrap_or(usize::MAX));
             }
             let words = format!("{gone} {} taken out before the next checkpoint; {forged}", were(-shift));
             return self.range(What::Removed, words);

@@ -20,9 +20,12 @@ const KEPT: usize = 8;
 const KNOWN: usize = 64 << 10;
 const SIDES: [&str; 2] = ["request", "response"];
 
+/// The content of a pack, if it is there, and if it can be read.
+type Unpacked = Option<Result<Vec<u8>, Malformed>>;
+
 pub(super) struct Kept {
     packs: ReadOnlyTable<Part, &'static [u8]>,
-    kept: VecDeque<(u64, Option<Result<Vec<u8>, Malformed>>)>,
+    kept: VecDeque<(u64, Unpacked)>,
     known: HashMap<(u64, u64), Digest>,
 }
 

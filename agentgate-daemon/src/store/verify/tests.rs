@@ -185,7 +185,8 @@ fn each_entry_is_missed_altered_moved_or_doubled() {
             };
             near(&tampered(relink, &alter), What::Altered);
             near(&tampered(relink, &remove), What::Removed);
-            near(&tampered(relink, &double), What::Inserted);
+            // After the last there is no checkpoint that could say so.
+            near(&tampered(relink, &double), if n == 665 { What::Unsigned } else { What::Inserted });
             let report = tampered(relink, &swap);
             // Links computed anew leave ids to tell by, and those of ends do not rise.
             let moved = said(&report)[0].0;
