@@ -103,7 +103,8 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
-        let mirror = upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
+        let mirror =
+            upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
         if let Some(mirror) = &mirror {
             services.spawn(mirror.clone().run(drain.watch()));
         }

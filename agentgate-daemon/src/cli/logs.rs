@@ -150,7 +150,12 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 return Ok(());
             }
             (
-                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. } | Item::Rows { .. } | Item::Walked(_)),
+                item @ (Item::Record(_)
+                | Item::Missed { .. }
+                | Item::Body { .. }
+                | Item::Counted { .. }
+                | Item::Rows { .. }
+                | Item::Walked(_)),
                 _,
             ) => {
                 print(output, &item, args.follow)?;

@@ -44,6 +44,7 @@ mod group;
 mod index;
 pub(crate) mod journal;
 mod migrate;
+pub mod order;
 mod packed;
 mod postings;
 mod query;
@@ -56,7 +57,6 @@ pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
-pub mod order;
 mod write;
 
 #[cfg(test)]
@@ -490,7 +490,10 @@ impl Store {
                 match begun.and_then(|entry| entry.ended(State::Failed, now, Some(&failure))) {
                     Ok(entry) => ended.push(entry),
                     // No reason to guard nobody: it stays as it is, and is told at every start.
-                    Err(error) => tracing::error!(%error, "a record that was open cannot be ended"),
+                    Err(error @ StoreError::Malformed { .. }) => {
+                        tracing::error!(%error, "a record that was open cannot be ended");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }

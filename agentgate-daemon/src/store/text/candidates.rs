@@ -15,8 +15,8 @@ use crate::{
     model::TextIndex,
     store::{
         StoreError,
-        tables::{SPANS, SpanRow},
         order::Walk,
+        tables::{SPANS, SpanRow},
     },
     words::Needle,
 };
