@@ -543,7 +543,10 @@ impl Store {
                 match begun.and_then(|entry| entry.ended(State::Failed, now, Some(&failure))) {
                     Ok(entry) => ended.push(entry),
                     // No reason to guard nobody: it stays as it is, and is told at every start.
-                    Err(error) => tracing::error!(%error, "a record that was open cannot be ended"),
+                    Err(error @ StoreError::Malformed { .. }) => {
+                        tracing::error!(%error, "a record that was open cannot be ended");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
         }
