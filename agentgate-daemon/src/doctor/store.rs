@@ -25,7 +25,7 @@ pub(super) fn checks(config: &Config, paths: &Paths) -> Vec<Check> {
 /// Nobody but the owner may look at the log.
 fn files(paths: &Paths) -> Check {
     let places = [
-        (paths.var.clone(), 0o700),
+        (paths.var.clone(), 0o700_u32),
         (paths.store.clone(), 0o600),
         (paths.store.with_extension("journal"), 0o600),
     ];

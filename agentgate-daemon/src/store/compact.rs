@@ -20,10 +20,10 @@ use super::{
     Files, Store, StoreError,
     dump::{Copy, create, remove, settle},
     every::{self, Role},
+    order::Walk,
     sync_directory,
     tables::{ENTRIES, META, NEXT_PACK, WEIGHT, WEIGHT_MOST},
     text,
-    order::Walk,
     write::Entry,
 };
 

@@ -288,6 +288,7 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Listed
         | Item::Missed { .. }
         | Item::Body { .. }
+        | Item::Upkeep(_)
         | Item::Counted { .. }
         | Item::Unsearched { .. } => Err(Failure::Unexpected),
     })
