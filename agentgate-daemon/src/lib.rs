@@ -8,6 +8,7 @@
 pub mod anchors;
 pub mod app;
 pub mod audit;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod conn;

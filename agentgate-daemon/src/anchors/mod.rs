@@ -193,7 +193,9 @@ impl Anchors {
         let anchor = match found.map_err(|error| error.to_string()).flatten() {
             Ok(Some(anchor)) => anchor,
             Ok(None) => return,
-            Err(error) => return tracing::error!(error, "the log's checkpoint cannot be read, and is not sent"),
+            Err(error) => {
+                return tracing::error!(error, "the log's checkpoint cannot be read, and is not sent");
+            }
         };
         let reports = &self.reports;
         let sendings = self.places.iter_mut().enumerate().map(|(at, place)| {

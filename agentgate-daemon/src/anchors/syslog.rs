@@ -36,7 +36,8 @@ fn message(line: &str, time: Timestamp, pid: u32) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     // A name of printable ASCII without spaces, or the sign for none.
     let host = if host.is_empty() || !host.bytes().all(|b| b.is_ascii_graphic()) { "-" } else { &host };
-    let time = jiff::Timestamp::from_microsecond(time.0).map_or_else(|_| "-".to_owned(), |t| format!("{t:.6}"));
+    let time =
+        jiff::Timestamp::from_microsecond(time.0).map_or_else(|_| "-".to_owned(), |t| format!("{t:.6}"));
     format!("<{PRIORITY}>1 {time} {host} agentgated {pid} checkpoint - {line}")
 }
 

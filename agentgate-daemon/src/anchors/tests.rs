@@ -104,12 +104,14 @@ async fn syslog_gets_datagrams() {
         let mut anchors = Anchors::new(&settings, &tls(Some(&root)), source(&entries));
         assert_eq!(sent(&mut anchors).await[0].error, None);
         let mut buffer = [0; 4096];
-        let heard = async {
-            if at == 0 { local.recv(&mut buffer).await } else { remote.recv(&mut buffer).await }
-        };
+        let heard =
+            async { if at == 0 { local.recv(&mut buffer).await } else { remote.recv(&mut buffer).await } };
         let length = timeout(LONG, heard).await.unwrap().unwrap();
         let message = String::from_utf8_lossy(&buffer[..length]);
-        assert!(message.starts_with("<109>1 ") && message.ends_with(" - {\"type\":\"checkpoint\",\"entries\":3}"), "{message}");
+        assert!(
+            message.starts_with("<109>1 ") && message.ends_with(" - {\"type\":\"checkpoint\",\"entries\":3}"),
+            "{message}"
+        );
     }
     drop(local);
     let settings = settings(&format!("syslog = {:?}\n", places[0]));
@@ -172,8 +174,13 @@ async fn a_webhook_is_posted_to() {
         assert!(expect.is_none_or(|words| error.unwrap().contains(words)), "{answer:?}: {error:?}");
         if name == "localhost" {
             let got = timeout(LONG, heard.recv()).await.unwrap().unwrap();
-            let head = format!("POST /log?x=1 HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-type: application/json\r\n");
-            assert!(got.starts_with(&head) && got.ends_with("{\"type\":\"checkpoint\",\"entries\":9}\n"), "{got}");
+            let head = format!(
+                "POST /log?x=1 HTTP/1.1\r\nhost: localhost:{port}\r\ncontent-type: application/json\r\n"
+            );
+            assert!(
+                got.starts_with(&head) && got.ends_with("{\"type\":\"checkpoint\",\"entries\":9}\n"),
+                "{got}"
+            );
         }
         assert!(heard.try_recv().is_err(), "one request, and none where it was sent on to");
     }
@@ -248,7 +255,8 @@ fn settings_say_what_is_wrong() {
         ("fiel = \"/x\"", "fiel"),
     ];
     for (text, expect) in rows {
-        let errors = crate::config::Config::parse("test", &format!("[audit.checkpoints]\n{text}\n")).unwrap_err();
+        let errors =
+            crate::config::Config::parse("test", &format!("[audit.checkpoints]\n{text}\n")).unwrap_err();
         assert!(errors.iter().any(|error| error.to_string().contains(expect)), "{text}: {errors:?}");
     }
     let good = settings("syslog = \"udp://[::1]:514\"\nwebhook = \"https://[2001:db8::1]/\"\n");

@@ -32,6 +32,7 @@ const VERIFY: Duration = Duration::from_secs(1);
 pub fn run(config: Config) -> Result<()> {
     // All before the runtime: its threads begin with the capabilities of the one that starts them, and
     // none of them may see descriptors that are not yet known.
+    kernel::spent::starting();
     let sockets = Sockets::received();
     privileges::limit().context("giving up capabilities")?;
     let cgroup = GuardedCgroup::find(&config.gate.cgroup)?;
@@ -45,7 +46,6 @@ pub fn run(config: Config) -> Result<()> {
             LayerState::Absent(why) => tracing::warn!(layer = name, %why, "absent"),
         }
     }
-    kernel::spent::give_back();
     privileges::attached().context("giving up capabilities")?;
     let guard = Guard {
         enroller: launch::cgroup::enroller(cgroup.clone()),

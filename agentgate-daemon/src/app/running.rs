@@ -23,7 +23,7 @@ use crate::{
     denials,
     drain::Tasks,
     export::mirror::Mirror,
-    kernel::{Counter, Kernel, spent::give_back},
+    kernel::{Counter, Kernel, spent},
     model::{Kind, Record, State, Timestamp},
     namespaces::{self, Doors},
     reconcile,
@@ -195,7 +195,7 @@ impl App {
             listeners.run(drain.watch(), move |accepted| connections.spawn(stages.clone().run(accepted)))
         };
         services.spawn(accepting);
-        give_back();
+        spent::started();
         tell_systemd(&[sd_notify::NotifyState::Ready]);
         tracing::info!(port, cgroup = guard.cgroup.path(), mode = %handles.policy.current().mode(), "the gate is up");
 

@@ -1,8 +1,8 @@
 //! Between those who record and the thread that writes: a list that is taken whole.
 //!
 //! The thread is woken by the first message after it went to sleep, and then gathers for a moment before
-//! it takes what there is; while it gathers it is woken only by who waits for an answer. Under load it
-//! never sleeps, and nobody wakes it.
+//! it takes what there is; while it gathers it is woken only by who waits for an answer. Where many are
+//! expected to wait, it is woken by the last of them. Under load it never sleeps, and nobody wakes it.
 
 use std::{
     mem,
@@ -24,6 +24,8 @@ enum Thread {
     Asleep,
     /// Waits for more messages.
     Gathering,
+    /// Waits for so many in all whose answer somebody waits for.
+    Expecting(usize),
     /// Gone: nobody takes what is put here.
     Gone,
 }
@@ -31,8 +33,8 @@ enum Thread {
 #[derive(Debug)]
 struct Inner {
     messages: Vec<Message>,
-    /// Somebody waits for an answer to one of them.
-    hurry: bool,
+    /// To how many of them somebody waits for an answer.
+    awaited: usize,
     /// The thread is to look at something else.
     nudged: bool,
     thread: Thread,
@@ -63,7 +65,7 @@ impl Queue {
     pub(super) fn new(next: RecordId) -> Self {
         let inner = Inner {
             messages: Vec::new(),
-            hurry: false,
+            awaited: 0,
             nudged: false,
             thread: Thread::Awake,
             behind: false,
@@ -106,7 +108,7 @@ impl Queue {
             return Err(Box::new(message));
         }
         inner.messages.push(message);
-        inner.hurry |= hurry;
+        inner.awaited += usize::from(hurry);
         self.rouse(inner);
         Ok(())
     }
@@ -114,7 +116,12 @@ impl Queue {
     fn rouse(&self, mut inner: MutexGuard<'_, Inner>) {
         let wake = match inner.thread {
             Thread::Asleep => true,
-            Thread::Gathering => inner.hurry || inner.nudged || inner.closed || inner.messages.len() >= MANY,
+            Thread::Gathering => {
+                inner.awaited > 0 || inner.nudged || inner.closed || inner.messages.len() >= MANY
+            }
+            Thread::Expecting(count) => {
+                inner.awaited >= count || inner.nudged || inner.closed || inner.messages.len() >= MANY
+            }
             Thread::Awake | Thread::Gone => false,
         };
         if wake {
@@ -163,19 +170,31 @@ impl Queue {
         self.locked().messages.len()
     }
 
-    /// Waits for a message or a nudge until `until`, gathers for `linger` where nobody waits for an answer, and
-    /// takes what there is.
-    pub(super) fn take(&self, until: Option<Instant>, linger: Duration, into: &mut Vec<Message>) -> Waited {
+    /// Waits for a message or a nudge until `until`, gathers for `linger` where nobody waits for an answer, or
+    /// for the given time until so many do, and takes what there is.
+    pub(super) fn take(
+        &self,
+        until: Option<Instant>,
+        linger: Duration,
+        (expected, patience): (usize, Duration),
+        into: &mut Vec<Message>,
+    ) -> Waited {
         let mut inner = self.locked();
         inner = self.wait(inner, until, Thread::Asleep, |inner| !inner.messages.is_empty() || inner.nudged);
         if !inner.messages.is_empty() && !linger.is_zero() {
             let until = Some(Instant::now() + linger);
             inner = self.wait(inner, until, Thread::Gathering, |inner| {
-                inner.hurry || inner.nudged || inner.messages.len() >= MANY
+                inner.awaited > 0 || inner.nudged || inner.messages.len() >= MANY
+            });
+        }
+        if inner.awaited > 0 && !patience.is_zero() {
+            let until = Some(Instant::now() + patience);
+            inner = self.wait(inner, until, Thread::Expecting(expected), |inner| {
+                inner.awaited >= expected || inner.nudged || inner.messages.len() >= MANY
             });
         }
         inner.thread = Thread::Awake;
-        (inner.hurry, inner.nudged) = (false, false);
+        (inner.awaited, inner.nudged) = (0, false);
         inner.behind |= !inner.messages.is_empty();
         mem::swap(&mut inner.messages, into);
         if inner.closed && into.is_empty() { Waited::Closed } else { Waited::On }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io, mem,
+    io,
     sync::{Arc, mpsc},
     thread,
     time::Instant,
@@ -56,29 +56,26 @@ impl Behind {
     pub(super) fn entries(&self) -> &[store::Entry] {
         &self.entries
     }
-
-    /// Puts back what came before it.
-    fn put_back(&mut self, round: Self) {
-        let later = mem::replace(self, round);
-        for entry in later.entries {
-            let id = entry.id().0;
-            self.open.remove(&id);
-            if later.open.contains_key(&id) {
-                self.open.insert(id, self.entries.len());
-            }
-            self.entries.push(entry);
-        }
-        self.bytes += later.bytes;
-        self.captured += later.captured;
-        self.sequence = self.sequence.max(later.sequence);
-    }
 }
 
 /// What is handed over at once.
-struct Round {
-    behind: Behind,
+pub(super) struct Round {
+    pub(super) behind: Behind,
+    /// The store has segments of its text index.
+    pub(super) segments: bool,
     /// Who waits for the tables.
-    waiting: Vec<mpsc::SyncSender<()>>,
+    pub(super) waiting: Vec<mpsc::SyncSender<()>>,
+}
+
+impl Round {
+    /// Writes it. After an error, which does not say what of it is there, it can be done again: by itself, so
+    /// that nothing is written twice.
+    pub(super) fn take(&self, store: &Store) -> Result<(), StoreError> {
+        if self.behind.since.is_some() {
+            store.take_round(self.behind.entries(), self.behind.sequence)?;
+        }
+        if self.segments { store.write_segments() } else { Ok(()) }
+    }
 }
 
 /// The writer's side of the thread.
@@ -99,8 +96,8 @@ pub(super) enum Came {
     NotYet,
     /// The tables have it: so many captured bytes.
     Taken(u64),
-    /// The tables have not: it is back, as are those who wait.
-    Back(StoreError, Vec<mpsc::SyncSender<()>>),
+    /// The tables have not, or not all of it.
+    Back(StoreError, Round),
     /// The thread is gone.
     Gone,
 }
@@ -140,7 +137,7 @@ impl Tables {
             // Moved as a whole, so that it is dropped as such.
             let reports = reports;
             while let Ok(round) = given.recv() {
-                let taken = store.take_round(round.behind.entries(), round.behind.sequence);
+                let taken = round.take(&store);
                 if taken.is_ok() {
                     for done in &round.waiting {
                         // It may have given up.
@@ -165,9 +162,9 @@ impl Tables {
         self.away.is_some()
     }
 
-    /// Hands over all that is behind; only where nothing is away.
-    pub(super) fn hand_over(&mut self, behind: Behind, waiting: Vec<mpsc::SyncSender<()>>) {
-        let round = Arc::new(Round { behind, waiting });
+    /// Hands over a round; only where nothing is away.
+    pub(super) fn hand_over(&mut self, round: Round) {
+        let round = Arc::new(round);
         self.away = Some(round.clone());
         if let Some(rounds) = &self.rounds {
             // Where the thread is gone, the next look says so.
@@ -175,8 +172,8 @@ impl Tables {
         }
     }
 
-    /// What came of it; with `wait` it is over when this returns. Where it came back it is in `behind`.
-    pub(super) fn look(&mut self, wait: bool, behind: &mut Behind) -> Came {
+    /// What came of it; with `wait` it is over when this returns.
+    pub(super) fn look(&mut self, wait: bool) -> Came {
         if self.away.is_none() {
             return Came::Nothing;
         }
@@ -193,10 +190,7 @@ impl Tables {
         let Some(round) = self.away.take().and_then(Arc::into_inner) else { return Came::Gone };
         match taken {
             Ok(()) => Came::Taken(round.behind.captured),
-            Err(error) => {
-                behind.put_back(round.behind);
-                Came::Back(error, round.waiting)
-            }
+            Err(error) => Came::Back(error, round),
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     io, mem,
+    num::NonZeroU64,
     sync::{Arc, atomic::Ordering, mpsc},
     time::{Duration, Instant},
 };
@@ -13,8 +14,9 @@ use tokio::sync::oneshot;
 
 use super::{
     AuditError, AuditOptions, Drained, Durability, Message, Opened, Pending, Reply, Shared,
+    company::Company,
     queue::Waited,
-    tables::{Behind, Came, Tables},
+    tables::{Behind, Came, Round, Tables},
 };
 use crate::{
     model::{RecordId, State, Timestamp},
@@ -52,8 +54,11 @@ pub(super) struct Writer {
     /// Writes that are not durable yet, oldest first; grows beyond a batch while the disk fails.
     #[expect(clippy::vec_box, reason = "they come boxed, and are moved twice")]
     held: Vec<Box<Pending>>,
+    company: Company,
     behind: Behind,
     tables: Tables,
+    /// What the thread of the tables could not write: older than what is behind.
+    back: Option<Round>,
     /// The thread of the tables is gone: nothing can be recorded any more.
     broken: bool,
     /// Who waits for the tables.
@@ -86,8 +91,10 @@ impl Writer {
             lag: options.lag,
             incoming: Vec::new(),
             held: Vec::new(),
+            company: Company::default(),
             behind: Behind::default(),
             tables,
+            back: None,
             broken: false,
             catching_up: Vec::new(),
             segments: false,
@@ -98,6 +105,10 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
+        // Waits for company are shorter than what the kernel adds to them by default.
+        if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
+            tracing::debug!(%error, "the audit thread's waits are longer than they need be");
+        }
         loop {
             let connected = self.gather() == Waited::On;
             let due = self.retry_at.is_none_or(|at| Instant::now() >= at);
@@ -134,10 +145,13 @@ impl Writer {
             Durability::Backpressure => LINGER_UNAWAITED,
         };
         let mut incoming = mem::take(&mut self.incoming);
-        let waited = self.shared.queue.take(until, linger, &mut incoming);
+        let waited = self.shared.queue.take(until, linger, self.company.expected(), &mut incoming);
+        let mut awaited = 0;
         for message in incoming.drain(..) {
+            awaited += usize::from(matches!(&message, Message::Write(write) if write.reply.is_some()));
             self.take(message);
         }
+        self.company.came(awaited);
         self.incoming = incoming;
         waited
     }
@@ -155,7 +169,10 @@ impl Writer {
     /// Ends an open record that nobody holds.
     fn cancel(&mut self, id: RecordId, slot: super::Slot) {
         let held = self.held.iter().find(|held| held.entry.id() == id).map(|held| held.entry.clone());
-        let known = || self.behind.open(id).or_else(|| self.tables.open(id)).cloned();
+        let known = || {
+            let back = || self.back.as_ref().and_then(|round| round.behind.open(id));
+            self.behind.open(id).or_else(|| self.tables.open(id)).or_else(back).cloned()
+        };
         let found = match held.or_else(known) {
             Some(entry) => Ok(Some(entry)),
             None => self.store.entry(id),
@@ -236,44 +253,41 @@ impl Writer {
         if last || self.drain.is_some() {
             self.look(true)?;
             self.bring()?;
-        } else if !self.catching_up.is_empty() || self.is_due() {
+        } else if self.segments || !self.catching_up.is_empty() || self.is_due() {
             self.hand_over();
         }
         if self.behind.since.is_none() && !self.tables.are_busy() {
             self.shared.queue.caught_up();
             self.caught_up();
         }
-        if self.segments {
-            if let Err(error) = self.store.write_segments() {
-                self.reopen = true;
-                return Err(error);
-            }
-            self.segments = false;
-        }
         Ok(())
     }
 
     /// Has the tables brought up to date, unless they are busy.
     fn hand_over(&mut self) {
-        if self.tables.are_busy() || self.behind.since.is_none() {
+        if self.tables.are_busy() || self.behind.since.is_none() && !self.segments {
             return;
         }
-        self.store.hand_over();
+        if self.behind.since.is_some() {
+            self.store.hand_over();
+        }
         // Who waits, waits for all that came before.
         let waiting = if self.held.is_empty() { mem::take(&mut self.catching_up) } else { Vec::new() };
-        self.tables.hand_over(mem::take(&mut self.behind), waiting);
+        let behind = mem::take(&mut self.behind);
+        self.tables.hand_over(Round { behind, segments: mem::take(&mut self.segments), waiting });
     }
 
     /// Looks what became of what was handed over.
     fn look(&mut self, wait: bool) -> Result<(), StoreError> {
-        match self.tables.look(wait, &mut self.behind) {
+        match self.tables.look(wait) {
             Came::Nothing | Came::NotYet => Ok(()),
             Came::Taken(captured) => {
                 self.relieve(captured);
                 Ok(())
             }
-            Came::Back(error, waiting) => {
-                self.catching_up.extend(waiting);
+            Came::Back(error, mut round) => {
+                self.catching_up.append(&mut round.waiting);
+                self.back = Some(round);
                 self.reopen = true;
                 Err(error)
             }
@@ -337,7 +351,10 @@ impl Writer {
             }
         }
         let wanted = self.held.iter().take(count).zip(&skipped).filter(|(_, skip)| !**skip);
+        let at = Instant::now();
         self.behind.sequence = self.store.log(wanted.map(|(write, _)| &write.entry))?;
+        let answered = self.held.iter().take(count).filter(|write| write.reply.is_some()).count();
+        self.company.left(answered, at.elapsed());
         self.next = next;
         self.shared.written.fetch_add(count as u64, Ordering::Relaxed);
         let rest = self.held.split_off(count);
@@ -392,8 +409,17 @@ impl Writer {
         }
     }
 
-    /// Brings what the journal has into the tables, all of it, here and now. Only where nothing is away.
+    /// Brings what the journal has into the tables, all of it, and segments of the text index, here and now.
+    /// Only where nothing is away.
     fn bring(&mut self) -> Result<(), StoreError> {
+        if let Some(round) = self.back.take() {
+            if let Err(error) = round.take(&self.store) {
+                self.back = Some(round);
+                self.reopen = true;
+                return Err(error);
+            }
+            self.relieve(round.behind.captured);
+        }
         if self.behind.since.is_some() {
             if let Err(error) = self.store.take(self.behind.entries(), self.behind.sequence) {
                 self.reopen = true;
@@ -401,6 +427,13 @@ impl Writer {
             }
             let behind = mem::take(&mut self.behind);
             self.relieve(behind.captured);
+        }
+        if self.segments {
+            if let Err(error) = self.store.write_segments() {
+                self.reopen = true;
+                return Err(error);
+            }
+            self.segments = false;
         }
         Ok(())
     }

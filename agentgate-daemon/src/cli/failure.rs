@@ -41,6 +41,12 @@ pub enum Failure {
     /// A file that was named cannot be used.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// `audit verify`; the answer itself has said where.
+    #[error("the audit log is not whole")]
+    NotWhole,
+    /// `audit verify`: it cannot be told.
+    #[error("cannot be verified: {0}")]
+    Unverified(String),
     /// `detach`.
     #[error(transparent)]
     Detach(#[from] DetachError),
@@ -66,9 +72,12 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::Invalid(None) => None,
+            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::NotWhole | Self::Invalid(None) => {
+                None
+            }
             Self::Daemon(_)
             | Self::Unexpected
+            | Self::Unverified(_)
             | Self::Detach(_)
             | Self::Incomplete(_)
             | Self::Format(_)
@@ -96,6 +105,7 @@ impl Failure {
             | Self::Unexpected
             | Self::Unhealthy
             | Self::Unbalanced
+            | Self::NotWhole
             | Self::Detach(_)
             | Self::Incomplete(_)
             | Self::Format(_)
@@ -103,7 +113,7 @@ impl Failure {
             | Self::File { .. }
             | Self::Leaked(_)
             | Self::Output(_) => 1,
-            Self::Invalid(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
+            Self::Invalid(_) | Self::Unverified(_) | Self::Selftest(SelftestError::NoSuchAttempt(_)) => 2,
             Self::Selftest(_) => 4,
             Self::Daemon(
                 ClientError::NotRunning { .. }

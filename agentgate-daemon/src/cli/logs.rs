@@ -149,10 +149,7 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 found.push(item);
                 return Ok(());
             }
-            (
-                item @ (Item::Record(_) | Item::Missed { .. } | Item::Body { .. } | Item::Counted { .. } | Item::Rows { .. } | Item::Walked(_) | Item::Upkeep(_)),
-                _,
-            ) => {
+            (item, _) => {
                 print(output, &item, args.follow)?;
             }
         }
@@ -187,7 +184,10 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
         | Item::Upkeep(_)
         | Item::Unsearched { .. }
         | Item::Rows { .. }
-        | Item::Walked(_) => Err(Failure::Unexpected),
+        | Item::Walked(_)
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => Err(Failure::Unexpected),
     })
 }
 
@@ -216,6 +216,9 @@ fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failur
         | Item::Listed
         | Item::Body { .. }
         | Item::Upkeep(_)
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Rows { .. }

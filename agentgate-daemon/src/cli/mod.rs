@@ -40,9 +40,11 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0        done
   1        the daemon refused or failed; `status --check`, `doctor`: not all is
-           well; `audit reconcile`: the books do not balance; `detach`: not detached;
+           well; `audit reconcile`: the books do not balance; `audit verify`: not
+           whole; `detach`: not detached;
            `selftest`: something leaked
-  2        wrong usage, or a policy or value that is not valid, also on `policy reload`
+  2        wrong usage, or a policy or value that is not valid, also on `policy reload`;
+           `audit verify`: it cannot be told
   3        the daemon cannot be reached
   4        `selftest` could not be run
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
@@ -92,7 +94,7 @@ enum Command {
     Ca(ca::Command),
     /// Whether this host can guard and does, and what to do where not
     Doctor(doctor::Args),
-    /// Whether the audit log holds what the kernel saw
+    /// Whether the audit log is whole, and holds what the kernel saw
     #[command(subcommand)]
     Audit(audit::Command),
     /// Take the programs off the guarded cgroup: whatever runs in it goes free

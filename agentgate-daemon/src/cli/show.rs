@@ -124,6 +124,9 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
         | Item::Listed
         | Item::Upkeep(_)
         | Item::Missed { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Rows { .. }

@@ -91,7 +91,9 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
     rows.extend(places.map(|(n, PlaceReport { place, entries, taken, error })| {
         let had = taken.as_ref().map_or_else(
             || "has none since the start".to_owned(),
-            |taken| format!("has that of {entries} entries, since {}", duration(now.since(*taken) / 1_000_000)),
+            |taken| {
+                format!("has that of {entries} entries, since {}", duration(now.since(*taken) / 1_000_000))
+            },
         );
         let fault = error.as_ref().map(|error| format!("; does not take another: {error}"));
         let label = if n == 0 { "checkpoints" } else { "" };
@@ -211,7 +213,11 @@ mod tests {
         bad.gate.draining = true;
         bad.gate.checkpoints = vec![
             PlaceReport { place: "file".into(), ..PlaceReport::default() },
-            PlaceReport { place: "webhook".into(), error: Some("answered with 500".into()), ..PlaceReport::default() },
+            PlaceReport {
+                place: "webhook".into(),
+                error: Some("answered with 500".into()),
+                ..PlaceReport::default()
+            },
         ];
         assert_eq!(faults(&bad), 8);
         let line = "the policy on disk is not in force, the one before stays:";

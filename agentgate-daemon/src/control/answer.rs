@@ -20,6 +20,7 @@ use super::{
     enrol::{EnrolError, Enroller},
     export, follow,
     peer::Peer,
+    proof,
     server::{Door, Line},
     steer, upkeep,
     wire::{
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     audit::{Audit, redact},
     export::mirror::Mirror,
+    chain::Trust,
     kernel::GuardedCgroup,
     model::{Failure, Flag, Kind, Record, RecordId, SessionId, Severity, State, Subject, Timestamp},
     reconcile::Reconciler,
@@ -113,6 +115,13 @@ pub(super) async fn answer(
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
+        Request::AuditVerify { keys, checkpoints } => {
+            return proof::verify(context, Trust { keys, checkpoints }, line).await;
+        }
+        Request::AuditProve { id } => return proof::prove(context, asker, id, line).await,
+        Request::AuditRotateKey => {
+            recorded(context, asker, "key of the audit log changed".to_owned(), proof::rotate(context)).await
+        }
         Request::Status => Ok(status(context)),
         Request::Show { id } => show(context, id).await,
         Request::Reconcile { recount } => reconcile(context, recount).await,

@@ -13,6 +13,7 @@ mod export;
 mod follow;
 pub mod peer;
 mod places;
+mod proof;
 pub mod server;
 pub mod socket;
 mod steer;

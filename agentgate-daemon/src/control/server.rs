@@ -93,8 +93,11 @@ impl Door {
             | Request::Dashboard
             | Request::AuditExport { .. }
             | Request::Reconcile { .. }
-            | Request::Count { .. }
-            | Request::Upkeep { .. } => self == Self::Steering,
+            | Request::Upkeep { .. }
+            | Request::AuditVerify { .. }
+            | Request::AuditProve { .. }
+            | Request::AuditRotateKey
+            | Request::Count { .. } => self == Self::Steering,
         }
     }
 }

@@ -13,6 +13,7 @@ pub use crate::{
 };
 use crate::{
     export::{mirror, pages::Turned},
+    chain::{Checkpoint, KeyStatement, PublicKey, Report},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::{Side, compact::Compacted, dump::Dumped, stats::Stats},
@@ -88,6 +89,18 @@ pub enum Request {
     /// The log in its own order, as a stream of [`Item::Rows`] and [`Item::Walked`]. Recorded where bodies
     /// are wanted: they are not masked.
     AuditExport { ask: ExportAsk },
+    /// Verify the log, by these keys and by checkpoints kept elsewhere: [`Item::Verifying`] now and then,
+    /// then [`Item::Verified`].
+    AuditVerify {
+        #[serde(default)]
+        keys: Vec<PublicKey>,
+        #[serde(default)]
+        checkpoints: Vec<Checkpoint>,
+    },
+    /// The proof of one record, as a stream of [`Item::Text`].
+    AuditProve { id: RecordId },
+    /// Sign the log with another key from here on. Recorded.
+    AuditRotateKey,
 }
 
 /// What an export is to hold.
@@ -210,6 +223,7 @@ pub enum Payload {
     },
     Balance(Box<Balance>),
     Stats(Box<Stats>),
+    AuditKey(Box<KeyStatement>),
 }
 
 /// Parts of streamed answers.
@@ -247,6 +261,16 @@ pub enum Item {
     },
     /// All lines up to here have been sent.
     Walked(Turned),
+    /// So many entries were verified of so many.
+    Verifying {
+        done: u64,
+        of: u64,
+    },
+    Verified(Box<Report>),
+    /// Part of a text, of up to [`BODY_CHUNK`] bytes.
+    Text {
+        text: String,
+    },
 }
 
 /// The asking process is under guard.

@@ -245,7 +245,8 @@ impl Forwarder {
             First::Failed(error) if !fresh => return Err(error),
             First::Pooled(mut origin) if !fresh => {
                 let key = &origin.key;
-                if key.is(session, permit.destination(), offer, permit.addresses()) && origin.wire.is_quiet() {
+                if key.is(session, permit.destination(), offer, permit.addresses()) && origin.wire.is_quiet()
+                {
                     return Ok(ready(*origin, permit, true));
                 }
                 self.pool.put(*origin);

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::canonical::Malformed;
-use crate::model::RecordId;
+use crate::{chain::KeyError, model::RecordId};
 
 /// A failure of the audit log's file.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,18 @@ pub enum StoreError {
     /// Nothing can be compressed: no memory.
     #[error("the audit log cannot be packed: {0}")]
     Packing(#[source] io::Error),
+    /// Nothing can be signed.
+    #[error("the audit log cannot be signed: {0}")]
+    Signing(#[source] KeyError),
+    /// What the hashes over the log say of its end is missing or altered.
+    #[error(
+        "the audit log was changed from outside: {0}; `agentctl audit verify` says what, and moving the \
+         file away begins a new one"
+    )]
+    Chain(&'static str),
+    /// A file of a version that had no chain.
+    #[error("the audit log has schema {schema}, which was not signed: the gate brings it to a later one")]
+    Unsigned { schema: u64 },
     /// What was acknowledged last cannot be brought into the tables at the moment.
     #[error("the audit log cannot be written, and what it holds is not up to date")]
     Behind,
@@ -104,6 +116,9 @@ impl StoreError {
             }
             Self::Journal(_) | Self::Redb(_) => "store_io",
             Self::Packing(_) => "store_packing",
+            Self::Signing(_) => "store_signing",
+            Self::Chain(_) => "store_chain",
+            Self::Unsigned { .. } => "store_unsigned",
         }
     }
 
@@ -131,6 +146,9 @@ impl StoreError {
             | Self::Malformed { .. }
             | Self::Journal(_)
             | Self::Packing(_)
+            | Self::Signing(_)
+            | Self::Chain(_)
+            | Self::Unsigned { .. }
             | Self::Text(_)
             | Self::Missing { .. } => false,
         }

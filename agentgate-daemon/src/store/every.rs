@@ -2,7 +2,7 @@
 
 use redb::{Key, TableDefinition, Value};
 
-use super::{StoreError, postings, tables, tally, text, typed, uses};
+use super::{StoreError, chain, postings, tables, tally, text, typed, uses};
 
 /// What a table is to whoever copies the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,11 @@ pub(super) fn table(visitor: &mut impl Visitor) -> Result<(), StoreError> {
     visitor.visit(tables::PACKS, Role::Log)?;
     visitor.visit(tables::CONTENTS, Role::Log)?;
     visitor.visit(uses::USES, Role::Log)?;
+    visitor.visit(chain::LINKS, Role::Log)?;
+    visitor.visit(chain::CHECKPOINTS, Role::State)?;
+    visitor.visit(chain::KEYS, Role::State)?;
+    visitor.visit(chain::PRUNES, Role::State)?;
+    visitor.visit(chain::MARKS, Role::State)?;
     visitor.visit(tables::SPANS, Role::Log)?;
     visitor.visit(tables::ENDS, Role::Log)?;
     visitor.visit(tables::UNDERWAY, Role::Log)?;

@@ -12,8 +12,8 @@ use super::{
     canonical::{Malformed, put_number, take, take_number},
 };
 
-/// Entries and bytes of a group after which the next is begun.
-const ENTRIES: u64 = 128;
+/// Entries and bytes of a group after which the next is begun. The links of so many entries fill a page.
+const ENTRIES: u64 = 120;
 const BYTES: usize = 64 * 1024;
 
 /// The group that is written to: kept in memory, so that it can be written again with more in it.

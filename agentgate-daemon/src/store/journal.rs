@@ -229,8 +229,9 @@ impl Journal {
         frame.resize(FRAME, 0);
         put(&mut frame);
         let result = self.append_frame(epoch, &mut frame);
-        // What one large group needed is not kept for ever.
-        if frame.capacity() <= STEP as usize {
+        // What large groups need is kept while they come, because to grow it anew for each is a quarter of
+        // the thread's time, and what one needed is not kept for ever.
+        if frame.capacity() <= STEP as usize || frame.len() >= frame.capacity() / 4 {
             self.buffer = frame;
         }
         result

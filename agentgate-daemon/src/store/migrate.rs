@@ -1,6 +1,8 @@
 //! From earlier schemas. Schema 1 had a row of JSON for each record, and a row for each body. Schema 2 had
 //! the log as it is, and fewer tables that derive from it: they are made anew.
 
+use std::sync::Arc;
+
 use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 
 use super::{
@@ -8,7 +10,10 @@ use super::{
     tables::{META, SCHEMA, SCHEMA_VERSION},
     write::{Batch, Packing},
 };
-use crate::model::{Record, RecordId, State};
+use crate::{
+    chain::SigningKey,
+    model::{Record, RecordId, State},
+};
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 pub(super) const BODIES: TableDefinition<'_, (u64, u8), &[u8]> = TableDefinition::new("bodies");
@@ -23,16 +28,18 @@ pub(super) const FORMAT_JSON: u8 = 1;
 pub(super) fn run(
     transaction: &WriteTransaction,
     packing: &mut Packing,
+    key: &Arc<SigningKey>,
     found: u64,
 ) -> Result<(), StoreError> {
     tracing::info!("bringing the audit log from schema {found} to {SCHEMA_VERSION}");
     if found < 2 {
-        let mut batch = Batch::open(transaction, 0, packing)?;
+        let mut batch = Batch::anew(transaction, packing, key.clone())?;
         from_first(transaction, &mut batch)?;
         batch.finish()?;
         drop_first(transaction)?;
+    } else {
+        reindex::run(transaction, packing, key.clone())?;
     }
-    reindex::run(transaction, packing)?;
     transaction.open_table(META)?.insert(SCHEMA, SCHEMA_VERSION)?;
     Ok(())
 }

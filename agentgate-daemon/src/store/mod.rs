@@ -21,6 +21,10 @@
 //! | `contents` | SHA-256 of a large body | its pack |
 //! | `segments`, `words` | (number of a segment's first entry, part) | full text: see [`text`] |
 //! | `tallies` | (epoch, window, session, class, column) | how many; see `tally` |
+//! | `links` | number of a group | the link before each of its entries: see [`crate::chain`] |
+//! | `checkpoints` | entries | a signed link |
+//! | `keys`, `prunes` | from 0 on | statements of keys that sign, and of what retention took out |
+//! | `marks` | name | bytes: `log`, its id; `tail`, the checkpoint of its end |
 //! | `epochs` | name | number of one life of the kernel's counters |
 //! | `sessions` | (epoch, session's number) | its name |
 //!
@@ -37,6 +41,7 @@
 
 mod bodies;
 mod canonical;
+mod chain;
 pub mod compact;
 pub mod dump;
 mod error;
@@ -44,9 +49,12 @@ mod every;
 mod group;
 mod index;
 pub(crate) mod journal;
+mod keys;
+mod linked;
 mod migrate;
 mod packed;
 mod postings;
+mod prove;
 mod query;
 mod read;
 mod record;
@@ -59,6 +67,7 @@ pub mod text;
 pub mod typed;
 mod uses;
 pub mod order;
+pub(crate) mod verify;
 mod write;
 
 #[cfg(test)]
@@ -376,7 +385,8 @@ impl Store {
         let _whole = self.upkeep()?;
         let mut packing = self.packing();
         let transaction = self.begin_write()?;
-        let made = reindex::run(&transaction, &mut packing);
+        let key = self.key(&packing, &transaction)?;
+        let made = reindex::run(&transaction, &mut packing, key);
         packing.forget();
         made?;
         transaction.commit()?;
@@ -393,10 +403,13 @@ impl Store {
         let found = write::schema(&transaction)?;
         retention::weigh_all(&transaction)?;
         let mut packing = self.packing();
+        let key = chain::key(self, &transaction)?;
         if found < tables::SCHEMA_VERSION {
-            migrate::run(&transaction, &mut packing, found)?;
+            migrate::run(&transaction, &mut packing, &key, found)?;
         }
-        let (_, last_id) = Batch::open(&transaction, 0, &mut packing)?.finish()?;
+        let mut batch = Batch::open(&transaction, 0, &mut packing, key)?;
+        batch.chain.settle()?;
+        let (_, last_id) = batch.finish()?;
         self.last_id.store(last_id, Ordering::Release);
         transaction.commit()?;
         Ok(())

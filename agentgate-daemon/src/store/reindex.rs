@@ -3,28 +3,35 @@
 //! Groups and packs stay as they are, as do the tallies, because entries do not say which life of the
 //! kernel's counters they belong to.
 
+use std::sync::Arc;
+
 use redb::{ReadableTable as _, WriteTransaction};
 
 use super::{
     StoreError,
     canonical::{Glance, Malformed},
+    chain::Chain,
     group,
     index::{Added, Index},
     packed,
     tables::{BODIES_FROM, DROPPED_ID},
     write::{Batch, Packing},
 };
-use crate::model::RecordId;
+use crate::{chain::SigningKey, model::RecordId};
 
 #[cfg(test)]
 mod tests;
 
 /// Takes the derived tables out and makes them anew. An entry that cannot be read stops it, and the
 /// file stays as it is.
-pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Result<(), StoreError> {
+pub(super) fn run(
+    transaction: &WriteTransaction,
+    packing: &mut Packing,
+    key: Arc<SigningKey>,
+) -> Result<(), StoreError> {
     Index::drop(transaction)?;
-    packing.forget();
-    let mut batch = Batch::open(transaction, 0, packing)?;
+    Chain::drop(transaction)?;
+    let mut batch = Batch::anew(transaction, packing, key)?;
     // Ids up to that began in groups that are gone.
     let dropped = batch.meta.get(DROPPED_ID)?.map_or(0, |value| value.value());
     let bodies_from = batch.meta.get(BODIES_FROM)?.map_or(0, |value| value.value());
@@ -32,6 +39,7 @@ pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Resu
     let mut after = None;
     while let Some(number) = next_group(&batch, after)? {
         after = Some(number);
+        batch.chain.begin_group(number)?;
         batch.index.begin_group(number)?;
         let unreadable = |id| move |source| StoreError::Malformed { id: RecordId(id), source };
         let content = packed::get(&batch.groups, number)?.unwrap_or(Err(Malformed("its group is not there")));
@@ -44,9 +52,11 @@ pub(super) fn run(transaction: &WriteTransaction, packing: &mut Packing) -> Resu
                 batch.bodies.keep_known(&mut places)?;
             }
             let added = Added { seen: &seen, encoded, n: at, group: number, places };
+            batch.chain.add(encoded)?;
             batch.index.add(&added)?;
         }
     }
+    batch.chain.begin_group(batch.entries)?;
     batch.index.begin_group(batch.entries)?;
     batch.index.end_at(highest);
     batch.finish()?;

@@ -23,7 +23,7 @@ use super::{
     Store, StoreError,
     bodies::Place,
     canonical::{Glance, Malformed},
-    group, packed,
+    chain, group, packed,
     packed::Part,
     tables::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
@@ -32,7 +32,10 @@ use super::{
     text,
     write::Batch,
 };
-use crate::model::{RecordId, Timestamp};
+use crate::{
+    chain::Pruned as What,
+    model::{RecordId, Timestamp},
+};
 
 #[cfg(test)]
 mod tests;
@@ -109,6 +112,21 @@ impl Pruned {
             Some(self.times.map_or((started, started), |(low, high)| (low.min(started), high.max(started))));
     }
 
+    /// Adds what went after it.
+    fn join(&mut self, later: Self) {
+        self.entries += later.entries;
+        self.records += later.records;
+        self.packs += later.packs;
+        self.carried += later.carried;
+        let ids = [self.ids, later.ids].into_iter().flatten();
+        self.ids = ids.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
+        let times = [self.times, later.times].into_iter().flatten();
+        self.times = times.reduce(|one, two| (one.0.min(two.0), one.1.max(two.1)));
+        self.first = self.first.max(later.first);
+        self.bodies_from = self.bodies_from.max(later.bodies_from);
+        self.why = later.why.or(self.why);
+    }
+
     fn is_empty(&self) -> bool {
         self.entries == 0 && self.packs == 0
     }
@@ -181,7 +199,7 @@ impl Store {
         let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
         let mut packing = self.packing();
         // The group under way is written to, and known to `packing` alone.
-        let end = packing.tail.as_ref().map(|(tail, _)| tail.number);
+        let end = packing.tail.as_ref().map(|(tail, ..)| tail.number);
         if !self.is_due(rules, run, now, end)? {
             return Ok(run.end());
         }
@@ -222,10 +240,13 @@ impl Store {
         // Of this run only once the transaction is kept.
         let mut going = run.clone();
         let transaction = self.begin_write()?;
+        let key = self.key(packing, &transaction)?;
         let (tail, last_id) = {
             let epoch = self.epoch.load(Ordering::Acquire);
             let epoch_first = super::tally::first_of(&transaction, epoch)?;
-            let mut batch = Batch::open(&transaction, epoch, packing)?;
+            let mut batch = Batch::open(&transaction, epoch, packing, key.clone())?;
+            let bodies_before = number(&batch.meta, BODIES_FROM)?;
+            let mut slice = Pruned::default();
             let mut groups = 0;
             let mut gone = Vec::new();
             while groups < SLICE_GROUPS && begun.elapsed() < SLICE {
@@ -235,13 +256,13 @@ impl Store {
                 if let Some(eldest) = oldest(&batch.groups, &batch.index.spans, &batch.meta, 0, end)?
                     && let Some(why) = going.wants(rules, eldest, extent, now)
                 {
-                    going.pruned.why = Some(why);
-                    batch.prune(eldest.number, epoch_first, &mut going.pruned, &mut gone)?;
+                    slice.why = Some(why);
+                    batch.prune(eldest.number, epoch_first, &mut slice, &mut gone)?;
                 } else {
                     let from = number(&batch.meta, BODIES_FROM)?;
                     match oldest(&batch.groups, &batch.index.spans, &batch.meta, from, end)? {
                         Some(oldest) if going.wants_bodies(rules, oldest, now) => {
-                            batch.drop_bodies(oldest.number, &mut going.pruned)?;
+                            batch.drop_bodies(oldest.number, &mut slice)?;
                         }
                         _ => break,
                     }
@@ -251,11 +272,13 @@ impl Store {
             }
             // Once for all, because it reads the rows of whole blocks.
             batch.index.postings.forget(&gone)?;
+            batch.state(&slice, bodies_before)?;
+            going.pruned.join(slice);
             batch.finish()?
         };
         text::forget(&transaction, going.pruned.first)?;
         transaction.commit()?;
-        packing.tail = Some(tail);
+        packing.go_on(tail, key);
         self.last_id.store(last_id, Ordering::Release);
         *run = going;
         Ok(Slice { more: true, over: None })
@@ -431,6 +454,32 @@ impl Going {
 }
 
 impl Batch<'_, '_> {
+    /// Signs statements of what went in this transaction, so that the chain of what is left holds.
+    fn state(&mut self, gone: &Pruned, bodies_before: u64) -> Result<(), StoreError> {
+        let (low, high) = gone.ids.unwrap_or_default();
+        let (earliest, latest) = gone.times.unwrap_or_default();
+        let bodies_from = number(&self.meta, BODIES_FROM)?;
+        let prune = |what, to, records, reason: &str| chain::Gone {
+            what,
+            to,
+            records,
+            first: low.0,
+            last: high.0,
+            earliest,
+            latest,
+            reason: format!("retention by {reason}"),
+        };
+        if gone.entries > 0 {
+            let reason = gone.why.map_or("age", Why::as_str);
+            self.chain.prune(0, prune(What::Entries, gone.first, gone.records, reason))?;
+        }
+        if bodies_from > bodies_before.max(gone.first) {
+            self.chain
+                .prune(bodies_before.max(gone.first), prune(What::Bodies, bodies_from, 0, "age of bodies"))?;
+        }
+        Ok(())
+    }
+
     fn unpacked(&self, number: u64) -> Result<Result<Going, Malformed>, StoreError> {
         let content = packed::get(&self.groups, number)?;
         let content = content.unwrap_or(Err(Malformed("its group is not there")));

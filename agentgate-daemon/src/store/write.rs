@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    sync::{MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use super::{
     Store, StoreError,
     bodies::{Bodies, Place, Recent},
     canonical::{self, Digest, Glance, Malformed, digest},
+    chain::{self, Chain, Grown, Start},
     group::Tail,
     index::{Added, Current, Index},
     packed::{Packer, Part},
@@ -20,7 +21,10 @@ use super::{
     tally::Tallies,
     text,
 };
-use crate::model::{Failure, Record, RecordId, State, Timestamp};
+use crate::{
+    chain::SigningKey,
+    model::{Failure, Record, RecordId, State, Timestamp},
+};
 
 /// One change, for those who write without a journal.
 #[derive(Clone, Copy, Debug)]
@@ -170,18 +174,27 @@ pub(super) struct Packing {
     packer: Packer,
     /// The group under way, and what the indexes know of it. `None` before the first transaction, and
     /// after one that failed.
-    pub(super) tail: Option<(Tail, Current)>,
+    pub(super) tail: Option<(Tail, Current, Grown)>,
+    /// The key that signs; settled with the first transaction, and after one that failed.
+    key: Option<Arc<SigningKey>>,
     recent: Recent,
 }
 
 impl Packing {
     pub(super) fn new() -> Result<Self, StoreError> {
-        Ok(Self { packer: Packer::new()?, tail: None, recent: Recent::default() })
+        Ok(Self { packer: Packer::new()?, tail: None, key: None, recent: Recent::default() })
     }
 
     pub(super) fn forget(&mut self) {
         self.tail = None;
+        self.key = None;
         self.recent.forget();
+    }
+
+    /// The transaction came to be.
+    pub(super) fn go_on(&mut self, tail: (Tail, Current, Grown), key: Arc<SigningKey>) {
+        self.tail = Some(tail);
+        self.key = Some(key);
     }
 }
 
@@ -223,8 +236,9 @@ impl Store {
         let transaction = self.begin_write()?;
         let segments = self.text.whole();
         text::write(&transaction, &segments)?;
+        let key = self.key(packing, &transaction)?;
         let (tail, last_id) = {
-            let mut batch = Batch::open(&transaction, epoch, packing)?;
+            let mut batch = Batch::open(&transaction, epoch, packing, key.clone())?;
             if let Some(taken) = taken {
                 let before = batch.meta.get(TAKEN)?.map_or(0, |value| value.value());
                 if before >= taken {
@@ -239,7 +253,7 @@ impl Store {
             batch.finish()?
         };
         transaction.commit()?;
-        packing.tail = Some(tail);
+        packing.go_on(tail, key);
         self.last_id.store(last_id, Ordering::Release);
         self.text.committed(&segments);
         Ok(())
@@ -253,6 +267,15 @@ impl Store {
 
     pub(super) fn packing(&self) -> MutexGuard<'_, Packing> {
         self.packing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The key that signs.
+    pub(super) fn key(
+        &self,
+        packing: &Packing,
+        transaction: &WriteTransaction,
+    ) -> Result<Arc<SigningKey>, StoreError> {
+        packing.key.clone().map_or_else(|| chain::key(self, transaction), Ok)
     }
 
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
@@ -289,6 +312,7 @@ pub(super) struct Batch<'t, 'p> {
     pub(super) tallies: Tallies<'t>,
     /// All that derives from the entries.
     pub(super) index: Index<'t>,
+    pub(super) chain: Chain<'t>,
     pub(super) packer: &'p mut Packer,
     pub(super) recent: &'p mut Recent,
     pub(super) tail: Tail,
@@ -301,6 +325,27 @@ impl<'t, 'p> Batch<'t, 'p> {
         transaction: &'t WriteTransaction,
         epoch: u32,
         packing: &'p mut Packing,
+        key: Arc<SigningKey>,
+    ) -> Result<Self, StoreError> {
+        Self::open_at(transaction, epoch, packing, key, false)
+    }
+
+    /// One that is given all entries from the first on again, or for the first time.
+    pub(super) fn anew(
+        transaction: &'t WriteTransaction,
+        packing: &'p mut Packing,
+        key: Arc<SigningKey>,
+    ) -> Result<Self, StoreError> {
+        packing.forget();
+        Self::open_at(transaction, 0, packing, key, true)
+    }
+
+    fn open_at(
+        transaction: &'t WriteTransaction,
+        epoch: u32,
+        packing: &'p mut Packing,
+        key: Arc<SigningKey>,
+        anew: bool,
     ) -> Result<Self, StoreError> {
         let meta = transaction.open_table(META)?;
         let last_id = meta.get(LAST_ID)?.map_or(0, |value| value.value());
@@ -309,14 +354,18 @@ impl<'t, 'p> Batch<'t, 'p> {
         // Of a transaction that came to nothing.
         packing.packer.take_grown();
         // A copy, because the transaction may fail.
-        let (tail, current) =
-            packing.tail.clone().unwrap_or_else(|| (Tail::at(entries), Current::at(entries)));
+        let (tail, current, start) = match packing.tail.clone() {
+            Some((tail, current, grown)) => (tail, current, Start::Grown(grown)),
+            None if anew => (Tail::at(entries), Current::at(entries), Start::Anew),
+            None => (Tail::at(entries), Current::at(entries), Start::Tail),
+        };
         Ok(Self {
             meta,
             groups: transaction.open_table(GROUPS)?,
             bodies,
             tallies: Tallies::open(transaction, epoch)?,
             index: Index::open(transaction, current, last_id)?,
+            chain: Chain::open(transaction, key, start, (tail.number, entries))?,
             packer: &mut packing.packer,
             recent: &mut packing.recent,
             tail,
@@ -331,6 +380,7 @@ impl<'t, 'p> Batch<'t, 'p> {
         let n = self.entries;
         let places = self.append(entry, &seen)?;
         let group = self.tail.number;
+        self.chain.add(&entry.encoded)?;
         let found = self.index.add(&Added { seen: &seen, encoded: &entry.encoded, n, group, places })?;
         if found.begins {
             self.tallies.add(&seen)?;
@@ -364,6 +414,7 @@ impl<'t, 'p> Batch<'t, 'p> {
         self.tail.push(encoded, places);
         let n = self.entries;
         self.entries += 1;
+        self.chain.add(encoded)?;
         self.index.add(&Added { seen: &seen, encoded, n, group: self.tail.number, places })?;
         Ok(())
     }
@@ -372,6 +423,7 @@ impl<'t, 'p> Batch<'t, 'p> {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.write_tail()?;
         self.tail = Tail::at(self.entries);
+        self.chain.begin_group(self.entries)?;
         self.index.begin_group(self.entries)
     }
 
@@ -384,14 +436,15 @@ impl<'t, 'p> Batch<'t, 'p> {
     }
 
     /// Writes what was held back; returns the group to go on with and the highest id.
-    pub(super) fn finish(mut self) -> Result<((Tail, Current), u64), StoreError> {
+    pub(super) fn finish(mut self) -> Result<((Tail, Current, Grown), u64), StoreError> {
         self.write_tail()?;
         let last_id = self.index.last_id();
         let current = self.index.finish()?;
+        let grown = self.chain.finish()?;
         self.meta.insert(LAST_ID, last_id)?;
         self.meta.insert(ENTRIES, self.entries)?;
         self.bodies.finish(self.recent, self.packer, &mut self.meta)?;
         retention::weigh(&mut self.meta, self.packer.take_grown())?;
-        Ok(((self.tail, current), last_id))
+        Ok(((self.tail, current, grown), last_id))
     }
 }

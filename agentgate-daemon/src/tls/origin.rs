@@ -119,7 +119,7 @@ impl OriginTls {
     /// # Errors
     /// [`OriginTlsError`]: no roots at all, or a file that is unreadable or does not hold what it should.
     pub fn load(settings: &Settings) -> Result<Self, OriginTlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = Arc::new(super::provider());
         let verifier = verifier(settings, &provider)?;
         let builder = || -> Result<_, rustls::Error> {
             Ok(ClientConfig::builder_with_provider(provider.clone())

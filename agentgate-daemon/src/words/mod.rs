@@ -3,6 +3,7 @@
 //! Pure. The index of `store::text` and whoever looks into a record take texts apart by the same
 //! functions, so that what is looked for is found by one where the other has it.
 
+mod deltas;
 mod needle;
 mod scan;
 mod texts;

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
+    deltas,
     needle::{Matcher, Needle},
     scan::{Form, Token, each},
 };
@@ -138,6 +139,9 @@ pub(crate) fn in_bodies(
         begin(text.len());
         sink(Token::Gap);
         each(&text, form, sink);
+        if is_stream(headers) {
+            deltas::joined(&text, sink);
+        }
     }
 }
 
@@ -171,6 +175,12 @@ fn form(headers: &HeaderFields, text: &[u8]) -> Form {
         || start.starts_with(b"data:")
         || start.starts_with(b"event:");
     if json { Form::Json } else { Form::Plain }
+}
+
+/// Whether events follow each other in it.
+fn is_stream(headers: &HeaderFields) -> bool {
+    let kind = kind(headers);
+    kind.contains("event-stream") || kind.contains("ndjson") || kind.contains("jsonl")
 }
 
 fn is_form(headers: &HeaderFields) -> bool {
@@ -250,13 +260,14 @@ mod tests {
     #[test]
     fn bodies_are_looked_into_as_they_are_meant() {
         let json = [("content-type", "application/json")];
+        let events = [("content-type", "text/event-stream; charset=utf-8")];
         let gzip = [("content-encoding", "gzip")];
         let unknown = [("content-encoding", "snappy")];
         let form = [("content-type", "application/x-www-form-urlencoded")];
         let coded = miniz_oxide::deflate::compress_to_vec_zlib(b"secret plan", 6);
         let deflate = [("content-encoding", "deflate")];
         // headers of the response, body, needle, whether it is there
-        let rows: [(&[(&str, &str)], &[u8], &str, bool); 10] = [
+        let rows: [(&[(&str, &str)], &[u8], &str, bool); 12] = [
             (&json, br#"{"text":"one\ntwo"}"#, "two", true),
             (&[], br#"{"text":"one\ntwo"}"#, "one two", true),
             (&[], br"C:\new", "new", true),
@@ -267,6 +278,13 @@ mod tests {
             (&form, b"name=J%C3%BCrgen+M", "jürgen m", true),
             (&[], b"\0\x01binary words", "words", false),
             (&[], b"", "words", false),
+            (
+                &events,
+                b"data: {\"text\":\"unbel\"}\n\ndata: {\"text\":\"ievable\"}\n\n",
+                "unbelievable",
+                true,
+            ),
+            (&json, b"{\"text\":\"unbel\"}\n{\"text\":\"ievable\"}", "unbelievable", false),
         ];
         for (headers, body, needle, expect) in rows {
             let mut record = exchange("/", &[], headers);

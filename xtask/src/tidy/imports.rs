@@ -5,6 +5,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("parse", &[]),
     ("inspect", &["parse::deflate"]),
+    ("words", &["inspect"]),
     ("policy", &[]),
     ("kernel", &[]),
     ("listen", &["kernel", "handover"]),
@@ -13,7 +14,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tls", &["policy::HostPattern", "policy::InvalidPattern", "policy::NamePattern"]),
     // Where a head is made for an origin, from the destination that a permit holds.
     ("http", &["policy::Destination"]),
-    ("store", &[]),
+    // Hashes, statements and lines: as pure as the model.
+    ("chain", &[]),
+    ("store", &["chain", "words", "filter"]),
     ("config", &[]),
     ("drain", &[]),
     ("share", &[]),
@@ -89,7 +92,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "dns::Answers",
         ],
     ),
-    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile", "export", "filter"]),
+    ("control", &["anchors", "kernel", "policy", "reload", "store", "audit", "reconcile", "export", "filter", "chain"]),
     ("dashboard", &["policy", "reload", "store", "audit", "inspect"]),
     ("launch", &["control", "kernel", "policy", "config"]),
     ("denials", &["kernel", "session", "audit"]),
@@ -113,6 +116,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "reload",
             "selftest",
             "store",
+            // A log that no daemon has open is verified here.
+            "chain",
             "inspect",
             "export",
             "filter",

@@ -290,7 +290,10 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Body { .. }
         | Item::Upkeep(_)
         | Item::Counted { .. }
-        | Item::Unsearched { .. } => Err(Failure::Unexpected),
+        | Item::Unsearched { .. }
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => Err(Failure::Unexpected),
     })
 }
 

@@ -584,7 +584,10 @@ fn record(item: &Item) -> Option<&Record> {
         | Item::Counted { .. }
         | Item::Unsearched { .. }
         | Item::Rows { .. }
-        | Item::Walked(_) => None,
+        | Item::Walked(_)
+        | Item::Verifying { .. }
+        | Item::Verified(_)
+        | Item::Text { .. } => None,
     }
 }
 

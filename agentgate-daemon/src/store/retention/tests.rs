@@ -290,7 +290,10 @@ fn what_is_kept_reads_as_before_and_the_rest_is_gone() {
             match dice.below(3) {
                 0 => {
                     let transaction = store.begin_write().unwrap();
-                    reindex::run(&transaction, &mut store.packing()).unwrap();
+                    let mut packing = store.packing();
+                    let key = store.key(&packing, &transaction).unwrap();
+                    reindex::run(&transaction, &mut packing, key).unwrap();
+                    drop(packing);
                     transaction.commit().unwrap();
                     assert_eq!(check(&store, &model), left);
                 }

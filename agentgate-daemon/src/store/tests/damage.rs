@@ -77,7 +77,8 @@ fn damage_is_told_and_nothing_panics() {
                         file[page..end].fill(0);
                     }
                     _ => {
-                        let (from, to) = (at / 4096 * 4096, random.below(file.len() as u64) as usize / 4096 * 4096);
+                        let (from, to) =
+                            (at / 4096 * 4096, random.below(file.len() as u64) as usize / 4096 * 4096);
                         let length = 4096.min(file.len() - from.max(to));
                         file.copy_within(from..from + length, to);
                     }
@@ -99,7 +100,10 @@ fn damage_is_told_and_nothing_panics() {
             Ok(Ok(errors)) => told += usize::from(errors > 0),
             Ok(Err(_)) => refused += 1,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                let text = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
                 *panics.entry(text.unwrap_or_default()).or_default() += 1;
             }
         }

@@ -1,10 +1,6 @@
-//! `agentctl audit`.
+//! `agentctl audit reconcile`.
 
-mod export;
-mod saved;
-mod upkeep;
-
-use super::{
+use super::super::{
     Failure, Session,
     terminal::{Colour, escape},
 };
@@ -13,31 +9,15 @@ use crate::{
     model::{Balance, BalanceRow},
 };
 
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
-    /// Compare the log with the kernel's own counters: what the kernel counted is on record, declared as
-    /// lost, or on its way. Exits with 1 where it is not
-    Reconcile {
-        /// Also read every record since the counters began, and compare with the sums kept of them
-        #[arg(long)]
-        recount: bool,
-    },
-    /// Write the log in other forms, from its beginning to its end
-    Export(export::Args),
-    #[command(flatten)]
-    Upkeep(upkeep::Command),
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// Also read every record since the counters began, and compare with the sums kept of them
+    #[arg(long)]
+    recount: bool,
 }
 
-pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
-    match command {
-        Command::Reconcile { recount } => reconcile(session, *recount),
-        Command::Export(args) => export::run(session, args),
-        Command::Upkeep(command) => upkeep::run(session, command),
-    }
-}
-
-fn reconcile(session: &mut Session, recount: bool) -> Result<(), Failure> {
-    let Payload::Balance(balance) = session.ask(Request::Reconcile { recount })? else {
+pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
+    let Payload::Balance(balance) = session.ask(Request::Reconcile { recount: args.recount })? else {
         return Err(Failure::Unexpected);
     };
     if session.output.json {

@@ -1,0 +1,33 @@
+//! `agentctl audit prove`.
+
+use super::super::{Failure, Session};
+use crate::{
+    control::wire::{Item, Request},
+    model::RecordId,
+};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The record
+    id: RecordId,
+}
+
+pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
+    let client = session.connect()?;
+    let output = &mut session.output;
+    client.stream(Request::AuditProve { id: args.id }, false, |item| match item {
+        Item::Text { text } => output.bytes(text.as_bytes()),
+        Item::Record(_)
+        | Item::Searched { .. }
+        | Item::Listed
+        | Item::Missed { .. }
+        | Item::Body { .. }
+        | Item::Counted { .. }
+        | Item::Unsearched { .. }
+        | Item::Upkeep(_)
+        | Item::Verifying { .. }
+        | Item::Rows { .. }
+        | Item::Walked(_)
+        | Item::Verified(_) => Err(Failure::Unexpected),
+    })
+}
