@@ -150,6 +150,7 @@ impl<'t> Index<'t> {
         } else {
             // What it began with is pruned: this is its first entry in the log.
             self.spans.insert(seen.id, summary.to_row(seen.id, added.group))?;
+            self.ends.remove(seen.id)?;
             if seen.state == Some(State::Open) {
                 self.underway.insert(seen.id, seen.id)?;
             }

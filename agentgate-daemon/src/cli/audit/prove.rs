@@ -24,6 +24,7 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
         | Item::Body { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. }
+        | Item::Upkeep(_)
         | Item::Verifying { .. }
         | Item::Rows { .. }
         | Item::Walked(_)

@@ -84,6 +84,7 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
                     | Item::Counted { .. }
                     | Item::Unsearched { .. }
                     | Item::Rows { .. }
+                    | Item::Upkeep(_)
                     | Item::Walked(_)
                     | Item::Upkeep(_)
                     | Item::Text { .. } => {
