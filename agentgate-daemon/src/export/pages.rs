@@ -12,8 +12,8 @@ use crate::{
     model::{Record, State, Timestamp},
     store::{
         Store, StoreError,
-        signed::Signed,
         order::{Closed, Placed, Walk},
+        signed::Signed,
     },
 };
 

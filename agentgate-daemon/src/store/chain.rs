@@ -10,8 +10,9 @@ use std::sync::Arc;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    Store, StoreError, keys, unharmed,
+    Store, StoreError, keys,
     tables::{LAST_ID, META},
+    unharmed,
     write::{Batch, Packing},
 };
 use crate::{

@@ -61,13 +61,13 @@ mod read;
 mod record;
 mod reindex;
 pub mod retention;
+pub mod signed;
 pub mod stats;
 mod tables;
 pub mod tally;
 pub mod text;
 pub mod typed;
 mod uses;
-pub mod signed;
 pub(crate) mod verify;
 mod write;
 

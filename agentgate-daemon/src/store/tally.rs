@@ -14,10 +14,11 @@ use agentgate_common::{
 use redb::{ReadTransaction, ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    Store, StoreError, UNACKNOWLEDGED, unharmed,
+    Store, StoreError, UNACKNOWLEDGED,
     canonical::{Glance, socket},
     read::Reader,
     tables::{LAST_ID, META},
+    unharmed,
 };
 use crate::model::{Kind, Miscount, RecordId};
 

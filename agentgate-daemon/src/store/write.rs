@@ -19,8 +19,7 @@ use super::{
     retention,
     tables::{ENTRIES, GROUPS, LAST_ID, META, SCHEMA, SCHEMA_VERSION, TAKEN},
     tally::Tallies,
-    text,
-    unharmed,
+    text, unharmed,
 };
 use crate::{
     chain::SigningKey,

@@ -327,10 +327,7 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         | Item::Text { .. }
         | Item::Counted { .. }
         | Item::Unsearched { .. }
-        | Item::Verifying { .. }
-        | Item::Upkeep(_)
-        | Item::Verified(_)
-        | Item::Text { .. } => Err(Failure::Unexpected),
+        | Item::Upkeep(_) => Err(Failure::Unexpected),
     })
 }
 

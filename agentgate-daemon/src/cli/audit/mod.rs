@@ -15,6 +15,8 @@ pub(super) enum Command {
     /// Compare the log with the kernel's own counters: what the kernel counted is on record, declared as
     /// lost, or on its way. Exits with 1 where it is not
     Reconcile(reconcile::Args),
+    /// Write the log in other forms, from its beginning to its end
+    Export(export::Args),
     /// Whether the log, a copy of it or an export is whole; says what happened where it is not. Exits with
     /// 1 where it is not whole, with 2 where that cannot be told
     Verify(verify::Args),
@@ -29,6 +31,7 @@ pub(super) enum Command {
 pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Reconcile(args) => reconcile::run(session, args),
+        Command::Export(args) => export::run(session, args),
         Command::Verify(args) => verify::run(session, args),
         Command::Prove(args) => prove::run(session, args),
         Command::RotateKey => key::rotate(session),

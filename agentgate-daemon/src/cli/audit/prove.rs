@@ -28,7 +28,6 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
         | Item::Verifying { .. }
         | Item::Rows { .. }
         | Item::Walked(_)
-        | Item::Upkeep(_)
         | Item::Verified(_) => Err(Failure::Unexpected),
     })
 }

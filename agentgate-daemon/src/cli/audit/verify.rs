@@ -86,7 +86,6 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
                     | Item::Rows { .. }
                     | Item::Upkeep(_)
                     | Item::Walked(_)
-                    | Item::Upkeep(_)
                     | Item::Text { .. } => {
                         return Err(ClientError::Protocol("an answer to another question".to_owned()));
                     }
