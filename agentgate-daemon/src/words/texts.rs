@@ -278,8 +278,9 @@ mod tests {
         let form = [("content-type", "application/x-www-form-urlencoded")];
         let coded = miniz_oxide::deflate::compress_to_vec_zlib(b"secret plan", 6);
         let deflate = [("content-encoding", "deflate")];
-        // headers of the response, body, needle, whether it is there
-        let rows: [(&[(&str, &str)], &[u8], &str, bool); 12] = [
+        /// Headers of the response, body, needle, whether it is there.
+        type Row<'r> = (&'r [(&'r str, &'r str)], &'r [u8], &'r str, bool);
+        let rows: [Row<'_>; 12] = [
             (&json, br#"{"text":"one\ntwo"}"#, "two", true),
             (&[], br#"{"text":"one\ntwo"}"#, "one two", true),
             (&[], br"C:\new", "new", true),

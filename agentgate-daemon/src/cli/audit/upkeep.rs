@@ -94,10 +94,10 @@ fn own(session: &Session) -> Result<Store, Failure> {
 
 fn stats(session: &Session) -> Result<Stats, Failure> {
     let Some(client) = daemon(session)? else { return Ok(own(session)?.stats()?) };
-    match client.ask(Request::Upkeep { ask: Upkeep::Stats })? {
-        Payload::Stats(stats) => Ok(*stats),
-        _ => Err(Failure::Unexpected),
-    }
+    let Payload::Stats(stats) = client.ask(Request::Upkeep { ask: Upkeep::Stats })? else {
+        return Err(Failure::Unexpected);
+    };
+    Ok(*stats)
 }
 
 fn compact(session: &Session) -> Result<Compacted, Failure> {
@@ -109,19 +109,14 @@ fn compact(session: &Session) -> Result<Compacted, Failure> {
         })?);
     };
     let mut done = None;
-    client.stream(Request::Upkeep { ask: Upkeep::Compact }, true, |item| match item {
-        Item::Upkeep(item) => match *item {
-            UpkeepItem::Copied { bytes } => {
-                progress.add(bytes);
-                Ok(())
-            }
-            UpkeepItem::Compacted(compacted) => {
-                done = Some(compacted);
-                Ok(())
-            }
-            UpkeepItem::Piece { .. } | UpkeepItem::Dumped(_) => Err(Failure::Unexpected),
-        },
-        _ => Err(Failure::Unexpected),
+    client.stream(Request::Upkeep { ask: Upkeep::Compact }, true, |item| {
+        let Item::Upkeep(item) = item else { return Err(Failure::Unexpected) };
+        match *item {
+            UpkeepItem::Copied { bytes } => progress.add(bytes),
+            UpkeepItem::Compacted(compacted) => done = Some(compacted),
+            UpkeepItem::Piece { .. } | UpkeepItem::Dumped(_) => return Err(Failure::Unexpected),
+        }
+        Ok(())
     })?;
     done.ok_or(Failure::Unexpected)
 }
@@ -192,20 +187,18 @@ fn receive(session: &Session, part: &Path) -> Result<Dumped, Failure> {
     let mut progress = Progress::new("received");
     let told = if let Some(client) = daemon(session)? {
         let mut told = None;
-        client.stream(Request::Upkeep { ask: Upkeep::Backup }, true, |item| match item {
-            Item::Upkeep(item) => match *item {
+        client.stream(Request::Upkeep { ask: Upkeep::Backup }, true, |item| {
+            let Item::Upkeep(item) = item else { return Err(Failure::Unexpected) };
+            match *item {
                 UpkeepItem::Piece { base64 } => {
                     let piece = BASE64.decode(base64.as_bytes()).map_err(|_| Failure::Unexpected)?;
                     progress.add(piece.len() as u64);
-                    Ok(loader.feed(&piece)?)
+                    loader.feed(&piece)?;
                 }
-                UpkeepItem::Dumped(dumped) => {
-                    told = Some(dumped);
-                    Ok(())
-                }
-                UpkeepItem::Copied { .. } | UpkeepItem::Compacted(_) => Err(Failure::Unexpected),
-            },
-            _ => Err(Failure::Unexpected),
+                UpkeepItem::Dumped(dumped) => told = Some(dumped),
+                UpkeepItem::Copied { .. } | UpkeepItem::Compacted(_) => return Err(Failure::Unexpected),
+            }
+            Ok(())
         })?;
         told
     } else {
