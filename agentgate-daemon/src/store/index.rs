@@ -130,7 +130,7 @@ impl<'t> Index<'t> {
         }
         let began = self.underway.remove(seen.id)?.map(|first| first.value());
         // One that was over before its beginning was written comes after those that began later.
-        let begins = began.is_none();
+        let begins = began.is_none() && !self.postings.has(seen.id)?;
         let home = match began {
             Some(first) => first,
             None => self.home(seen.id)?,

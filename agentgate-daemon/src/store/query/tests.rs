@@ -280,6 +280,7 @@ fn the_index_says_what_the_records_say() {
                 before = page.next;
                 assert!(before.is_some() || found.len() == sorted.len(), "{text}");
             }
+            found.truncate(1500);
             same(&found, &sorted, text);
         }
     }
