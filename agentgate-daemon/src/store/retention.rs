@@ -23,7 +23,9 @@ use super::{
     Store, StoreError,
     bodies::Place,
     canonical::{Glance, Malformed},
-    chain, group, packed,
+    chain,
+    error::unharmed,
+    group, packed,
     packed::Part,
     tables::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
@@ -200,10 +202,10 @@ impl Store {
         let mut packing = self.packing();
         // The group under way is written to, and known to `packing` alone.
         let end = packing.tail.as_ref().map(|(tail, ..)| tail.number);
-        if !self.is_due(rules, run, now, end)? {
+        if !unharmed(|| self.is_due(rules, run, now, end))? {
             return Ok(run.end());
         }
-        let result = self.prune_slice(&mut packing, rules, run, now);
+        let result = unharmed(|| self.prune_slice(&mut packing, rules, run, now));
         if result.is_err() {
             packing.forget();
         }

@@ -24,6 +24,7 @@ use super::{
     Store, StoreError,
     canonical::{Glance, decode},
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, log_of, tail_of},
+    error::unharmed,
     journal::{Disk, Journal},
     linked::Linked,
     tables::{ENTRIES, JOURNAL, META, SCHEMA, SCHEMA_VERSION, TAKEN},
@@ -42,8 +43,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or what was acknowledged is not in it.
     pub(crate) fn verify(&self, trust: Trust, progress: Progress<'_>) -> Result<Report, StoreError> {
-        let transaction = self.read_all()?;
-        verify(&transaction, trust, progress)
+        unharmed(|| {
+            let transaction = self.read_all()?;
+            verify(&transaction, trust, progress)
+        })
     }
 }
 
