@@ -97,6 +97,14 @@ def pair(data):
     return [text(data[at : at + length]), text(data[at + length :])]
 
 
+def times(data):
+    """How many events: the one number that has a field where it is 0, and none where it is 1."""
+    value = number(data)
+    if value == 1:
+        raise Malformed("`times` is there and 1")
+    return value
+
+
 class Names:
     """A number that JSON shows as a name."""
 
@@ -140,7 +148,7 @@ class Structure:
                 value = payload(data[start:at])
                 if how == LIST:
                     found.setdefault(tag, []).append(value)
-                elif how == ONE and value in ("", 0) and value is not False and payload is not identity:
+                elif how == ONE and payload in (number, text) and not value:
                     raise Malformed(f"field {tag} ({name}) is there and empty")
                 else:
                     found[tag] = value
@@ -317,7 +325,7 @@ RECORD = Structure(
             Structure({**numbers(1, "session", "window"), **texts(3, "what", "cause")}),
             OPT,
         ),
-        20: ("times", number, ONE),
+        20: ("times", times, ONE),
         21: ("note", text, OPT),
         22: ("tls", TLS, OPT),
         23: ("websocket", WEBSOCKET, OPT),
@@ -333,8 +341,6 @@ def decode(data):
     fields = RECORD(data)
     if not data or data[0] != 1:
         raise Malformed("the id is not the first field")
-    if fields.get(20) == 1:
-        raise Malformed("`times` is there and 1")
     return fields
 
 
@@ -367,6 +373,8 @@ def _empty(payload, how):
         return []
     if payload is flag:
         return False
+    if payload is times:
+        return 1
     if payload in (number, signed):
         return 0
     if payload is text:
@@ -389,7 +397,7 @@ def _compare(structure, decoded, shown, where, wrong):
         if name is None:
             continue
         at = f"{where}.{name}" if where else name
-        empty = 1 if (structure is RECORD and tag == 20) else None if how == OPT else _empty(payload, how)
+        empty = None if how == OPT else _empty(payload, how)
         mine, theirs = decoded.get(tag, empty), shown.get(name, empty)
         if how == LIST:
             if not isinstance(theirs, list) or len(mine) != len(theirs):

@@ -123,6 +123,8 @@ class Keys:
                 elif signed:
                     pairs.append((previous, key))
             self.statements.append((entries, link, key))
+        if not self.statements:
+            report.find("statement", "the log names no key")
         self.trusted = set(given)
         if not given and self.statements:
             self.trusted.add(self.statements[0][2])
@@ -133,20 +135,31 @@ class Keys:
                 break
             self.trusted |= more
 
-    def in_use(self, key, entries):
-        """Whether `key` may have signed a checkpoint of that many entries."""
+    def was_in_use(self, key, since, until):
+        """Whether `key` was in use when the log had from `since` to `until` entries."""
         for index, (start, _, named) in enumerate(self.statements):
-            end = self.statements[index + 1][0] if index + 1 < len(self.statements) else entries
-            if named == key and start <= entries <= end:
+            end = self.statements[index + 1][0] if index + 1 < len(self.statements) else since
+            if named == key and start <= until and since <= end:
                 return True
         return False
 
-    def check(self, key, domain, body, signature):
-        """Raises where the statement is not signed by a trusted key."""
+    def check(self, key, domain, body, signature, since, until):
+        """Raises where the statement is not signed by a trusted key that was in use then."""
         if not ed25519.verify(key, domain + self.log + body, signature):
-            raise Fault("signature", f"is not signed by the key it names, {key.hex()}")
+            raise Fault("signature", f"it is not signed by the key it names, {key.hex()}")
         if key not in self.trusted:
             raise Fault("unknown_key", f"no key that was given vouches for {key.hex()}")
+        if not self.was_in_use(key, since, until):
+            raise Fault("signature", f"key {key.hex()} was not in use at {since} entries")
+
+    def check_checkpoint(self, line):
+        """(entries, link) of a checkpoint whose signature holds."""
+        entries, link = unsigned(line, "entries"), hexed(line, "link", 32)
+        key = hexed(line, "key", 32)
+        body = u64(entries) + link + i64(time(line, "time")) + key
+        domain, signature = b"agentgate checkpoint 1\n", hexed(line, "signature", 64)
+        self.check(key, domain, body, signature, entries, entries)
+        return entries, link
 
 
 def read_key(given):
@@ -184,17 +197,22 @@ class Walk:
     def __init__(self, first, given, kept, report):
         self.report = report
         if unsigned(first, "format") != 1:
-            raise CannotTell("this is not format 1")
+            raise Fault("unreadable", "this is not format 1")
         self.log = hexed(first, "log", 16)
         self.whole = first.get("whole")
         if type(self.whole) is not bool:
             raise Fault("unreadable", "`whole` is neither true nor false")
         self.keys = Keys(self.log, first.get("keys"), given, report)
-        self.kept = kept
+        self.kept = []
+        for line in kept:
+            try:
+                self.kept.append(self.keys.check_checkpoint(line))
+            except Fault as fault:
+                report.find(fault.what, f"a checkpoint kept elsewhere: {fault}")
         self.number, self.link = 0, first_link(self.log)
         self.open = 0  # entries and digests since the last checkpoint
-        self.signed_at = None  # number of the last checkpoint
         self.started = False  # an entry, a digest or a checkpoint was seen
+        self.doubted = False  # a link did not fit since then
         self.entries = self.checkpoints = self.bodies = 0
         self.ended = False
         self.arrive()
@@ -208,9 +226,15 @@ class Walk:
             if entries == self.number and link != self.link:
                 self.report.find("altered", "a checkpoint kept elsewhere has another link here", entries)
 
+    def expect(self, number):
+        """Says where another entry is due, and goes on from the one that came."""
+        if number != self.number:
+            what = "removed" if number > self.number else "moved"
+            self.report.find(what, f"entry {number} stands where {self.number} is due", number)
+            self.number = number
+
     def step(self, digest):
-        due = self.number % PERIOD == 0 and self.signed_at != self.number
-        if due and self.started and self.open:
+        if self.number % PERIOD == 0 and self.open:
             self.report.find("checkpoint", "one is due here and missing", self.number)
         self.link = next_link(self.link, digest)
         self.number += 1
@@ -219,7 +243,6 @@ class Walk:
         self.arrive()
 
     def pruned(self, line):
-        body = b""
         what = {"entries": 1, "bodies": 2}.get(line.get("what"))
         if what is None or not isinstance(line.get("reason"), str):
             raise Fault("unreadable", "a prune statement has no `what` or `reason`")
@@ -230,7 +253,9 @@ class Walk:
         body += b"".join(u64(unsigned(line, name)) for name in ("records", "first", "last"))
         body += b"".join(i64(time(line, name)) for name in ("earliest", "latest", "time"))
         body += key + line["reason"].encode("utf-8")
-        self.keys.check(key, b"agentgate prune 1\n", body, hexed(line, "signature", 64))
+        # A key prunes what is older than itself too: it was in use when the log had `to` entries or more.
+        domain, signature = b"agentgate prune 1\n", hexed(line, "signature", 64)
+        self.keys.check(key, domain, body, signature, end, 2**64)
         if self.started:
             raise Fault("statement", "a prune statement stands after an entry")
         if end < start:
@@ -243,10 +268,10 @@ class Walk:
 
     def entry(self, line):
         number, data = unsigned(line, "n"), based(line, "entry")
-        if number != self.number:
-            where = "removed" if number > self.number else "moved"
-            self.report.find(where, f"entry {number} stands where {self.number} is due", number)
-        if hexed(line, "prev", 32) != self.link:
+        self.expect(number)
+        # Told once: the links after it are wrong as well, and the next checkpoint says what is right.
+        if hexed(line, "prev", 32) != self.link and not self.doubted:
+            self.doubted = True
             self.report.find("links", "the link before it is another than the entries give", number)
         self.step(digest_of(data))
         self.entries += 1
@@ -276,29 +301,26 @@ class Walk:
         number, digests = unsigned(line, "n"), based(line, "digests")
         if self.whole:
             self.report.find("removed", "entries are skipped in an export that says it is whole", number)
-        if number != self.number:
-            self.report.find("removed", f"digests from {number} stand where {self.number} is due", number)
+        self.expect(number)
         if not digests or len(digests) % 32:
             raise Fault("unreadable", "`digests` is not 32 bytes for each")
         for at in range(0, len(digests), 32):
             self.step(digests[at : at + 32])
 
     def checkpoint(self, line):
-        entries, link = unsigned(line, "entries"), hexed(line, "link", 32)
-        key = hexed(line, "key", 32)
-        body = u64(entries) + link + i64(time(line, "time")) + key
-        self.keys.check(key, b"agentgate checkpoint 1\n", body, hexed(line, "signature", 64))
-        if not self.keys.in_use(key, entries):
-            raise Fault("checkpoint", f"key {key.hex()} was not in use at {entries} entries")
-        if entries == self.number:
-            if link != self.link:
-                raise Fault("altered", f"the entries before {entries} are not those that were signed")
-        elif entries > self.number and not self.open and not self.whole:
-            self.number, self.link = entries, link
+        entries, link = self.keys.check_checkpoint(line)
+        jump = entries > self.number and not self.open and not self.whole
+        if not jump and entries != self.number:
+            detail = f"a checkpoint of {entries} stands where {self.number} is due"
+            self.report.find("checkpoint", detail, entries)
+        elif not jump and link != self.link:
+            self.report.find("altered", f"the entries before {entries} are not those that were signed")
+        # What is signed holds, whatever came before it: so one fault is told once.
+        moved = (entries, link) != (self.number, self.link)
+        self.number, self.link, self.doubted = entries, link, False
+        if moved:
             self.arrive()
-        else:
-            raise Fault("checkpoint", f"a checkpoint of {entries} stands where {self.number} is due")
-        self.signed_at, self.open, self.started = entries, 0, True
+        self.open, self.started = 0, True
         self.checkpoints += 1
 
     def end(self, line):
@@ -311,9 +333,9 @@ class Walk:
             self.report.find("truncated", "the last line is missing: the export was cut off")
         if self.open:
             self.report.find("unsigned", f"{self.open} at the end that no checkpoint covers", self.number - self.open)
-        last = max((entries for entries, _ in self.kept), default=0)
-        if self.whole and last > self.number:
-            self.report.find("truncated", f"a checkpoint kept elsewhere has {last} entries", self.number)
+        said = [entries for entries, _ in self.kept] + [entries for entries, *_ in self.keys.statements]
+        if self.whole and max(said, default=0) > self.number:
+            self.report.find("truncated", f"a signed statement counts {max(said)} entries", self.number)
 
     def take(self, line):
         if self.ended:
@@ -356,22 +378,19 @@ def read_kept(path):
     if path is None:
         return []
     with open(path, "rb") as file:
-        lines = [parse(raw) for raw in file if raw.strip()]
-    return [(unsigned(l, "entries"), hexed(l, "link", 32)) for l in lines if l.get("type", "checkpoint") == "checkpoint"]
+        return [line for line in map(parse, file) if line.get("type") == "checkpoint"]
 
 
 def walk(source, given, kept, report):
-    """Reads all of `source`. Returns the Walk."""
+    """Reads all of `source`. Returns the Walk, or None where there is nothing to go by."""
     try:
         line = parse(source.readline())
-    except Fault as fault:
-        raise CannotTell(f"the first line is {fault}") from fault
-    if line.get("type") != "log":
-        raise CannotTell("the first line is not of the type `log`")
-    try:
+        if line.get("type") != "log":
+            raise Fault("unreadable", "not of the type `log`")
         place = Walk(line, given, kept, report)
     except Fault as fault:
-        raise CannotTell(f"the first line: {fault}") from fault
+        report.find(fault.what, f"line 1: {fault}")
+        return None
     for count, raw in enumerate(source, start=2):
         try:
             place.take(parse(raw))
@@ -399,18 +418,14 @@ def main():
     except (CannotTell, Fault, OSError) as error:
         print(json.dumps({"verdict": "cannot tell", "detail": str(error)}))
         return 2
-    verdict = {
-        "verdict": "not whole" if report.findings else "whole",
-        "log": place.log.hex(),
-        "whole_log": place.whole,
-        "entries": place.entries,
-        "checkpoints": place.checkpoints,
-        "bodies": place.bodies,
-        "to": place.number,
-        "findings": report.findings,
-        "findings_left_out": report.left_out,
-        "notes": report.notes,
-    }
+    verdict = {"verdict": "not whole" if report.findings else "whole"}
+    if place is not None:
+        verdict["log"] = place.log.hex()
+        verdict["whole_log"] = place.whole
+        for name in ("entries", "checkpoints", "bodies"):
+            verdict[name] = getattr(place, name)
+        verdict["to"] = place.number
+    verdict |= {"findings": report.findings, "left_out": report.left_out, "notes": report.notes}
     print(json.dumps(verdict))
     return 1 if report.findings else 0
 
