@@ -405,6 +405,7 @@ impl Store {
             let transaction = self.begin_write()?;
             let key = self.key(&packing, &transaction)?;
             reindex::run(&transaction, &mut packing, key)?;
+            reindex::mend(&transaction)?;
             transaction.commit()?;
             Ok(())
         });
