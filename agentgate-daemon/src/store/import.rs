@@ -122,7 +122,7 @@ impl Importer {
     }
 
     /// Takes the next entry, canonical, with the bodies that came with it: those that are not what it names
-    /// are not kept. A source that is in a chain may have entries of a record after the one that ends it.
+    /// are not kept. There may be entries of a record after the one that ends it, but none that begins it again.
     ///
     /// # Errors
     /// [`StoreError`] of the file.
@@ -170,7 +170,7 @@ impl Importer {
             return Ok(Err(Refusal::Id(id)));
         }
         match self.find(id, started)? {
-            Some(at) if !(chained && at + 1 == self.sources.len()) => {
+            Some(at) if !chained || at + 1 != self.sources.len() || state == Some(State::Open) => {
                 return Ok(Err(Refusal::Twice { id, source_at: at }));
             }
             Some(_) => {}
@@ -300,3 +300,6 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

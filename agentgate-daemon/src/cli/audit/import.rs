@@ -167,7 +167,8 @@ fn name_of(file: &Path) -> String {
 fn not_whole(session: &mut Session, store: PathBuf, taken: &Taken) -> Result<(), Failure> {
     let name = taken.file.clone();
     if session.output.json {
-        let answer = Imported { imported: false, store, next: None, files: vec![taken.clone()], aside: vec![] };
+        let answer =
+            Imported { imported: false, store, next: None, files: vec![taken.clone()], aside: vec![] };
         session.output.json(&answer)?;
         session.output.flush()?;
     } else {
@@ -315,8 +316,8 @@ impl Making<'_> {
                 break;
             }
             match line {
-                // What was there already is no entry more; that it is there was told.
-                Ok(Line::Entry { n, .. }) if after.is_some_and(|after| n <= after) => taken.left_out += 1,
+                // The same once more; that it is there was told.
+                Ok(Line::Entry { n, .. }) if after == Some(n) => taken.left_out += 1,
                 Ok(Line::Entry { n, entry, bodies, .. }) => {
                     after = Some(n);
                     let bodies = bodies.map(|bodies| *bodies).unwrap_or_default();
@@ -325,7 +326,11 @@ impl Making<'_> {
                     self.count(took, reading, taken)?;
                 }
                 Ok(
-                    Line::Log(_) | Line::Pruned(_) | Line::Checkpoint(_) | Line::Skipped { .. } | Line::End { .. },
+                    Line::Log(_)
+                    | Line::Pruned(_)
+                    | Line::Checkpoint(_)
+                    | Line::Skipped { .. }
+                    | Line::End { .. },
                 ) => {}
                 Err(_) => taken.left_out += 1,
             }
