@@ -84,7 +84,7 @@ pub(in super::super) fn run(session: &mut Session, command: &Command) -> Result<
 }
 
 /// The daemon; `None` where none runs.
-fn daemon(session: &Session) -> Result<Option<Client>, Failure> {
+pub(super) fn daemon(session: &Session) -> Result<Option<Client>, Failure> {
     match session.connect() {
         Ok(client) => Ok(Some(client)),
         Err(Failure::Daemon(ClientError::NotRunning { .. })) => Ok(None),
@@ -153,7 +153,7 @@ impl Progress {
     }
 }
 
-fn unusable(path: &Path) -> impl Fn(io::Error) -> Failure {
+pub(super) fn unusable(path: &Path) -> impl Fn(io::Error) -> Failure {
     move |source| StoreError::File { path: path.to_owned(), source }.into()
 }
 
@@ -228,7 +228,7 @@ fn receive(session: &Session, part: &Path) -> Result<Dumped, Failure> {
 }
 
 /// `file` with another end to its name, in the same directory.
-fn beside(file: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(file: &Path, end: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(end);
@@ -236,7 +236,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
 }
 
 /// The names in the directory of `file` are durable.
-fn settled(file: &Path) -> Result<(), Failure> {
+pub(super) fn settled(file: &Path) -> Result<(), Failure> {
     let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable(directory))
