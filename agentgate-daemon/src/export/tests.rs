@@ -47,14 +47,3 @@ fn names_of_formats_are_read_back() {
     }
     assert!("xml".parse::<Format>().is_err());
 }
-
-/// Where a directory is named, what the formats write is left there for other programs to read.
-#[test]
-#[ignore = "leaves files: for checks with other programs"]
-fn leaves_samples() {
-    #[expect(clippy::disallowed_methods, reason = "a test that is asked for by hand")]
-    let directory = std::env::var("EXPORT_SAMPLES").unwrap();
-    for format in Format::ALL {
-        std::fs::write(format!("{directory}/sample.{format}"), written(format, true)).unwrap();
-    }
-}

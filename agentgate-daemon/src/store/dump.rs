@@ -16,11 +16,11 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CACHE_BYTES, Store, StoreError,
+    Store, StoreError,
     canonical::{Malformed, put_number},
     error::unharmed,
     every::{self, Role, Visitor},
-    restrict, sync_directory,
+    file::{CACHE_BYTES, restrict, sync_directory},
 };
 
 const HEAD: &[u8; 17] = b"agentgate dump 1\n";

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{StoreError, restrict, sync_directory};
+use super::{
+    StoreError,
+    file::{restrict, sync_directory},
+};
 use crate::chain::{PublicKey, SigningKey};
 
 /// Longest file that is read as a key.

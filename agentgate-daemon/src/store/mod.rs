@@ -46,6 +46,7 @@ pub mod compact;
 pub mod dump;
 mod error;
 mod every;
+mod file;
 mod group;
 pub(crate) mod import;
 mod index;
@@ -53,6 +54,7 @@ pub(crate) mod journal;
 mod keys;
 mod linked;
 mod migrate;
+mod opening;
 pub mod order;
 mod packed;
 mod postings;
@@ -78,9 +80,7 @@ pub(crate) mod failing;
 mod tests;
 
 use std::{
-    collections::HashMap,
-    fmt, fs, io,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    fmt, fs,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak,
@@ -90,24 +90,20 @@ use std::{
 
 use bytes::Bytes;
 use redb::{Database, ReadTransaction, ReadableDatabase as _};
-use rustix::fs::{CWD, RenameFlags};
 
 pub use canonical::Malformed;
 pub use error::StoreError;
 use error::unharmed;
+use file::open_file;
 pub use query::{Count, Cursor, HostPattern, LIMIT_CAP, NoCursor, Page, Query, SCAN_CAP};
 pub use tables::Side;
 pub(crate) use write::{Entry, Known, Write};
 
-use crate::model::{Failure, Record, RecordId, State, Timestamp};
+use crate::model::{Record, RecordId};
 use journal::{Disk, Journal};
 use read::Reader;
-use write::{Batch, Packing};
+use write::Packing;
 
-/// Bytes of redb's page cache. redb's own default of 1 GiB grows the daemon by as much.
-const CACHE_BYTES: usize = 16 << 20;
-/// Bytes of entries that one transaction takes of a journal that is read back.
-const REPLAY_BYTES: u64 = 8 << 20;
 /// Code of records whose beginning was refused, in logs of schema 1.
 const UNACKNOWLEDGED: &str = "audit_unavailable";
 
@@ -419,146 +415,6 @@ impl Store {
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Brings the file to this program's schema, with every table in it.
-    fn prepare(&self) -> Result<(), StoreError> {
-        let transaction = self.begin_write()?;
-        let found = write::schema(&transaction)?;
-        retention::weigh_all(&transaction)?;
-        let mut packing = self.packing();
-        let key = chain::key(self, &transaction)?;
-        if found < tables::SCHEMA_VERSION {
-            migrate::run(&transaction, &mut packing, &key, found)?;
-        }
-        let mut batch = Batch::open(&transaction, 0, &mut packing, key)?;
-        batch.chain.settle()?;
-        let (_, last_id) = batch.finish()?;
-        self.last_id.store(last_id, Ordering::Release);
-        transaction.commit()?;
-        Ok(())
-    }
-
-    /// Opens the journal and brings what the tables lack of it into them.
-    fn replay(&self) -> Result<Journal, StoreError> {
-        let (taken, known) = {
-            let meta = self.snapshot()?.open_table(tables::META)?;
-            let number = |name| Ok::<_, StoreError>(meta.get(name)?.map(|value| value.value()));
-            (number(tables::TAKEN)?.unwrap_or(0), number(tables::JOURNAL)?)
-        };
-        let path = self.files.path.with_extension("journal");
-        let unusable = |source| StoreError::File { path: path.clone(), source };
-        let open = || {
-            let file = journal::file(&path).map_err(unusable)?;
-            restrict(&file).map_err(unusable)?;
-            Journal::open((self.files.disk)(file))
-        };
-        let aside = |why: &str| {
-            let other = path.with_extension("journal.other");
-            tracing::error!(kept = %other.display(), "the journal of the audit log {why}; it is kept aside");
-            fs::rename(&path, &other).map_err(unusable)
-        };
-        let mut journal = match open()? {
-            Some(journal) => journal,
-            None => {
-                aside("is damaged, or of a later version")?;
-                open()?.ok_or_else(|| unusable(io::Error::other("it is no journal")))?
-            }
-        };
-        sync_directory(&path).map_err(unusable)?;
-        let own = known == Some(journal.identity());
-        let mut kept = journal.read(if own { taken } else { 0 })?;
-        if !own {
-            if !kept.frames.is_empty() {
-                aside("is of another log")?;
-                journal = open()?.ok_or_else(|| unusable(io::Error::other("it is no journal")))?;
-            }
-            kept = journal::Kept::default();
-            journal.go_on_after(taken);
-            let transaction = self.begin_write()?;
-            transaction.open_table(tables::META)?.insert(tables::JOURNAL, journal.identity())?;
-            transaction.commit()?;
-        }
-        if kept.lost > 0 {
-            tracing::error!(
-                groups = kept.lost,
-                "the journal of the audit log is damaged: records that were acknowledged are lost"
-            );
-        }
-        self.take_back(kept)?;
-        journal.rewind();
-        Ok(journal)
-    }
-
-    fn take_back(&self, kept: journal::Kept) -> Result<(), StoreError> {
-        let mut entries: Vec<Entry> = Vec::new();
-        // Bodies of requests that are under way, which later versions do not repeat.
-        let mut begun: HashMap<u64, Bytes> = HashMap::new();
-        let (mut bytes, mut epoch, mut last) = (0, 0, None);
-        for frame in kept.frames {
-            if last.is_some() && (frame.epoch != epoch || bytes >= REPLAY_BYTES) {
-                self.commit(&std::mem::take(&mut entries), epoch, last)?;
-                bytes = 0;
-            }
-            let read = Entry::all(&frame.payload);
-            let mut read = read.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
-            for entry in &mut read {
-                self.complete(entry, &mut begun)?;
-            }
-            bytes += read.iter().map(Entry::size).sum::<u64>();
-            entries.extend(read);
-            (epoch, last) = (frame.epoch, Some(frame.sequence));
-        }
-        if last.is_some() {
-            self.commit(&entries, epoch, last)?;
-        }
-        Ok(())
-    }
-
-    /// Gives an entry of the journal the request's body that an earlier version has. `begun` are those of
-    /// records under way.
-    fn complete(&self, entry: &mut Entry, begun: &mut HashMap<u64, Bytes>) -> Result<(), StoreError> {
-        let id = entry.id();
-        let seen = canonical::Glance::at(&entry.encoded);
-        let seen = seen.map_err(|source| StoreError::Malformed { id, source })?;
-        let (digest, open) = (seen.digests[0], seen.state == Some(State::Open));
-        let before = begun.remove(&id.0);
-        if let (None, Some(digest)) = (&entry.bodies[0], digest) {
-            let before = match before {
-                Some(bytes) => Some(bytes),
-                None => self.entry(id)?.and_then(|before| before.bodies[0].clone()),
-            };
-            entry.bodies[0] = before.filter(|bytes| canonical::digest(bytes) == digest);
-        }
-        if let (Some(bytes), true) = (&entry.bodies[0], open) {
-            begun.insert(id.0, bytes.clone());
-        }
-        Ok(())
-    }
-
-    /// Ends records that are open. Costs one look-up for each, whatever the size of the log.
-    fn end_interrupted(&self) -> Result<(), StoreError> {
-        let mut ended = Vec::new();
-        {
-            use redb::ReadableTable as _;
-            let transaction = self.snapshot()?;
-            let mut reader = Reader::of(&transaction)?;
-            let (now, failure) = (Timestamp::now(), interrupted());
-            for row in transaction.open_table(tables::UNDERWAY)?.iter()? {
-                let id = RecordId(row?.0.value());
-                let version = reader.get(id.0)?.ok_or(StoreError::Missing { id })?;
-                let begun = whole(&transaction, &version);
-                match begun.and_then(|entry| entry.ended(State::Failed, now, Some(&failure))) {
-                    Ok(entry) => ended.push(entry),
-                    // No reason to guard nobody: it stays as it is, and is told at every start.
-                    Err(error @ StoreError::Malformed { .. }) => {
-                        tracing::error!(%error, "a record that was open cannot be ended");
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        if ended.is_empty() { Ok(()) } else { self.commit(&ended, 0, None) }
-    }
 }
 
 /// An entry of the tables with its bodies; without one that is not there any more.
@@ -580,69 +436,4 @@ fn body_at(
     let pack = packed::get(&transaction.open_table(tables::PACKS)?, place.pack)?;
     let pack = pack.unwrap_or(Err(Malformed("the pack of a body is not there")));
     Ok(pack.and_then(|pack| bodies::body_in(&pack, place.index).map(Bytes::copy_from_slice)))
-}
-
-fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let unusable = |source| StoreError::File { path: path.to_owned(), source };
-    if let Err(error) = fs::symlink_metadata(path)
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        return make_file(path);
-    }
-    let file = open_private(path).map_err(unusable)?;
-    database(path, file)
-}
-
-/// Makes the database beside its place and moves it there when it is whole: one whose making was cut short by
-/// a crash is none to redb, and would be in the way for ever.
-fn make_file(path: &Path) -> Result<Database, StoreError> {
-    let fresh = path.with_extension("redb.new");
-    let unusable = |source| StoreError::File { path: path.to_owned(), source };
-    let file = open_private(&fresh).map_err(unusable)?;
-    // Whoever else is at it has it locked.
-    file.try_lock().map_err(|_| StoreError::Busy { path: path.to_owned() })?;
-    file.set_len(0).map_err(unusable)?;
-    let database = database(path, file)?;
-    rustix::fs::renameat_with(CWD, &fresh, CWD, path, RenameFlags::NOREPLACE)
-        .map_err(io::Error::from)
-        .and_then(|()| sync_directory(path))
-        .map_err(unusable)?;
-    Ok(database)
-}
-
-fn database(path: &Path, file: fs::File) -> Result<Database, StoreError> {
-    match Database::builder().set_cache_size(CACHE_BYTES).create_file(file) {
-        Err(redb::DatabaseError::DatabaseAlreadyOpen) => Err(StoreError::Busy { path: path.to_owned() }),
-        opened => Ok(opened?),
-    }
-}
-
-/// A file for its owner alone, made where there is none.
-fn open_private(path: &Path) -> io::Result<fs::File> {
-    let file =
-        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    restrict(&file)?;
-    Ok(file)
-}
-
-/// Makes the names of files in the directory of `path` durable.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Nobody but the owner may read it.
-fn restrict(file: &fs::File) -> io::Result<()> {
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
-    Ok(())
-}
-
-fn interrupted() -> Failure {
-    Failure {
-        blame: "gate".into(),
-        code: "interrupted".into(),
-        detail: "the gate stopped before this ended; the time of its end is that of the next start".into(),
-    }
 }

@@ -47,13 +47,14 @@ impl Closed {
     }
 
     fn open_unguarded(path: &Path) -> Result<Self, StoreError> {
-        let database = match redb::Builder::new().set_cache_size(super::CACHE_BYTES).open_read_only(path) {
-            Ok(database) => database,
-            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(StoreError::Busy { path: path.to_owned() });
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let database =
+            match redb::Builder::new().set_cache_size(super::file::CACHE_BYTES).open_read_only(path) {
+                Ok(database) => database,
+                Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                    return Err(StoreError::Busy { path: path.to_owned() });
+                }
+                Err(error) => return Err(error.into()),
+            };
         let found = database.begin_read()?.open_table(META)?.get(SCHEMA)?.map_or(0, |value| value.value());
         match found {
             SCHEMA_VERSION => Ok(Self { database }),

@@ -153,7 +153,7 @@ impl Model {
             for version in &mut expected {
                 if version.record.state == State::Open {
                     version.record.state = State::Failed;
-                    version.record.failure = Some(interrupted());
+                    version.record.failure = Some(opening::interrupted());
                     version.record.finished = found.record.finished;
                     assert!(found.record.finished.is_some());
                 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     chain::{Hex, Line, Pruned, PublicKey, digest, first, next},
-    model::{Authority, Captured, Host, Kind, RequestHead},
+    model::{Authority, Captured, Host, Kind, RequestHead, State, Timestamp},
 };
 
 fn record(id: u64) -> Record {
