@@ -160,6 +160,11 @@ impl Verifier {
 
     /// Whether this key may have signed something of so many entries; says so where not.
     fn believes(&mut self, key: &PublicKey, entries: u64) -> bool {
+        self.believes_then(key, entries, entries)
+    }
+
+    /// The same of something signed when the log had from `entries` to `most` entries.
+    fn believes_then(&mut self, key: &PublicKey, entries: u64, most: u64) -> bool {
         let at = self.keys.iter().position(|(statement, _)| statement.key == *key);
         let Some((at, (statement, trusted))) = at.and_then(|at| Some((at, *self.keys.get(at)?))) else {
             self.unknown_key(*key, entries, "that the log does not name");
@@ -175,7 +180,7 @@ impl Verifier {
             return false;
         }
         let until = self.keys.get(at + 1).map_or(u64::MAX, |(next, _)| next.entries);
-        if !(statement.entries..=until).contains(&entries) {
+        if statement.entries > most || entries > until {
             let words = format!("signed by key {key}, which was not in use there");
             self.add(Finding::new(What::Signature, words).at(entries, 0));
             return false;
@@ -219,7 +224,8 @@ impl Verifier {
             let words = "a statement of what was pruned does not bear its signature";
             return self.add(Finding::new(What::Statement, words).at(prune.from, prune.first));
         }
-        if !self.believes(&prune.key, prune.to) {
+        // What is taken out may be older than the key.
+        if !self.believes_then(&prune.key, prune.to, u64::MAX) {
             return;
         }
         match prune.what {
@@ -297,6 +303,10 @@ impl Verifier {
         let (digests, rest) = digests.as_chunks::<32>();
         if !rest.is_empty() {
             self.add(Finding::new(What::Unreadable, "digests have 32 bytes each").at(n, 0));
+        }
+        if self.whole {
+            let words = "entries are left out of what is said to be all";
+            self.add(Finding::new(What::Removed, words).at(n, 0));
         }
         for (claimed, digest) in (n..).zip(digests) {
             self.push(Held { claimed, prev: None, digest: Hex(*digest), record: 0 });
@@ -401,9 +411,13 @@ impl Verifier {
 
     /// Says what happened before the first checkpoint that does not hold, and goes on after it.
     fn look_into(&mut self, ended: bool) {
-        let (_, checkpoint) = self.pending.remove(0);
+        let (came, checkpoint) = self.pending.remove(0);
         let after = self.pending.first().map(|(_, checkpoint)| checkpoint);
         let found = diagnose::run(self.anchor, &self.held, &checkpoint, after, ended);
+        if found.finding.is_none() && came != found.cut {
+            let words = "the checkpoint stands among other entries than those that it speaks of";
+            self.add(Finding::new(What::Checkpoint, words).at(checkpoint.entries, 0));
+        }
         if let Some(finding) = found.finding.filter(|found| !self.relinked || found.what != What::Links) {
             self.add(finding);
         }

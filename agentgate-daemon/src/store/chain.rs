@@ -371,7 +371,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; the key before is in use then, unless it is the commit that failed: that is settled
     /// when the log is written next.
-    pub(crate) fn rotate_key(&self) -> Result<KeyStatement, StoreError> {
+    pub fn rotate_key(&self) -> Result<KeyStatement, StoreError> {
         let mut packing = self.packing();
         let result = self.try_rotate(&mut packing);
         if result.is_err() {

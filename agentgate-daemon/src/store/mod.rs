@@ -47,6 +47,7 @@ pub mod dump;
 mod error;
 mod every;
 mod group;
+pub(crate) mod import;
 mod index;
 pub(crate) mod journal;
 mod keys;

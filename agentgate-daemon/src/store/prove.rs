@@ -21,7 +21,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or what was acknowledged is not in it.
-    pub(crate) fn prove(&self, id: RecordId) -> Result<Option<Vec<Line>>, StoreError> {
+    pub fn prove(&self, id: RecordId) -> Result<Option<Vec<Line>>, StoreError> {
         unharmed(|| {
             let transaction = self.read_all()?;
             prove(&transaction, id)

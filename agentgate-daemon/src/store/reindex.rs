@@ -45,14 +45,14 @@ pub(super) fn run(
         let unreadable = |id| move |source| StoreError::Malformed { id: RecordId(id), source };
         let content = packed::get(&batch.groups, number)?.unwrap_or(Err(Malformed("its group is not there")));
         let content = content.map_err(unreadable(0))?;
-        for (at, entry) in (number..).zip(group::entries(&content).map_err(unreadable(0))?) {
+        for entry in group::entries(&content).map_err(unreadable(0))? {
             let encoded = content.get(entry.record.clone()).unwrap_or_default();
             let seen = Glance::at(encoded).map_err(unreadable(entry.id))?;
             let mut places = entry.places;
             if number < bodies_from {
                 batch.bodies.keep_known(&mut places)?;
             }
-            let added = Added { seen: &seen, encoded, n: at, group: number, places };
+            let added = Added { seen: &seen, encoded, group: number, places };
             batch.chain.add(encoded)?;
             batch.index.add(&added)?;
         }

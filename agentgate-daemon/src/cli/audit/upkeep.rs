@@ -84,7 +84,7 @@ pub(in super::super) fn run(session: &mut Session, command: &Command) -> Result<
 }
 
 /// The daemon; `None` where none runs.
-fn daemon(session: &Session) -> Result<Option<Client>, Failure> {
+pub(super) fn daemon(session: &Session) -> Result<Option<Client>, Failure> {
     match session.connect() {
         Ok(client) => Ok(Some(client)),
         Err(Failure::Daemon(ClientError::NotRunning { .. })) => Ok(None),
@@ -103,10 +103,10 @@ fn own(session: &Session) -> Result<Store, Failure> {
 
 fn stats(session: &Session) -> Result<Stats, Failure> {
     let Some(client) = daemon(session)? else { return Ok(own(session)?.stats()?) };
-    match client.ask(Request::Upkeep { ask: Upkeep::Stats })? {
-        Payload::Stats(stats) => Ok(*stats),
-        _ => Err(Failure::Unexpected),
-    }
+    let Payload::Stats(stats) = client.ask(Request::Upkeep { ask: Upkeep::Stats })? else {
+        return Err(Failure::Unexpected);
+    };
+    Ok(*stats)
 }
 
 fn compact(session: &Session) -> Result<Compacted, Failure> {
@@ -118,19 +118,14 @@ fn compact(session: &Session) -> Result<Compacted, Failure> {
         })?);
     };
     let mut done = None;
-    client.stream(Request::Upkeep { ask: Upkeep::Compact }, true, |item| match item {
-        Item::Upkeep(item) => match *item {
-            UpkeepItem::Copied { bytes } => {
-                progress.add(bytes);
-                Ok(())
-            }
-            UpkeepItem::Compacted(compacted) => {
-                done = Some(compacted);
-                Ok(())
-            }
-            UpkeepItem::Piece { .. } | UpkeepItem::Dumped(_) => Err(Failure::Unexpected),
-        },
-        _ => Err(Failure::Unexpected),
+    client.stream(Request::Upkeep { ask: Upkeep::Compact }, true, |item| {
+        let Item::Upkeep(item) = item else { return Err(Failure::Unexpected) };
+        match *item {
+            UpkeepItem::Copied { bytes } => progress.add(bytes),
+            UpkeepItem::Compacted(compacted) => done = Some(compacted),
+            UpkeepItem::Piece { .. } | UpkeepItem::Dumped(_) => return Err(Failure::Unexpected),
+        }
+        Ok(())
     })?;
     done.ok_or(Failure::Unexpected)
 }
@@ -158,7 +153,7 @@ impl Progress {
     }
 }
 
-fn unusable(path: &Path) -> impl Fn(io::Error) -> Failure {
+pub(super) fn unusable(path: &Path) -> impl Fn(io::Error) -> Failure {
     move |source| StoreError::File { path: path.to_owned(), source }.into()
 }
 
@@ -202,20 +197,18 @@ fn receive(session: &Session, part: &Path) -> Result<Dumped, Failure> {
     let mut progress = Progress::new("received");
     let told = if let Some(client) = daemon(session)? {
         let mut told = None;
-        client.stream(Request::Upkeep { ask: Upkeep::Backup }, true, |item| match item {
-            Item::Upkeep(item) => match *item {
+        client.stream(Request::Upkeep { ask: Upkeep::Backup }, true, |item| {
+            let Item::Upkeep(item) = item else { return Err(Failure::Unexpected) };
+            match *item {
                 UpkeepItem::Piece { base64 } => {
                     let piece = BASE64.decode(base64.as_bytes()).map_err(|_| Failure::Unexpected)?;
                     progress.add(piece.len() as u64);
-                    Ok(loader.feed(&piece)?)
+                    loader.feed(&piece)?;
                 }
-                UpkeepItem::Dumped(dumped) => {
-                    told = Some(dumped);
-                    Ok(())
-                }
-                UpkeepItem::Copied { .. } | UpkeepItem::Compacted(_) => Err(Failure::Unexpected),
-            },
-            _ => Err(Failure::Unexpected),
+                UpkeepItem::Dumped(dumped) => told = Some(dumped),
+                UpkeepItem::Copied { .. } | UpkeepItem::Compacted(_) => return Err(Failure::Unexpected),
+            }
+            Ok(())
         })?;
         told
     } else {
@@ -235,7 +228,7 @@ fn receive(session: &Session, part: &Path) -> Result<Dumped, Failure> {
 }
 
 /// `file` with another end to its name, in the same directory.
-fn beside(file: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(file: &Path, end: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(end);
@@ -243,7 +236,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
 }
 
 /// The names in the directory of `file` are durable.
-fn settled(file: &Path) -> Result<(), Failure> {
+pub(super) fn settled(file: &Path) -> Result<(), Failure> {
     let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable(directory))

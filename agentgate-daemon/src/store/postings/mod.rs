@@ -121,6 +121,17 @@ impl<'t> Postings<'t> {
         if self.fresh.len() >= HELD { self.flush() } else { Ok(()) }
     }
 
+    /// Whether there is such a record.
+    pub(super) fn has(&self, id: u64) -> Result<bool, StoreError> {
+        if self.fresh.contains_key(&id) {
+            return Ok(true);
+        }
+        let (block, at) = (block_of(id), offset_of(id));
+        let Some(row) = self.columns.get((block, kind::STARTED))? else { return Ok(false) };
+        let started = Column::read(row.value(), true).map_err(|why| damaged(block, why))?;
+        Ok(started.get(at).is_some())
+    }
+
     /// Takes out everything about records that are gone.
     pub(super) fn forget(&mut self, ids: &[u64]) -> Result<(), StoreError> {
         self.flush()?;

@@ -114,12 +114,15 @@ pub(in crate::store) struct Values {
     pub(in crate::store) bytes: u64,
 }
 
+/// A subject's encoding, and its terms.
+type OfSubject = (Box<[u8]>, Box<[u64]>);
+
 /// Numbers that were given before, so that they need not be looked up. To be forgotten with a transaction
 /// that failed.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Known {
     texts: HashMap<Box<[u8]>, u64>,
-    subjects: HashMap<u32, (Box<[u8]>, Box<[u64]>)>,
+    subjects: HashMap<u32, OfSubject>,
     scratch: Vec<u8>,
 }
 

@@ -206,11 +206,11 @@ fn index(text: &Text, walk: &mut Walk, entry: &Placed, mode: TextIndex) -> Resul
         }
     }
     for error in [record.err(), bodies.err()].into_iter().flatten() {
-        match error {
-            // Who looks into it meets the same.
-            StoreError::Malformed { .. } => builder.borrow_mut().is_partial(),
-            error => return Err(Stop::Error(error)),
+        if !matches!(error, StoreError::Malformed { .. }) {
+            return Err(Stop::Error(error));
         }
+        // Who looks into it meets the same.
+        builder.borrow_mut().is_partial();
     }
     Ok(())
 }

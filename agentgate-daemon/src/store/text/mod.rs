@@ -21,8 +21,6 @@ mod set;
 mod table;
 
 #[cfg(test)]
-mod stored_tests;
-#[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
