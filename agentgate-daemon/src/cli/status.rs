@@ -190,7 +190,14 @@ mod tests {
                 tried_at: Timestamp(0),
                 errors: Vec::new(),
             },
-            audit: AuditReport { healthy: true, error: None, queued: 0, written: 5, mirror: None },
+            audit: AuditReport {
+                healthy: true,
+                error: None,
+                queued: 0,
+                written: 5,
+                mirror: None,
+                pace: None,
+            },
         }
     }
 
@@ -207,6 +214,7 @@ mod tests {
             queued: 9,
             written: 5,
             mirror: None,
+            pace: None,
         };
         bad.gate.lost_events = 3;
         bad.gate.unbooked = 1;

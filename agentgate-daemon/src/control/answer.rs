@@ -122,7 +122,7 @@ pub(super) async fn answer(
         Request::AuditRotateKey => {
             recorded(context, asker, "key of the audit log changed".to_owned(), proof::rotate(context)).await
         }
-        Request::Status => Ok(status(context)),
+        Request::Status => status(context).await,
         Request::Show { id } => show(context, id).await,
         Request::Reconcile { recount } => reconcile(context, recount).await,
         Request::CaExport => Ok(Payload::Ca { pem: context.ca_pem.to_string() }),
@@ -260,10 +260,12 @@ pub(super) fn shown(mut record: Record) -> Box<Record> {
     Box::new(cut::to_fit(record))
 }
 
-fn status(context: &ControlContext) -> Payload {
+async fn status(context: &ControlContext) -> Result<Payload, ErrorReply> {
+    let store = Arc::clone(&context.store);
+    let pace = blocking(move || store.pace()).await?.ok();
     let health = context.audit.health();
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    Payload::Status(Box::new(StatusReport {
+    Ok(Payload::Status(Box::new(StatusReport {
         gate: (context.gate)(),
         policy: context.policy.status(),
         audit: AuditReport {
@@ -272,8 +274,9 @@ fn status(context: &ControlContext) -> Payload {
             queued: count(health.queued),
             written: health.written,
             mirror: context.mirror.as_ref().map(Mirror::report),
+            pace,
         },
-    }))
+    })))
 }
 
 async fn reconcile(context: &ControlContext, recount: bool) -> Result<Payload, ErrorReply> {

@@ -16,7 +16,12 @@ use crate::{
     export::{mirror, pages::Turned},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
-    store::{Side, compact::Compacted, dump::Dumped, stats::Stats},
+    store::{
+        Side,
+        compact::Compacted,
+        dump::Dumped,
+        stats::{Pace, Stats},
+    },
 };
 
 /// Version of this protocol. Both ends come from one package, so there is no negotiation: another
@@ -367,6 +372,9 @@ pub struct AuditReport {
     /// `None` where nothing is mirrored.
     #[serde(default)]
     pub mirror: Option<mirror::Report>,
+    /// How it grows; `None` from a daemon that does not tell, and while it cannot be read.
+    #[serde(default)]
+    pub pace: Option<Pace>,
 }
 
 /// Why there is no answer.

@@ -20,11 +20,15 @@ const RECENT: i64 = 3_600_000_000;
 /// How many of them are looked at.
 const QUESTIONS: usize = 50;
 
-pub(super) fn checks(paths: &Paths, socket: &Path) -> Vec<Check> {
+/// `bound`: what the log may have in use, 0 for no bound.
+pub(super) fn checks(paths: &Paths, socket: &Path, bound: u64) -> Vec<Check> {
     let mut checks = Vec::new();
     match ask(socket, Request::Status) {
         Ok(Payload::Status(status)) => {
             checks.extend(daemon(&status));
+            let room = rustix::fs::statvfs(&paths.var).ok();
+            let room = room.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+            checks.extend(status.audit.pace.iter().flat_map(|pace| super::store::pace(pace, room, bound)));
             checks.push(mode(status.policy.summary.mode));
             checks.push(layers(&serde_json::to_value(&status.gate).unwrap_or_default()));
             checks.push(names(questions(socket)));

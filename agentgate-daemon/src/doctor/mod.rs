@@ -91,7 +91,7 @@ pub fn examine(root: &Path, file: Option<&Path>, socket: &Path) -> Report {
     let (config, settings) = settings(root, file, &paths);
     let mut checks = host::checks(&config);
     checks.push(settings);
-    checks.extend(gate::checks(&paths, socket));
+    checks.extend(gate::checks(&paths, socket, config.audit.retention.bytes));
     checks.extend(store::checks(&config, &paths));
     Report { ok: checks.iter().all(|check| check.state != State::Fail), checks }
 }

@@ -3,7 +3,10 @@
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use super::Check;
-use crate::config::{Config, Paths};
+use crate::{
+    config::{Config, Paths},
+    store::stats::Pace,
+};
 
 const FILES: &str = "log files";
 const KEY: &str = "log key";
@@ -11,6 +14,12 @@ const ROOM: &str = "log room";
 /// Less than this much free of the disk is a fault: the log refuses everything when there is none.
 const LITTLE: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
+const GROWTH: &str = "log growth";
+const TEXT: &str = "log full text";
+/// A disk that lasts for fewer days is to be looked after.
+const DAYS: u64 = 14;
+/// So many entries may wait for the index of words: it is built when there is nothing else to do.
+const BEHIND: u64 = 50_000;
 
 pub(super) fn checks(config: &Config, paths: &Paths) -> Vec<Check> {
     let room = rustix::fs::statvfs(&paths.var).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
@@ -87,6 +96,39 @@ fn space(room: io::Result<u64>, held: u64, bound: u64) -> Check {
     Check::ok(ROOM, found)
 }
 
+/// How long the disk lasts, and whether full text keeps up, as the gate tells. `room`: free on the disk.
+pub(super) fn pace(pace: &Pace, room: Option<u64>, bound: u64) -> Vec<Check> {
+    vec![growth(pace, room, bound), text(pace)]
+}
+
+fn growth(pace: &Pace, room: Option<u64>, bound: u64) -> Check {
+    let Some(growth) = pace.growth else {
+        return Check::ok(GROWTH, "the log covers too little time to tell");
+    };
+    let found = format!("{} MiB a day, {} MiB in use", growth / MIB, pace.used / MIB);
+    let Some(room) = room else { return Check::unseen(GROWTH, found).advise("ask with sudo") };
+    if bound != 0 && bound.saturating_sub(pace.used) <= room {
+        return Check::ok(GROWTH, format!("{found}; its bound of {} MiB is reached first", bound / MIB));
+    }
+    let days = room / growth.max(1);
+    let found = format!("{found}; the disk lasts {days} days");
+    let check = match days {
+        0 => Check::fail(GROWTH, found),
+        days if days < DAYS => Check::warn(GROWTH, found),
+        _ => return Check::ok(GROWTH, found),
+    };
+    check.advise("lower `bytes` or `days` under [audit.retention], or make room: with none the gate refuses everything")
+}
+
+fn text(pace: &Pace) -> Check {
+    match pace.unindexed {
+        None => Check::ok(TEXT, "no index: records are looked through"),
+        Some(behind) if behind > BEHIND => Check::warn(TEXT, format!("{behind} entries are not indexed yet"))
+            .advise("searches look through them meanwhile; the index is built when the machine has nothing else to do"),
+        Some(behind) => Check::ok(TEXT, format!("{behind} entries are not indexed yet")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -124,6 +166,28 @@ mod tests {
         for (mode, state) in [(0o600, State::Ok), (0o644, State::Fail)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(key(&path, true).state, state);
+        }
+    }
+
+    #[test]
+    fn growth_is_compared_with_what_is_free() {
+        let rows = [
+            (Some(1 << 30), Some(1 << 40), 0, State::Ok),
+            (Some(1 << 30), Some(10 << 30), 0, State::Warn),
+            (Some(1 << 30), Some(1 << 20), 0, State::Fail),
+            (Some(1 << 30), Some(10 << 30), 8 << 30, State::Ok),
+            (Some(1 << 30), Some(10 << 30), 80 << 30, State::Warn),
+            (Some(1 << 30), None, 0, State::Unseen),
+            (None, Some(0), 0, State::Ok),
+        ];
+        for (growth, room, bound, state) in rows {
+            let found = pace(&Pace { used: 1 << 30, growth, unindexed: Some(3) }, room, bound);
+            assert_eq!(found.iter().map(|check| check.state).collect::<Vec<_>>(), [state, State::Ok]);
+        }
+        for (unindexed, state) in
+            [(None, State::Ok), (Some(BEHIND), State::Ok), (Some(BEHIND + 1), State::Warn)]
+        {
+            assert_eq!(text(&Pace { unindexed, ..Pace::default() }).state, state);
         }
     }
 

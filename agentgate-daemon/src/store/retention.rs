@@ -287,7 +287,7 @@ impl Store {
     }
 
     /// Bytes of the file that were ever written, which is what it takes of the disk.
-    fn blocks(&self) -> u64 {
+    pub(super) fn blocks(&self) -> u64 {
         fs::metadata(&self.files.path).map_or(0, |file| file.blocks().saturating_mul(512))
     }
 }

@@ -16,7 +16,7 @@ use super::{
     retention,
     tables::{BODIES_FROM, DROPPED, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, UNDERWAY},
 };
-use crate::model::Timestamp;
+use crate::model::{TextIndex, Timestamp};
 
 const DAY: u64 = 86_400_000_000;
 
@@ -68,6 +68,24 @@ pub struct Stats {
     pub tables: Vec<TableStats>,
 }
 
+/// How the log grows, and whether its index of words keeps up: what can be told without reading all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Bytes in use of the file.
+    pub used: u64,
+    /// Bytes of use that a day adds, over the time that the log covers; `None` for less than an hour.
+    pub growth: Option<u64>,
+    /// Entries that the index of words lacks; `None` where there is no such index.
+    pub unindexed: Option<u64>,
+}
+
+/// Bytes of use that a day adds, where the log covers an hour.
+fn growth(used: u64, oldest: Option<Timestamp>, newest: Option<Timestamp>) -> Option<u64> {
+    let covered = oldest.zip(newest).map_or(0, |(oldest, newest)| newest.since(oldest));
+    (covered >= DAY / 24)
+        .then(|| u64::try_from(u128::from(used) * u128::from(DAY) / u128::from(covered)).unwrap_or(u64::MAX))
+}
+
 struct Measure<'s> {
     snapshot: &'s ReadTransaction,
     tables: Vec<TableStats>,
@@ -99,6 +117,23 @@ impl Visitor for Measure<'_> {
 }
 
 impl Store {
+    /// How the log grows, as the tables have it.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn pace(&self) -> Result<Pace, StoreError> {
+        unharmed(|| {
+            let snapshot = self.snapshot()?;
+            let (meta, spans) = (snapshot.open_table(META)?, snapshot.open_table(SPANS)?);
+            let oldest = spans.first()?.map(|(_, row)| Timestamp(row.value().2));
+            let newest = spans.last()?.map(|(_, row)| Timestamp(row.value().3));
+            let used = retention::used(&meta, self.blocks())?;
+            let entries = meta.get(ENTRIES)?.map_or(0, |value| value.value());
+            let unindexed = self.text.indexed().map(|indexed| entries.saturating_sub(indexed));
+            Ok(Pace { used, growth: growth(used, oldest, newest), unindexed })
+        })
+    }
+
     /// Measures the log. Reads every page of it, beside whoever writes: seconds for each GiB that is not in
     /// memory.
     ///
@@ -125,11 +160,9 @@ impl Store {
             let (file, disk) = length(&self.files.path);
             let used = retention::used(&meta, disk)?;
             let (oldest, newest) = (oldest.map(Timestamp), newest.map(Timestamp));
-            let covered = oldest.zip(newest).map_or(0, |(oldest, newest)| newest.since(oldest));
-            let growth = (covered >= DAY / 24).then(|| {
-                u64::try_from(u128::from(used) * u128::from(DAY) / u128::from(covered)).unwrap_or(u64::MAX)
-            });
+            let growth = growth(used, oldest, newest);
             let pruned = number(DROPPED)?;
+            let text = self.text.status(&snapshot, entries)?;
             Ok(Stats {
                 records: number(LAST_ID)?.saturating_sub(pruned),
                 underway: snapshot.open_table(UNDERWAY)?.len()?,
@@ -146,7 +179,7 @@ impl Store {
                 free: file.saturating_sub(measure.pages),
                 journal: length(&self.files.path.with_extension("journal")).0,
                 growth,
-                indexed: None,
+                indexed: (text.mode != TextIndex::Off).then_some(text.indexed.min(entries)),
                 tables: measure.tables,
             })
         })

@@ -411,6 +411,14 @@ fn lines(stats: &Stats) -> Vec<String> {
         row("bodies", format!("dropped before entry {}", stats.bodies_from));
     }
     row("in use", size(stats.used));
+    if let Some(indexed) = stats.indexed {
+        let end = stats.first_entry + stats.entries;
+        let behind = end.saturating_sub(indexed);
+        row(
+            "full text",
+            if behind == 0 { "of all".to_owned() } else { format!("of all but {behind} entries") },
+        );
+    }
     row("growth a day", stats.growth.map_or_else(|| "too little time to tell".to_owned(), size));
     row(
         "file",

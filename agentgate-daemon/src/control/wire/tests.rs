@@ -83,8 +83,14 @@ fn replies_survive() {
         draining: false,
         checkpoints: Vec::new(),
     };
-    let audit =
-        AuditReport { healthy: false, error: Some("disk full".into()), queued: 1, written: 2, mirror: None };
+    let audit = AuditReport {
+        healthy: false,
+        error: Some("disk full".into()),
+        queued: 1,
+        written: 2,
+        mirror: None,
+        pace: None,
+    };
     let payloads = [
         Payload::Status(Box::new(StatusReport { gate, policy: policy(), audit })),
         Payload::Enrolled(Enrolled {

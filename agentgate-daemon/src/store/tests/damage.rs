@@ -36,6 +36,20 @@ fn some(id: u64) -> Record {
     record
 }
 
+/// Reads all entries in their order, with their bodies.
+fn walk(store: &Store) -> Result<(), StoreError> {
+    let mut walk = store.walk()?;
+    walk.position_of(Timestamp(100))?;
+    let mut at = 0;
+    while let Some(stretch) = walk.stretch(at)? {
+        for entry in &stretch.entries {
+            walk.bodies(entry)?;
+        }
+        at = stretch.next;
+    }
+    Ok(())
+}
+
 /// Reads all there is; how many errors it met.
 fn read_all(store: &Store) -> usize {
     let mut errors = 0;
@@ -44,6 +58,16 @@ fn read_all(store: &Store) -> usize {
         errors += usize::from(store.body(RecordId(id), Side::Request).is_err());
     }
     errors += usize::from(store.tallies().is_err());
+    errors += usize::from(walk(store).is_err());
+    errors += usize::from(store.count(&Query::default()).is_err());
+    errors += usize::from(store.stats().is_err());
+    errors += usize::from(store.pace().is_err());
+    errors += usize::from(store.text_status().is_err());
+    errors += usize::from(store.signed().is_err());
+    errors += usize::from(store.prove(RecordId(150)).is_err());
+    errors += usize::from(store.dump(|_| true).is_err());
+    let verified = store.verify(crate::chain::Trust::default(), &mut |_, _| ());
+    errors += usize::from(!verified.is_ok_and(|report| report.whole));
     let mut query = Query { filter: filter("url:*nowhere*"), limit: 10, ..Query::default() };
     loop {
         match store.query(&query) {
@@ -88,6 +112,8 @@ fn damage_is_told_and_nothing_panics() {
             Ok(store) => {
                 let errors = read_all(&store);
                 drop(store.apply(&[Write::Final(&some(302))]));
+                let rules = retention::Rules { records: Some(20), ..retention::Rules::default() };
+                drop(store.retain(&rules, &mut retention::Run::default(), Timestamp(0)));
                 Ok(errors)
             }
             Err(error) => {

@@ -124,6 +124,12 @@ impl Text {
         self.changed.notify_all();
     }
 
+    /// Entries before this one are indexed, as the thread knows it; `None` where there is no index.
+    pub(super) fn indexed(&self) -> Option<u64> {
+        let state = self.state();
+        (state.mode != TextIndex::Off).then_some(state.indexed)
+    }
+
     /// How the index does, by one snapshot.
     pub(super) fn status(
         &self,

@@ -240,6 +240,26 @@ fn tables_that_were_taken_out_are_made_anew() {
     assert_eq!(scene.candidates(&["only77"]), [77]);
 }
 
+/// Other tables under the thread, by the ways there are: it begins with what they have.
+#[test]
+fn compaction_and_making_anew_leave_the_index_right() {
+    let scene = Scene::new();
+    write(&scene.store, 1, 6500);
+    let _indexer = scene.index(TextIndex::Bodies);
+    write(&scene.store, 6501, 6510);
+    let entries = scene.store.text_status().unwrap().entries;
+    let compact = || drop(scene.store.compact(|_| true).unwrap());
+    let reindex = || scene.store.reindex().unwrap();
+    for change in [&compact as &dyn Fn(), &reindex] {
+        change();
+        scene.store.text.wait(|state| !state.reset && state.indexed >= entries);
+        assert_eq!(scene.candidates(&["only77"]), [77]);
+        let pace = scene.store.pace().unwrap();
+        assert_eq!((pace.unindexed, pace.used > 0), (Some(0), true));
+        assert_eq!(scene.store.stats().unwrap().indexed, Some(entries));
+    }
+}
+
 #[test]
 fn the_audit_thread_writes_segments_without_being_asked_to_write_anything_else() {
     let scene = Scene::new();
