@@ -20,7 +20,7 @@ use agentgate::{
         pages::{From, Wanted},
     },
     filter::Filter,
-    model::{Kind, Record, RecordId, State, Timestamp},
+    model::{Kind, Record, RecordId, Timestamp},
     store::{Store, StoreError, retention::Rules},
 };
 use serde_json::{Value, json};
@@ -304,7 +304,9 @@ async fn what_is_exported_and_proven_is_whole_by_the_page_alone() {
     by_key.broken("reason of a prune", &left, "signature", |lines| lines[pruned[0]]["reason"] = json!("age"));
     by_key.broken("number of a prune", &left, "signature", |lines| lines[pruned[0]]["records"] = json!(1));
     by_key.broken("no prune", &left, "removed", |lines| drop(lines.remove(pruned[0])));
-    by_key.broken("one entry more is gone", &left, "removed", |lines| drop(lines.remove(at(lines, "entry")[0])));
+    by_key.broken("one entry more is gone", &left, "removed", |lines| {
+        drop(lines.remove(at(lines, "entry")[0]))
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,7 +358,8 @@ fn entries(judges: &Judges, all: &Lines) {
         });
     }
     judges.broken("entry and record, all links made anew", all, "altered", |lines| {
-        let noted = |line: &Value| line["record"]["note"].as_str().is_some_and(|note| note.starts_with("note"));
+        let noted =
+            |line: &Value| line["record"]["note"].as_str().is_some_and(|note| note.starts_with("note"));
         let line = lines.iter_mut().filter(|line| noted(line)).nth(200).unwrap();
         let mut entry = bytes(&line["entry"]);
         let note = line["record"]["note"].as_str().unwrap().replace("note", "NOTE");
@@ -374,7 +377,8 @@ fn entries(judges: &Judges, all: &Lines) {
     judges.broken("the first removed", all, "removed", |lines| drop(lines.remove(entries[0])));
     judges.broken("two swapped", all, "moved", |lines| lines.swap(entries[100], entries[101]));
     judges.broken("two far ones swapped", all, "moved", |lines| lines.swap(entries[10], entries[400]));
-    judges.broken("an entry twice", all, "moved", |lines| lines.insert(entries[50], all[entries[50]].clone()));
+    judges
+        .broken("an entry twice", all, "moved", |lines| lines.insert(entries[50], all[entries[50]].clone()));
     judges.broken("a number", all, "removed", |lines| lines[entries[20]]["n"] = json!(21));
     judges.broken("a link", all, "links", |lines| turn(&mut lines[entries[20]]["prev"]));
     judges.broken("an entry hidden behind its digest", all, "removed", |lines| {
@@ -385,7 +389,8 @@ fn entries(judges: &Judges, all: &Lines) {
         lines[end]["entries"] = json!(entries.len() - 1);
     });
     for side in ["request", "response"] {
-        judges.broken("a body", all, "body_altered", |lines| flip(&mut lines[with_bodies]["bodies"][side], 4));
+        judges
+            .broken("a body", all, "body_altered", |lines| flip(&mut lines[with_bodies]["bodies"][side], 4));
         judges.broken("a body cut off", all, "body_altered", |lines| {
             let body = &mut lines[with_bodies]["bodies"][side];
             let mut kept = bytes(body);
@@ -397,7 +402,8 @@ fn entries(judges: &Judges, all: &Lines) {
         lines[entries[100]]["bodies"] = json!({"request": "AAAA"});
     });
     judges.broken("a line of another type", all, "unreadable", |lines| lines.insert(9, json!({"type": "x"})));
-    judges.broken("base64 that is none", all, "unreadable", |lines| lines[entries[9]]["entry"] = json!("A?=="));
+    judges
+        .broken("base64 that is none", all, "unreadable", |lines| lines[entries[9]]["entry"] = json!("A?=="));
 }
 
 /// Checkpoints, and statements of keys.

@@ -197,11 +197,8 @@ fn failed() -> Record {
     let mut record = record(Kind::Exchange, State::Failed, "http/1");
     record.started = Timestamp(-5);
     record.parent = Some(RecordId(0));
-    record.failure = Some(Failure {
-        blame: "origin".into(),
-        code: "origin_reset".into(),
-        detail: "it \r\n went".into(),
-    });
+    record.failure =
+        Some(Failure { blame: "origin".into(), code: "origin_reset".into(), detail: "it \r\n went".into() });
     record
 }
 
