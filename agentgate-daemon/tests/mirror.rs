@@ -1,5 +1,7 @@
 //! The mirror beside a log that is written to, as the daemon runs it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use agentgate::{

@@ -42,7 +42,7 @@ struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     /// And the file of its own, so that no test needs those of the host.
-    fn new(dir: &Path) -> (Self, std::path::PathBuf) {
+    fn new(dir: &Path) -> (Self, PathBuf) {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

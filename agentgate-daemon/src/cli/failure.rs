@@ -41,6 +41,9 @@ pub enum Failure {
     /// A file that was named cannot be used.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// `audit import`: why it stopped. The message has been said already where this is `None`.
+    #[error("nothing was imported: {}", .0.as_deref().unwrap_or_default())]
+    NotImported(Option<String>),
     /// `audit verify`; the answer itself has said where.
     #[error("the audit log is not whole")]
     NotWhole,
@@ -72,9 +75,12 @@ impl Failure {
     #[must_use]
     pub fn message(&self) -> Option<String> {
         match self {
-            Self::ReaderGone | Self::Unhealthy | Self::Unbalanced | Self::NotWhole | Self::Invalid(None) => {
-                None
-            }
+            Self::ReaderGone
+            | Self::Unhealthy
+            | Self::Unbalanced
+            | Self::NotWhole
+            | Self::NotImported(None)
+            | Self::Invalid(None) => None,
             Self::Daemon(_)
             | Self::Unexpected
             | Self::Unverified(_)
@@ -84,6 +90,7 @@ impl Failure {
             | Self::Store(_)
             | Self::File { .. }
             | Self::Invalid(Some(_))
+            | Self::NotImported(Some(_))
             | Self::Launch(_)
             | Self::Selftest(_)
             | Self::Leaked(_)
@@ -106,6 +113,7 @@ impl Failure {
             | Self::Unhealthy
             | Self::Unbalanced
             | Self::NotWhole
+            | Self::NotImported(_)
             | Self::Detach(_)
             | Self::Incomplete(_)
             | Self::Format(_)

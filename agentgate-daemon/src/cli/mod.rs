@@ -41,7 +41,7 @@ Exit codes:
   0        done
   1        the daemon refused or failed; `status --check`, `doctor`: not all is
            well; `audit reconcile`: the books do not balance; `audit verify`: not
-           whole; `detach`: not detached;
+           whole; `audit import`: nothing was imported; `detach`: not detached;
            `selftest`: something leaked
   2        wrong usage, or a policy or value that is not valid, also on `policy reload`;
            `audit verify`: it cannot be told

@@ -50,6 +50,8 @@ fn what_people_write_is_understood() {
         "dashboard",
         "audit reconcile --json",
         "audit reconcile --recount",
+        "audit import --key audit.pub one.jsonl two.jsonl.zst",
+        "audit import --damaged --store /tmp/audit.redb - --json",
         "detach --yes",
     ];
     for row in rows {

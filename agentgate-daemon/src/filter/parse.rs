@@ -10,6 +10,9 @@ use super::{
 };
 use crate::model::Timestamp;
 
+/// Name, field and values.
+type Fielded<'w> = (String, Field, &'w [Character]);
+
 pub(super) fn parse(text: &str, now: Timestamp) -> Result<Filter, FilterError> {
     let mut parser = Parser { text, now, tokens: tokens(text)?, at: 0, terms: 0, negated: false, sort: None };
     if parser.tokens.is_empty() {
@@ -198,11 +201,8 @@ impl Parser<'_> {
         Ok(one_or(parts, Expression::Any))
     }
 
-    /// Name, field and values of a word that is more than text.
-    fn field<'w>(
-        &self,
-        word: &'w [Character],
-    ) -> Result<Option<(String, Field, &'w [Character])>, FilterError> {
+    /// A word that is more than text.
+    fn field<'w>(&self, word: &'w [Character]) -> Result<Option<Fielded<'w>>, FilterError> {
         let Some(end) = position(word, |c| matches!(c, ':' | '<' | '>')) else { return Ok(None) };
         let (before, after) = word.split_at(end);
         let colon = after.first().is_some_and(|character| character.is == ':');

@@ -381,16 +381,18 @@ impl Store {
     }
 
     fn try_rotate(&self, packing: &mut Packing) -> Result<KeyStatement, StoreError> {
-        let transaction = self.begin_write()?;
-        let key = Arc::new(keys::prepare(&self.files.path)?);
-        let (tail, statement) = {
-            let mut batch = Batch::open(&transaction, 0, packing, self.key(packing, &transaction)?)?;
-            let statement = batch.chain.rotate(key.clone())?;
-            (batch.finish()?.0, statement)
-        };
-        transaction.commit()?;
-        packing.go_on(tail, key);
-        keys::put_in_use(&self.files.path, &statement.key)?;
-        Ok(statement)
+        unharmed(|| {
+            let transaction = self.begin_write()?;
+            let key = Arc::new(keys::prepare(&self.files.path)?);
+            let (tail, statement) = {
+                let mut batch = Batch::open(&transaction, 0, packing, self.key(packing, &transaction)?)?;
+                let statement = batch.chain.rotate(key.clone())?;
+                (batch.finish()?.0, statement)
+            };
+            transaction.commit()?;
+            packing.go_on(tail, key);
+            keys::put_in_use(&self.files.path, &statement.key)?;
+            Ok(statement)
+        })
     }
 }

@@ -19,6 +19,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
 use super::{
     Files, Store, StoreError,
     dump::{Copy, create, remove, settle},
+    error::unharmed,
     every::{self, Role},
     order::Walk,
     sync_directory,
@@ -56,7 +57,11 @@ impl Store {
         let before = self.disk();
         // Of one that came to no end.
         remove(&path)?;
-        let result = self.copy(create(&path)?, &mut progress).and_then(|copy| self.change_to(&copy, &path));
+        let database = create(&path)?;
+        let result = unharmed(|| {
+            let copy = self.copy(database, &mut progress)?;
+            self.change_to(&copy, &path)
+        });
         if let Err(error) = result {
             remove(&path)?;
             return Err(error);
@@ -151,6 +156,8 @@ impl Store {
         fs::rename(path, &self.files.path).map_err(unusable)?;
         let old = database.replace(new);
         packing.forget();
+        // The thread of the text index reads the file that was.
+        self.text.reset();
         drop((database, packing));
         // Closing it takes a while, and nobody waits for it.
         drop(old);
@@ -196,8 +203,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        chain::Trust,
         model::{Captured, Kind, Record, RecordId, RequestHead, State, Timestamp},
-        store::{Side, Write, retention::Rules},
+        store::{Side, Write, retention::Rules, verify::verify_file},
     };
 
     fn record(id: u64) -> Record {
@@ -272,7 +280,11 @@ mod tests {
         check(&store, 2000..end + 5);
         let written = store.counters("all").unwrap()[0].1.value;
         assert_eq!(u64::try_from(written).unwrap(), (end - 2049) / 3);
+        let report = store.verify(Trust::default(), &mut |_, _| ()).unwrap();
+        assert!(report.whole && report.first > 0, "{report:?}");
         drop(store);
+        let report = verify_file(&path, Trust::default(), &mut |_, _| ()).unwrap();
+        assert!(report.whole, "{report:?}");
         let store = Store::open(&path).unwrap();
         check(&store, 2000..end + 5);
         assert_eq!(store.next_id(), RecordId(end + 5));
@@ -290,5 +302,6 @@ mod tests {
         assert!(!path.with_extension("compact").exists());
         put(&store, 40..50);
         check(&store, 1..50);
+        assert!(store.verify(Trust::default(), &mut |_, _| ()).unwrap().whole);
     }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CACHE_BYTES, Store, StoreError,
     canonical::{Malformed, put_number},
+    error::unharmed,
     every::{self, Role, Visitor},
     restrict, sync_directory,
 };
@@ -55,7 +56,7 @@ impl Store {
     /// [`StoreError`] where the file cannot be read, or is not up to date.
     pub fn dump(&self, out: impl FnMut(Vec<u8>) -> bool) -> Result<Option<Dumped>, StoreError> {
         let _whole = self.upkeep()?;
-        dump(&self.read_all()?, out)
+        unharmed(|| dump(&self.read_all()?, out))
     }
 }
 
@@ -454,10 +455,12 @@ pub fn rows(path: &Path) -> Result<u64, StoreError> {
             Ok(())
         }
     }
-    let database = redb::Builder::new().set_cache_size(CACHE_BYTES).open_read_only(path)?;
-    let mut count = Count(database.begin_read()?, 0);
-    every::table(&mut count)?;
-    Ok(count.1)
+    unharmed(|| {
+        let database = redb::Builder::new().set_cache_size(CACHE_BYTES).open_read_only(path)?;
+        let mut count = Count(database.begin_read()?, 0);
+        every::table(&mut count)?;
+        Ok(count.1)
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

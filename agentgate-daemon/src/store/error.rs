@@ -60,8 +60,8 @@ pub enum StoreError {
     /// What was acknowledged last cannot be brought into the tables at the moment.
     #[error("the audit log cannot be written, and what it holds is not up to date")]
     Behind,
-    /// What was captured is gone, because its time was up.
-    #[error("the bodies of record {id} were dropped: they are kept for less long than records are")]
+    /// What was captured is gone because its time was up, or was not with what was imported.
+    #[error("a body of record {id} is not kept: its time was up, or the export that was imported had it not")]
     BodyDropped { id: RecordId },
     /// A backup, a restoration or a compaction is under way.
     #[error("the audit log is being backed up or compacted; try again when that is done")]

@@ -27,8 +27,6 @@ pub(super) struct Added<'e> {
     pub(super) seen: &'e Glance<'e>,
     /// Canonical.
     pub(super) encoded: &'e [u8],
-    /// Its number in the log.
-    pub(super) n: u64,
     /// Number of its group.
     pub(super) group: u64,
     /// Its bodies, of request and response.
@@ -53,15 +51,6 @@ impl Current {
     pub(super) fn at(number: u64) -> Self {
         Self { number, ..Self::default() }
     }
-}
-
-/// Where the record of an entry is found.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    /// First id of the group in which it begins.
-    pub(super) home: u64,
-    /// Whether this is its first entry.
-    pub(super) begins: bool,
 }
 
 /// The derived tables during one transaction.
@@ -116,17 +105,17 @@ impl<'t> Index<'t> {
         Ok(())
     }
 
-    /// Adds the next entry of the log.
-    pub(super) fn add(&mut self, added: &Added<'_>) -> Result<Found, StoreError> {
+    /// Adds the next entry of the log; true where it is the first of its record.
+    pub(super) fn add(&mut self, added: &Added<'_>) -> Result<bool, StoreError> {
         let seen = added.seen;
-        let found = self.find(added)?;
-        self.postings.add(added.encoded, seen, found.begins)?;
+        let begins = self.find(added)?;
+        self.postings.add(added.encoded, seen, begins)?;
         self.uses.add(added.group, added.places);
-        Ok(found)
+        Ok(begins)
     }
 
     /// Notes where the record is.
-    fn find(&mut self, added: &Added<'_>) -> Result<Found, StoreError> {
+    fn find(&mut self, added: &Added<'_>) -> Result<bool, StoreError> {
         let seen = added.seen;
         let summary = Summary::of(seen);
         if seen.id > self.last_id {
@@ -137,9 +126,11 @@ impl<'t> Index<'t> {
             if seen.state == Some(State::Open) {
                 self.underway.insert(seen.id, first)?;
             }
-            return Ok(Found { home: first, begins: true });
+            return Ok(true);
         }
         let began = self.underway.remove(seen.id)?.map(|first| first.value());
+        // One that was over before its beginning was written comes after those that began later.
+        let begins = began.is_none() && !self.postings.has(seen.id)?;
         let home = match began {
             Some(first) => first,
             None => self.home(seen.id)?,
@@ -154,7 +145,7 @@ impl<'t> Index<'t> {
             if seen.state == Some(State::Open) {
                 self.underway.insert(seen.id, seen.id)?;
             }
-            return Ok(Found { home: seen.id, begins: false });
+            return Ok(begins);
         };
         if seen.state == Some(State::Open) {
             self.underway.insert(seen.id, home)?;
@@ -168,7 +159,7 @@ impl<'t> Index<'t> {
                 self.summaries.entry(home).and_modify(|all| *all = all.union(summary)).or_insert(summary);
             }
         }
-        Ok(Found { home, begins: false })
+        Ok(begins)
     }
 
     /// Whether the span that begins with `home` has a record of this id.

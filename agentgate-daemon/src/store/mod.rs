@@ -47,6 +47,7 @@ pub mod dump;
 mod error;
 mod every;
 mod group;
+pub(crate) mod import;
 mod index;
 pub(crate) mod journal;
 mod keys;
@@ -320,10 +321,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn text_status(&self) -> Result<text::TextStatus, StoreError> {
-        let transaction = self.snapshot()?;
-        let entries =
-            transaction.open_table(tables::META)?.get(tables::ENTRIES)?.map_or(0, |value| value.value());
-        self.text.status(&transaction, entries)
+        unharmed(|| {
+            let transaction = self.snapshot()?;
+            let entries = transaction.open_table(tables::META)?.get(tables::ENTRIES)?;
+            self.text.status(&transaction, entries.map_or(0, |value| value.value()))
+        })
     }
 
     /// Records that may have all of `needles` in their heads or bodies, as the index has it.
@@ -334,7 +336,7 @@ impl Store {
         &self,
         needles: Vec<crate::words::Needle>,
     ) -> Result<text::Candidates, StoreError> {
-        self.text.candidates(&self.read()?, needles)
+        unharmed(|| self.text.candidates(&self.read()?, needles))
     }
 
     /// Writes segments of the text index that are whole, where no other transaction took them along.
@@ -400,13 +402,18 @@ impl Store {
     pub fn reindex(&self) -> Result<(), StoreError> {
         let _whole = self.upkeep()?;
         let mut packing = self.packing();
-        let transaction = self.begin_write()?;
-        let key = self.key(&packing, &transaction)?;
-        let made = reindex::run(&transaction, &mut packing, key);
+        let made = unharmed(|| {
+            let transaction = self.begin_write()?;
+            let key = self.key(&packing, &transaction)?;
+            reindex::run(&transaction, &mut packing, key)?;
+            reindex::mend(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        });
         packing.forget();
-        made?;
-        transaction.commit()?;
-        Ok(())
+        // Before anybody writes: what is indexed in memory goes on from tables that are gone.
+        self.text.reset();
+        made
     }
 
     fn journal(&self) -> MutexGuard<'_, Option<Journal>> {

@@ -13,6 +13,7 @@ use super::{
     Store, StoreError, bodies,
     bodies::Place,
     canonical::{self, Glance, Malformed, decode},
+    error::unharmed,
     group, packed,
     packed::Part,
     tables::{BODIES_FROM, ENTRIES, GROUPS, META, PACKS, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow},
@@ -42,6 +43,10 @@ impl Closed {
     /// another schema, else what the file system or redb reports; among it that the file was not closed as
     /// it should, which whoever opens it for writing mends.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        unharmed(|| Self::open_unguarded(path))
+    }
+
+    fn open_unguarded(path: &Path) -> Result<Self, StoreError> {
         let database = match redb::Builder::new().set_cache_size(super::CACHE_BYTES).open_read_only(path) {
             Ok(database) => database,
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
@@ -62,7 +67,7 @@ impl Closed {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn walk(&self) -> Result<Walk, StoreError> {
-        Walk::of(&self.begin_read()?)
+        unharmed(|| Walk::of(&self.begin_read()?))
     }
 
     pub(super) fn begin_read(&self) -> Result<redb::ReadTransaction, StoreError> {
@@ -150,7 +155,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn walk(&self) -> Result<Walk, StoreError> {
-        Walk::of(&self.read()?)
+        unharmed(|| Walk::of(&self.read()?))
     }
 
     /// A walk through what the tables hold, which is what there was about a second ago: for those who come
@@ -159,7 +164,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn walk_settled(&self) -> Result<Walk, StoreError> {
-        Walk::of(&self.snapshot()?)
+        unharmed(|| Walk::of(&self.snapshot()?))
     }
 }
 
@@ -189,6 +194,10 @@ impl Walk {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn position_of(&self, since: Timestamp) -> Result<u64, StoreError> {
+        unharmed(|| self.find_position(since))
+    }
+
+    fn find_position(&self, since: Timestamp) -> Result<u64, StoreError> {
         let mut first = self.end;
         for row in self.spans.iter()? {
             let (_, row) = row?;
@@ -213,6 +222,10 @@ impl Walk {
     /// # Errors
     /// [`StoreError`] where the file cannot be read. A group that is damaged is passed over and counted.
     pub fn stretch(&self, from: u64) -> Result<Option<Stretch>, StoreError> {
+        unharmed(|| self.read_stretch(from))
+    }
+
+    fn read_stretch(&self, from: u64) -> Result<Option<Stretch>, StoreError> {
         if from >= self.end {
             return Ok(None);
         }
@@ -264,6 +277,10 @@ impl Walk {
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or the bytes are not those that were captured.
     pub fn bodies(&mut self, entry: &Placed) -> Result<[Option<Bytes>; 2], StoreError> {
+        unharmed(|| self.read_bodies(entry))
+    }
+
+    fn read_bodies(&mut self, entry: &Placed) -> Result<[Option<Bytes>; 2], StoreError> {
         let mut found = [None, None];
         if entry.places == [None, None] {
             return Ok(found);

@@ -7,6 +7,7 @@ use super::{
     Store, StoreError,
     canonical::{Malformed, decode},
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, log_of, tail_of},
+    error::unharmed,
     linked::Linked,
     tables::{ENDS, SPANS},
 };
@@ -21,8 +22,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or what was acknowledged is not in it.
     pub fn prove(&self, id: RecordId) -> Result<Option<Vec<Line>>, StoreError> {
-        let transaction = self.read_all()?;
-        prove(&transaction, id)
+        unharmed(|| {
+            let transaction = self.read_all()?;
+            prove(&transaction, id)
+        })
     }
 }
 

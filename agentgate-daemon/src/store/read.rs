@@ -44,6 +44,11 @@ impl Version {
         Ok((group, group.entries.get(*at).ok_or_else(|| malformed(Malformed("no such entry")))?))
     }
 
+    /// Where in its group it is.
+    pub(super) fn at(&self) -> usize {
+        self.found.as_ref().map_or(0, |(_, at)| *at)
+    }
+
     pub(super) fn record(&self) -> Result<Record, StoreError> {
         let decoded = decode(self.encoded()?);
         let (record, _) =

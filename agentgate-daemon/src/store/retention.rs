@@ -23,7 +23,9 @@ use super::{
     Store, StoreError,
     bodies::Place,
     canonical::{Glance, Malformed},
-    chain, group, packed,
+    chain,
+    error::unharmed,
+    group, packed,
     packed::Part,
     tables::{
         BODIES_FROM, DROPPED, DROPPED_ID, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, SpanRow, WEIGHT,
@@ -200,10 +202,10 @@ impl Store {
         let mut packing = self.packing();
         // The group under way is written to, and known to `packing` alone.
         let end = packing.tail.as_ref().map(|(tail, ..)| tail.number);
-        if !self.is_due(rules, run, now, end)? {
+        if !unharmed(|| self.is_due(rules, run, now, end))? {
             return Ok(run.end());
         }
-        let result = self.prune_slice(&mut packing, rules, run, now);
+        let result = unharmed(|| self.prune_slice(&mut packing, rules, run, now));
         if result.is_err() {
             packing.forget();
         }
@@ -414,14 +416,15 @@ fn oldest(
     let moved = number(meta, DROPPED_ID)?;
     let Some(row) = groups.range((from, 0)..(end, 0))?.next() else { return Ok(None) };
     let group = row?.0.value().0;
-    // The rows of the oldest groups come first, but for those of records that were moved.
+    // The rows of the oldest groups come first, but for those of single records: that were moved, or whose
+    // beginning an import did not have.
     let mut youngest = None;
     for row in spans.iter()? {
         let (first, row) = row?;
-        let (_, at, _, latest, _) = row.value();
+        let (last, at, _, latest, _) = row.value();
         if at == group {
             youngest = youngest.max(Some(Timestamp(latest)));
-        } else if at > group && first.value() > moved {
+        } else if at > group && first.value() > moved && first.value() < last {
             break;
         }
     }
@@ -523,7 +526,7 @@ impl Batch<'_, '_> {
         let last: BTreeMap<u64, usize> =
             going.entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
         let mut homes = BTreeMap::new();
-        let mut moved = Vec::new();
+        let (mut moved, mut strayed) = (Vec::new(), Vec::new());
         let mut carried = Vec::new();
         for (id, at) in last {
             let Some(entry) = going.entries.get(at) else { continue };
@@ -553,7 +556,15 @@ impl Batch<'_, '_> {
         for (first, row) in &homes {
             self.index.spans.remove(first)?;
             self.drop_up_to(row.0)?;
+            // Records within whose first entries came later: an import may have them in any order.
+            for late in self.index.ends.range(*first..=row.0)? {
+                let (id, group) = late?;
+                if group.value() > going.number && !moved.iter().any(|(moved, ..)| *moved == id.value()) {
+                    strayed.push((id.value(), group.value(), *row));
+                }
+            }
         }
+        moved.append(&mut strayed);
         for (id, group, row) in moved {
             self.index.move_to(id, group, row)?;
         }

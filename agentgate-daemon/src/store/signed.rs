@@ -6,6 +6,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 use super::{
     Store, StoreError,
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, beginning, log_of, tail_of},
+    error::unharmed,
     linked::Linked,
     order::{Closed, Placed, Walk},
 };
@@ -42,7 +43,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn signed(&self) -> Result<Signed, StoreError> {
-        Signed::of(&self.read()?)
+        unharmed(|| Signed::of(&self.read()?))
     }
 
     /// The same as the tables have it.
@@ -50,7 +51,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn signed_settled(&self) -> Result<Signed, StoreError> {
-        Signed::of(&self.snapshot()?)
+        unharmed(|| Signed::of(&self.snapshot()?))
     }
 }
 
@@ -60,35 +61,37 @@ impl Closed {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn signed(&self) -> Result<Signed, StoreError> {
-        Signed::of(&self.begin_read()?)
+        unharmed(|| Signed::of(&self.begin_read()?))
     }
 }
 
 impl Signed {
     fn of(transaction: &ReadTransaction) -> Result<Self, StoreError> {
-        let marks = transaction.open_table(MARKS)?;
-        let log = log_of(&marks)?.ok_or(StoreError::Chain("the log has no id"))?;
-        let mut keys = Vec::new();
-        for row in transaction.open_table(KEYS)?.iter()? {
-            let statement = KeyStatement::decode(row?.1.value());
-            keys.push(statement.ok_or(StoreError::Chain("the statement of a key cannot be read"))?);
-        }
-        let table = transaction.open_table(PRUNES)?;
-        let (first, _) = beginning(&table, &log)?;
-        let mut prunes = Vec::new();
-        for row in table.iter()? {
-            let prune = Prune::decode(row?.1.value());
-            prunes.push(prune.ok_or(StoreError::Chain("a statement of pruning cannot be read"))?);
-        }
-        Ok(Self {
-            walk: Walk::of(transaction)?,
-            linked: Linked::of(transaction)?,
-            checkpoints: transaction.open_table(CHECKPOINTS)?,
-            tail: tail_of(&marks)?,
-            log,
-            keys,
-            prunes,
-            first,
+        unharmed(|| {
+            let marks = transaction.open_table(MARKS)?;
+            let log = log_of(&marks)?.ok_or(StoreError::Chain("the log has no id"))?;
+            let mut keys = Vec::new();
+            for row in transaction.open_table(KEYS)?.iter()? {
+                let statement = KeyStatement::decode(row?.1.value());
+                keys.push(statement.ok_or(StoreError::Chain("the statement of a key cannot be read"))?);
+            }
+            let table = transaction.open_table(PRUNES)?;
+            let (first, _) = beginning(&table, &log)?;
+            let mut prunes = Vec::new();
+            for row in table.iter()? {
+                let prune = Prune::decode(row?.1.value());
+                prunes.push(prune.ok_or(StoreError::Chain("a statement of pruning cannot be read"))?);
+            }
+            Ok(Self {
+                walk: Walk::of(transaction)?,
+                linked: Linked::of(transaction)?,
+                checkpoints: transaction.open_table(CHECKPOINTS)?,
+                tail: tail_of(&marks)?,
+                log,
+                keys,
+                prunes,
+                first,
+            })
         })
     }
 
@@ -116,8 +119,10 @@ impl Signed {
     /// # Errors
     /// [`StoreError`] where the file or the checkpoint cannot be read.
     pub fn before(&self, n: u64) -> Result<Option<Checkpoint>, StoreError> {
-        let row = self.checkpoints.range(self.first..=n)?.next_back().transpose()?;
-        row.map(|(_, value)| Checkpoint::decode(value.value()).ok_or(UNREADABLE)).transpose()
+        unharmed(|| {
+            let row = self.checkpoints.range(self.first..=n)?.next_back().transpose()?;
+            row.map(|(_, value)| Checkpoint::decode(value.value()).ok_or(UNREADABLE)).transpose()
+        })
     }
 
     /// The next checkpoint of more than `n` entries; at the end of the log that of its end.
@@ -125,10 +130,10 @@ impl Signed {
     /// # Errors
     /// [`StoreError`] where the file or the checkpoint cannot be read.
     pub fn after(&self, n: u64) -> Result<Option<Checkpoint>, StoreError> {
-        match self.checkpoints.range(n + 1..)?.next().transpose()? {
+        unharmed(|| match self.checkpoints.range(n + 1..)?.next().transpose()? {
             Some((_, value)) => Checkpoint::decode(value.value()).ok_or(UNREADABLE).map(Some),
             None => Ok(self.tail.filter(|tail| tail.entries > n)),
-        }
+        })
     }
 
     /// The entries from one number to before another.
@@ -136,27 +141,29 @@ impl Signed {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn run(&self, from: u64, to: u64) -> Result<Run, StoreError> {
-        let mut run = Run::default();
-        let mut at = self.linked.holding(from)?;
-        while let Some(number) = at.filter(|number| *number < to) {
-            let next = self.linked.from(number + 1)?;
-            match self.linked.group(number)? {
-                Ok(walked) => {
-                    for (entry, (n, prev)) in walked.entries.iter().zip(&walked.places) {
-                        if (from..to).contains(n) {
-                            let placed = Placed::new(*n, walked.encoded(entry).to_vec(), entry.places);
-                            run.entries.push((placed, *prev));
+        unharmed(|| {
+            let mut run = Run::default();
+            let mut at = self.linked.holding(from)?;
+            while let Some(number) = at.filter(|number| *number < to) {
+                let next = self.linked.from(number + 1)?;
+                match self.linked.group(number)? {
+                    Ok(walked) => {
+                        for (entry, (n, prev)) in walked.entries.iter().zip(&walked.places) {
+                            if (from..to).contains(n) {
+                                let placed = Placed::new(*n, walked.encoded(entry).to_vec(), entry.places);
+                                run.entries.push((placed, *prev));
+                            }
                         }
                     }
+                    Err(why) => {
+                        tracing::error!(group = number, %why, "entries of the audit log are passed over");
+                        run.unreadable += next.unwrap_or(to).min(to).saturating_sub(number.max(from));
+                    }
                 }
-                Err(why) => {
-                    tracing::error!(group = number, %why, "entries of the audit log are passed over");
-                    run.unreadable += next.unwrap_or(to).min(to).saturating_sub(number.max(from));
-                }
+                at = next;
             }
-            at = next;
-        }
-        Ok(run)
+            Ok(run)
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Store, StoreError,
+    error::unharmed,
     every::{self, Role, Visitor},
     retention,
     tables::{BODIES_FROM, DROPPED, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, UNDERWAY},
@@ -104,48 +105,50 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn stats(&self) -> Result<Stats, StoreError> {
-        let snapshot = self.read()?;
-        let meta = snapshot.open_table(META)?;
-        let number = |name| Ok::<_, StoreError>(meta.get(name)?.map_or(0, |value| value.value()));
-        let first = snapshot.open_table(GROUPS)?.first()?.map(|(key, _)| key.value().0);
-        let entries = number(ENTRIES)?;
-        let first_entry = first.unwrap_or(entries);
-        let (mut oldest, mut newest) = (None::<i64>, None::<i64>);
-        for row in snapshot.open_table(SPANS)?.iter()? {
-            let (_, _, earliest, latest, _) = row?.1.value();
-            oldest = Some(oldest.map_or(earliest, |oldest| oldest.min(earliest)));
-            newest = newest.max(Some(latest));
-        }
-        let mut measure = Measure { snapshot: &snapshot, tables: Vec::new(), pages: 0 };
-        every::table(&mut measure)?;
-        let length =
-            |path: &std::path::Path| fs::metadata(path).map_or((0, 0), |m| (m.len(), m.blocks() * 512));
-        let (file, disk) = length(&self.files.path);
-        let used = retention::used(&meta, disk)?;
-        let (oldest, newest) = (oldest.map(Timestamp), newest.map(Timestamp));
-        let covered = oldest.zip(newest).map_or(0, |(oldest, newest)| newest.since(oldest));
-        let growth = (covered >= DAY / 24).then(|| {
-            u64::try_from(u128::from(used) * u128::from(DAY) / u128::from(covered)).unwrap_or(u64::MAX)
-        });
-        let pruned = number(DROPPED)?;
-        Ok(Stats {
-            records: number(LAST_ID)?.saturating_sub(pruned),
-            underway: snapshot.open_table(UNDERWAY)?.len()?,
-            pruned,
-            entries: entries.saturating_sub(first_entry),
-            first_entry,
-            body_parts: snapshot.open_table(PACKS)?.len()?,
-            bodies_from: number(BODIES_FROM)?,
-            oldest,
-            newest,
-            file,
-            disk,
-            used,
-            free: file.saturating_sub(measure.pages),
-            journal: length(&self.files.path.with_extension("journal")).0,
-            growth,
-            indexed: None,
-            tables: measure.tables,
+        unharmed(|| {
+            let snapshot = self.read()?;
+            let meta = snapshot.open_table(META)?;
+            let number = |name| Ok::<_, StoreError>(meta.get(name)?.map_or(0, |value| value.value()));
+            let first = snapshot.open_table(GROUPS)?.first()?.map(|(key, _)| key.value().0);
+            let entries = number(ENTRIES)?;
+            let first_entry = first.unwrap_or(entries);
+            let (mut oldest, mut newest) = (None::<i64>, None::<i64>);
+            for row in snapshot.open_table(SPANS)?.iter()? {
+                let (_, _, earliest, latest, _) = row?.1.value();
+                oldest = Some(oldest.map_or(earliest, |oldest| oldest.min(earliest)));
+                newest = newest.max(Some(latest));
+            }
+            let mut measure = Measure { snapshot: &snapshot, tables: Vec::new(), pages: 0 };
+            every::table(&mut measure)?;
+            let length =
+                |path: &std::path::Path| fs::metadata(path).map_or((0, 0), |m| (m.len(), m.blocks() * 512));
+            let (file, disk) = length(&self.files.path);
+            let used = retention::used(&meta, disk)?;
+            let (oldest, newest) = (oldest.map(Timestamp), newest.map(Timestamp));
+            let covered = oldest.zip(newest).map_or(0, |(oldest, newest)| newest.since(oldest));
+            let growth = (covered >= DAY / 24).then(|| {
+                u64::try_from(u128::from(used) * u128::from(DAY) / u128::from(covered)).unwrap_or(u64::MAX)
+            });
+            let pruned = number(DROPPED)?;
+            Ok(Stats {
+                records: number(LAST_ID)?.saturating_sub(pruned),
+                underway: snapshot.open_table(UNDERWAY)?.len()?,
+                pruned,
+                entries: entries.saturating_sub(first_entry),
+                first_entry,
+                body_parts: snapshot.open_table(PACKS)?.len()?,
+                bodies_from: number(BODIES_FROM)?,
+                oldest,
+                newest,
+                file,
+                disk,
+                used,
+                free: file.saturating_sub(measure.pages),
+                journal: length(&self.files.path.with_extension("journal")).0,
+                growth,
+                indexed: None,
+                tables: measure.tables,
+            })
         })
     }
 }

@@ -266,27 +266,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn enter_epoch(&self, name: &str) -> Result<(), StoreError> {
-        self.catch_up()?;
-        let transaction = self.begin_write()?;
-        let number = {
-            let mut epochs = transaction.open_table(EPOCHS)?;
-            let known = epochs.get(name)?.map(|value| value.value());
-            let mut last = 0;
-            for row in epochs.iter()? {
-                last = last.max(row?.1.value().0);
-            }
-            let next = transaction.open_table(META)?.get(LAST_ID)?.map_or(1, |value| value.value() + 1);
-            let (number, next) = known.unwrap_or((last + 1, next));
-            epochs.insert(name, (number, next))?;
-            let first = last.max(number).saturating_sub(EPOCHS_KEPT - 1);
-            epochs.retain(|_, (number, _)| number >= first)?;
-            transaction.open_table(TALLIES)?.retain(|(epoch, ..), _| epoch >= first)?;
-            transaction.open_table(SESSIONS)?.retain(|(epoch, _), _| epoch >= first)?;
-            number
-        };
-        transaction.commit()?;
-        self.epoch.store(number, Ordering::Release);
-        Ok(())
+        unharmed(|| {
+            self.catch_up()?;
+            let transaction = self.begin_write()?;
+            let number = {
+                let mut epochs = transaction.open_table(EPOCHS)?;
+                let known = epochs.get(name)?.map(|value| value.value());
+                let mut last = 0;
+                for row in epochs.iter()? {
+                    last = last.max(row?.1.value().0);
+                }
+                let next = transaction.open_table(META)?.get(LAST_ID)?.map_or(1, |value| value.value() + 1);
+                let (number, next) = known.unwrap_or((last + 1, next));
+                epochs.insert(name, (number, next))?;
+                let first = last.max(number).saturating_sub(EPOCHS_KEPT - 1);
+                epochs.retain(|_, (number, _)| number >= first)?;
+                transaction.open_table(TALLIES)?.retain(|(epoch, ..), _| epoch >= first)?;
+                transaction.open_table(SESSIONS)?.retain(|(epoch, _), _| epoch >= first)?;
+                number
+            };
+            transaction.commit()?;
+            self.epoch.store(number, Ordering::Release);
+            Ok(())
+        })
     }
 
     /// Every number of the epoch that records are counted in.
@@ -303,12 +305,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn unsettled_tallies(&self) -> Result<Vec<TallyRow>, StoreError> {
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let ring = (epoch, CLOSED, 0, Class::Ring.number(), Column::Declared.number());
-        let transaction = self.read_all()?;
-        let mut found = tallies_in(&transaction, (epoch, 0, 0, 0, 0)..(epoch, CLOSED, 0, 0, 0))?;
-        found.extend(tallies_in(&transaction, ring..=ring)?);
-        Ok(found)
+        unharmed(|| {
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let ring = (epoch, CLOSED, 0, Class::Ring.number(), Column::Declared.number());
+            let transaction = self.read_all()?;
+            let mut found = tallies_in(&transaction, (epoch, 0, 0, 0, 0)..(epoch, CLOSED, 0, 0, 0))?;
+            found.extend(tallies_in(&transaction, ring..=ring)?);
+            Ok(found)
+        })
     }
 
     fn tallies_of(&self, epoch: u32) -> Result<Vec<TallyRow>, StoreError> {
@@ -320,21 +324,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn earlier_tallies(&self) -> Result<Vec<EpochTallies>, StoreError> {
-        let current = self.epoch.load(Ordering::Acquire);
-        let transaction = self.read_all()?;
-        let table = match transaction.open_table(EPOCHS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut known = Vec::new();
-        for row in table.iter()? {
-            let (name, number) = row?;
-            known.push((number.value().0, name.value().to_owned()));
-        }
-        known.sort_unstable();
-        let before = known.into_iter().filter(|(number, _)| *number != current);
-        before.map(|(number, name)| Ok(EpochTallies { name, rows: self.tallies_of(number)? })).collect()
+        unharmed(|| {
+            let current = self.epoch.load(Ordering::Acquire);
+            let transaction = self.read_all()?;
+            let table = match transaction.open_table(EPOCHS) {
+                Ok(table) => table,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let mut known = Vec::new();
+            for row in table.iter()? {
+                let (name, number) = row?;
+                known.push((number.value().0, name.value().to_owned()));
+            }
+            known.sort_unstable();
+            let before = known.into_iter().filter(|(number, _)| *number != current);
+            before.map(|(number, name)| Ok(EpochTallies { name, rows: self.tallies_of(number)? })).collect()
+        })
     }
 
     /// Counts the records of the epoch again, every one, and says where the sums kept of them do not agree.
@@ -343,56 +349,58 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file or a record cannot be read.
     pub fn recount(&self) -> Result<Vec<Miscount>, StoreError> {
-        let transaction = self.read_all()?;
-        let epoch = self.epoch.load(Ordering::Acquire);
-        let mut first = None;
-        for row in transaction.open_table(EPOCHS)?.iter()? {
-            let (number, id) = row?.1.value();
-            first = first.or((number == epoch).then_some(id));
-        }
-        let mut sums: BTreeMap<(u64, Class, Column), (u64, u64)> = BTreeMap::new();
-        for row in tallies(&transaction, epoch)? {
-            if row.column != Column::Kernel && row.class != Class::Ring {
-                sums.entry((row.session, row.class, row.column)).or_default().0 += row.count;
+        unharmed(|| {
+            let transaction = self.read_all()?;
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let mut first = None;
+            for row in transaction.open_table(EPOCHS)?.iter()? {
+                let (number, id) = row?.1.value();
+                first = first.or((number == epoch).then_some(id));
             }
-        }
-        let all = (epoch, CLOSED, 0, 0, 0)..=(epoch, CLOSED, u64::MAX, u8::MAX, u8::MAX);
-        for row in transaction.open_table(TALLIES)?.range(all)? {
-            let (key, count) = row?;
-            let (_, _, session, class, column) = key.value();
-            if let Some(column) = column.checked_sub(PRUNED).and_then(Column::from_number) {
-                sums.entry((session, Class::from_number(class), column)).or_default().1 += count.value();
-            }
-        }
-        let mut reader = Reader::of(&transaction)?;
-        let first = first.unwrap_or(u64::MAX);
-        // The group in which the epoch began holds records of the one before too.
-        let mut at =
-            reader.spans.range(..=first)?.next_back().transpose()?.map_or(first, |row| row.0.value());
-        while let Some(row) = reader.spans.range(at..)?.next() {
-            let (begin, row) = row?;
-            let (begin, row) = (begin.value(), row.value());
-            at = row.0.max(begin).saturating_add(1);
-            for version in reader.span(begin, row)?.iter().filter(|version| version.id >= first) {
-                let encoded = version.encoded()?;
-                let malformed = |source| StoreError::Malformed { id: RecordId(version.id), source };
-                let record = Glance::at(encoded).map_err(malformed)?;
-                let counts = record.failure_code != UNACKNOWLEDGED;
-                if let Some((_, session, class, column, count)) = stands_for(&record).filter(|_| counts) {
-                    sums.entry((session, class, column)).or_default().1 += count;
+            let mut sums: BTreeMap<(u64, Class, Column), (u64, u64)> = BTreeMap::new();
+            for row in tallies(&transaction, epoch)? {
+                if row.column != Column::Kernel && row.class != Class::Ring {
+                    sums.entry((row.session, row.class, row.column)).or_default().0 += row.count;
                 }
             }
-        }
-        let differ = sums.into_iter().filter(|(_, (summed, counted))| summed != counted);
-        Ok(differ
-            .map(|((session, class, column), (summed, counted))| Miscount {
-                session,
-                what: class.code().to_owned(),
-                column: column.as_str().to_owned(),
-                summed,
-                counted,
-            })
-            .collect())
+            let all = (epoch, CLOSED, 0, 0, 0)..=(epoch, CLOSED, u64::MAX, u8::MAX, u8::MAX);
+            for row in transaction.open_table(TALLIES)?.range(all)? {
+                let (key, count) = row?;
+                let (_, _, session, class, column) = key.value();
+                if let Some(column) = column.checked_sub(PRUNED).and_then(Column::from_number) {
+                    sums.entry((session, Class::from_number(class), column)).or_default().1 += count.value();
+                }
+            }
+            let mut reader = Reader::of(&transaction)?;
+            let first = first.unwrap_or(u64::MAX);
+            // The group in which the epoch began holds records of the one before too.
+            let mut at =
+                reader.spans.range(..=first)?.next_back().transpose()?.map_or(first, |row| row.0.value());
+            while let Some(row) = reader.spans.range(at..)?.next() {
+                let (begin, row) = row?;
+                let (begin, row) = (begin.value(), row.value());
+                at = row.0.max(begin).saturating_add(1);
+                for version in reader.span(begin, row)?.iter().filter(|version| version.id >= first) {
+                    let encoded = version.encoded()?;
+                    let malformed = |source| StoreError::Malformed { id: RecordId(version.id), source };
+                    let record = Glance::at(encoded).map_err(malformed)?;
+                    let counts = record.failure_code != UNACKNOWLEDGED;
+                    if let Some((_, session, class, column, count)) = stands_for(&record).filter(|_| counts) {
+                        sums.entry((session, class, column)).or_default().1 += count;
+                    }
+                }
+            }
+            let differ = sums.into_iter().filter(|(_, (summed, counted))| summed != counted);
+            Ok(differ
+                .map(|((session, class, column), (summed, counted))| Miscount {
+                    session,
+                    what: class.code().to_owned(),
+                    column: column.as_str().to_owned(),
+                    summed,
+                    counted,
+                })
+                .collect())
+        })
     }
 
     /// The name under which records know a session of this epoch.
@@ -400,14 +408,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn session_name(&self, session: u64) -> Result<Option<String>, StoreError> {
-        let transaction = self.read_all()?;
-        let table = match transaction.open_table(SESSIONS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let key = (self.epoch.load(Ordering::Acquire), session);
-        Ok(table.get(key)?.map(|name| name.value().to_owned()))
+        unharmed(|| {
+            let transaction = self.read_all()?;
+            let table = match transaction.open_table(SESSIONS) {
+                Ok(table) => table,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let key = (self.epoch.load(Ordering::Acquire), session);
+            Ok(table.get(key)?.map(|name| name.value().to_owned()))
+        })
     }
 
     /// As somebody with a tool for such files would: takes a record out, and out of the sums too.
@@ -453,15 +463,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn keep_kernel(&self, counts: &[(u32, u64, Class, u64)]) -> Result<(), StoreError> {
-        let transaction = self.begin_write()?;
-        {
-            let mut tallies = Tallies::open(&transaction, self.epoch.load(Ordering::Acquire))?;
-            for (window, session, class, count) in counts {
-                tallies.change(*window, *session, *class, Column::Kernel, |_| *count)?;
+        unharmed(|| {
+            let transaction = self.begin_write()?;
+            {
+                let mut tallies = Tallies::open(&transaction, self.epoch.load(Ordering::Acquire))?;
+                for (window, session, class, count) in counts {
+                    tallies.change(*window, *session, *class, Column::Kernel, |_| *count)?;
+                }
             }
-        }
-        transaction.commit()?;
-        Ok(())
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     /// Sums up windows that are over.
@@ -469,28 +481,30 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
     pub fn close_windows(&self, windows: &[u32]) -> Result<(), StoreError> {
-        self.catch_up()?;
-        let transaction = self.begin_write()?;
-        {
-            let epoch = self.epoch.load(Ordering::Acquire);
-            let mut tallies = Tallies::open(&transaction, epoch)?;
-            for window in windows.iter().copied().filter(|window| *window != CLOSED) {
-                let all = (epoch, window, 0, 0, 0)..=(epoch, window, u64::MAX, u8::MAX, u8::MAX);
-                let mut rows = Vec::new();
-                for row in tallies.rows.range(all.clone())? {
-                    let (key, count) = row?;
-                    rows.push((key.value(), count.value()));
+        unharmed(|| {
+            self.catch_up()?;
+            let transaction = self.begin_write()?;
+            {
+                let epoch = self.epoch.load(Ordering::Acquire);
+                let mut tallies = Tallies::open(&transaction, epoch)?;
+                for window in windows.iter().copied().filter(|window| *window != CLOSED) {
+                    let all = (epoch, window, 0, 0, 0)..=(epoch, window, u64::MAX, u8::MAX, u8::MAX);
+                    let mut rows = Vec::new();
+                    for row in tallies.rows.range(all.clone())? {
+                        let (key, count) = row?;
+                        rows.push((key.value(), count.value()));
+                    }
+                    for ((_, _, session, class, column), count) in rows {
+                        let sum = (epoch, CLOSED, session, class, column);
+                        let before = tallies.rows.get(sum)?.map_or(0, |value| value.value());
+                        tallies.rows.insert(sum, before.saturating_add(count))?;
+                    }
+                    tallies.rows.retain_in(all, |_, _| false)?;
                 }
-                for ((_, _, session, class, column), count) in rows {
-                    let sum = (epoch, CLOSED, session, class, column);
-                    let before = tallies.rows.get(sum)?.map_or(0, |value| value.value());
-                    tallies.rows.insert(sum, before.saturating_add(count))?;
-                }
-                tallies.rows.retain_in(all, |_, _| false)?;
             }
-        }
-        transaction.commit()?;
-        Ok(())
+            transaction.commit()?;
+            Ok(())
+        })
     }
 }
 

@@ -524,7 +524,7 @@ fn asking(id: u64, body: &[u8]) -> Record {
 fn a_request_under_way_has_its_body_and_later_versions_in_the_journal_do_not() {
     for (length, tables) in [(3000, false), (3000, true), (30_000, false), (30_000, true)] {
         let (_dir, path) = scratch();
-        let body: Vec<u8> = (0..length).map(|n: u32| (n * n >> 3) as u8).collect();
+        let body: Vec<u8> = (0..length).map(|n: u32| ((n * n) >> 3) as u8).collect();
         let store = Store::open(&path).unwrap();
         let mut known = Known::default();
         let begun = Entry::version(&asking(1, &body), &mut known);

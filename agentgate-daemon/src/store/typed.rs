@@ -10,6 +10,7 @@ use redb::{ReadableTable as _, TableDefinition, TableError};
 use super::{
     Store, StoreError,
     canonical::{Malformed, put_number, take, take_number},
+    error::unharmed,
 };
 use crate::model::{RecordId, Timestamp};
 
@@ -149,18 +150,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written, or a name has more than [`NAME_CAP`] bytes.
     pub fn add_up(&self, scope: &str, name: &str, by: i64, since: Timestamp) -> Result<Counter, StoreError> {
-        named(scope, name)?;
-        let transaction = self.begin_write()?;
-        let counter = {
-            let mut table = transaction.open_table(COUNTERS)?;
-            let before = table.get((scope, name))?.map(|row| row.value());
-            let (value, began) = before.filter(|(_, began)| *began >= since.0).unwrap_or((0, since.0));
-            let value = value.saturating_add(by);
-            table.insert((scope, name), (value, began))?;
-            Counter { value, since: Timestamp(began) }
-        };
-        transaction.commit()?;
-        Ok(counter)
+        unharmed(|| {
+            named(scope, name)?;
+            let transaction = self.begin_write()?;
+            let counter = {
+                let mut table = transaction.open_table(COUNTERS)?;
+                let before = table.get((scope, name))?.map(|row| row.value());
+                let (value, began) = before.filter(|(_, began)| *began >= since.0).unwrap_or((0, since.0));
+                let value = value.saturating_add(by);
+                table.insert((scope, name), (value, began))?;
+                Counter { value, since: Timestamp(began) }
+            };
+            transaction.commit()?;
+            Ok(counter)
+        })
     }
 
     /// The counters of a scope, by name.
@@ -168,22 +171,24 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn counters(&self, scope: &str) -> Result<Vec<(String, Counter)>, StoreError> {
-        let mut found = Vec::new();
-        let transaction = self.snapshot()?;
-        let table = match transaction.open_table(COUNTERS) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(found),
-            Err(error) => return Err(error.into()),
-        };
-        for row in table.range::<(&str, &str)>((scope, "")..)? {
-            let (key, value) = row?;
-            let ((of, name), (value, since)) = (key.value(), value.value());
-            if of != scope {
-                break;
+        unharmed(|| {
+            let mut found = Vec::new();
+            let transaction = self.snapshot()?;
+            let table = match transaction.open_table(COUNTERS) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(found),
+                Err(error) => return Err(error.into()),
+            };
+            for row in table.range::<(&str, &str)>((scope, "")..)? {
+                let (key, value) = row?;
+                let ((of, name), (value, since)) = (key.value(), value.value());
+                if of != scope {
+                    break;
+                }
+                found.push((name.to_owned(), Counter { value, since: Timestamp(since) }));
             }
-            found.push((name.to_owned(), Counter { value, since: Timestamp(since) }));
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// Sets a limit, or with `None` takes it away. Durable when it returns.
@@ -191,7 +196,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be written, or a name has more than [`NAME_CAP`] bytes.
     pub fn set_limit(&self, scope: &str, name: &str, limit: Option<&Limit>) -> Result<(), StoreError> {
-        self.set(LIMITS, scope, name, limit.map(Limit::encode))
+        unharmed(|| self.set(LIMITS, scope, name, limit.map(Limit::encode)))
     }
 
     /// A limit that was set.
@@ -199,7 +204,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file or the row cannot be read.
     pub fn limit(&self, scope: &str, name: &str) -> Result<Option<Limit>, StoreError> {
-        self.row(LIMITS, scope, name, Limit::decode)
+        unharmed(|| self.row(LIMITS, scope, name, Limit::decode))
     }
 
     /// Keeps an approval, or with `None` forgets it. Durable when it returns.
@@ -212,7 +217,7 @@ impl Store {
         name: &str,
         approval: Option<&Approval>,
     ) -> Result<(), StoreError> {
-        self.set(APPROVALS, scope, name, approval.map(Approval::encode))
+        unharmed(|| self.set(APPROVALS, scope, name, approval.map(Approval::encode)))
     }
 
     /// What was approved, whether or not it holds at the moment.
@@ -220,7 +225,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file or the row cannot be read.
     pub fn approval(&self, scope: &str, name: &str) -> Result<Option<Approval>, StoreError> {
-        self.row(APPROVALS, scope, name, Approval::decode)
+        unharmed(|| self.row(APPROVALS, scope, name, Approval::decode))
     }
 
     fn set(

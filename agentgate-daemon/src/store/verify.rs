@@ -1,10 +1,11 @@
 //! Whether the log is whole: the chain over its entries, the bodies that they name, and the tables by which
-//! records are found.
+//! records are found, but for the words of full text.
 //!
 //! Of a running log a snapshot is read. A file that nobody has open, which may be a copy, or damaged on
 //! purpose, is opened so that nothing is ever written to it, however redb has to mend it for reading.
 
 mod bodies;
+mod derived;
 pub(crate) mod lines;
 mod overlay;
 mod places;
@@ -24,12 +25,14 @@ use super::{
     Store, StoreError,
     canonical::{Glance, decode},
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, log_of, tail_of},
+    error::unharmed,
     journal::{Disk, Journal},
     linked::Linked,
     tables::{ENTRIES, JOURNAL, META, SCHEMA, SCHEMA_VERSION, TAKEN},
 };
 use crate::chain::{Checkpoint, Finding, KeyStatement, Prune, Report, Trust, Verifier, What};
 use bodies::Kept;
+use derived::Needed;
 use overlay::Overlay;
 use places::Places;
 
@@ -42,8 +45,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read, or what was acknowledged is not in it.
     pub(crate) fn verify(&self, trust: Trust, progress: Progress<'_>) -> Result<Report, StoreError> {
-        let transaction = self.read_all()?;
-        verify(&transaction, trust, progress)
+        unharmed(|| {
+            let transaction = self.read_all()?;
+            verify(&transaction, trust, progress)
+        })
     }
 }
 
@@ -146,6 +151,7 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
     let walk = Linked::of(transaction)?;
     let mut places = Places::of(transaction)?;
     let mut bodies = Kept::of(transaction)?;
+    let mut needed = Needed::default();
     let mut at = 0;
     while let Some(number) = walk.from(at)? {
         at = number + 1;
@@ -155,12 +161,14 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
             Err(malformed) => {
                 let words = format!("a group of entries cannot be read: {malformed}");
                 verifier.add(Finding::new(What::Unreadable, words).at(number, 0));
+                needed.unreadable = true;
                 continue;
             }
         };
         places.begin_group(number, &walked, &mut verifier)?;
         for (entry, (n, prev)) in walked.entries.iter().zip(&walked.places) {
             checkpoints.feed(*n, &mut verifier)?;
+            needed.entry(number, &entry.places);
             let encoded = walked.encoded(entry);
             verifier.entry(*n, *prev, encoded);
             if let Err(malformed) = decode(encoded) {
@@ -176,6 +184,9 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
     }
     checkpoints.feed(u64::MAX, &mut verifier)?;
     places.finish(&mut verifier)?;
+    bodies.finish(transaction, &mut verifier)?;
+    needed.finish(transaction, &mut verifier)?;
+    derived::check(transaction, &mut verifier)?;
     progress(entries, entries);
     Ok(verifier.finish(Some(entries)))
 }

@@ -377,12 +377,11 @@ impl<'t, 'p> Batch<'t, 'p> {
     pub(super) fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let malformed = |source| StoreError::Malformed { id: entry.id(), source };
         let seen = Glance::at(&entry.encoded).map_err(malformed)?;
-        let n = self.entries;
         let places = self.append(entry, &seen)?;
         let group = self.tail.number;
         self.chain.add(&entry.encoded)?;
-        let found = self.index.add(&Added { seen: &seen, encoded: &entry.encoded, n, group, places })?;
-        if found.begins {
+        let begins = self.index.add(&Added { seen: &seen, encoded: &entry.encoded, group, places })?;
+        if begins {
             self.tallies.add(&seen)?;
         }
         Ok(())
@@ -412,10 +411,9 @@ impl<'t, 'p> Batch<'t, 'p> {
         let seen = Glance::at(encoded);
         let seen = seen.map_err(|source| StoreError::Malformed { id: RecordId(0), source })?;
         self.tail.push(encoded, places);
-        let n = self.entries;
         self.entries += 1;
         self.chain.add(encoded)?;
-        self.index.add(&Added { seen: &seen, encoded, n, group: self.tail.number, places })?;
+        self.index.add(&Added { seen: &seen, encoded, group: self.tail.number, places })?;
         Ok(())
     }
 

@@ -259,7 +259,8 @@ mod tests {
             ("example.org", false),
             ("für alle", true),
             ("a b", true),
-            ("20alle", false),
+            ("f%C3%BCr%20alle", true),
+            ("C3%BDr", false),
             ("req_011cx", true),
             ("x-request-id", true),
             ("said", true),
@@ -278,8 +279,9 @@ mod tests {
         let form = [("content-type", "application/x-www-form-urlencoded")];
         let coded = miniz_oxide::deflate::compress_to_vec_zlib(b"secret plan", 6);
         let deflate = [("content-encoding", "deflate")];
-        // headers of the response, body, needle, whether it is there
-        let rows: [(&[(&str, &str)], &[u8], &str, bool); 12] = [
+        /// Headers of the response, body, needle, whether it is there.
+        type Row<'r> = (&'r [(&'r str, &'r str)], &'r [u8], &'r str, bool);
+        let rows: [Row<'_>; 12] = [
             (&json, br#"{"text":"one\ntwo"}"#, "two", true),
             (&[], br#"{"text":"one\ntwo"}"#, "one two", true),
             (&[], br"C:\new", "new", true),

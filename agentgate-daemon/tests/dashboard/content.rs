@@ -107,7 +107,7 @@ async fn a_filter_that_is_wrong_is_told_at_its_field() {
     let sorted = served.get("/live?q=sort%3Aduration", &[("Cookie", &cookie)]).await;
     assert_eq!(sorted.status, 400);
     for (query, expect) in
-        [("q=verdict%3Adeny", 2), ("q=verdict%3Adeny&kind=kernel", 1), ("q=host%3Anowhere", 0)]
+        [("q=state%3Arefused", 2), ("q=state%3Arefused&kind=kernel", 1), ("q=host%3Anowhere", 0)]
     {
         let answer = served.get(&format!("/api/count?{query}"), &[("Authorization", &bearer)]).await.json();
         let expect = serde_json::json!({ "count": expect, "next": null, "unreadable": 0 });

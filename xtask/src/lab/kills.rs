@@ -19,6 +19,7 @@ use super::inside::Lab;
 /// Of the step `kills`.
 #[derive(Clone, Debug, Serialize, Deserialize, clap::Args)]
 #[command(next_help_heading = "Of the step kills")]
+#[group(id = "kills-options")]
 pub(crate) struct Options {
     /// How often the daemon is killed
     #[arg(long, default_value_t = 200)]

@@ -79,7 +79,7 @@ impl Run {
     }
 
     /// The script, and what is there then, also after a power cut; gives what was refused.
-    async fn to_the_end(mut self, when: &str, seed: u64, path: &Path) -> Vec<String> {
+    async fn run_out(mut self, when: &str, seed: u64, path: &Path) -> Vec<String> {
         let mut random = Random(seed);
         self.script().await;
         // Until it is in the tables, or cannot be brought there.
@@ -156,7 +156,7 @@ async fn each_operation_fails_once() {
                 let run = Run::new(files, &path);
                 run.drive.plan(first + at, fault);
                 let when = format!("{fault:?} at {at} of {operations}");
-                run.to_the_end(&when, at, &path).await
+                run.run_out(&when, at, &path).await
             });
             // They mostly wait, for time-outs of theirs and for one another.
             while runs.len() >= TOGETHER {

@@ -1,6 +1,7 @@
 //! `agentctl audit`: one file per command.
 
 mod export;
+mod import;
 mod key;
 mod prove;
 mod reconcile;
@@ -17,6 +18,8 @@ pub(super) enum Command {
     Reconcile(reconcile::Args),
     /// Write the log in other forms, from its beginning to its end
     Export(export::Args),
+    /// Begin a log with what exports of another hold; the gate must be stopped
+    Import(import::Args),
     /// Whether the log, a copy of it or an export is whole; says what happened where it is not. Exits with
     /// 1 where it is not whole, with 2 where that cannot be told
     Verify(verify::Args),
@@ -32,6 +35,7 @@ pub(super) fn run(session: &mut Session, command: &Command) -> Result<(), Failur
     match command {
         Command::Reconcile(args) => reconcile::run(session, args),
         Command::Export(args) => export::run(session, args),
+        Command::Import(args) => import::run(session, args),
         Command::Verify(args) => verify::run(session, args),
         Command::Prove(args) => prove::run(session, args),
         Command::RotateKey => key::rotate(session),

@@ -4,14 +4,16 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use data_encoding::BASE64;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::super::{Failure, Session, output};
 use crate::{
+    chain::{PublicKey, Report, Trust},
     config::Paths,
     control::{
         client::{Client, ClientError},
@@ -22,6 +24,7 @@ use crate::{
         compact::Compacted,
         dump::{self, Dumped, Loader},
         stats::Stats,
+        verify::verify_file,
     },
 };
 
@@ -29,13 +32,16 @@ use crate::{
 pub(in super::super) enum Command {
     /// How large the log is, and what takes the room
     Stats,
-    /// Write a backup of the log to a file, while it is written to
+    /// Write a backup of the log to a file, while it is written to, and verify it
     Backup {
         /// The file to make; nothing may be there
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Keep it also where it is found not to be whole, as a log is that was damaged before
+        #[arg(long)]
+        unverified: bool,
     },
-    /// Put a backup in the place of the log; the gate must be stopped
+    /// Verify a backup and put it in the place of the log; the gate must be stopped
     Restore {
         /// A file that `backup` made
         #[arg(value_name = "FILE")]
@@ -43,6 +49,9 @@ pub(in super::super) enum Command {
         /// Also where there is a log: that is kept aside, under a name with the time in it
         #[arg(long)]
         force: bool,
+        /// Also where the backup is found not to be whole
+        #[arg(long)]
+        unverified: bool,
     },
     /// Give room that is free within the log's file back to the disk
     Compact,
@@ -56,8 +65,8 @@ pub(in super::super) fn run(session: &mut Session, command: &Command) -> Result<
             let stats = stats(session)?;
             show(session, &stats)
         }
-        Command::Backup { file } => backup(session, file),
-        Command::Restore { file, force } => restore(session, file, *force),
+        Command::Backup { file, unverified } => backup(session, file, *unverified),
+        Command::Restore { file, force, unverified } => restore(session, file, *force, *unverified),
         Command::Compact => {
             let Compacted { before, after } = compact(session)?;
             if session.output.json {
@@ -75,7 +84,7 @@ pub(in super::super) fn run(session: &mut Session, command: &Command) -> Result<
 }
 
 /// The daemon; `None` where none runs.
-fn daemon(session: &Session) -> Result<Option<Client>, Failure> {
+pub(super) fn daemon(session: &Session) -> Result<Option<Client>, Failure> {
     match session.connect() {
         Ok(client) => Ok(Some(client)),
         Err(Failure::Daemon(ClientError::NotRunning { .. })) => Ok(None),
@@ -94,10 +103,10 @@ fn own(session: &Session) -> Result<Store, Failure> {
 
 fn stats(session: &Session) -> Result<Stats, Failure> {
     let Some(client) = daemon(session)? else { return Ok(own(session)?.stats()?) };
-    match client.ask(Request::Upkeep { ask: Upkeep::Stats })? {
-        Payload::Stats(stats) => Ok(*stats),
-        _ => Err(Failure::Unexpected),
-    }
+    let Payload::Stats(stats) = client.ask(Request::Upkeep { ask: Upkeep::Stats })? else {
+        return Err(Failure::Unexpected);
+    };
+    Ok(*stats)
 }
 
 fn compact(session: &Session) -> Result<Compacted, Failure> {
@@ -109,19 +118,14 @@ fn compact(session: &Session) -> Result<Compacted, Failure> {
         })?);
     };
     let mut done = None;
-    client.stream(Request::Upkeep { ask: Upkeep::Compact }, true, |item| match item {
-        Item::Upkeep(item) => match *item {
-            UpkeepItem::Copied { bytes } => {
-                progress.add(bytes);
-                Ok(())
-            }
-            UpkeepItem::Compacted(compacted) => {
-                done = Some(compacted);
-                Ok(())
-            }
-            UpkeepItem::Piece { .. } | UpkeepItem::Dumped(_) => Err(Failure::Unexpected),
-        },
-        _ => Err(Failure::Unexpected),
+    client.stream(Request::Upkeep { ask: Upkeep::Compact }, true, |item| {
+        let Item::Upkeep(item) = item else { return Err(Failure::Unexpected) };
+        match *item {
+            UpkeepItem::Copied { bytes } => progress.add(bytes),
+            UpkeepItem::Compacted(compacted) => done = Some(compacted),
+            UpkeepItem::Piece { .. } | UpkeepItem::Dumped(_) => return Err(Failure::Unexpected),
+        }
+        Ok(())
     })?;
     done.ok_or(Failure::Unexpected)
 }
@@ -149,31 +153,32 @@ impl Progress {
     }
 }
 
-fn unusable(path: &Path) -> impl Fn(io::Error) -> Failure {
+pub(super) fn unusable(path: &Path) -> impl Fn(io::Error) -> Failure {
     move |source| StoreError::File { path: path.to_owned(), source }.into()
 }
 
-fn backup(session: &mut Session, file: &Path) -> Result<(), Failure> {
+fn backup(session: &mut Session, file: &Path, unverified: bool) -> Result<(), Failure> {
     if fs::symlink_metadata(file).is_ok() {
         return Err(Failure::Invalid(Some(format!("there is something at {} already", file.display()))));
     }
     let part = beside(file, "part");
     // Of one that was broken off.
-    if part.exists() {
-        fs::remove_file(&part).map_err(unusable(&part))?;
-    }
+    remove(&part)?;
     let made = receive(session, &part).and_then(|dumped| {
         let rows = dump::rows(&part)?;
         if rows != dumped.rows {
             let message = format!("the backup has {rows} rows of {}: try again", dumped.rows);
             return Err(Failure::Invalid(Some(message)));
         }
+        if !unverified {
+            whole(&verified(&part)?, "the backup, as the log that it was made of,")?;
+        }
         fs::rename(&part, file).map_err(unusable(file))?;
         settled(file)?;
         Ok(dumped)
     });
-    if made.is_err() && part.exists() {
-        fs::remove_file(&part).map_err(unusable(&part))?;
+    if made.is_err() {
+        remove(&part)?;
     }
     let dumped = made?;
     if session.output.json {
@@ -192,20 +197,18 @@ fn receive(session: &Session, part: &Path) -> Result<Dumped, Failure> {
     let mut progress = Progress::new("received");
     let told = if let Some(client) = daemon(session)? {
         let mut told = None;
-        client.stream(Request::Upkeep { ask: Upkeep::Backup }, true, |item| match item {
-            Item::Upkeep(item) => match *item {
+        client.stream(Request::Upkeep { ask: Upkeep::Backup }, true, |item| {
+            let Item::Upkeep(item) = item else { return Err(Failure::Unexpected) };
+            match *item {
                 UpkeepItem::Piece { base64 } => {
                     let piece = BASE64.decode(base64.as_bytes()).map_err(|_| Failure::Unexpected)?;
                     progress.add(piece.len() as u64);
-                    Ok(loader.feed(&piece)?)
+                    loader.feed(&piece)?;
                 }
-                UpkeepItem::Dumped(dumped) => {
-                    told = Some(dumped);
-                    Ok(())
-                }
-                UpkeepItem::Copied { .. } | UpkeepItem::Compacted(_) => Err(Failure::Unexpected),
-            },
-            _ => Err(Failure::Unexpected),
+                UpkeepItem::Dumped(dumped) => told = Some(dumped),
+                UpkeepItem::Copied { .. } | UpkeepItem::Compacted(_) => return Err(Failure::Unexpected),
+            }
+            Ok(())
         })?;
         told
     } else {
@@ -225,7 +228,7 @@ fn receive(session: &Session, part: &Path) -> Result<Dumped, Failure> {
 }
 
 /// `file` with another end to its name, in the same directory.
-fn beside(file: &Path, end: &str) -> PathBuf {
+pub(super) fn beside(file: &Path, end: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(end);
@@ -233,54 +236,147 @@ fn beside(file: &Path, end: &str) -> PathBuf {
 }
 
 /// The names in the directory of `file` are durable.
-fn settled(file: &Path) -> Result<(), Failure> {
+pub(super) fn settled(file: &Path) -> Result<(), Failure> {
     let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new("."));
     fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(unusable(directory))
 }
 
-fn restore(session: &mut Session, file: &Path, force: bool) -> Result<(), Failure> {
+/// Verifies a file of a log, by all keys that it names itself: whether it is what was written. Whose it is,
+/// `audit verify` says.
+fn verified(file: &Path) -> Result<Report, Failure> {
+    let mut progress = |_, _| ();
+    let report = verify_file(file, Trust::default(), &mut progress)?;
+    if report.whole || report.keys.iter().all(|key| key.trusted) {
+        return Ok(report);
+    }
+    let keys = report.keys.iter().map(|key| key.key).collect();
+    Ok(verify_file(file, Trust { keys, checkpoints: Vec::new() }, &mut progress)?)
+}
+
+/// An error that says what is wrong with it, unless it is whole.
+fn whole(report: &Report, what: &str) -> Result<(), Failure> {
+    if report.whole {
+        return Ok(());
+    }
+    let finding = report.findings.first().map(|finding| format!("; first: {finding}")).unwrap_or_default();
+    let count = report.findings.len() as u64 + report.more;
+    Err(Failure::Invalid(Some(format!(
+        "{what} is not whole, with {count} findings{finding}. `agentctl audit verify` says more; --unverified \
+         does it all the same"
+    ))))
+}
+
+/// Locks a file of a log, as whoever has the log open does.
+fn locked(path: &Path) -> Result<fs::File, Failure> {
+    let file = fs::File::open(path).map_err(unusable(path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Busy { path: path.to_owned() }.into()),
+        Err(fs::TryLockError::Error(error)) => Err(unusable(path)(error)),
+    }
+}
+
+fn restore(session: &mut Session, file: &Path, force: bool, unverified: bool) -> Result<(), Failure> {
     let path = Paths::below(&session.root).store;
     let journal = path.with_extension("journal");
-    if daemon(session)?.is_some() {
-        return Err(Failure::Invalid(Some(
-            "the gate runs: stop it first (systemctl stop agentgated)".into(),
-        )));
+    let mut notes = Vec::new();
+    for there in [&path, &journal] {
+        if there.exists() && !force {
+            return Err(StoreError::Exists { path: there.clone() }.into());
+        }
     }
-    let there = path.exists() || journal.exists();
     if path.exists() {
-        // Also says whether somebody has it open; and what its journal holds is in it then.
-        if !force {
-            return Err(StoreError::Exists { path }.into());
-        }
-        drop(Store::open(&path)?);
-    } else if there && !force {
-        return Err(StoreError::Exists { path: journal }.into());
+        // Whoever has it open has it locked, and that is what counts: not who runs, nor what is in it.
+        drop(locked(&path)?);
     }
-    let rows = dump::rows(file)?;
     let part = beside(&path, "restore");
-    fs::copy(file, &part).map_err(unusable(&part))?;
-    fs::set_permissions(&part, fs::Permissions::from_mode(0o600)).map_err(unusable(&part))?;
-    fs::File::open(&part).and_then(|file| file.sync_all()).map_err(unusable(&part))?;
-    let now = crate::model::Timestamp::now().0 / 1_000_000;
-    let mut aside = Vec::new();
-    for old in [&path, &journal] {
-        if old.exists() {
-            let kept = beside(old, &format!("before-{now}"));
-            fs::rename(old, &kept).map_err(unusable(old))?;
-            aside.push(kept.display().to_string());
-        }
+    remove(&part)?;
+    let placed = copied(file, &part, unverified).and_then(|(report, rows)| {
+        replace(&part, &path, &journal, &mut notes)?;
+        Ok((report, rows))
+    });
+    if placed.is_err() {
+        remove(&part)?;
     }
-    fs::rename(&part, &path).map_err(unusable(&path))?;
-    settled(&path)?;
+    let (report, rows) = placed?;
     let store = Store::open(&path)?;
     let next = store.next_id();
     drop(store);
     let mut text = format!("{rows} rows are in place; the next record gets id {next}");
-    if !aside.is_empty() {
-        text.push_str(&format!("; what was there is kept as {}", aside.join(" and ")));
+    for note in notes {
+        text.push_str("; ");
+        text.push_str(&note);
     }
-    said(session, &text)
+    said(session, &text)?;
+    if let Some(words) = other_key(&path, &report) {
+        output::complain(&words);
+    }
+    Ok(())
+}
+
+/// Copies a backup to `part`, and verifies the copy. How many rows it has.
+fn copied(file: &Path, part: &Path, unverified: bool) -> Result<(Report, u64), Failure> {
+    let from = fs::File::open(file).map_err(unusable(file))?;
+    let mut to = fs::OpenOptions::new();
+    let mut to = to.write(true).create_new(true).mode(0o600).open(part).map_err(unusable(part))?;
+    io::copy(&mut &from, &mut to).and_then(|_| to.sync_all()).map_err(unusable(part))?;
+    drop(to);
+    let report = verified(part)?;
+    if !unverified {
+        whole(&report, &file.display().to_string())?;
+    }
+    Ok((report, dump::rows(part)?))
+}
+
+/// Puts `part` in the place of the log, and what was there aside. At no moment is there no log.
+fn replace(part: &Path, path: &Path, journal: &Path, notes: &mut Vec<String>) -> Result<(), Failure> {
+    // Nobody opens it before its journal is out of the way.
+    let _new = locked(part)?;
+    let _old = if path.exists() { Some(locked(path)?) } else { None };
+    let now = crate::model::Timestamp::now().0 / 1_000_000;
+    let how = if path.exists() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    renameat_with(CWD, part, CWD, path, how).map_err(|error| unusable(path)(error.into()))?;
+    let mut aside = Vec::new();
+    // Under names that go together, so that it can be opened and verified with its journal.
+    let name = format!("{}.before-{now}", path.file_stem().unwrap_or_default().display());
+    for (old, end) in [(part, "redb"), (journal, "journal")] {
+        if old.exists() {
+            let kept = path.with_file_name(format!("{name}.{end}"));
+            fs::rename(old, &kept).map_err(unusable(old))?;
+            aside.push(kept.display().to_string());
+        }
+    }
+    settled(path)?;
+    if !aside.is_empty() {
+        notes.push(format!("what was there is kept as {}", aside.join(" and ")));
+    }
+    Ok(())
+}
+
+/// What to do where the log goes on under another key than the one that signed it.
+fn other_key(path: &Path, report: &Report) -> Option<String> {
+    let signed = report.keys.last()?.key;
+    let now = fs::read_to_string(path.with_extension("pub")).ok().and_then(|pem| PublicKey::read(&pem).ok());
+    match now {
+        Some(now) if now == signed => None,
+        now => {
+            let now = now.map_or_else(|| "another".to_owned(), |now| now.to_string());
+            Some(format!(
+                "warning: the key that signed this log, {signed}, is not here. From now on {now} signs, and nothing \
+                 vouches for it: `agentctl audit verify --key {signed} --key {now}` goes by both. To go on under \
+                 the key before, put its audit.key beside the log (mode 0600) and restore once more with --force"
+            ))
+        }
+    }
+}
+
+/// Removes a file; that there is none is as good.
+fn remove(path: &Path) -> Result<(), Failure> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn said(session: &mut Session, text: &str) -> Result<(), Failure> {
@@ -382,17 +478,20 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let mut session = session(root.path());
         let file = root.path().join("backup.redb");
-        assert!(run(&mut session, &Command::Backup { file: file.clone() }).is_err(), "no log");
+        assert!(
+            run(&mut session, &Command::Backup { file: file.clone(), unverified: false }).is_err(),
+            "no log"
+        );
         assert!(!file.exists() && !beside(&file, "part").exists());
         put(&Store::open(&path).unwrap(), 1..300);
-        run(&mut session, &Command::Backup { file: file.clone() }).unwrap();
+        run(&mut session, &Command::Backup { file: file.clone(), unverified: false }).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert!(
-            run(&mut session, &Command::Backup { file: file.clone() }).is_err(),
+            run(&mut session, &Command::Backup { file: file.clone(), unverified: false }).is_err(),
             "nothing is overwritten"
         );
         put(&Store::open(&path).unwrap(), 300..310);
-        let restore = |force| Command::Restore { file: file.clone(), force };
+        let restore = |force| Command::Restore { file: file.clone(), force, unverified: false };
         let error = run(&mut session, &restore(false)).unwrap_err();
         assert!(matches!(error, Failure::Store(StoreError::Exists { .. })), "{error}");
         {
@@ -403,9 +502,9 @@ mod tests {
         run(&mut session, &restore(true)).unwrap();
         assert_eq!(Store::open(&path).unwrap().next_id(), RecordId(300));
         let kept = fs::read_dir(path.parent().unwrap()).unwrap();
-        let kept = kept
-            .map(|entry| entry.unwrap().path())
-            .find(|kept| kept.to_string_lossy().contains("audit.redb.before-"));
+        let kept = kept.map(|entry| entry.unwrap().path()).find(|kept| {
+            kept.to_string_lossy().contains("audit.before-") && kept.extension().unwrap() == "redb"
+        });
         assert_eq!(Store::open(kept.unwrap()).unwrap().next_id(), RecordId(310));
         for command in [Command::Stats, Command::Compact, Command::Reindex] {
             run(&mut session, &command).unwrap();
@@ -420,9 +519,129 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let file = root.path().join("no");
         fs::write(&file, b"no database").unwrap();
-        let command = Command::Restore { file, force: true };
+        let command = Command::Restore { file, force: true, unverified: false };
         assert!(run(&mut session(root.path()), &command).is_err());
         assert!(!path.exists());
+    }
+
+    /// A byte of a group changed, by somebody with a tool for such files.
+    fn tamper(path: &Path) {
+        let raw = redb::Database::open(path).unwrap();
+        let transaction = raw.begin_write().unwrap();
+        {
+            let table = redb::TableDefinition::<(u64, u16), &[u8]>::new("packs");
+            transaction.delete_table(table).unwrap();
+            let meta = redb::TableDefinition::<&str, u64>::new("meta");
+            transaction.open_table(meta).unwrap().insert("entries", 7).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_whole_is_neither_kept_nor_put_in_place() {
+        let root = tempfile::tempdir().unwrap();
+        let path = Paths::below(root.path()).store;
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut session = session(root.path());
+        let good = root.path().join("good.redb");
+        put(&Store::open(&path).unwrap(), 1..300);
+        run(&mut session, &Command::Backup { file: good.clone(), unverified: false }).unwrap();
+        let bad = root.path().join("bad.redb");
+        fs::copy(&good, &bad).unwrap();
+        tamper(&bad);
+        let before = fs::read(&path).unwrap();
+        let restore = |unverified| Command::Restore { file: bad.clone(), force: true, unverified };
+        let error = run(&mut session, &restore(false)).unwrap_err().to_string();
+        assert!(error.contains("not whole") && error.contains("--unverified"), "{error}");
+        assert_eq!(Store::open(&path).unwrap().next_id(), RecordId(300));
+        assert!(before.len() >= 4096 && !beside(&path, "restore").exists());
+        // A log that was damaged is not taken for a good one, unless told so.
+        let file = root.path().join("of-bad.redb");
+        let backup = |unverified| Command::Backup { file: file.clone(), unverified };
+        {
+            let raw = redb::Database::open(&path).unwrap();
+            let transaction = raw.begin_write().unwrap();
+            let groups = redb::TableDefinition::<(u64, u16), &[u8]>::new("groups");
+            transaction.open_table(groups).unwrap().retain(|key, _| key.0 != 120).unwrap();
+            transaction.commit().unwrap();
+        }
+        let error = run(&mut session, &backup(false)).unwrap_err().to_string();
+        assert!(error.contains("not whole"), "{error}");
+        assert!(!file.exists() && !beside(&file, "part").exists());
+        run(&mut session, &backup(true)).unwrap();
+        assert!(!verified(&file).unwrap().whole && verified(&good).unwrap().whole);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_makes_room_for_a_backup() {
+        let root = tempfile::tempdir().unwrap();
+        let path = Paths::below(root.path()).store;
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut session = session(root.path());
+        let file = root.path().join("backup.redb");
+        put(&Store::open(&path).unwrap(), 1..300);
+        run(&mut session, &Command::Backup { file: file.clone(), unverified: false }).unwrap();
+        fs::write(&path, b"no log any more").unwrap();
+        assert!(Store::open(&path).is_err());
+        let restore = Command::Restore { file, force: true, unverified: false };
+        {
+            // Only who has it open keeps it, whatever is in it.
+            let held = fs::File::open(&path).unwrap();
+            held.lock().unwrap();
+            let error = run(&mut session, &restore).unwrap_err();
+            assert!(matches!(error, Failure::Store(StoreError::Busy { .. })), "{error}");
+        }
+        run(&mut session, &restore).unwrap();
+        assert_eq!(Store::open(&path).unwrap().next_id(), RecordId(300));
+        let kept = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        let kept: Vec<_> = kept
+            .filter(|kept| {
+                kept.to_string_lossy().contains("audit.before-") && kept.extension().unwrap() == "redb"
+            })
+            .collect();
+        assert_eq!(fs::read(&kept[0]).unwrap(), b"no log any more");
+    }
+
+    #[test]
+    fn elsewhere_it_goes_on_under_another_key_and_says_so() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let paths = [one.path(), other.path()].map(|root| Paths::below(root).store);
+        for path in &paths {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
+        let file = one.path().join("backup.redb");
+        put(&Store::open(&paths[0]).unwrap(), 1..300);
+        run(&mut session(one.path()), &Command::Backup { file: file.clone(), unverified: false }).unwrap();
+        let report = verified(&file).unwrap();
+        let restore = |force| Command::Restore { file: file.clone(), force, unverified: false };
+        run(&mut session(other.path()), &restore(false)).unwrap();
+        let words = other_key(&paths[1], &report).unwrap();
+        put(&Store::open(&paths[1]).unwrap(), 300..310);
+        // What it says to do does.
+        let keys: Vec<PublicKey> = words
+            .split_once('`')
+            .unwrap()
+            .1
+            .split([' ', '`'])
+            .filter_map(|word| word.parse().ok())
+            .take(2)
+            .collect();
+        assert_eq!(keys.len(), 2, "{words}");
+        let check = |keys: &[PublicKey]| {
+            verify_file(&paths[1], Trust { keys: keys.to_vec(), checkpoints: Vec::new() }, &mut |_, _| ())
+                .unwrap()
+        };
+        assert!(check(&keys).whole, "{:?}", check(&keys));
+        assert!(!check(&keys[1..]).whole && !check(&keys[..1]).whole);
+        // A backup of such a log is one, and can be put in place.
+        let again = other.path().join("again.redb");
+        run(&mut session(other.path()), &Command::Backup { file: again.clone(), unverified: false }).unwrap();
+        // With the key beside it, it goes on as if nothing had happened.
+        fs::copy(paths[0].with_extension("key"), paths[1].with_extension("key")).unwrap();
+        run(&mut session(other.path()), &restore(true)).unwrap();
+        assert_eq!(other_key(&paths[1], &report), None);
+        put(&Store::open(&paths[1]).unwrap(), 300..310);
+        assert!(check(&keys[..1]).whole);
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn beside(store: &Path) -> Option<PublicKey> {
     PublicKey::read(&text(&store.with_extension("pub")).ok()?).ok()
 }
 
-fn key_of(given: &str) -> anyhow::Result<PublicKey> {
+pub(super) fn key_of(given: &str) -> anyhow::Result<PublicKey> {
     if let Ok(key) = given.parse() {
         return Ok(key);
     }

@@ -15,7 +15,7 @@ fn record(id: u64, state: State) -> Record {
     (record.id, record.state) = (RecordId(id), state);
     let body = format!("body {id}");
     record.request = Some(RequestHead {
-        method: if id % 50 == 0 { "PUT" } else { "GET" }.into(),
+        method: if id.is_multiple_of(50) { "PUT" } else { "GET" }.into(),
         body: Captured { total: body.len() as u64, truncated: false, bytes: body.into_bytes().into() },
         ..RequestHead::default()
     });

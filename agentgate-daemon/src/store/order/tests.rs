@@ -88,8 +88,8 @@ fn what_is_pruned_or_damaged_is_counted_and_passed() {
         let read = guard.as_ref().unwrap().begin_read().unwrap();
         read.open_table(GROUPS).unwrap().iter().unwrap().map(|row| row.unwrap().0.value()).collect()
     };
-    let second = numbers.iter().find(|(number, _)| *number == 128).unwrap();
-    let third = numbers.iter().find(|(number, _)| *number == 256).unwrap();
+    let second = numbers.iter().find(|(number, _)| *number == 120).unwrap();
+    let third = numbers.iter().find(|(number, _)| *number == 240).unwrap();
     let transaction = store.begin_write().unwrap();
     {
         let mut groups = transaction.open_table(GROUPS).unwrap();
@@ -101,9 +101,9 @@ fn what_is_pruned_or_damaged_is_counted_and_passed() {
     transaction.commit().unwrap();
     let walk = store.walk().unwrap();
     let first = walk.stretch(0).unwrap().unwrap();
-    assert_eq!((first.pruned, first.entries.first().unwrap().n, first.next), (128, 128, 256));
-    assert_eq!(second.0, 128);
-    let damaged = walk.stretch(256).unwrap().unwrap();
-    assert_eq!((damaged.unreadable, damaged.next, damaged.entries.len()), (128, 384, 0));
-    assert_eq!(positions(&walk, 0), ((128..256).chain(384..400).collect(), 128));
+    assert_eq!((first.pruned, first.entries.first().unwrap().n, first.next), (120, 120, 240));
+    assert_eq!(second.0, 120);
+    let damaged = walk.stretch(240).unwrap().unwrap();
+    assert_eq!((damaged.unreadable, damaged.next, damaged.entries.len()), (120, 360, 0));
+    assert_eq!(positions(&walk, 0), ((120..240).chain(360..400).collect(), 120));
 }

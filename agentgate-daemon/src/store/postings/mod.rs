@@ -121,6 +121,17 @@ impl<'t> Postings<'t> {
         if self.fresh.len() >= HELD { self.flush() } else { Ok(()) }
     }
 
+    /// Whether there is such a record.
+    pub(super) fn has(&self, id: u64) -> Result<bool, StoreError> {
+        if self.fresh.contains_key(&id) {
+            return Ok(true);
+        }
+        let (block, at) = (block_of(id), offset_of(id));
+        let Some(row) = self.columns.get((block, kind::STARTED))? else { return Ok(false) };
+        let started = Column::read(row.value(), true).map_err(|why| damaged(block, why))?;
+        Ok(started.get(at).is_some())
+    }
+
     /// Takes out everything about records that are gone.
     pub(super) fn forget(&mut self, ids: &[u64]) -> Result<(), StoreError> {
         self.flush()?;
@@ -230,10 +241,17 @@ impl<'t> Postings<'t> {
 }
 
 /// The columns of a block.
-struct Columns {
+#[derive(Debug)]
+pub(super) struct Columns {
     started: Column,
     duration: Column,
     bytes: Column,
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Self { started: Column::empty(), duration: Column::empty(), bytes: Column::empty() }
+    }
 }
 
 impl Columns {
@@ -250,30 +268,39 @@ impl Columns {
         })
     }
 
-    fn set(&mut self, at: usize, values: Option<&Values>) {
+    pub(super) fn set(&mut self, at: usize, values: Option<&Values>) {
         self.started.set(at, values.map(|values| values.started.0.cast_unsigned()));
         self.duration.set(at, values.and_then(|values| values.duration));
         self.bytes.set(at, values.map(|values| values.bytes).filter(|bytes| *bytes > 0));
     }
 
     fn write(&self, table: &mut Table<'_, (u64, u8), &'static [u8]>, block: u64) -> Result<(), StoreError> {
-        let mut row = Vec::new();
-        let times = || self.started.has.rising().filter_map(|at| self.started.get(at)).map(u64::cast_signed);
-        let (Some(earliest), Some(latest)) = (times().min(), times().max()) else {
+        let rows = self.rows();
+        if rows.is_empty() {
             table.retain_in((block, 0)..=(block, u8::MAX), |_, _| false)?;
-            return Ok(());
-        };
-        put_number(&mut row, zigzag(earliest));
-        put_number(&mut row, zigzag(latest));
-        table.insert((block, kind::BOUNDS), row.as_slice())?;
-        for (kind, column) in
-            [(kind::STARTED, &self.started), (kind::DURATION, &self.duration), (kind::BYTES, &self.bytes)]
-        {
-            row.clear();
-            column.put(kind == kind::STARTED, &mut row);
+        }
+        for (kind, row) in rows {
             table.insert((block, kind), row.as_slice())?;
         }
         Ok(())
+    }
+
+    /// The rows of the block, by their kinds, which rise; none where it has no record.
+    pub(super) fn rows(&self) -> Vec<(u8, Vec<u8>)> {
+        let times = || self.started.has.rising().filter_map(|at| self.started.get(at)).map(u64::cast_signed);
+        let (Some(earliest), Some(latest)) = (times().min(), times().max()) else { return Vec::new() };
+        let mut bounds = Vec::new();
+        put_number(&mut bounds, zigzag(earliest));
+        put_number(&mut bounds, zigzag(latest));
+        let mut rows = vec![(kind::BOUNDS, bounds)];
+        for (kind, column) in
+            [(kind::STARTED, &self.started), (kind::DURATION, &self.duration), (kind::BYTES, &self.bytes)]
+        {
+            let mut row = Vec::new();
+            column.put(kind == kind::STARTED, &mut row);
+            rows.push((kind, row));
+        }
+        rows
     }
 }
 
@@ -286,7 +313,7 @@ fn damaged(block: u64, source: Malformed) -> StoreError {
     StoreError::Malformed { id: RecordId(block << bits::SHIFT), source }
 }
 
-fn put_terms(terms: &[u64]) -> Vec<u8> {
+pub(super) fn put_terms(terms: &[u64]) -> Vec<u8> {
     let mut out = Vec::with_capacity(terms.len() * 6);
     let mut before = 0;
     for term in terms {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use redb::{ReadableTable, Table};
+use redb::{ReadOnlyTable, ReadableTable, Table};
 
 use crate::{
     model::{Action, Kind, State, Timestamp},
@@ -114,22 +114,70 @@ pub(in crate::store) struct Values {
     pub(in crate::store) bytes: u64,
 }
 
+/// A subject's encoding, and its terms.
+type OfSubject = (Box<[u8]>, Box<[u64]>);
+
 /// Numbers that were given before, so that they need not be looked up. To be forgotten with a transaction
 /// that failed.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Known {
     texts: HashMap<Box<[u8]>, u64>,
-    subjects: HashMap<u32, (Box<[u8]>, Box<[u64]>)>,
+    subjects: HashMap<u32, OfSubject>,
     scratch: Vec<u8>,
 }
 
+/// The number of a term below its field.
+pub(in crate::store) fn number_of(term: u64) -> u64 {
+    term & ((1 << NUMBER_BITS) - 1)
+}
+
+/// The table of texts, as it is written, or as it is.
+pub(in crate::store) trait Texts {
+    fn find(&self, key: &[u8]) -> Result<Option<u64>, StoreError>;
+    /// The number of a text that has none.
+    fn give(&mut self, field: u8, key: &[u8]) -> Result<u64, StoreError>;
+}
+
+impl Texts for Table<'_, &'static [u8], u64> {
+    fn find(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        Ok(self.get(key)?.map(|number| number.value()))
+    }
+
+    fn give(&mut self, field: u8, key: &[u8]) -> Result<u64, StoreError> {
+        let next = self.get(NEXT)?.map_or(0, |next| next.value());
+        self.insert(NEXT, next + 1)?;
+        let number = term(field, next);
+        self.insert(key, number)?;
+        Ok(number)
+    }
+}
+
+/// The table, where it should have everything.
+#[derive(Debug)]
+pub(in crate::store) struct Complete {
+    pub(in crate::store) table: ReadOnlyTable<&'static [u8], u64>,
+    /// It has not.
+    pub(in crate::store) lacks: bool,
+}
+
+impl Texts for Complete {
+    fn find(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        Ok(self.table.get(key)?.map(|number| number.value()))
+    }
+
+    fn give(&mut self, _field: u8, _key: &[u8]) -> Result<u64, StoreError> {
+        self.lacks = true;
+        Ok(u64::MAX)
+    }
+}
+
 /// The numbers of texts.
-pub(in crate::store) struct Dictionary<'k, 't> {
-    pub(in crate::store) table: &'k mut Table<'t, &'static [u8], u64>,
+pub(in crate::store) struct Dictionary<'k, T> {
+    pub(in crate::store) table: &'k mut T,
     pub(in crate::store) known: &'k mut Known,
 }
 
-impl Dictionary<'_, '_> {
+impl<T: Texts> Dictionary<'_, T> {
     /// The term of a text, which gets a number where it has none.
     fn of(&mut self, field: u8, text: &[u8]) -> Result<u64, StoreError> {
         let mut scratch = std::mem::take(&mut self.known.scratch);
@@ -143,16 +191,9 @@ impl Dictionary<'_, '_> {
         if let Some(known) = self.known.texts.get(key) {
             return Ok(*known);
         }
-        let found = self.table.get(key)?.map(|number| number.value());
-        let number = match found {
+        let number = match self.table.find(key)? {
             Some(number) => number,
-            None => {
-                let next = self.table.get(NEXT)?.map_or(0, |next| next.value());
-                self.table.insert(NEXT, next + 1)?;
-                let number = term(field, next);
-                self.table.insert(key, number)?;
-                number
-            }
+            None => self.table.give(field, key)?,
         };
         if self.known.texts.len() >= KNOWN {
             self.known.texts.clear();

@@ -147,7 +147,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn count(&self, query: &Query) -> Result<Count, StoreError> {
-        let transaction = self.read()?;
-        Search::of(&self.text, &transaction, query.expression())?.count(query.before)
+        unharmed(|| {
+            let transaction = self.read()?;
+            Search::of(&self.text, &transaction, query.expression())?.count(query.before)
+        })
     }
 }

@@ -184,7 +184,16 @@ impl Planner {
             let any = bounds.low == i128::MIN && bounds.high == i128::MAX;
             parts.push(match amounts {
                 Plan::Terms { sure, maybe } if !any => Plan::Terms { sure: maybe, maybe: sure },
-                other => other,
+                Plan::Terms { .. }
+                | Plan::All(_)
+                | Plan::Any(_)
+                | Plan::Not(_)
+                | Plan::Range(..)
+                | Plan::Ids(..)
+                | Plan::Started(_)
+                | Plan::Column(..)
+                | Plan::Text(_)
+                | Plan::Unknown => amounts,
             });
         }
         Ok(Plan::Any(parts))

@@ -7,7 +7,10 @@ use super::super::{
     postings::{BEGUN, COLUMNS, POSTINGS, TERMS},
     tables::{ENDS, META, NAMES, SCHEMA, SPANS, SpanRow, UNDERWAY},
 };
-use crate::model::{Authority, Host, Kind, Record, RecordId, State, Timestamp};
+use crate::{
+    chain::Trust,
+    model::{Authority, Host, Kind, Record, RecordId, State, Timestamp},
+};
 
 /// Every row of the tables that derive from entries.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -127,6 +130,11 @@ fn a_log_of_schema_2_has_its_tables_made_anew() {
         assert_eq!(store.get(record.id).unwrap().as_ref(), Some(record));
     }
     assert_eq!(store.next_id(), RecordId(301));
+    let whole = || store.verify(Trust::default(), &mut |_, _| ()).unwrap();
+    assert!(whole().whole, "{:?}", whole());
+    store.reindex().unwrap();
+    assert_eq!(derived(&store), before);
+    assert!(whole().whole, "{:?}", whole());
     drop(store);
     let raw = Database::open(&path).unwrap();
     let meta = raw.begin_read().unwrap().open_table(META).unwrap();

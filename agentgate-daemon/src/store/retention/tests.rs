@@ -7,6 +7,7 @@ use redb::ReadableTableMetadata as _;
 
 use super::*;
 use crate::{
+    chain::Trust,
     model::{Authority, Captured, Host, Kind, Record, RequestHead, ResponseHead, State},
     store::{
         Entry, Known, Query, Side, bodies,
@@ -179,6 +180,8 @@ fn check(store: &Store, model: &Model) -> Vec<u64> {
         assert_eq!(all(store, Some(host)), expect);
     }
     sound(store);
+    let report = store.verify(Trust::default(), &mut |_, _| ()).unwrap();
+    assert!(report.whole, "{report:?}");
     kept
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A log with records in the tables and one in the journal.
-fn sound(path: &std::path::Path) -> [Vec<u8>; 2] {
+fn sound(path: &Path) -> [Vec<u8>; 2] {
     let drive = Drive::default();
     let store = drive.open(path.to_owned()).unwrap();
     for first in [1, 101, 201] {

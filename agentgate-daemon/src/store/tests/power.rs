@@ -63,7 +63,7 @@ fn made(random: &mut Random, id: u64) -> Version {
     let mut record = judged(to(record(id), &host), Action::Allow);
     record.request = Some(RequestHead {
         method: "POST".into(),
-        target: format!("/{}", random.below(1000)).into(),
+        target: format!("/{}", random.below(1000)),
         ..RequestHead::default()
     });
     let most = if random.below(20) == 0 { 40_000 } else { 600 };
@@ -82,7 +82,7 @@ impl Model {
     fn live(
         &mut self,
         drive: &Drive,
-        path: &std::path::Path,
+        path: &Path,
         random: &mut Random,
         opened: &mut bool,
     ) -> Result<(), StoreError> {

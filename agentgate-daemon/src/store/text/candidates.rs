@@ -15,6 +15,7 @@ use crate::{
     model::TextIndex,
     store::{
         StoreError,
+        error::unharmed,
         order::Walk,
         tables::{SPANS, SpanRow},
     },
@@ -113,7 +114,7 @@ impl Candidates {
             if self.at == 0 || found.is_some_and(|found| found > self.known) {
                 return Ok(found);
             }
-            self.load()?;
+            unharmed(|| self.load())?;
         }
     }
 
@@ -123,7 +124,7 @@ impl Candidates {
     /// [`StoreError`] where the file cannot be read.
     pub fn among(&mut self, ids: RangeInclusive<u64>) -> Result<Vec<u64>, StoreError> {
         while self.at > 0 && *ids.start() <= self.known {
-            self.load()?;
+            unharmed(|| self.load())?;
         }
         let mut among = Vec::new();
         for (word, bits) in self.found.range(ids.start() / 64..=ids.end() / 64) {

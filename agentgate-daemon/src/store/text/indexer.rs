@@ -11,6 +11,7 @@ use crate::{
     model::TextIndex,
     store::{
         Store,
+        error::unharmed,
         order::{Placed, Walk},
     },
     words::{Token, in_bodies, in_heads},
@@ -85,7 +86,7 @@ fn run(store: &Store, mode: TextIndex) {
     }
     let mut told = false;
     loop {
-        match follow(store, mode) {
+        match unharmed(|| Ok(follow(store, mode))).unwrap_or_else(|error| Err(Stop::Error(error))) {
             Ok(()) | Err(Stop::End) => return,
             Err(Stop::Again) => told = false,
             Err(Stop::Error(error)) => {
@@ -93,7 +94,10 @@ fn run(store: &Store, mode: TextIndex) {
                     tracing::error!(%error, "the text index is not up to date");
                 }
                 let state = store.text.state();
-                let waited = store.text.changed.wait_timeout_while(state, RETRY, |state| !state.stopping);
+                let waited = store
+                    .text
+                    .changed
+                    .wait_timeout_while(state, RETRY, |state| !state.stopping && !state.reset);
                 if waited.unwrap_or_else(PoisonError::into_inner).0.stopping {
                     return;
                 }
@@ -202,11 +206,11 @@ fn index(text: &Text, walk: &mut Walk, entry: &Placed, mode: TextIndex) -> Resul
         }
     }
     for error in [record.err(), bodies.err()].into_iter().flatten() {
-        match error {
-            // Who looks into it meets the same.
-            StoreError::Malformed { .. } => builder.borrow_mut().is_partial(),
-            error => return Err(Stop::Error(error)),
+        if !matches!(error, StoreError::Malformed { .. }) {
+            return Err(Stop::Error(error));
         }
+        // Who looks into it meets the same.
+        builder.borrow_mut().is_partial();
     }
     Ok(())
 }

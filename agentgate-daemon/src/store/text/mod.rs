@@ -21,8 +21,6 @@ mod set;
 mod table;
 
 #[cfg(test)]
-mod stored_tests;
-#[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -117,7 +115,6 @@ impl Text {
     }
 
     /// The tables were taken out, or are others: nothing is indexed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever changes the tables while the thread runs"))]
     pub(super) fn reset(&self) {
         let mut state = self.state();
         (state.builder, state.closing) = (None, None);

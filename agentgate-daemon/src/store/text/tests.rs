@@ -1,3 +1,7 @@
+//! Segments beside a search that looks into everything.
+
+mod stored;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use redb::{ReadOnlyTable, ReadTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
 use super::super::{
     StoreError,
@@ -10,7 +10,7 @@ use super::super::{
     canonical::{self, Digest, Glance, Malformed},
     group::Entry,
     packed::{self, Part},
-    tables::PACKS,
+    tables::{CONTENTS, PACKS},
 };
 use crate::chain::{Finding, Verifier, What};
 
@@ -27,11 +27,18 @@ pub(super) struct Kept {
     packs: ReadOnlyTable<Part, &'static [u8]>,
     kept: VecDeque<(u64, Unpacked)>,
     known: HashMap<(u64, u64), Digest>,
+    /// The beginning of the digest of each pack's first body.
+    first: HashMap<u64, u64>,
 }
 
 impl Kept {
     pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, StoreError> {
-        Ok(Self { packs: transaction.open_table(PACKS)?, kept: VecDeque::new(), known: HashMap::new() })
+        Ok(Self {
+            packs: transaction.open_table(PACKS)?,
+            kept: VecDeque::new(),
+            known: HashMap::new(),
+            first: HashMap::new(),
+        })
     }
 
     /// Checks the bodies of entry `n`.
@@ -66,6 +73,29 @@ impl Kept {
         Ok(())
     }
 
+    /// All entries have come: whether the table of large bodies leads to them. What is captured once more is
+    /// not kept again.
+    pub(super) fn finish(
+        mut self,
+        transaction: &ReadTransaction,
+        verifier: &mut Verifier,
+    ) -> Result<(), StoreError> {
+        let mut wrong = 0_u64;
+        for row in transaction.open_table(CONTENTS)?.iter()? {
+            let (digest, pack) = row?;
+            let (digest, pack) = (digest.value(), pack.value());
+            if self.first.get(&pack) != Some(&beginning(digest)) {
+                let found = self.found(Some(Place { pack, index: 0 }), digest)?;
+                wrong += u64::from(!matches!(found, Body::Same));
+            }
+        }
+        if wrong > 0 {
+            let words = format!("{wrong} rows say where large bodies are, and are wrong");
+            verifier.add(Finding::new(What::Index, words));
+        }
+        Ok(())
+    }
+
     fn found(&mut self, place: Option<Place>, digest: &Digest) -> Result<Body, StoreError> {
         let Some(place) = place else { return Ok(Body::Missing) };
         if self.known.get(&(place.pack, place.index)) == Some(digest) {
@@ -92,10 +122,17 @@ impl Kept {
                 self.known.clear();
             }
             self.known.insert((place.pack, place.index), *digest);
+            if place.index == 0 {
+                self.first.insert(place.pack, beginning(digest));
+            }
             return Ok(Body::Same);
         }
         Ok(Body::Other)
     }
+}
+
+fn beginning(digest: &Digest) -> u64 {
+    digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 enum Body {

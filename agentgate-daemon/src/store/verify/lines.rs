@@ -23,51 +23,85 @@ pub(crate) fn verify_lines(
     progress: super::Progress<'_>,
 ) -> io::Result<Report> {
     let mut line = Vec::new();
-    let head = match next(&mut from, &mut line)? {
-        Some(Ok(Line::Log(head))) => head,
-        _ => return Ok(unreadable("it does not begin as an export does")),
+    let mut proof = match Proof::begin(next(&mut from, &mut line)?, trust) {
+        Ok(proof) => proof,
+        Err(report) => return Ok(*report),
     };
-    if head.format != LogLine::FORMAT {
-        return Ok(unreadable("it is an export of a later version"));
-    }
-    let mut verifier = Verifier::new(trust, head.log, &head.keys, head.whole);
-    if !head.whole {
-        verifier.note("a part of a log: entries that are not in it may or may not be there");
-    }
-    let (mut entries, mut number, mut said) = (0, 1_u64, None);
     while let Some(found) = next(&mut from, &mut line)? {
-        number += 1;
-        if said.is_some() {
-            verifier.add(Finding::new(What::Inserted, format!("line {number} comes after the end")));
+        if !proof.take(&found) {
             break;
         }
+        if proof.entries > 0 && proof.entries.is_multiple_of(STEP) {
+            progress(proof.entries, 0);
+        }
+    }
+    progress(proof.entries, proof.entries);
+    Ok(proof.finish())
+}
+
+/// A verification that is given line after line.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    verifier: Verifier,
+    entries: u64,
+    /// Of the line that came last, from 1 on.
+    number: u64,
+    /// How many entries the last line says there are.
+    said: Option<u64>,
+}
+
+impl Proof {
+    /// Begins with the first line.
+    ///
+    /// # Errors
+    /// A report that says why it is none of an export.
+    pub(crate) fn begin(first: Option<Result<Line, String>>, trust: Trust) -> Result<Self, Box<Report>> {
+        let Some(Ok(Line::Log(head))) = first else {
+            return Err(Box::new(unreadable("it does not begin as an export does")));
+        };
+        if head.format != LogLine::FORMAT {
+            return Err(Box::new(unreadable("it is an export of a later version")));
+        }
+        let mut verifier = Verifier::new(trust, head.log, &head.keys, head.whole);
+        if !head.whole {
+            verifier.note("a part of a log: entries that are not in it may or may not be there");
+        }
+        Ok(Self { verifier, entries: 0, number: 1, said: None })
+    }
+
+    /// The next line, or why it is none. False where it comes after the end: no more is looked at.
+    pub(crate) fn take(&mut self, found: &Result<Line, String>) -> bool {
+        self.number += 1;
+        let number = self.number;
+        let verifier = &mut self.verifier;
+        if self.said.is_some() {
+            verifier.add(Finding::new(What::Inserted, format!("line {number} comes after the end")));
+            return false;
+        }
         match found {
-            Ok(Line::Pruned(prune)) => verifier.pruned(&prune),
-            Ok(Line::Checkpoint(checkpoint)) => verifier.checkpoint(&checkpoint),
-            Ok(Line::Skipped { n, digests }) => verifier.skipped(n, &digests.0),
+            Ok(Line::Pruned(prune)) => verifier.pruned(prune),
+            Ok(Line::Checkpoint(checkpoint)) => verifier.checkpoint(checkpoint),
+            Ok(Line::Skipped { n, digests }) => verifier.skipped(*n, &digests.0),
             Ok(Line::Entry { n, prev, entry, record, bodies }) => {
-                entries += 1;
-                verifier.entry(n, prev, &entry.0);
+                self.entries += 1;
+                verifier.entry(*n, *prev, &entry.0);
                 let id = record_of(&entry.0);
                 match decode(&entry.0) {
-                    Ok((expect, _)) if expect == *record => {}
+                    Ok((expect, _)) if expect == **record => {}
                     Ok(_) => {
                         let words = "what the line shows as the record is not what its entry says";
-                        verifier.add(Finding::new(What::Altered, words).at(n, id));
+                        verifier.add(Finding::new(What::Altered, words).at(*n, id));
                     }
                     Err(malformed) => {
                         let words = format!("it does not read as a record: {malformed}");
-                        verifier.add(Finding::new(What::Unreadable, words).at(n, id));
+                        verifier.add(Finding::new(What::Unreadable, words).at(*n, id));
                     }
                 }
                 if let Some(bodies) = bodies {
-                    compare(n, id, &entry.0, &bodies, &mut verifier);
-                }
-                if entries % STEP == 0 {
-                    progress(entries, 0);
+                    compare(*n, id, &entry.0, bodies, verifier);
                 }
             }
-            Ok(Line::End { entries, .. }) => said = Some(entries),
+            Ok(Line::End { entries, .. }) => self.said = Some(*entries),
             Ok(Line::Log(_)) => {
                 verifier.add(Finding::new(What::Inserted, format!("line {number} begins another export")));
             }
@@ -75,18 +109,25 @@ pub(crate) fn verify_lines(
                 verifier.add(Finding::new(What::Unreadable, format!("line {number}: {why}")));
             }
         }
+        true
     }
-    match said {
-        None => verifier.add(Finding::new(What::Truncated, "the file ends before the export does")),
-        Some(said) if said != entries => {
-            let words = format!("{entries} entries are there, and {said} were exported");
-            let what = if said > entries { What::Removed } else { What::Inserted };
-            verifier.add(Finding::new(what, words));
+
+    /// All lines have come.
+    pub(crate) fn finish(mut self) -> Report {
+        let entries = self.entries;
+        match self.said {
+            None => {
+                self.verifier.add(Finding::new(What::Truncated, "the file ends before the export does"));
+            }
+            Some(said) if said != entries => {
+                let words = format!("{entries} entries are there, and {said} were exported");
+                let what = if said > entries { What::Removed } else { What::Inserted };
+                self.verifier.add(Finding::new(what, words));
+            }
+            Some(_) => {}
         }
-        Some(_) => {}
+        self.verifier.finish(None)
     }
-    progress(entries, entries);
-    Ok(verifier.finish(None))
 }
 
 fn compare(n: u64, id: u64, entry: &[u8], bodies: &Bodies, verifier: &mut Verifier) {

@@ -17,8 +17,6 @@ use crate::chain::{Finding, Verifier, What};
 pub(super) struct Places {
     spans: ReadOnlyTable<u64, SpanRow>,
     ends: ReadOnlyTable<u64, u64>,
-    /// Records up to this one began in groups that were pruned.
-    dropped: u64,
     last_id: u64,
     /// The group that is walked through.
     number: u64,
@@ -39,7 +37,7 @@ impl Places {
         Ok(Self {
             spans: transaction.open_table(SPANS)?,
             ends: transaction.open_table(ENDS)?,
-            dropped,
+            // Records up to this one began in groups that were pruned.
             last_id: dropped,
             number: 0,
             current: None,
@@ -99,7 +97,6 @@ impl Places {
         let home = self.spans.range(..=seen.id)?.next_back().transpose()?;
         let home = home.map(|(first, row)| (first.value(), row.value())).filter(|(_, row)| row.0 >= seen.id);
         let row = self.ends.get(seen.id)?.map(|row| row.value());
-        let moved = seen.id <= self.dropped;
         let found = match (row, home) {
             (Some(group), _) if group == self.number => {
                 if self.ended.insert(seen.id) {
@@ -109,12 +106,11 @@ impl Places {
             }
             // A later entry of the same record is to come.
             (Some(group), _) => group > self.number,
-            // Where it began is pruned: a row of its own leads to what is left.
-            (None, Some((first, row))) => moved && first == row.0 && row.1 >= self.number,
+            // Where it began is pruned, or never was in this log: a row of its own leads to what is here.
+            (None, Some((first, row))) => first == row.0 && row.1 >= self.number,
             (None, None) => false,
         };
-        if let Some((first, row)) =
-            home.filter(|(first, row)| moved && first == &row.0 && row.1 == self.number)
+        if let Some((first, row)) = home.filter(|(first, row)| first == &row.0 && row.1 == self.number)
             && self.homes.insert(first)
         {
             debug_assert_eq!(first, row.0, "a span of one");

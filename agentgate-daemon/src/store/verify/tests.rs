@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     chain::{Hex, Line, Pruned, PublicKey, digest, first, next},
-    model::{Captured, Kind, RequestHead},
+    model::{Authority, Captured, Host, Kind, RequestHead},
 };
 
 fn record(id: u64) -> Record {
@@ -217,7 +217,7 @@ fn bodies_and_indexes_are_part_of_it() {
             report.findings.iter().map(|finding| finding.what.as_str()).collect();
         whats.into_iter().collect::<Vec<_>>()
     };
-    let afresh = || drop(fs::copy(&path, &copy).unwrap());
+    let afresh = || assert!(fs::copy(&path, &copy).unwrap() > 0);
     afresh();
     change(&copy, tables::ENDS, |table| drop(table.remove(9).unwrap()));
     assert_eq!(told(), ["index"]);
@@ -240,10 +240,11 @@ fn bodies_and_indexes_are_part_of_it() {
         content[4] ^= 1;
         packed::Packer::new().unwrap().put(table, 0, &content, 0).unwrap();
     });
-    assert_eq!(told(), ["body_altered"]);
+    // It is another size, too.
+    assert_eq!(told(), ["body_altered", "index"]);
     afresh();
     change(&copy, tables::PACKS, |table| table.retain(|key, _| key.0 != 0).unwrap());
-    assert_eq!(told(), ["body_missing"]);
+    assert_eq!(told(), ["body_missing", "index"]);
     afresh();
     change(&copy, CHECKPOINTS, |table| drop(table.remove(256).unwrap()));
     assert_eq!(told(), ["checkpoint"]);
@@ -253,6 +254,128 @@ fn bodies_and_indexes_are_part_of_it() {
     afresh();
     change(&copy, META, |table| drop(table.insert(ENTRIES, 700).unwrap()));
     assert_eq!(told(), ["truncated"]);
+}
+
+/// Somebody who hides records without touching one: takes them out of what they are found by, or has retention
+/// and the next record do it.
+#[test]
+fn what_hides_a_record_or_has_it_go_is_found_and_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    {
+        let store = Store::open(&path).unwrap();
+        let entries: Vec<_> = (1..=300)
+            .map(|id| {
+                let mut record = done(record(id));
+                record.authority =
+                    Some(Authority { host: Host::parse(&format!("h{}.test", id % 7)).unwrap(), port: 443 });
+                if id % 50 == 0 {
+                    let bytes = Bytes::from(vec![id as u8; 9000]);
+                    let body = Captured { total: 9000, truncated: false, bytes };
+                    record.request = Some(RequestHead { body, ..RequestHead::default() });
+                }
+                Entry::last(&record)
+            })
+            .collect();
+        store.commit(&entries, 0, None).unwrap();
+        store.commit(&[Entry::open(&record(301)), Entry::open(&record(302))], 0, None).unwrap();
+    }
+    // Those that are open are ended by whoever opens it: looked at as it was left.
+    let report = check(&path);
+    assert!(report.whole, "{report:?}");
+    let copy = path.with_file_name("copy.redb");
+    let hidden: [(&str, &dyn Fn()); 17] = [
+        ("a record out of the rows of its host", &|| {
+            change(&copy, postings::POSTINGS, |table| {
+                let keys: Vec<_> = table.iter().unwrap().map(|row| row.unwrap().0.value()).collect();
+                let host = keys.iter().find(|key| key.1 >> 56 == 16).unwrap();
+                drop(table.remove(host).unwrap());
+            });
+        }),
+        ("a bit of such a row", &|| {
+            change(&copy, postings::POSTINGS, |table| {
+                drop(table.insert((0, 1 << 56), [0, 1, 299].map(|n: u64| n as u8).as_slice()).unwrap());
+            });
+        }),
+        ("rows of a block that is not there", &|| {
+            change(&copy, postings::POSTINGS, |table| {
+                drop(table.insert((9, 1 << 56), [0, 0, 1].as_slice()).unwrap());
+            });
+        }),
+        ("columns", &|| {
+            change(&copy, postings::COLUMNS, |table| {
+                let row = table.get((0, 2)).unwrap().unwrap().value().to_vec();
+                let shorter = &row[..row.len() - 1];
+                drop(table.insert((0, 2), shorter).unwrap());
+            });
+        }),
+        ("bounds of a block", &|| {
+            change(&copy, postings::COLUMNS, |table| drop(table.insert((0, 0), [2, 2].as_slice()).unwrap()));
+        }),
+        ("a text", &|| {
+            change(&copy, postings::TERMS, |table| {
+                let key = table.iter().unwrap().map(|row| row.unwrap().0.value().to_vec()).nth(2).unwrap();
+                drop(table.remove(key.as_slice()).unwrap());
+            });
+        }),
+        ("two texts that are one", &|| {
+            change(&copy, postings::TERMS, |table| {
+                let rows: Vec<_> = table
+                    .iter()
+                    .unwrap()
+                    .map(|row| row.unwrap())
+                    .map(|(k, n)| (k.value().to_vec(), n.value()))
+                    .collect();
+                drop(table.insert([20, b'x'].as_slice(), rows[1].1).unwrap());
+            });
+        }),
+        ("the number of the next text", &|| {
+            change(&copy, postings::TERMS, |table| drop(table.insert([].as_slice(), 1).unwrap()));
+        }),
+        ("terms of one that is under way", &|| {
+            change(&copy, postings::BEGUN, |table| drop(table.remove(301).unwrap()));
+        }),
+        ("one that is under way", &|| {
+            change(&copy, tables::UNDERWAY, |table| drop(table.remove(301).unwrap()));
+        }),
+        ("one that is over", &|| {
+            change(&copy, tables::UNDERWAY, |table| drop(table.insert(7, 1).unwrap()));
+        }),
+        ("bodies that would go early", &|| {
+            change(&copy, uses::USES, |table| drop(table.insert(0, 0).unwrap()));
+        }),
+        ("bodies that would not go", &|| {
+            change(&copy, uses::USES, |table| drop(table.insert(10_000, 0).unwrap()));
+        }),
+        ("a large body that is another", &|| {
+            change(&copy, tables::CONTENTS, |table| {
+                let key = *table.iter().unwrap().next().unwrap().unwrap().0.value();
+                drop(table.insert(&key, 0).unwrap());
+            });
+        }),
+        ("an id that would be given again", &|| {
+            change(&copy, META, |table| drop(table.insert(tables::LAST_ID, 300).unwrap()));
+        }),
+        ("a pack that would be written over", &|| {
+            change(&copy, META, |table| drop(table.insert(tables::NEXT_PACK, 1).unwrap()));
+        }),
+        ("a weight that retention would act on", &|| {
+            change(&copy, META, |table| drop(table.insert(tables::WEIGHT, 1 << 50).unwrap()));
+        }),
+    ];
+    for (what, hide) in hidden {
+        fs::copy(&path, &copy).unwrap();
+        hide();
+        let report = verify_file(&copy, trust(&path), &mut |_, _| ()).unwrap();
+        let whats: Vec<_> = report.findings.iter().map(|finding| finding.what).collect();
+        assert!(!whats.is_empty() && whats.iter().all(|what| *what == What::Index), "{what}: {report:?}");
+        // Making the indexes anew mends it, where it is an index.
+        fs::copy(path.with_extension("key"), copy.with_extension("key")).unwrap();
+        let Ok(store) = Store::open(&copy) else { continue };
+        store.reindex().unwrap();
+        let report = store.verify(trust(&path), &mut |_, _| ()).unwrap();
+        assert!(report.whole, "{what}: {report:?}");
+    }
 }
 
 /// Making the indexes anew does not sign what was changed.

@@ -25,14 +25,13 @@ fn record(body: &[u8]) -> Record {
 fn rows(items: &[Item]) -> (Vec<Row>, u64) {
     let (mut text, mut next) = (String::new(), 0);
     for item in items {
-        match item {
-            Item::Rows { text: piece } => {
-                assert!(piece.len() <= wire::ROWS_CHUNK);
-                text.push_str(piece);
-            }
-            Item::Walked(turned) => next = turned.next,
-            other => panic!("{other:?}"),
+        if let Item::Walked(turned) = item {
+            next = turned.next;
+            continue;
         }
+        let Item::Rows { text: piece } = item else { panic!("{item:?}") };
+        assert!(piece.len() <= wire::ROWS_CHUNK);
+        text.push_str(piece);
     }
     (text.lines().map(|line| Row::received(line.as_bytes()).unwrap()).collect(), next)
 }
@@ -96,16 +95,10 @@ async fn who_follows_gets_what_ends_and_what_begins_where_that_is_asked_for() {
         entry.finish(State::Done);
         let mut states = Vec::new();
         while states.last() != Some(&State::Done) {
-            match told.recv().await.unwrap() {
-                item @ Item::Rows { .. } => {
-                    let found = rows(&[item]).0;
-                    states.extend(
-                        found.iter().inspect(|row| assert_eq!(row.record.id, id)).map(|row| row.record.state),
-                    );
-                }
-                Item::Walked(_) => {}
-                other => panic!("{other:?}"),
-            }
+            let found = rows(&[told.recv().await.unwrap()]).0;
+            states.extend(
+                found.iter().inspect(|row| assert_eq!(row.record.id, id)).map(|row| row.record.state),
+            );
         }
         assert_eq!(states, if begun { vec![State::Open, State::Done] } else { vec![State::Done] });
         drop(told);

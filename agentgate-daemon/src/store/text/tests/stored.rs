@@ -1,8 +1,10 @@
+//! The index beside a log that is written to, pruned and opened again.
+
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Indexer, forget};
+use super::super::{Indexer, drop_tables, forget, open, table};
 use crate::{
     audit::{Audit, AuditOptions},
     model::{
@@ -228,8 +230,8 @@ fn tables_that_were_taken_out_are_made_anew() {
     let _indexer = scene.index(TextIndex::Bodies);
     write(&scene.store, 6501, 6510);
     let transaction = scene.store.begin_write().unwrap();
-    super::drop_tables(&transaction).unwrap();
-    super::open(&transaction).unwrap();
+    drop_tables(&transaction).unwrap();
+    open(&transaction).unwrap();
     transaction.commit().unwrap();
     scene.store.text.reset();
     let status = scene.store.text_status().unwrap();
@@ -258,7 +260,7 @@ fn a_damaged_index_is_told() {
     write(&scene.store, 6501, 6510);
     drop(indexer);
     let transaction = scene.store.begin_write().unwrap();
-    transaction.open_table(super::table::WORDS).unwrap().insert((0, 0), [7; 4064].as_slice()).unwrap();
+    transaction.open_table(table::WORDS).unwrap().insert((0, 0), [7; 4064].as_slice()).unwrap();
     transaction.commit().unwrap();
     let mut candidates = scene.store.text_candidates(parsed(&["answer1"])).unwrap();
     let error = candidates.among(1..=50).unwrap_err();
