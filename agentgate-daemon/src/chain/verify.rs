@@ -65,6 +65,8 @@ pub struct Verifier {
     unknown: Vec<PublicKey>,
     /// Numbers of checkpoints that came and were not believed.
     refused: BTreeSet<u64>,
+    /// Number of the first checkpoint that holds and did not stand in its place.
+    displaced: Option<u64>,
     /// Links were computed anew: that those kept are wrong is no news.
     relinked: bool,
 }
@@ -93,6 +95,7 @@ impl Verifier {
             let_go: false,
             unknown: Vec::new(),
             refused: BTreeSet::new(),
+            displaced: None,
             relinked: false,
         };
         verifier.take_keys(keys);
@@ -415,8 +418,7 @@ impl Verifier {
         let after = self.pending.first().map(|(_, checkpoint)| checkpoint);
         let found = diagnose::run(self.anchor, &self.held, &checkpoint, after, ended);
         if found.finding.is_none() && came != found.cut {
-            let words = "the checkpoint stands among other entries than those that it speaks of";
-            self.add(Finding::new(What::Checkpoint, words).at(checkpoint.entries, 0));
+            self.displaced.get_or_insert(checkpoint.entries);
         }
         if let Some(finding) = found.finding.filter(|found| !self.relinked || found.what != What::Links) {
             self.add(finding);
@@ -479,6 +481,11 @@ impl Verifier {
                     self.add(Finding::new(What::Truncated, words).at(end, 0).up_to(n - 1));
                 }
             }
+        }
+        // Where anything else was found it may follow from that.
+        if let Some(n) = self.displaced.filter(|_| self.report.whole) {
+            let words = "the checkpoint stands among other entries than those that it speaks of";
+            self.add(Finding::new(What::Checkpoint, words).at(n, 0));
         }
         if !self.report.key_given {
             let note = "no key was given: the log's own first key was believed. Compare it with one that was \

@@ -53,6 +53,15 @@ def time(line, name):
     return value
 
 
+def text(line, name):
+    value = line.get(name)
+    try:
+        value.encode("utf-8")
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise Fault("unreadable", f"`{name}` is no text") from error
+    return value
+
+
 def hexed(line, name, length):
     value = line.get(name)
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]*", value) or len(value) != 2 * length:
@@ -243,16 +252,16 @@ class Walk:
         self.arrive()
 
     def pruned(self, line):
-        what = {"entries": 1, "bodies": 2}.get(line.get("what"))
-        if what is None or not isinstance(line.get("reason"), str):
-            raise Fault("unreadable", "a prune statement has no `what` or `reason`")
+        what = {"entries": 1, "bodies": 2}.get(text(line, "what"))
+        if what is None:
+            raise Fault("unreadable", "`what` is neither entries nor bodies")
         start, end = unsigned(line, "from"), unsigned(line, "to")
         from_link, to_link = hexed(line, "from_link", 32), hexed(line, "to_link", 32)
         key = hexed(line, "key", 32)
         body = bytes([what]) + u64(start) + from_link + u64(end) + to_link
         body += b"".join(u64(unsigned(line, name)) for name in ("records", "first", "last"))
         body += b"".join(i64(time(line, name)) for name in ("earliest", "latest", "time"))
-        body += key + line["reason"].encode("utf-8")
+        body += key + text(line, "reason").encode("utf-8")
         # A key prunes what is older than itself too: it was in use when the log had `to` entries or more.
         domain, signature = b"agentgate prune 1\n", hexed(line, "signature", 64)
         self.keys.check(key, domain, body, signature, end, 2**64)
@@ -347,7 +356,7 @@ class Walk:
             "checkpoint": self.checkpoint,
             "end": self.end,
         }
-        kind = line.get("type")
+        kind = text(line, "type")
         if kind not in kinds:
             raise Fault("unreadable", f"a line of the unknown type {kind!r}")
         kinds[kind](line)
