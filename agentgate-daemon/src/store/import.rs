@@ -246,7 +246,7 @@ impl Importer {
         for (id, note) in (self.highest + 1..).zip(notes.iter_mut()) {
             note.id = RecordId(id);
         }
-        let notes: Vec<Entry> = notes.iter().map(|note| Entry::last(note)).collect();
+        let notes: Vec<Entry> = notes.iter().map(Entry::last).collect();
         self.store.end_import(self.lacking, &notes)?;
         Ok(self.store.next_id())
     }

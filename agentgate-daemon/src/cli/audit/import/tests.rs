@@ -70,7 +70,7 @@ impl Bench {
 fn exchange(id: u64, state: State) -> Record {
     let mut record = Record::new(Kind::Exchange, Timestamp(i64::try_from(id).unwrap() * 1_000));
     (record.id, record.state) = (RecordId(id), state);
-    let body = |text: String| Captured { total: 9, truncated: id % 3 == 0, bytes: text.into_bytes().into() };
+    let body = |text: String| Captured { total: 9, truncated: id.is_multiple_of(3), bytes: text.into_bytes().into() };
     record.request = Some(RequestHead { body: body(format!("asked {id}")), ..RequestHead::default() });
     if state != State::Open {
         let bytes = body("x".repeat(usize::try_from(id).unwrap() * 100));
