@@ -22,8 +22,9 @@ use crate::{
 /// Entries that one transaction takes, and bytes of them.
 const BATCH: usize = 4096;
 const BATCH_BYTES: u64 = 8 << 20;
-/// Highest id that is taken: a number that every reader of JSON can hold. What follows has room.
-const HIGHEST: u64 = (1 << 53) - 1;
+/// Highest id that is taken, of more records than a log can hold. Searches go through all blocks of ids from the
+/// lowest to the highest: an id that somebody made up must not keep them busy for ever.
+const HIGHEST: u64 = u32::MAX as u64;
 /// Records that may be under way at one time.
 const UNDERWAY: usize = 1 << 20;
 /// Tag and length of an id, which every entry begins with.

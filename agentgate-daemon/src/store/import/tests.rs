@@ -152,7 +152,7 @@ fn times_and_ids_at_their_bounds_are_taken() {
     let mut importer = Importer::new(Store::open(&path).unwrap()).unwrap();
     importer.begin(None);
     let times = [i64::MAX, i64::MIN, 0, -1, i64::MIN, i64::MAX];
-    let ids = [HIGHEST, 1, 1 << 40, (1 << 40) + 1, 3, HIGHEST - 1];
+    let ids = [HIGHEST, HIGHEST - 9000, HIGHEST - 5000, HIGHEST - 4999, HIGHEST - 9002, HIGHEST - 1];
     for (id, time) in ids.into_iter().zip(times) {
         let mut record = record(id);
         (record.started, record.finished) = (Timestamp(time), Some(Timestamp(time.wrapping_neg())));
