@@ -113,7 +113,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("denials", &["kernel", "session", "audit"]),
     ("namespaces", &["kernel", "session", "audit"]),
     ("sentry", &["kernel", "session", "audit", "control"]),
-    ("doctor", &["control::wire", "control::client", "config", "kernel", "launch", "reload"]),
+    ("doctor", &["control::wire", "control::client", "config", "kernel", "launch", "reload", "store"]),
     ("privileges", &[]),
     ("reconcile", &["kernel", "session", "audit", "store"]),
     ("handover", &["kernel"]),

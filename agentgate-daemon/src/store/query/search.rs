@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::{Count, Cursor, PAGE_BYTES, Page, ROWS_CAP, SCAN_CAP, plan::Plan, text::Bodies};
 use crate::{
@@ -56,8 +56,6 @@ pub(super) struct Search {
     /// Rows and records looked at.
     rows: usize,
     records: usize,
-    /// Lowest and highest block; `None` where there is none.
-    blocks: Option<(u64, u64)>,
     /// All records of the block that is looked at, once they were asked for.
     everything: Option<Bits>,
 }
@@ -77,8 +75,6 @@ impl Search {
         expression: Expression,
     ) -> Result<Self, StoreError> {
         let postings = transaction.open_table(POSTINGS)?;
-        let block = |row: Option<(redb::AccessGuard<'_, (u64, u64)>, _)>| row.map(|(key, _)| key.value().0);
-        let blocks = block(postings.first()?).zip(block(postings.last()?));
         let mut needles = Vec::new();
         expression.needles(&mut needles);
         let mut words: Vec<(Needle, Candidates)> = Vec::with_capacity(needles.len());
@@ -101,17 +97,16 @@ impl Search {
             bytes: 0,
             rows: 0,
             records: 0,
-            blocks,
             everything: None,
         })
     }
 
     pub(super) fn newest(mut self, before: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let below = before.map_or(u64::MAX, |cursor| cursor.id.0);
-        let (Some((lowest, highest)), Some(last)) = (self.blocks, below.checked_sub(1)) else {
-            return Ok(self.page);
-        };
-        for block in (lowest..=highest.min(block_of(last))).rev() {
+        let Some(last) = below.checked_sub(1) else { return Ok(self.page) };
+        let mut next = self.block_down_from(Some(block_of(last)))?;
+        while let Some(block) = next {
+            next = self.block_down_from(block.checked_sub(1))?;
             if self.rows >= ROWS_CAP {
                 self.page.next = Some(RecordId((block + 1) << SHIFT).into());
                 return Ok(self.page);
@@ -140,8 +135,9 @@ impl Search {
 
     pub(super) fn oldest(mut self, after: Option<Cursor>, limit: usize) -> Result<Page, StoreError> {
         let first = after.map_or(0, |cursor| cursor.id.0.saturating_add(1));
-        let Some((lowest, highest)) = self.blocks else { return Ok(self.page) };
-        for block in lowest.max(block_of(first))..=highest {
+        let mut next = self.block_up_from(block_of(first))?;
+        while let Some(block) = next {
+            next = self.block_up_from(block + 1)?;
             if self.rows >= ROWS_CAP {
                 self.page.next = Some(RecordId((block << SHIFT) - 1).into());
                 return Ok(self.page);
@@ -176,9 +172,10 @@ impl Search {
         let column = if sort == Sort::Duration { kind::DURATION } else { kind::BYTES };
         let after =
             after.map_or((u64::MAX, u64::MAX), |cursor| (cursor.value.unwrap_or(u64::MAX), cursor.id.0));
-        let Some((lowest, highest)) = self.blocks else { return Ok(self.page) };
         let mut best: BinaryHeap<Reverse<(u64, u64)>> = BinaryHeap::with_capacity(limit + 1);
-        'blocks: for block in (lowest..=highest).rev() {
+        let mut next = self.block_down_from(Some(u64::MAX))?;
+        'blocks: while let Some(block) = next {
+            next = self.block_down_from(block.checked_sub(1))?;
             if self.rows >= ROWS_CAP {
                 self.page.unsearched = Some(RecordId((block + 1) << SHIFT));
                 break;
@@ -211,8 +208,8 @@ impl Search {
                 }
             }
         }
-        let (mut best, more) = (best.into_sorted_vec(), true);
-        let full = best.len() >= limit && more;
+        let mut best = best.into_sorted_vec();
+        let full = best.len() >= limit;
         for Reverse((value, id)) in best.drain(..) {
             if let Looked::Matches(record) = self.look_at(id, true)? {
                 self.page.records.push(*record);
@@ -231,10 +228,10 @@ impl Search {
     pub(super) fn count(mut self, before: Option<Cursor>) -> Result<Count, StoreError> {
         let below = before.map_or(u64::MAX, |cursor| cursor.id.0);
         let mut counted = Count::default();
-        let (Some((lowest, highest)), Some(last)) = (self.blocks, below.checked_sub(1)) else {
-            return Ok(counted);
-        };
-        'blocks: for block in (lowest..=highest.min(block_of(last))).rev() {
+        let Some(last) = below.checked_sub(1) else { return Ok(counted) };
+        let mut next = self.block_down_from(Some(block_of(last)))?;
+        'blocks: while let Some(block) = next {
+            next = self.block_down_from(block.checked_sub(1))?;
             if self.rows >= ROWS_CAP {
                 counted.next = Some(RecordId((block + 1) << SHIFT).into());
                 break;
@@ -261,6 +258,20 @@ impl Search {
         }
         counted.unreadable = self.page.unreadable;
         Ok(counted)
+    }
+
+    /// The highest block that there is at this one or below. Between blocks may be as many without a record
+    /// as there are numbers, after an import.
+    fn block_down_from(&self, block: Option<u64>) -> Result<Option<u64>, StoreError> {
+        let Some(block) = block else { return Ok(None) };
+        let row = self.postings.range((0, 0)..=(block, u64::MAX))?.next_back().transpose()?;
+        Ok(row.map(|(key, _)| key.value().0))
+    }
+
+    /// The lowest block that there is at this one or above.
+    fn block_up_from(&self, block: u64) -> Result<Option<u64>, StoreError> {
+        let row = self.postings.range((block, 0)..)?.next().transpose()?;
+        Ok(row.map(|(key, _)| key.value().0))
     }
 
     fn is_full(&self, limit: usize) -> bool {
