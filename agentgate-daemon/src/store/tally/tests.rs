@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     model::{Action, Failure, Flow, Loss, OriginalDestination, Record, RecordId, State, Timestamp, Verdict},
-    store::{Entry, Write},
+    store::{Entry, Query, Write},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -61,6 +61,19 @@ fn a_record_counts_once_however_often_it_is_written() {
     store.apply(&[Write::Final(&open)]).unwrap();
     store.apply(&[Write::Final(&open), Write::Final(&record(2, Kind::Flow, 9, 5 * SECOND))]).unwrap();
     assert_eq!(count(&store, 1, 9, Class::Flows, Column::Recorded), 2);
+}
+
+#[test]
+fn one_that_was_over_before_its_beginning_was_written_counts_too() {
+    let (_dir, store) = store();
+    for id in [2, 3, 1] {
+        let mut over = record(id, Kind::Flow, 9, 5 * SECOND);
+        over.state = State::Done;
+        store.apply(&[Write::Final(&over)]).unwrap();
+    }
+    assert_eq!(count(&store, 1, 9, Class::Flows, Column::Recorded), 3);
+    let found = store.query(&Query { limit: 10, ..Query::default() }).unwrap();
+    assert_eq!(found.records.iter().map(|record| record.id.0).collect::<Vec<_>>(), [3, 2, 1]);
 }
 
 #[test]
