@@ -8,9 +8,9 @@ use agentgate::{
     audit::{Audit, AuditOptions},
     export::{
         Format,
-        mirror::{Compress, Mirror, Settings},
+        mirror::{Mirror, Settings},
     },
-    model::{Kind, Record, State, Timestamp},
+    model::{Compress, Kind, Record, State, Timestamp},
     store::Store,
 };
 use tokio::sync::watch;

@@ -87,17 +87,12 @@ pub(super) fn mirror(of: &config::Mirror) -> Option<mirror::Settings> {
         config::MirrorFormat::Ocsf => Format::Ocsf,
         config::MirrorFormat::Csv => Format::Csv,
     };
-    let compress = match of.compress {
-        config::Compress::None => mirror::Compress::None,
-        config::Compress::Gzip => mirror::Compress::Gzip,
-        config::Compress::Zstd => mirror::Compress::Zstd,
-    };
     Some(mirror::Settings {
         path,
         format,
         rotate_bytes: of.rotate_bytes,
         rotate_hours: of.rotate_hours,
-        compress,
+        compress: of.compress,
         keep: of.keep,
         bodies: of.bodies,
     })

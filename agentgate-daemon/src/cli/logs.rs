@@ -164,30 +164,20 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
 fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
     let client = session.connect()?;
     let output = &mut session.output;
-    client.stream(Request::Count { filter }, false, |item| match item {
-        Item::Searched { .. } => Ok(()),
-        Item::Counted { count, unreadable } if output.json => {
+    client.stream(Request::Count { filter }, false, |item| {
+        if matches!(item, Item::Searched { .. }) {
+            return Ok(());
+        }
+        let Item::Counted { count, unreadable } = item else { return Err(Failure::Unexpected) };
+        if output.json {
             output.json(&serde_json::json!({ "count": count, "unreadable": unreadable }))?;
-            output.flush()
+            return output.flush();
         }
-        Item::Counted { count, unreadable } => {
-            if unreadable > 0 {
-                complain(&format!("{unreadable} records cannot be read: whether they match is not known"));
-            }
-            output.line(&count.to_string())?;
-            output.flush()
+        if unreadable > 0 {
+            complain(&format!("{unreadable} records cannot be read: whether they match is not known"));
         }
-        Item::Record(_)
-        | Item::Listed
-        | Item::Missed { .. }
-        | Item::Body { .. }
-        | Item::Upkeep(_)
-        | Item::Unsearched { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_)
-        | Item::Verifying { .. }
-        | Item::Verified(_)
-        | Item::Text { .. } => Err(Failure::Unexpected),
+        output.line(&count.to_string())?;
+        output.flush()
     })
 }
 

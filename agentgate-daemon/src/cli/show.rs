@@ -114,23 +114,10 @@ fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Fail
     let client = session.connect()?;
     // Put together first: a character may lie across two chunks.
     let mut whole = Vec::new();
-    client.stream(Request::Body { id, side }, false, |item| match item {
-        Item::Body { hex } => {
-            whole.extend(from_hex(&hex).ok_or(Failure::Unexpected)?);
-            Ok(())
-        }
-        Item::Record(_)
-        | Item::Searched { .. }
-        | Item::Listed
-        | Item::Upkeep(_)
-        | Item::Missed { .. }
-        | Item::Verifying { .. }
-        | Item::Verified(_)
-        | Item::Text { .. }
-        | Item::Counted { .. }
-        | Item::Unsearched { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_) => Err(Failure::Unexpected),
+    client.stream(Request::Body { id, side }, false, |item| {
+        let Item::Body { hex } = item else { return Err(Failure::Unexpected) };
+        whole.extend(from_hex(&hex).ok_or(Failure::Unexpected)?);
+        Ok(())
     })?;
     Ok(whole)
 }

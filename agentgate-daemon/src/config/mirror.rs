@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::paths;
+use crate::model::Compress;
 
 /// A copy of the log as lines in a file that is rotated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,14 +52,4 @@ pub enum MirrorFormat {
     Ocsf,
     /// Columns.
     Csv,
-}
-
-/// What closed files are compressed with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compress {
-    #[default]
-    None,
-    Gzip,
-    Zstd,
 }

@@ -24,7 +24,7 @@ use crate::model::{Durability, TextIndex};
 pub use crate::model::TextError as ConfigError;
 pub use checkpoints::{Checkpoints, Syslog, Webhook};
 pub use hide::Run;
-pub use mirror::{Compress, Mirror, MirrorFormat};
+pub use mirror::{Mirror, MirrorFormat};
 pub use origin::{ClientCertificate, CrlDepth, Lenience, Origin};
 pub use paths::Paths;
 

@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod body;
+pub mod compress;
 pub mod durability;
 mod fact;
 pub mod fields;
@@ -20,6 +21,7 @@ pub mod websocket;
 
 pub use balance::{Balance, BalanceRow, EarlierBalance, Miscount};
 pub use body::Captured;
+pub use compress::Compress;
 pub use durability::Durability;
 pub use fact::{Fact, FactValue};
 pub use fields::HeaderFields;

@@ -11,7 +11,7 @@ use std::{fs, io, mem, path::Path};
 use aws_lc_rs::digest::{Context, SHA256};
 use redb::{
     Database, Durability, Key, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, TableDefinition, TableError, TableHandle as _, Value,
+    ReadableTableMetadata as _, TableDefinition, TableHandle as _, Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ use super::{
     error::unharmed,
     every::{self, Role, Visitor},
     file::{CACHE_BYTES, restrict, sync_directory},
+    tables::there,
 };
 
 const HEAD: &[u8; 17] = b"agentgate dump 1\n";
@@ -112,11 +113,7 @@ impl<O: FnMut(Vec<u8>) -> bool> Visitor for Writer<'_, O> {
         definition: TableDefinition<'static, K, V>,
         _role: Role,
     ) -> Result<(), StoreError> {
-        let table = match self.snapshot.open_table(definition) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(table) = there(self.snapshot, definition)? else { return Ok(()) };
         self.piece.push(TABLE);
         self.put(definition.name().as_bytes());
         let mut rows: u64 = 0;
@@ -395,11 +392,7 @@ impl Visitor for Copy<'_> {
         if self.only.is_some_and(|only| only != role) {
             return Ok(());
         }
-        let table = match self.from.open_table(definition) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(table) = there(self.from, definition)? else { return Ok(()) };
         let mut rows = table.iter()?;
         let mut fresh = true;
         loop {
@@ -447,10 +440,8 @@ pub fn rows(path: &Path) -> Result<u64, StoreError> {
             definition: TableDefinition<'static, K, V>,
             _role: Role,
         ) -> Result<(), StoreError> {
-            match self.0.open_table(definition) {
-                Ok(table) => self.1 += table.len()?,
-                Err(TableError::TableDoesNotExist(_)) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(table) = there(&self.0, definition)? {
+                self.1 += table.len()?;
             }
             Ok(())
         }

@@ -12,6 +12,7 @@ use super::{
     canonical::{Glance, Malformed, decode, digest},
     chain::Gone,
     read::Reader,
+    tables::there,
     write::{Batch, Entry},
 };
 use crate::{
@@ -257,16 +258,12 @@ impl Store {
     pub(crate) fn is_empty(&self) -> Result<bool, StoreError> {
         use redb::ReadableTableMetadata as _;
         let snapshot = self.snapshot()?;
-        let counters = snapshot.open_table(super::typed::COUNTERS);
-        let limits = snapshot.open_table(super::typed::LIMITS);
-        let approvals = snapshot.open_table(super::typed::APPROVALS);
+        let counters = there(&snapshot, super::typed::COUNTERS)?.map(|table| table.len());
+        let limits = there(&snapshot, super::typed::LIMITS)?.map(|table| table.len());
+        let approvals = there(&snapshot, super::typed::APPROVALS)?.map(|table| table.len());
         let mut kept = 0;
-        for table in [counters.map(|t| t.len()), limits.map(|t| t.len()), approvals.map(|t| t.len())] {
-            match table {
-                Ok(rows) => kept += rows?,
-                Err(redb::TableError::TableDoesNotExist(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
+        for rows in [counters, limits, approvals].into_iter().flatten() {
+            kept += rows?;
         }
         Ok(kept == 0 && self.walk_settled()?.end() == 0)
     }

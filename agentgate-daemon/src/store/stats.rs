@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use redb::{
-    Key, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableError,
-    TableHandle as _, Value,
+    Key, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _,
+    Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use super::{
     error::unharmed,
     every::{self, Role, Visitor},
     retention,
-    tables::{BODIES_FROM, DROPPED, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, UNDERWAY},
+    tables::{BODIES_FROM, DROPPED, ENTRIES, GROUPS, LAST_ID, META, PACKS, SPANS, UNDERWAY, there},
 };
 use crate::model::{TextIndex, Timestamp};
 
@@ -98,11 +98,7 @@ impl Visitor for Measure<'_> {
         definition: TableDefinition<'static, K, V>,
         _role: Role,
     ) -> Result<(), StoreError> {
-        let table = match self.snapshot.open_table(definition) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(table) = there(self.snapshot, definition)? else { return Ok(()) };
         let stats = table.stats()?;
         let pages = stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes();
         self.pages += pages;

@@ -1,9 +1,9 @@
 //! The tables of schema 3; the module above documents them.
 
-use redb::TableDefinition;
+use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, TableError, Value};
 use serde::{Deserialize, Serialize};
 
-use super::{canonical::Digest, packed::Part};
+use super::{StoreError, canonical::Digest, packed::Part};
 
 /// Version of the layout as a whole.
 pub(super) const SCHEMA_VERSION: u64 = 3;
@@ -55,5 +55,17 @@ impl Side {
             Self::Request => 0,
             Self::Response => 1,
         }
+    }
+}
+
+/// A table as a snapshot has it; `None` where nothing was ever put into it.
+pub(super) fn there<K: Key + 'static, V: Value + 'static>(
+    snapshot: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, StoreError> {
+    match snapshot.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

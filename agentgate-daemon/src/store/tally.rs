@@ -17,7 +17,7 @@ use super::{
     Store, StoreError, UNACKNOWLEDGED,
     canonical::{Glance, socket},
     read::Reader,
-    tables::{LAST_ID, META},
+    tables::{LAST_ID, META, there},
     unharmed,
 };
 use crate::model::{Kind, Miscount, RecordId};
@@ -327,11 +327,7 @@ impl Store {
         unharmed(|| {
             let current = self.epoch.load(Ordering::Acquire);
             let transaction = self.read_all()?;
-            let table = match transaction.open_table(EPOCHS) {
-                Ok(table) => table,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                Err(error) => return Err(error.into()),
-            };
+            let Some(table) = there(&transaction, EPOCHS)? else { return Ok(Vec::new()) };
             let mut known = Vec::new();
             for row in table.iter()? {
                 let (name, number) = row?;
@@ -410,11 +406,7 @@ impl Store {
     pub fn session_name(&self, session: u64) -> Result<Option<String>, StoreError> {
         unharmed(|| {
             let transaction = self.read_all()?;
-            let table = match transaction.open_table(SESSIONS) {
-                Ok(table) => table,
-                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
+            let Some(table) = there(&transaction, SESSIONS)? else { return Ok(None) };
             let key = (self.epoch.load(Ordering::Acquire), session);
             Ok(table.get(key)?.map(|name| name.value().to_owned()))
         })
@@ -516,12 +508,8 @@ fn tallies_in(
     transaction: &ReadTransaction,
     keys: impl RangeBounds<Key>,
 ) -> Result<Vec<TallyRow>, StoreError> {
-    let table = match transaction.open_table(TALLIES) {
-        Ok(table) => table,
-        // No epoch was entered in this file so far.
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
+    // No epoch was entered in this file so far.
+    let Some(table) = there(transaction, TALLIES)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for row in table.range(keys)? {
         let (key, count) = row?;

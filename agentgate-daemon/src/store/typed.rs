@@ -5,12 +5,13 @@
 //! `all`) and a *name* within it, so that a scope's rows lie together and later uses need no table of
 //! their own. Values of a limit and an approval begin with a byte of version.
 
-use redb::{ReadableTable as _, TableDefinition, TableError};
+use redb::{ReadableTable as _, TableDefinition};
 
 use super::{
     Store, StoreError,
     canonical::{Malformed, put_number, take, take_number},
     error::unharmed,
+    tables::there,
 };
 use crate::model::{RecordId, Timestamp};
 
@@ -174,11 +175,7 @@ impl Store {
         unharmed(|| {
             let mut found = Vec::new();
             let transaction = self.snapshot()?;
-            let table = match transaction.open_table(COUNTERS) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => return Ok(found),
-                Err(error) => return Err(error.into()),
-            };
+            let Some(table) = there(&transaction, COUNTERS)? else { return Ok(found) };
             for row in table.range::<(&str, &str)>((scope, "")..)? {
                 let (key, value) = row?;
                 let ((of, name), (value, since)) = (key.value(), value.value());
@@ -256,11 +253,7 @@ impl Store {
         decode: impl FnOnce(&[u8]) -> Result<T, Malformed>,
     ) -> Result<Option<T>, StoreError> {
         let transaction = self.snapshot()?;
-        let table = match transaction.open_table(table) {
-            Ok(table) => table,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(table) = there(&transaction, table)? else { return Ok(None) };
         let found = table.get((scope, name))?;
         found.map(|row| decode(row.value()).map_err(StoreError::BadRow)).transpose()
     }

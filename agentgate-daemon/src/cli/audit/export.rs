@@ -310,24 +310,18 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
     };
     let client: Client = writing.session.connect()?;
     let mut lines = Lines::default();
-    client.stream(Request::AuditExport { ask }, args.follow, |item| match item {
-        Item::Rows { text } if args.is_chained() => lines.push(&text, |line| writing.copy(line)),
-        Item::Rows { text } => lines.push(&text, |line| {
+    client.stream(Request::AuditExport { ask }, args.follow, |item| {
+        if let Item::Walked(turned) = item {
+            return writing.walked(turned);
+        }
+        let Item::Rows { text } = item else { return Err(Failure::Unexpected) };
+        if args.is_chained() {
+            return lines.push(&text, |line| writing.copy(line));
+        }
+        lines.push(&text, |line| {
             let row = Row::received(line).map_err(|error| ClientError::Protocol(error.to_string()))?;
             writing.take(&row)
-        }),
-        Item::Walked(turned) => writing.walked(turned),
-        Item::Record(_)
-        | Item::Searched { .. }
-        | Item::Listed
-        | Item::Missed { .. }
-        | Item::Body { .. }
-        | Item::Verifying { .. }
-        | Item::Verified(_)
-        | Item::Text { .. }
-        | Item::Counted { .. }
-        | Item::Unsearched { .. }
-        | Item::Upkeep(_) => Err(Failure::Unexpected),
+        })
     })
 }
 

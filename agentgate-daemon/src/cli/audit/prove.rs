@@ -15,19 +15,8 @@ pub(in crate::cli) struct Args {
 pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     let client = session.connect()?;
     let output = &mut session.output;
-    client.stream(Request::AuditProve { id: args.id }, false, |item| match item {
-        Item::Text { text } => output.bytes(text.as_bytes()),
-        Item::Record(_)
-        | Item::Searched { .. }
-        | Item::Listed
-        | Item::Missed { .. }
-        | Item::Body { .. }
-        | Item::Counted { .. }
-        | Item::Unsearched { .. }
-        | Item::Upkeep(_)
-        | Item::Verifying { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_)
-        | Item::Verified(_) => Err(Failure::Unexpected),
+    client.stream(Request::AuditProve { id: args.id }, false, |item| {
+        let Item::Text { text } = item else { return Err(Failure::Unexpected) };
+        output.bytes(text.as_bytes())
     })
 }

@@ -73,23 +73,14 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
             let request = Request::AuditVerify { keys: trust.keys, checkpoints: trust.checkpoints };
             let mut found = None;
             client.stream(request, false, |item| -> Result<(), ClientError> {
-                match item {
-                    Item::Verifying { done, of } => shown.tell(done, of),
-                    Item::Verified(report) => found = Some(*report),
-                    Item::Record(_)
-                    | Item::Searched { .. }
-                    | Item::Listed
-                    | Item::Missed { .. }
-                    | Item::Body { .. }
-                    | Item::Counted { .. }
-                    | Item::Unsearched { .. }
-                    | Item::Rows { .. }
-                    | Item::Upkeep(_)
-                    | Item::Walked(_)
-                    | Item::Text { .. } => {
-                        return Err(ClientError::Protocol("an answer to another question".to_owned()));
-                    }
+                if let Item::Verifying { done, of } = item {
+                    shown.tell(done, of);
+                    return Ok(());
                 }
+                let Item::Verified(report) = item else {
+                    return Err(ClientError::Protocol("an answer to another question".to_owned()));
+                };
+                found = Some(*report);
                 Ok(())
             })?;
             shown.end();

@@ -576,21 +576,7 @@ async fn a_large_record_does_not_hide_what_came_after_it() {
 }
 
 fn record(item: &Item) -> Option<&Record> {
-    match item {
-        Item::Record(record) => Some(record),
-        Item::Missed { .. }
-        | Item::Body { .. }
-        | Item::Searched { .. }
-        | Item::Listed
-        | Item::Upkeep(_)
-        | Item::Counted { .. }
-        | Item::Unsearched { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_)
-        | Item::Verifying { .. }
-        | Item::Verified(_)
-        | Item::Text { .. } => None,
-    }
+    if let Item::Record(record) = item { Some(record) } else { None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

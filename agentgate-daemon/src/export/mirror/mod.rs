@@ -34,7 +34,7 @@ use super::{
     pages::{From, Pages, Wanted},
 };
 use crate::{
-    model::Timestamp,
+    model::{Compress, Timestamp},
     store::{Store, StoreError},
 };
 use file::Lines;
@@ -44,16 +44,6 @@ use place::Place;
 const TICK: Duration = Duration::from_secs(1);
 /// Longest time between attempts while something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How rotated files are kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compress {
-    #[default]
-    None,
-    Gzip,
-    Zstd,
-}
 
 /// What to mirror, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]

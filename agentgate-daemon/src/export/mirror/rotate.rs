@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    Compress, MirrorError, Settings, at,
+    MirrorError, Settings, at,
     place::{Place, sync_directory},
 };
+use crate::model::Compress;
 
 /// Of zstd; its own default.
 const LEVEL: i32 = 3;
