@@ -22,7 +22,17 @@ pub(in crate::store) fn put_signed(out: &mut Vec<u8>, number: i64) {
 }
 
 /// Takes a number off the front of `bytes`.
+#[inline]
 pub(in crate::store) fn take_number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    // Lengths and tags, by far the most of them, have one byte.
+    if let Some((&byte @ 0..0x80, rest)) = bytes.split_first() {
+        *bytes = rest;
+        return Ok(byte.into());
+    }
+    take_long_number(bytes)
+}
+
+fn take_long_number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut number = 0_u64;
     let mut shift = 0;
     loop {
