@@ -5,12 +5,14 @@
 
 mod deltas;
 mod needle;
+mod pieces;
 mod scan;
 mod texts;
 
 pub use needle::{Needle, NoNeedle};
-#[cfg(test)]
-pub(crate) use scan::{Form, each};
-pub(crate) use scan::{Token, is_dense};
+pub(crate) use pieces::pieces;
+pub(crate) use scan::{Form, Token, each, is_dense};
 pub use texts::{Bodies, DECODED_CAP, contains, found};
+pub(crate) use texts::{Part, heads, in_body, request};
+#[cfg(test)]
 pub(crate) use texts::{in_bodies, in_heads};

@@ -77,19 +77,25 @@ impl Candidates {
         transaction: &ReadTransaction,
         needles: Vec<Needle>,
     ) -> Result<Self, StoreError> {
+        let walk = Walk::of(transaction)?;
+        text.want(walk.end());
         let mut live = Vec::new();
-        let (mode, closing, whole): (_, _, Vec<Arc<Segment>>) = {
-            let state = text.state();
+        let closing = {
+            let growing = text.growing();
             // While it is held, because it takes entries.
-            live.extend(state.builder.as_ref().map(|builder| Live::of_builder(builder, &needles)));
-            (state.mode, state.closing.clone(), state.whole.clone())
+            live.extend(growing.builder.as_ref().map(|builder| Live::of_builder(builder, &needles)));
+            growing.closing.clone()
+        };
+        // After that, because one that is closing comes there next: it may be in both, and not in neither.
+        let (mode, whole): (_, Vec<Arc<Segment>>) = {
+            let state = text.state();
+            (state.mode, state.whole.clone())
         };
         live.extend(closing.map(|builder| Live::of_builder(&builder, &needles)));
         for segment in whole.iter().rev() {
             live.push(Live::of_segment(segment, &needles)?);
         }
         live.reverse();
-        let walk = Walk::of(transaction)?;
         Ok(Self {
             needles,
             mode,

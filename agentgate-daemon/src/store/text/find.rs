@@ -3,6 +3,10 @@
 use super::set::Set;
 use crate::words::{Needle, is_dense};
 
+/// A word that no text has. Entries have it whose address has letters or digits that are in none of its words,
+/// or not as they stand there.
+pub(super) const CUT: &[u8] = b"\0cut";
+
 /// What of the log a segment is about, and what of that it does not know.
 #[derive(Clone, Debug)]
 pub(super) struct Bounds {

@@ -6,7 +6,7 @@
 //! here): twice the place of its set, from where the sets begin, or, of a word that only one entry has,
 //! twice that entry's place in the segment and one more.
 //!
-//! The *head* says what there is: 1 (the version of this format and of what a word is), 1 where bodies are
+//! The *head* says what there is: 2 (the version of this format and of what a word is), 1 where bodies are
 //! indexed or else 0, the entry after its last, the highest id that began before it; how many entries it
 //! has, and their ids in runs (the first, less what follows the run before, in zigzag; how many); the sets
 //! of entries that are not wholly indexed and of those whose dense words are not; how many words, bytes of
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Changes with the format and with what a word is: segments of another are built anew.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// No block is larger, unpacked.
 const BLOCK: usize = 64 * 1024;
 /// Words that a prefix may stand for in one segment; where there are more, every entry may have one.

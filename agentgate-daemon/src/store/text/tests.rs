@@ -2,7 +2,10 @@
 
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, mpsc},
+};
 
 use super::{
     format::Head,
@@ -11,6 +14,31 @@ use super::{
 };
 
 use crate::words::{Form, Needle, Token, each};
+
+/// Where the thread stands still when a test wants it to: in an entry, which the segment has in part.
+#[derive(Debug, Default)]
+pub(super) struct Pause(Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>);
+
+impl Pause {
+    /// Says that it is here, and waits.
+    pub(super) fn here(&self) {
+        let pause = self.0.lock().unwrap().take();
+        if let Some((is_here, goes_on)) = pause
+            && is_here.send(()).is_ok()
+        {
+            // It goes on as well where the test is over.
+            let _over = goes_on.recv();
+        }
+    }
+
+    /// Has the thread stand still the next time.
+    fn next(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (is_here, was_here) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        *self.0.lock().unwrap() = Some((is_here, goes_on));
+        (was_here, go_on)
+    }
+}
 
 /// A generator that gives the same again for the same seed.
 struct Random(u64);
@@ -29,11 +57,16 @@ fn places(set: &Set) -> Vec<usize> {
 }
 
 fn add(builder: &mut Builder, id: u64, text: &str) {
+    put(builder, id, text);
+    builder.end();
+}
+
+fn put(builder: &mut Builder, id: u64, text: &str) {
     builder.begin(id);
     builder.begin_text(text.len());
     each(text.as_bytes(), Form::Plain, &mut |token| match token {
-        Token::Word(word) | Token::Also(word) => builder.add(word),
-        Token::Gap => {}
+        Token::Word(word) | Token::Also(word) => drop(builder.add(word)),
+        Token::Gap | Token::Cut => {}
     });
 }
 
@@ -118,8 +151,9 @@ fn an_empty_segment_is_one() {
 fn entries_that_are_not_wholly_indexed_are_always_found() {
     let mut builder = Builder::new(0, 0, true);
     add(&mut builder, 1, "a b");
-    add(&mut builder, 2, "");
+    put(&mut builder, 2, "");
     builder.is_partial();
+    builder.end();
     add(&mut builder, 3, "b");
     assert_eq!(search(&builder, &["a"]), [0, 1]);
     assert_eq!(search(&builder, &["a", "c"]), [1]);
