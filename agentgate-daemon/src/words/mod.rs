@@ -3,12 +3,15 @@
 //! Pure. The index of `store::text` and whoever looks into a record take texts apart by the same
 //! functions, so that what is looked for is found by one where the other has it.
 
+mod address;
 mod deltas;
 mod needle;
 mod pieces;
 mod scan;
 mod texts;
 
+pub use address::Address;
+pub(crate) use address::{Reach, Run};
 pub use needle::{Needle, NoNeedle};
 pub(crate) use pieces::pieces;
 pub(crate) use scan::{Form, Token, each, is_dense};

@@ -38,11 +38,12 @@ use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 
 pub use candidates::Candidates;
+pub use find::Sought;
 pub use indexer::Indexer;
 pub(in crate::store) use pacer::Pacer;
 
 use super::{StoreError, packed::Packer};
-use crate::{model::TextIndex, words::Needle};
+use crate::model::TextIndex;
 use segment::{Builder, Segment};
 use table::{Reading, Writing};
 pub(in crate::store) use table::{SEGMENTS, WORDS};
@@ -138,13 +139,13 @@ impl Text {
         }
     }
 
-    /// Records that may have all of `needles`: with no index, all there are.
+    /// Records that may have all of `sought`: with no index, all there are.
     pub(super) fn candidates(
         &self,
         transaction: &ReadTransaction,
-        needles: Vec<Needle>,
+        sought: Vec<Sought>,
     ) -> Result<Candidates, StoreError> {
-        Candidates::new(self, transaction, needles)
+        Candidates::new(self, transaction, sought)
     }
 
     /// Segments that are to go into the next transaction.

@@ -7,13 +7,13 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::{
-    find::{self, Bounds},
+    find::{self, Bounds, Sought},
     format::Head,
     set::{self, ENTRIES, Set},
 };
 use crate::{
     store::canonical::{Malformed, put_number},
-    words::{Needle, is_dense},
+    words::{Reach, is_dense},
 };
 
 /// Words after which a segment is closed.
@@ -281,12 +281,12 @@ impl Builder {
         fold(hash ^ last ^ second.rotate_left(32), second)
     }
 
-    /// Entries that may hold all of `needles`.
-    pub(super) fn candidates(&self, needles: &[Needle]) -> Set {
-        let found = find::candidates::<Malformed>(&self.bounds, needles, |word, open| {
+    /// Entries that may hold all of `sought`.
+    pub(super) fn candidates(&self, sought: &[Sought]) -> Set {
+        let found = find::candidates::<Malformed>(&self.bounds, sought, |word, reach| {
             let mut set = Set::none();
-            if open {
-                for index in (0..self.words.len()).filter(|index| self.bytes_of(*index).starts_with(word)) {
+            if reach != Reach::Whole {
+                for index in (0..self.words.len()).filter(|index| reach.holds(word, self.bytes_of(*index))) {
                     self.collect(index, &mut set);
                 }
             } else if let Some(index) = self.slots.get(self.slot(word)).and_then(|place| place.checked_sub(1))

@@ -8,12 +8,16 @@ use std::{
 };
 
 use super::{
+    Sought,
     format::Head,
     segment::{Builder, Segment},
     set::Set,
 };
 
-use crate::words::{Form, Needle, Token, each};
+use crate::{
+    filter::Pattern,
+    words::{Address, Form, Needle, Token, each},
+};
 
 /// Where the thread stands still when a test wants it to: in an entry, which the segment has in part.
 #[derive(Debug, Default)]
@@ -76,11 +80,18 @@ fn search(builder: &Builder, needles: &[&str]) -> Vec<usize> {
 }
 
 fn search_both(builder: &Builder, segment: &Segment, needles: &[&str]) -> Vec<usize> {
-    let needles: Vec<_> = needles.iter().map(|needle| Needle::parse(needle).unwrap()).collect();
-    let live = builder.candidates(&needles);
-    let closed = segment.head.candidates(segment.content.as_slice(), &needles).unwrap();
+    search_for(builder, segment, &parsed(needles))
+}
+
+fn parsed(needles: &[&str]) -> Vec<Sought> {
+    needles.iter().map(|needle| Needle::parse(needle).unwrap().into()).collect()
+}
+
+fn search_for(builder: &Builder, segment: &Segment, needles: &[Sought]) -> Vec<usize> {
+    let live = builder.candidates(needles);
+    let closed = segment.head.candidates(segment.content.as_slice(), needles).unwrap();
     let read = Head::decode(builder.bounds().from, &segment.encoded).unwrap().unwrap();
-    let again = read.candidates(segment.content.as_slice(), &needles).unwrap();
+    let again = read.candidates(segment.content.as_slice(), needles).unwrap();
     assert_eq!((&live, &live), (&closed, &again), "{needles:?}");
     for at in 0..8192 {
         assert_eq!(builder.id(at), read.id(at));
@@ -165,7 +176,7 @@ fn very_many_words_of_one_entry_do_not_fill_a_segment() {
     let many: String = (0..70_000).map(|word| format!("w{word} ")).collect();
     add(&mut builder, 1, &many);
     add(&mut builder, 2, "w1 w69999");
-    let needles = |needle| [Needle::parse(needle).unwrap()];
+    let needles = |needle| parsed(&[needle]);
     assert_eq!(places(&builder.candidates(&needles("w69999"))), [0, 1]);
     assert_eq!(places(&builder.candidates(&needles("w1"))), [0, 1]);
     assert_eq!(places(&builder.candidates(&needles("nothing"))), [0]);
@@ -204,7 +215,10 @@ fn bytes_that_are_no_segment_are_refused() {
     let mut later = segment.encoded.clone();
     later[0] += 1;
     assert!(Head::decode(7, &later).unwrap().is_none());
-    let needles = [Needle::parse("some*").unwrap()];
+    let needles = [
+        Needle::parse("some*").unwrap().into(),
+        Sought::Address(Address::of_target(&Pattern::whole("*ome*").runs()).unwrap()),
+    ];
     for at in 0..segment.encoded.len() {
         for bit in 0..8 {
             let mut changed = segment.encoded.clone();

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use tempfile::TempDir;
 
-use super::super::{Indexer, drop_tables, forget, open, table};
+use super::super::{Indexer, Sought, drop_tables, forget, open, table};
 use crate::{
     audit::{Audit, AuditOptions},
     model::{
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     fn candidates(&self, needles: &[&str]) -> Vec<u64> {
-        let mut candidates = self.store.text_candidates(parsed(needles)).unwrap();
+        let mut candidates = self.store.text_candidates(sought(needles)).unwrap();
         let mut found = Vec::new();
         let mut below = u64::MAX;
         while let Some(id) = candidates.below(below).unwrap() {
@@ -51,7 +51,7 @@ impl Scene {
             below = id;
         }
         found.reverse();
-        let mut again = self.store.text_candidates(parsed(needles)).unwrap();
+        let mut again = self.store.text_candidates(sought(needles)).unwrap();
         let last = self.store.next_id().0;
         // In steps from the newest, as a query does.
         let mut among = Vec::new();
@@ -76,6 +76,10 @@ impl Scene {
         }
         found
     }
+}
+
+fn sought(needles: &[&str]) -> Vec<Sought> {
+    parsed(needles).into_iter().map(Sought::from).collect()
 }
 
 fn parsed(needles: &[&str]) -> Vec<Needle> {
@@ -342,7 +346,7 @@ fn a_damaged_index_is_told() {
     let transaction = scene.store.begin_write().unwrap();
     transaction.open_table(table::WORDS).unwrap().insert((0, 0), [7; 4064].as_slice()).unwrap();
     transaction.commit().unwrap();
-    let mut candidates = scene.store.text_candidates(parsed(&["answer1"])).unwrap();
+    let mut candidates = scene.store.text_candidates(sought(&["answer1"])).unwrap();
     let error = candidates.among(1..=50).unwrap_err();
     assert_eq!(error.code(), "store_unreadable");
     assert!(error.to_string().contains("reindex"), "{error}");
