@@ -10,6 +10,7 @@
 
 mod error;
 mod field;
+mod help;
 mod lex;
 mod matches;
 mod number;
@@ -23,6 +24,7 @@ mod time;
 pub(crate) mod tests;
 
 pub use error::FilterError;
+pub use help::{HELP, Help};
 pub use matches::{agents, amount, codes, duration, host_of, in_session, session_name};
 pub use number::Bounds;
 pub use pattern::Pattern;
