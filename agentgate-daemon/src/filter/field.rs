@@ -25,7 +25,7 @@ pub(super) enum Field {
 }
 
 /// Facts that go by their own name.
-const FACTS: [&str; 4] = ["pii", "model", "tool", "cost"];
+pub(super) const FACTS: [&str; 4] = ["pii", "model", "tool", "cost"];
 
 /// Names and fields.
 const FIELDS: [(&str, Field); 26] = [

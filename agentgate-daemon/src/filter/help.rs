@@ -38,7 +38,7 @@ pub const HELP: [Help; 29] = [
     one_of("method", "method:post", "of the request", &["get", "post", "put", "patch", "delete"]),
     help("path", "path:/v1/*", "path and query of the request"),
     help("url", "url:https://*/login*", "scheme, host and path"),
-    one_of("flag", "flag:*", "a finding; *: any", &["*"]),
+    help("flag", "flag:*", "a finding; flag:*: any"),
     one_of(
         "kind",
         "kind:exchange",

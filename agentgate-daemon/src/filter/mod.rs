@@ -25,7 +25,9 @@ pub(crate) mod tests;
 
 pub use error::FilterError;
 pub use help::{HELP, Help};
-pub use matches::{agents, amount, codes, duration, host_of, in_session, session_name};
+pub use matches::{
+    agents, amount, codes, duration, fact_field, fact_value, host_of, in_session, session_name,
+};
 pub use number::Bounds;
 pub use pattern::Pattern;
 

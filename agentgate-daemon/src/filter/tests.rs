@@ -392,6 +392,24 @@ fn shorthands_mean_what_was_typed() {
 }
 
 #[test]
+fn a_fact_is_found_by_what_is_said_of_it() {
+    let rows = [
+        (Fact::text("model", "claude-4"), "model", "claude-4"),
+        (Fact::integer("tokens", -812), "fact.tokens", "-812"),
+        (Fact::micros("cost", 12_500), "cost", "0.0125"),
+        (Fact::micros("cost", 3_000_000), "cost", "3"),
+        (Fact::micros("cost", 0), "cost", "0"),
+        (Fact::micros("balance", -1_000_001), "fact.balance", "-1.000001"),
+    ];
+    for (fact, field, value) in rows {
+        assert_eq!((&*fact_field(&fact.name), &*fact_value(&fact.value)), (field, value));
+        let mut record = exchange();
+        record.facts = vec![fact];
+        assert!(parse(&shorthand::exact(field, value)).matches(&record), "{field}:{value}");
+    }
+}
+
+#[test]
 fn coded_bodies_are_read() {
     let mut record = exchange();
     let head = record.response.as_mut().unwrap();

@@ -28,12 +28,22 @@
   const offers = document.getElementById("q-offers");
   if (!field || !offers) return;
 
+  const panes = [...document.querySelectorAll("details.more")];
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") for (const pane of panes) pane.open = false;
     const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
     if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     field.focus();
     field.setSelectionRange(field.value.length, field.value.length);
+  });
+
+  // What is empty says nothing, and makes addresses long.
+  field.form.addEventListener("submit", () => {
+    for (const input of field.form.elements) input.disabled = input.name !== "" && input.value.trim() === "";
+  });
+  window.addEventListener("pageshow", () => {
+    for (const input of field.form.elements) input.disabled = false;
   });
 
   // What is wrong is what is typed over.
@@ -130,7 +140,7 @@
   field.addEventListener("blur", close);
   field.addEventListener("keydown", (event) => {
     if (offers.hidden) {
-      if (event.key === "Escape") field.blur();
+      if (event.key === "Escape" && panes.every((pane) => !pane.open)) field.blur();
       return;
     }
     const keys = { ArrowDown: at + 1, ArrowUp: at < 0 ? -1 : at - 1 };

@@ -14,6 +14,7 @@ use crate::{
         read::{Bodies, Body},
         show::{self, visible},
     },
+    filter::{fact_field, fact_value},
     model::{Captured, HeaderFields, Kind, Question, Record, State, Subject, Timestamp},
 };
 
@@ -84,6 +85,7 @@ impl Detail<'_> {
                         }
                     }
                     @if !r.flags.is_empty() { (self.flags()) }
+                    @if !r.facts.is_empty() { (self.facts()) }
                 }
                 div.column {
                     @if let Some(subject) = &r.subject { (process(subject)) }
@@ -240,6 +242,20 @@ impl Detail<'_> {
                             " " span.dim { (flag.severity.as_str()) }
                             p { (visible(&flag.evidence)) }
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    fn facts(&self) -> Markup {
+        html! {
+            section.card {
+                h2 { "Facts" }
+                dl {
+                    @for fact in &self.record.facts {
+                        dt { (visible(&fact.name)) }
+                        dd { (found(&fact_field(&fact.name), &fact_value(&fact.value))) }
                     }
                 }
             }

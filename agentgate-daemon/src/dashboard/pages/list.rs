@@ -181,9 +181,9 @@ impl List<'_> {
                 label.long.set[!p.host.trim().is_empty()] { span { "Host" } input type="text" name="host" value=(p.host) placeholder="api.example.com" maxlength="256" autocomplete="off" spellcheck="false"; }
                 label.long.set[!p.session.trim().is_empty()] { span { "Session" } input type="text" name="session" value=(p.session) placeholder="run-u2.service" maxlength="256" autocomplete="off" spellcheck="false"; }
                 span.grow {}
-                details.more open[self.error.is_some()] { summary { "How to filter" } div.pane { (guide::language(p)) } }
+                details.more name="more" open[self.error.is_some()] { summary { "How to filter" } div.pane { (guide::language(p)) } }
                 @if self.error.is_none() {
-                    details.more { summary { "Take along" } div.pane { (guide::commands(p, self.listen)) } }
+                    details.more name="more" { summary { "Export" } div.pane { (guide::commands(p, self.listen)) } }
                 }
             }
         }
