@@ -112,7 +112,7 @@ async fn a_person_watches_and_allows() {
     let own = browser.get("location.origin").await.as_str().unwrap().to_owned();
     browser.open(&format!("{own}/records/{hostile}")).await;
     let scripts = browser.get("[...document.scripts].map((s) => s.getAttribute('src'))").await;
-    assert_eq!(scripts, serde_json::json!(["/static/live.js"]));
+    assert_eq!(scripts, serde_json::json!(["/static/page.js", "/static/live.js"]));
     assert_eq!(browser.get("document.body.innerText.includes('<script>alert(1)</script>')").await, true);
 
     // Bodies come when asked for.

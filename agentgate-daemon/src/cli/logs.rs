@@ -1,35 +1,55 @@
 //! `agentctl logs`.
 
+mod line;
+
+use std::fmt::Write as _;
+
 use super::{
     Failure, Session,
     output::{Output, complain},
-    terminal::{Colour, escape},
+    terminal::Colour,
 };
 use crate::{
     control::wire::{Item, LIMIT_CAP, LogFilter, Request},
-    filter::{Filter, Sort, shorthand},
-    model::{Action, Kind, Question, Record, State, Timestamp},
+    filter::{Filter, HELP, Help, Sort, shorthand},
+    model::{State, Timestamp},
 };
 
-const LANGUAGE: &str = "\
-Filters: conditions side by side must all hold, `or` and brackets as usual, `-` before one negates it.
-  host:api.example.com  host:*.github.com,example.com   session:run-u2.service  agent:claude  exe:*/node
-  verdict:deny  status:5xx  status:>=400  method:post  kind:exchange  state:failed  flag:*  code:origin_*
-  rule:mode:*  protocol:http/2  path:/v1/*  url:https://*/login*  id:100..200  parent:17  pid:4242
-  since:2h  until:2026-11-20T08:00:00Z  duration:>2s  bytes:>1MiB  sort:newest|oldest|duration|bytes
-  pii:email  model:claude-*  tool:bash  cost:>0.10  fact.NAME:VALUE
-  word  wor*  \"words in a row\"    in addresses, headers, notes and decoded bodies
+use line::Layout;
+pub(super) use line::{size, took};
 
+const EXAMPLES: &str = "\
 Examples:
   agentctl logs 'host:*.github.com verdict:deny since:2h'
   agentctl logs --count 'status:5xx -host:*.internal'
-  agentctl logs 'kind:exchange (agent:claude or agent:codex) sort:duration' --limit 10
-  agentctl logs -f 'flag:* -verdict:allow'";
+  agentctl logs 'kind:exchange (agent:claude or agent:codex)' --sort duration
+  agentctl logs -f 'flag:* -verdict:allow'
+  agentctl show 4711                  one record in full, and its bodies
+  agentctl audit export 'since:7d'    all of them, for a file";
+
+/// The whole language: each field by an example.
+fn language() -> String {
+    let mut text = "\
+Filters: conditions side by side must all hold; `or`, brackets, and `-` before one
+to negate it. Values are whole, with * and ? as usual; one of several: a,b.
+
+"
+    .to_owned();
+    for Help { example, what, values, .. } in HELP {
+        // Writing to a String cannot fail.
+        let _ = match values {
+            [] => writeln!(text, "  {example:<30} {what}"),
+            values => writeln!(text, "  {example:<30} {what}: {}", values.join(" ")),
+        };
+    }
+    text.push_str("  word  wor*  \"words in a row\"    in addresses, headers, notes and decoded bodies\n\n");
+    text + EXAMPLES
+}
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = LANGUAGE)]
+#[command(after_help = format!("{EXAMPLES}\n\n--help explains every field."), after_long_help = language())]
 pub(super) struct Args {
-    /// What to list, such as 'host:*.github.com verdict:deny since:2h'; see below
+    /// What to list, such as 'host:*.github.com verdict:deny since:2h'; all there is without one
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
     /// Go on with what comes
@@ -59,6 +79,9 @@ pub(super) struct Args {
     /// The same
     #[arg(long, value_parser = |text: &str| condition("until", text))]
     until: Option<String>,
+    /// Whole lines, also where the terminal is narrower: paths are cut to it otherwise
+    #[arg(short, long)]
+    wide: bool,
     /// At most so many, at most 1000
     #[arg(long, default_value_t = 50, value_parser = limit)]
     limit: usize,
@@ -128,12 +151,9 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
         return Err(Failure::Invalid(Some(message.to_owned())));
     }
     let client = session.connect()?;
-    let output = &mut session.output;
-    if !output.json && output.terminal {
-        let heading = line(&HEADINGS.map(str::to_owned));
-        output.line(&output.paint(Colour::Dim, &heading))?;
-        output.flush()?;
-    }
+    let layout = Layout::of(session.output.columns().filter(|_| !args.wide));
+    let mut listing =
+        Listing { output: &mut session.output, layout, following: args.follow, shown: 0, headed: false };
     // Found newest first and read oldest first, unless an order is asked for.
     let reversed = !args.newest_first && parsed.sort.is_none();
     let mut found = reversed.then(Vec::new);
@@ -144,20 +164,34 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
                 complain(&format!("the records below {below} were not looked at; narrow the filter down"));
                 return Ok(());
             }
-            (Item::Listed, found) => print_found(output, found.take(), args.follow)?,
+            (Item::Listed, found) => {
+                listing.print_found(found.take())?;
+                listing.head()?;
+            }
             (item @ Item::Record(_), Some(found)) => {
                 found.push(item);
                 return Ok(());
             }
-            (item, _) => {
-                print(output, &item, args.follow)?;
-            }
+            (item, _) => listing.print(&item)?,
         }
-        output.flush()
+        listing.output.flush()
     });
     // What a search had found before it failed.
-    print_found(output, found, args.follow)?;
-    listed
+    listing.print_found(found)?;
+    listing.output.flush()?;
+    listed?;
+    // Said to a person only, and beside what was asked for.
+    if listing.output.terminal && !args.follow && !listing.output.json {
+        let which = if reversed || args.newest_first { "newest" } else { "first" };
+        match listing.shown {
+            0 => complain("nothing on record matches"),
+            shown if shown == args.limit => complain(&format!(
+                "these are the {which} {shown}; --limit up to {LIMIT_CAP} shows more, --count says how many there are"
+            )),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `logs --count`.
@@ -181,143 +215,64 @@ fn count(session: &mut Session, filter: LogFilter) -> Result<(), Failure> {
     })
 }
 
-fn print_found(output: &mut Output, found: Option<Vec<Item>>, following: bool) -> Result<(), Failure> {
-    found.unwrap_or_default().iter().rev().try_for_each(|item| print(output, item, following))
+/// Where records are listed, and how far that came.
+struct Listing<'o> {
+    output: &'o mut Output,
+    layout: Layout,
+    following: bool,
+    shown: usize,
+    headed: bool,
 }
 
-fn print(output: &mut Output, item: &Item, following: bool) -> Result<(), Failure> {
-    match item {
-        Item::Record(record) if output.json => output.json(record),
-        // People are shown each record once, when it is over.
-        Item::Record(record) if following && record.state == State::Open => Ok(()),
-        Item::Record(record) => {
-            let row = line(&row(record));
-            let row = match colour(record) {
-                Some(colour) => output.paint(colour, &row),
-                None => row,
-            };
-            output.line(&row)
+impl Listing<'_> {
+    fn print_found(&mut self, found: Option<Vec<Item>>) -> Result<(), Failure> {
+        found.unwrap_or_default().iter().rev().try_for_each(|item| self.print(item))
+    }
+
+    /// The names of the columns, once, where somebody reads along: before the first record, or before what comes.
+    fn head(&mut self) -> Result<(), Failure> {
+        let wanted = self.output.terminal && !self.output.json && (self.shown > 0 || self.following);
+        if self.headed || !wanted {
+            return Ok(());
         }
-        Item::Missed { updates } if output.json => output.json(&serde_json::json!({ "missed": updates })),
-        Item::Missed { updates } => {
-            output.line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)"))
+        self.headed = true;
+        self.output.line(&self.output.paint(Colour::Dim, &self.layout.heading()))
+    }
+
+    fn print(&mut self, item: &Item) -> Result<(), Failure> {
+        match item {
+            Item::Record(record) if self.output.json => {
+                self.shown += 1;
+                self.output.json(record)
+            }
+            // People are shown each record once, when it is over.
+            Item::Record(record) if self.following && record.state == State::Open => Ok(()),
+            Item::Record(record) => {
+                self.shown += 1;
+                self.head()?;
+                let output = &self.output;
+                let paint = |colour, text: &str| output.paint(colour, text);
+                let line = self.layout.line(record, Timestamp::now(), &paint);
+                self.output.line(&line)
+            }
+            Item::Missed { updates } if self.output.json => {
+                self.output.json(&serde_json::json!({ "missed": updates }))
+            }
+            Item::Missed { updates } => self
+                .output
+                .line(&format!("({updates} updates came too fast to be shown; `agentctl logs` has them)")),
+            Item::Searched { .. }
+            | Item::Listed
+            | Item::Body { .. }
+            | Item::Verifying { .. }
+            | Item::Verified(_)
+            | Item::Text { .. }
+            | Item::Upkeep(_)
+            | Item::Counted { .. }
+            | Item::Unsearched { .. }
+            | Item::Rows { .. }
+            | Item::Walked(_) => Err(Failure::Unexpected),
         }
-        Item::Searched { .. }
-        | Item::Listed
-        | Item::Body { .. }
-        | Item::Verifying { .. }
-        | Item::Verified(_)
-        | Item::Text { .. }
-        | Item::Upkeep(_)
-        | Item::Counted { .. }
-        | Item::Unsearched { .. }
-        | Item::Rows { .. }
-        | Item::Walked(_) => Err(Failure::Unexpected),
-    }
-}
-
-const HEADINGS: [&str; 9] = ["id", "time", "verdict", "host", "what", "status", "bytes", "took", "process"];
-
-/// Narrowest width of each column; the last is not padded. Wider text pushes its line to the right,
-/// because cutting a host or a path would hide what matters.
-const WIDTHS: [usize; 9] = [6, 24, 11, 28, 32, 10, 13, 7, 0];
-
-/// One record in nine columns, escaped.
-fn row(record: &Record) -> [String; 9] {
-    let asked = record.question.as_ref().filter(|question| !question.name.is_empty());
-    let host = match (&record.authority, &record.flow) {
-        _ if asked.is_some() => asked.map(|question| question.name.clone()).unwrap_or_default(),
-        (Some(authority), _) => authority.to_string(),
-        (None, Some(flow)) => flow.original.0.to_string(),
-        (None, None) => "-".to_owned(),
-    };
-    let what = match (&record.request, &record.note) {
-        _ if asked.is_some() => asked.map(|question| answered(question, record.times)).unwrap_or_default(),
-        (Some(request), _) => format!("{} {}", request.method, request.target),
-        (None, Some(note)) => note.clone(),
-        (None, None) => record.protocol.clone(),
-    };
-    let (up, down) = match (&record.request, &record.response) {
-        (None, None) => (record.bytes_up, record.bytes_down),
-        (request, response) => (
-            request.as_ref().map_or(0, |head| head.body.total),
-            response.as_ref().map_or(0, |head| head.body.total),
-        ),
-    };
-    let bytes = match record.kind {
-        Kind::Flow | Kind::Exchange => format!("{}/{}", size(up), size(down)),
-        Kind::Kernel | Kind::Dns | Kind::Guard | Kind::Control => "-".to_owned(),
-    };
-    let process = record.subject.as_ref().map_or_else(
-        || "-".to_owned(),
-        |subject| format!("{} {}", subject.pid, subject.exe.as_deref().unwrap_or(&subject.comm)),
-    );
-    [
-        record.id.to_string(),
-        record.started.to_string(),
-        record.verdict.as_ref().map_or("-", |verdict| verdict.action.as_str()).to_owned(),
-        host,
-        what,
-        status(record),
-        bytes,
-        record.finished.map_or_else(|| "-".to_owned(), |end| took(end.since(record.started))),
-        process,
-    ]
-    .map(|field| escape(&field))
-}
-
-/// The type of a question and the addresses that were given, and how often.
-fn answered(question: &Question, times: u64) -> String {
-    let addresses: Vec<String> = question.addresses.iter().take(4).map(ToString::to_string).collect();
-    let more = if question.addresses.len() > addresses.len() { ", …" } else { "" };
-    let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
-    format!("{} {}{more}{times}", question.kind, addresses.join(", ")).trim_end().to_owned()
-}
-
-/// How it ended: the HTTP status, or the code of a DNS answer or of a failure, or the state.
-fn status(record: &Record) -> String {
-    let code = record.question.as_ref().map(|question| &question.code).filter(|code| !code.is_empty());
-    match (&record.failure, &record.response) {
-        (Some(failure), _) => failure.code.clone(),
-        (None, Some(response)) => response.status.to_string(),
-        (None, None) => code.cloned().unwrap_or_else(|| record.state.as_str().to_owned()),
-    }
-}
-
-fn colour(record: &Record) -> Option<Colour> {
-    match (record.state, record.verdict.as_ref().map(|verdict| verdict.action)) {
-        (_, Some(Action::Deny)) | (State::Refused, _) => Some(Colour::Red),
-        (State::Failed | State::Cancelled, _) => Some(Colour::Yellow),
-        (State::Done, Some(Action::Allow)) if record.flags.is_empty() => Some(Colour::Green),
-        (State::Done, Some(_)) => Some(Colour::Yellow),
-        (State::Open, _) | (State::Done, None) => None,
-    }
-}
-
-fn line(fields: &[String; 9]) -> String {
-    let mut line = String::new();
-    for (field, width) in fields.iter().zip(WIDTHS) {
-        line.push_str(&format!("{field:<width$}  "));
-    }
-    line.truncate(line.trim_end().len());
-    line
-}
-
-/// Bytes in the largest unit that leaves at least one.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..=9_999 => bytes.to_string(),
-        10_000..=9_999_999 => format!("{}k", bytes / 1_000),
-        10_000_000..=9_999_999_999 => format!("{}M", bytes / 1_000_000),
-        _ => format!("{}G", bytes / 1_000_000_000),
-    }
-}
-
-/// Microseconds for a person.
-pub(super) fn took(us: u64) -> String {
-    match us {
-        0..=9_999_999 => format!("{}ms", us / 1_000),
-        _ => format!("{}s", us / 1_000_000),
     }
 }
 

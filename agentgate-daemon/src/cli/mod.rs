@@ -50,19 +50,22 @@ Exit codes:
   125-127  of `run`: 125 not put under guard, 126 command not executable, 127 command not found;
            otherwise `run` exits as the command does";
 
+/// What every subcommand takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Runs agents under guard, and steers and watches the gate.
 #[derive(Debug, Parser)]
 #[command(name = "agentctl", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Cli {
     /// Directory that holds etc, var and run of the gate
-    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", help_heading = EVERYWHERE)]
     root: PathBuf,
     /// The daemon's socket [default: below --root run/agentgate/control.sock, or enrol.sock for `run`
     /// and `ca`]
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = EVERYWHERE)]
     socket: Option<PathBuf>,
     /// Answer in JSON, one object per line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -74,9 +77,9 @@ enum Command {
     Status(status::Args),
     /// Run a command under guard, as yourself
     Run(run::Args),
-    /// What was let through and what was refused
+    /// What was let through and what was refused: look for records, count them, follow them
     Logs(logs::Args),
-    /// One record in full
+    /// One record in full, and its bodies
     Show(show::Args),
     /// Check or reload the policy
     #[command(subcommand)]
@@ -94,7 +97,7 @@ enum Command {
     Ca(ca::Command),
     /// Whether this host can guard and does, and what to do where not
     Doctor(doctor::Args),
-    /// Whether the audit log is whole, and holds what the kernel saw
+    /// The log as a whole: verify, export, back up, reconcile with the kernel
     #[command(subcommand)]
     Audit(audit::Command),
     /// Take the programs off the guarded cgroup: whatever runs in it goes free

@@ -29,6 +29,12 @@ impl Output {
         Self { out: io::BufWriter::new(io::stdout()), json, terminal, colour: terminal && !no_color }
     }
 
+    /// Columns of the terminal; `None` where nobody reads along, or it does not say.
+    pub(super) fn columns(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|_| self.terminal)?;
+        Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    }
+
     /// One line of text. Whoever builds it escapes what is not their own.
     pub(super) fn line(&mut self, line: &str) -> Result<(), Failure> {
         writeln!(self.out, "{line}")?;

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     control::wire::{Item, Payload, Request, from_hex},
+    filter::{fact_field, fact_value},
     inspect::{self, Codings, Limits, Opened},
     model::{
         Captured, Inspected, Record, RecordId, Severity, Tls,
@@ -43,19 +44,33 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     };
     if let Some(side) = args.body {
         let whole = body(session, args.id, side)?;
-        return match readable(&record, side, &whole) {
-            Some((bytes, note)) if !args.raw => {
+        if whole.is_empty() {
+            complain("nothing of this body is on record");
+            return Ok(());
+        }
+        if args.raw {
+            return session.output.bytes(&whole);
+        }
+        let bytes = match readable(&record, side, &whole) {
+            Some((bytes, note)) => {
                 complain(&note);
-                session.output.bytes(&bytes)
+                bytes
             }
-            Some(_) | None => session.output.bytes(&whole),
+            None => whole,
         };
+        // A file or a program gets it as it was.
+        let laid_out = if session.output.terminal { json(&bytes) } else { None };
+        return session.output.bytes(laid_out.as_deref().map_or(bytes.as_slice(), str::as_bytes));
     }
     if session.output.json {
         return session.output.json(&record);
     }
     for line in lines(&record) {
         let text = match line {
+            Line::Body(side, text) => {
+                let how = format!("  (agentctl show {} --body {side})", record.id);
+                format!("{:<11} {}{}", "body", escape(&text), session.output.paint(Colour::Dim, &how))
+            }
             Line::Field(label, value) => format!("{label:<11} {}", escape(&value)),
             Line::Flag(severity, text) => {
                 let text = escape(&text);
@@ -110,6 +125,12 @@ fn readable(record: &Record, side: Side, body: &[u8]) -> Option<(Vec<u8>, String
     Some((bytes, note))
 }
 
+/// What is JSON, with line ends where people want them.
+fn json(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.trim_start().starts_with(['{', '[']).then(|| inspect::indent(text))
+}
+
 fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Failure> {
     let client = session.connect()?;
     // Put together first: a character may lie across two chunks.
@@ -129,6 +150,8 @@ enum Line {
     Flag(Severity, String),
     Heading(String),
     Header(String, String),
+    /// What there is of a body of `request` or `response`.
+    Body(&'static str, String),
 }
 
 fn lines(record: &Record) -> Vec<Line> {
@@ -201,6 +224,9 @@ fn lines(record: &Record) -> Vec<Line> {
             Some(format!("{} messages", websocket.left_out)).filter(|_| websocket.left_out > 0),
         );
     }
+    lines.extend(record.facts.iter().map(|fact| {
+        Line::Field("fact", format!("{}:{}", fact_field(&fact.name), fact_value(&fact.value)))
+    }));
     let flag = |f: &crate::model::Flag| {
         Line::Flag(f.severity, format!("{} ({}): {}", f.code, f.severity.as_str(), f.evidence))
     };
@@ -209,7 +235,7 @@ fn lines(record: &Record) -> Vec<Line> {
         lines.push(Line::Heading(format!("{} {} {}", head.method, head.target, head.version)));
         lines
             .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
-        lines.push(Line::Field("body", captured(&head.body, record.request_seen.as_deref())));
+        lines.push(captured("request", &head.body, record.request_seen.as_deref()));
     }
     if let Some(head) = &record.response {
         lines.push(Line::Heading(format!(
@@ -220,7 +246,7 @@ fn lines(record: &Record) -> Vec<Line> {
         )));
         lines
             .extend(head.headers.iter().map(|(name, value)| Line::Header(name.to_owned(), value.to_owned())));
-        lines.push(Line::Field("body", captured(&head.body, record.response_seen.as_deref())));
+        lines.push(captured("response", &head.body, record.response_seen.as_deref()));
     }
     lines
 }
@@ -266,7 +292,7 @@ fn closed_line(closed: Option<&Closed>) -> String {
     format!("{by}{code}{colon}{reason}")
 }
 
-fn captured(body: &Captured, seen: Option<&Inspected>) -> String {
+fn captured(side: &'static str, body: &Captured, seen: Option<&Inspected>) -> Line {
     let kept = if body.truncated { ", beginning kept" } else { "" };
     let mut line = format!("{} bytes{kept}", size(body.total));
     if let Some(seen) = seen.filter(|seen| seen.encoding != "identity") {
@@ -277,7 +303,7 @@ fn captured(body: &Captured, seen: Option<&Inspected>) -> String {
         line.push_str(": ");
         line.push_str(fault);
     }
-    line
+    if body.total == 0 { Line::Field("body", line) } else { Line::Body(side, line) }
 }
 
 #[cfg(test)]

@@ -13,32 +13,51 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Shared, change::Change, filter::Params, guard::Client, read, reply};
+use super::{
+    Shared,
+    change::Change,
+    filter::Params,
+    guard::Client,
+    read::{self, ReadError, Whole},
+    reply,
+};
 use crate::{
     inspect::Opened,
     model::{RecordId, Timestamp},
+    store::Count,
 };
+
+/// What is answered instead, as `{"error": text}`.
+#[derive(Debug)]
+pub(super) struct Problem(StatusCode, String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        reply::api_problem(self.0, &self.1)
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        tracing::error!(%error, "dashboard API");
+        Self(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+type Answer = Result<Json<Value>, Problem>;
 
 /// `GET /api/records`.
 pub(super) async fn records(
     State(shared): State<Arc<Shared>>,
     _client: Client,
     params: Result<Query<Params>, QueryRejection>,
-) -> Response {
-    let query = match asked(params) {
-        Ok(query) => query,
-        Err(problem) => return *problem,
-    };
-    match read::listing(&shared.store, &query, false).await {
-        Ok(listing) => {
-            let mut answer = json!({ "records": listing.records, "next": listing.next });
-            if let Some(below) = listing.unsearched {
-                answer["unsearched"] = json!(below);
-            }
-            Json(answer).into_response()
-        }
-        Err(error) => unreadable(&error),
+) -> Answer {
+    let listing = read::listing(&shared.store, &asked(params)?, false).await?;
+    let mut answer = json!({ "records": listing.records, "next": listing.next });
+    if let Some(below) = listing.unsearched {
+        answer["unsearched"] = json!(below);
     }
+    Ok(Json(answer))
 }
 
 /// `GET /api/count`.
@@ -46,26 +65,14 @@ pub(super) async fn count(
     State(shared): State<Arc<Shared>>,
     _client: Client,
     params: Result<Query<Params>, QueryRejection>,
-) -> Response {
-    let query = match asked(params) {
-        Ok(query) => query,
-        Err(problem) => return *problem,
-    };
-    match read::count(&shared.store, &query).await {
-        Ok(count) => {
-            Json(json!({ "count": count.count, "next": count.next, "unreadable": count.unreadable }))
-                .into_response()
-        }
-        Err(error) => unreadable(&error),
-    }
+) -> Answer {
+    let Count { count, next, unreadable } = read::count(&shared.store, &asked(params)?).await?;
+    Ok(Json(json!({ "count": count, "next": next, "unreadable": unreadable })))
 }
 
-fn asked(params: Result<Query<Params>, QueryRejection>) -> Result<crate::store::Query, Box<Response>> {
-    let problem = |text: &str| Box::new(reply::api_problem(StatusCode::BAD_REQUEST, text));
-    match params {
-        Ok(Query(params)) => params.query(Timestamp::now()).map_err(|error| problem(&error.to_string())),
-        Err(rejection) => Err(problem(&rejection.body_text())),
-    }
+fn asked(params: Result<Query<Params>, QueryRejection>) -> Result<crate::store::Query, Problem> {
+    let Query(params) = params.map_err(|rejection| Problem(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    params.query(Timestamp::now()).map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 /// `GET /api/records/{id}`.
@@ -73,16 +80,9 @@ pub(super) async fn record(
     State(shared): State<Arc<Shared>>,
     _client: Client,
     id: Result<Path<u64>, PathRejection>,
-) -> Response {
-    let whole = match id {
-        Ok(Path(id)) => read::whole(&shared.store, RecordId(id)).await,
-        Err(_) => Ok(None),
-    };
-    match whole {
-        Ok(Some(whole)) => Json(json!({ "record": whole.record })).into_response(),
-        Ok(None) => no_record(),
-        Err(error) => unreadable(&error),
-    }
+) -> Answer {
+    let whole = find(&shared, id).await?;
+    Ok(Json(json!({ "record": whole.record })))
 }
 
 /// `POST /api/records/{id}/body`.
@@ -90,42 +90,36 @@ pub(super) async fn body(
     State(shared): State<Arc<Shared>>,
     client: Client,
     id: Result<Path<u64>, PathRejection>,
-) -> Response {
-    let Ok(Path(id)) = id else { return no_record() };
-    let id = RecordId(id);
-    let whole = match read::whole(&shared.store, id).await {
-        Ok(Some(whole)) => whole,
-        Ok(None) => return no_record(),
-        Err(error) => return unreadable(&error),
-    };
-    if let Err(error) = shared.seeing_bodies(id, &client.who).await {
+) -> Answer {
+    let whole = find(&shared, id).await?;
+    shared.seeing_bodies(whole.record.id, &client.who).await.map_err(|error| {
         let text = format!("not shown, since it cannot be recorded: {error}");
-        return reply::api_problem(StatusCode::SERVICE_UNAVAILABLE, &text);
-    }
-    match read::bodies(&shared.store, &whole.record).await {
-        Ok(bodies) => Json(json!({
-            "request_body": encoded(&bodies.request.raw),
-            "request_decoded": decoded(bodies.request.opened.as_ref()),
-            "response_body": encoded(&bodies.response.raw),
-            "response_decoded": decoded(bodies.response.opened.as_ref()),
-        }))
-        .into_response(),
-        Err(error) => unreadable(&error),
-    }
+        Problem(StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
+    let bodies = read::bodies(&shared.store, &whole.record).await?;
+    Ok(Json(json!({
+        "request_body": encoded(&bodies.request.raw),
+        "request_decoded": decoded(bodies.request.opened.as_ref()),
+        "response_body": encoded(&bodies.response.raw),
+        "response_decoded": decoded(bodies.response.opened.as_ref()),
+    })))
 }
 
-fn no_record() -> Response {
-    reply::api_problem(StatusCode::NOT_FOUND, "no record with this number")
+async fn find(shared: &Shared, id: Result<Path<u64>, PathRejection>) -> Result<Whole, Problem> {
+    let whole = match id {
+        Ok(Path(id)) => read::whole(&shared.store, RecordId(id)).await?,
+        Err(_) => None,
+    };
+    whole.ok_or_else(|| Problem(StatusCode::NOT_FOUND, "no record with this number".to_owned()))
 }
 
 /// `GET /api/status`.
-pub(super) async fn status(State(shared): State<Arc<Shared>>, _client: Client) -> Response {
+pub(super) async fn status(State(shared): State<Arc<Shared>>, _client: Client) -> Json<Value> {
     Json(json!({
         "policy": shared.policy.status(),
         "audit": shared.audit.health(),
         "gate": (shared.status)(),
     }))
-    .into_response()
 }
 
 /// `POST /api/host`.
@@ -133,20 +127,11 @@ pub(super) async fn host(
     State(shared): State<Arc<Shared>>,
     client: Client,
     change: Result<Json<Change>, JsonRejection>,
-) -> Response {
-    let change = match change {
-        Ok(Json(change)) => change,
-        Err(rejection) => return reply::api_problem(rejection.status(), &rejection.body_text()),
-    };
-    match shared.change(change, &client.who).await {
-        Ok(changed) => Json(json!({ "changed": changed })).into_response(),
-        Err(error) => reply::api_problem(error.status(), &error.to_string()),
-    }
-}
-
-fn unreadable(error: &read::ReadError) -> Response {
-    tracing::error!(%error, "dashboard API");
-    reply::api_problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+) -> Answer {
+    let Json(change) = change.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    let changed = shared.change(change, &client.who).await;
+    let changed = changed.map_err(|error| Problem(error.status(), error.to_string()))?;
+    Ok(Json(json!({ "changed": changed })))
 }
 
 /// A body of which a content coding was undone, and how far that went.

@@ -37,8 +37,8 @@ pub(super) struct Params {
 pub(super) struct FilterError {
     pub(super) field: &'static str,
     pub(super) message: String,
-    /// Of `q`: the text, with marks under what is wrong.
-    pub(super) pointed: Option<String>,
+    /// Of `q`: what is before the wrong part, that part, and what is after it.
+    pub(super) parts: Option<[String; 3]>,
 }
 
 /// Records on one page of the dashboard, and of the API where it names no limit.
@@ -60,17 +60,15 @@ impl Params {
         }
         let typed = self.q.trim();
         // Each alone, so that a fault is told where it was made.
-        Filter::parse(typed, now).map_err(|fault| FilterError {
-            pointed: Some(fault.pointed(typed)),
-            ..wrong("q", fault.to_string())
+        Filter::parse(typed, now).map_err(|fault| {
+            let (before, part, after) = fault.parts(typed);
+            let parts = Some([before, part, after].map(ToOwned::to_owned));
+            FilterError { parts, ..wrong("q", fault.to_string()) }
         })?;
-        let mut parts = vec![typed.to_owned()];
         for (field, part) in self.shorthands() {
             Filter::parse(&part, now).map_err(|fault| wrong(field, expected(&fault)))?;
-            parts.push(part);
         }
-        let text = shorthand::joined(parts.iter().map(String::as_str));
-        let filter = Filter::parse(&text, now).map_err(|fault| wrong("q", fault.to_string()))?;
+        let filter = Filter::parse(&self.text(), now).map_err(|fault| wrong("q", fault.to_string()))?;
         let before: Option<Cursor> = match given(&self.before) {
             None => None,
             Some(text) => {
@@ -85,6 +83,27 @@ impl Params {
             },
         };
         Ok(Query { before, ..Query::of(filter, limit) })
+    }
+
+    /// All that is chosen, as one filter.
+    pub(super) fn text(&self) -> String {
+        let shorthands = self.shorthands();
+        let parts = shorthands.iter().map(|(_, part)| part.as_str());
+        shorthand::joined(std::iter::once(self.q.as_str()).chain(parts))
+    }
+
+    /// The same with one condition more, from its first page.
+    pub(super) fn narrowed(&self, condition: &str) -> Self {
+        let there = self.q.split_whitespace().any(|word| word == condition);
+        let parts = [self.q.as_str(), if there { "" } else { condition }];
+        Self { q: shorthand::joined(parts), before: String::new(), ..self.clone() }
+    }
+
+    /// The same in another order, from its first page.
+    pub(super) fn sorted(&self, sort: Sort) -> Self {
+        let order = if sort == Sort::default() { String::new() } else { format!("sort:{}", sort.as_str()) };
+        let rest = shorthand::unsorted(&self.q);
+        Self { q: shorthand::joined([rest.as_str(), &order]), before: String::new(), ..self.clone() }
     }
 
     /// What each parameter but `q` is short for.
@@ -122,6 +141,14 @@ impl Params {
             .all(|(field, value)| matches!(*field, "before" | "limit") || value.trim().is_empty())
     }
 
+    /// The address of the list, of its page from `before` on.
+    pub(super) fn href(&self, before: Option<Cursor>) -> String {
+        match self.address(before) {
+            query if query.is_empty() => "/".to_owned(),
+            query => format!("/?{query}"),
+        }
+    }
+
     /// As a query string without `?`, with `before` replaced; empty parameters are left out.
     pub(super) fn address(&self, before: Option<Cursor>) -> String {
         let before = before.map(|cursor| cursor.to_string()).unwrap_or_default();
@@ -148,7 +175,7 @@ pub(super) fn is_live(query: &Query) -> bool {
 }
 
 fn wrong(field: &'static str, message: String) -> FilterError {
-    FilterError { field, message, pointed: None }
+    FilterError { field, message, parts: None }
 }
 
 /// What would have been right, without where: people see the field.
@@ -250,7 +277,26 @@ mod tests {
             assert_eq!((error.field, error.message.as_str()), (field, expect), "{field}={value}");
         }
         let error = params("q", "a hots:b").query(NOW).unwrap_err();
-        assert_eq!(error.pointed.as_deref(), Some("a hots:b\n  ^^^^"));
+        assert_eq!(error.parts, Some(["a ", "hots", ":b"].map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_list_is_narrowed_down_and_sorted() {
+        let list = Params {
+            q: "a or b sort:bytes".into(),
+            kind: "flow".into(),
+            before: "9".into(),
+            ..Params::default()
+        };
+        let narrow = list.narrowed("host:a.example");
+        assert_eq!(narrow.href(None), "/?q=%28a%20or%20b%20sort%3Abytes%29%20host%3Aa.example&kind=flow");
+        assert_eq!(narrow.text(), "(a or b sort:bytes) host:a.example kind:flow");
+        assert_eq!(narrow.narrowed("host:a.example"), narrow, "it is there already");
+        assert_eq!(narrow.sorted(Sort::Duration).q, "(a or b) host:a.example sort:duration");
+        assert_eq!(list.sorted(Sort::Newest).q, "a or b");
+        for params in [&narrow, &narrow.sorted(Sort::Duration), &list.sorted(Sort::Oldest)] {
+            params.query(NOW).unwrap_or_else(|_| panic!("{params:?}"));
+        }
     }
 
     #[test]

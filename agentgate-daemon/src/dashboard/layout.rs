@@ -63,6 +63,7 @@ fn frame(title: &str, body: &Markup) -> Markup {
                 title { (visible(title)) " · agentgate" }
                 link rel="icon" href="/static/mark.svg" type="image/svg+xml";
                 link rel="stylesheet" href="/static/app.css";
+                script src="/static/page.js" defer {}
                 script src="/static/live.js" defer {}
             }
             body {
@@ -125,6 +126,7 @@ mod tests {
         let text = page("a <title>", &standing(), "token", &html! { p { "x" } }).into_string();
         assert!(text.contains("<title>a &lt;title&gt; · agentgate</title>"));
         assert!(!text.contains(" style=") && !text.contains("<style") && !text.contains(" onclick="));
-        assert_eq!(text.matches("<script").count(), 1, "only the external one: {text}");
+        assert_eq!(text.matches("<script src=\"/static/").count(), 2, "{text}");
+        assert_eq!(text.matches("<script").count(), 2, "only the external ones: {text}");
     }
 }

@@ -27,7 +27,7 @@ use super::{
     Shared,
     filter::{Params, is_live},
     guard::Viewer,
-    pages::row::row,
+    pages::row::{Within, row},
     read, reply,
 };
 use crate::{
@@ -46,11 +46,11 @@ pub(super) async fn live(
     viewer: Viewer,
     params: Result<axum::extract::Query<Params>, QueryRejection>,
 ) -> Response {
-    let query = match params {
-        Ok(axum::extract::Query(params)) => params.query(Timestamp::now()),
+    let params = match params {
+        Ok(axum::extract::Query(params)) => params,
         Err(rejection) => return reply::problem(StatusCode::BAD_REQUEST, &rejection.body_text()),
     };
-    let query = match query {
+    let query = match params.query(Timestamp::now()) {
         Ok(query) if is_live(&query) => Query { before: None, ..query },
         Ok(_) => {
             let text = "What comes is in the order in which it comes: leave sort: out.";
@@ -68,6 +68,7 @@ pub(super) async fn live(
         behind: true,
         sent: None,
         query,
+        params,
         shared,
         _slot: slot,
     };
@@ -79,6 +80,8 @@ struct Feed {
     shared: Arc<Shared>,
     session: u64,
     query: Query,
+    /// What `query` was made of.
+    params: Params,
     receiver: broadcast::Receiver<Arc<Record>>,
     stop: watch::Receiver<bool>,
     /// Records were missed, or none were sent: the next event is a whole page.
@@ -146,7 +149,9 @@ impl Feed {
             }
         };
         let today = Timestamp::now();
-        let rows: String = listing.records.iter().map(|record| row(record, today).into_string()).collect();
+        let within = Within::list(&self.params);
+        let rows = listing.records.iter().map(|record| row(record, today, within).into_string());
+        let rows: String = rows.collect();
         self.sent = Some(tokio::time::Instant::now());
         Some((event("page", &rows), Some(self)))
     }
@@ -174,9 +179,10 @@ impl Feed {
             next = self.receiver.try_recv();
         }
         let today = Timestamp::now();
+        let within = Within::list(&self.params);
         let rows: String = records
             .values()
-            .map(|record| row(&read::shown(Record::clone(record)), today).into_string())
+            .map(|record| row(&read::shown(Record::clone(record)), today, within).into_string())
             .collect();
         (!rows.is_empty()).then_some(rows)
     }

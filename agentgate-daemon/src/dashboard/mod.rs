@@ -1,7 +1,8 @@
 //! The dashboard: what passed the gate, why, and the buttons that change the lists. Served on loopback
 //! only; the kernel refuses its port to guarded cgroups.
 //!
-//! Every page is rendered here and works without scripts; the one script only keeps the list current.
+//! Every page is rendered here and works without scripts; of the two, one keeps the list current and the other
+//! helps to type a filter.
 //! Whatever an agent or an origin chose is escaped by maud, and control characters are made visible
 //! (`show::visible`).
 //!
@@ -141,6 +142,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/api/host", post(api::host))
         .route("/static/app.css", get(app_css))
         .route("/static/live.js", get(live_js))
+        .route("/static/page.js", get(page_js))
         .route("/static/mark.svg", get(mark_svg))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -155,6 +157,10 @@ async fn app_css() -> Response {
 
 async fn live_js() -> Response {
     reply::asset("text/javascript; charset=utf-8", include_str!("assets/live.js"))
+}
+
+async fn page_js() -> Response {
+    reply::asset("text/javascript; charset=utf-8", include_str!("assets/page.js"))
 }
 
 async fn mark_svg() -> Response {

@@ -8,7 +8,7 @@ use crate::{
     audit::redact,
     filter::{Bounds, Expression, Filter, Sort, Test},
     inspect::{self, Codings, Limits, Opened},
-    model::{Captured, HeaderFields, Kind, Record, RecordId},
+    model::{Captured, HeaderFields, Kind, Record, RecordId, Timestamp},
     store::{Count, Cursor, Page, Query, Side, Store, StoreError},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Listing {
     pub(super) unsearched: Option<RecordId>,
     /// How many match in all, where that was counted at once.
     pub(super) count: Option<u64>,
+    /// Entries up to the last checkpoint, and its time; of a page only.
+    pub(super) signed: Option<(u64, Timestamp)>,
 }
 
 /// A captured body.
@@ -69,14 +71,19 @@ pub(super) struct Whole {
     pub(super) more_children: bool,
 }
 
-/// The first records that match; `counted` as well where that is cheap.
-pub(super) async fn listing(store: &Arc<Store>, query: &Query, counted: bool) -> Result<Listing, ReadError> {
+/// The first records that match; of a `page` also how many there are, where that is cheap, and how far the log
+/// is signed.
+pub(super) async fn listing(store: &Arc<Store>, query: &Query, page: bool) -> Result<Listing, ReadError> {
     let (store, query) = (store.clone(), query.clone());
     let read = move || {
         let mut found = scan(&store, &query)?;
-        if counted && !found.partial {
-            let counted = store.count(&Query { before: None, ..query })?;
-            found.count = counted.next.is_none().then_some(counted.count);
+        if page {
+            let signed = store.newest_checkpoint()?;
+            found.signed = signed.map(|(_, checkpoint)| (checkpoint.entries, checkpoint.time));
+            if !found.partial {
+                let counted = store.count(&Query { before: None, ..query })?;
+                found.count = counted.next.is_none().then_some(counted.count);
+            }
         }
         Ok::<_, StoreError>(found)
     };

@@ -97,6 +97,20 @@ pub(super) fn clock(at: Timestamp, today: Timestamp) -> String {
     }
 }
 
+/// How long ago, to one unit: `just now`, `42 s ago`, `3 min ago`, `5 h ago`, `2 days ago`.
+#[must_use]
+pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.since(at) / 1_000_000;
+    match seconds {
+        0..=1 => "just now".to_owned(),
+        2..=59 => format!("{seconds} s ago"),
+        60..=3599 => format!("{} min ago", seconds / 60),
+        3600..=86_399 => format!("{} h ago", seconds / 3600),
+        86_400..=172_799 => "a day ago".to_owned(),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
 /// The last part of a path.
 #[must_use]
 pub(super) fn file_name(path: &str) -> &str {
@@ -285,6 +299,24 @@ mod tests {
             assert_eq!(visible(text), expect, "{text:?}");
         }
         assert_eq!(visible_lines("a\n\tb\r\0"), "a\n\tb\\r\\u{0}");
+    }
+
+    #[test]
+    fn times_ago() {
+        let rows = [
+            (0, "just now"),
+            (42, "42 s ago"),
+            (60, "1 min ago"),
+            (3599, "59 min ago"),
+            (7200, "2 h ago"),
+            (90_000, "a day ago"),
+            (172_800, "2 days ago"),
+        ];
+        let now = Timestamp(1_000_000_000_000);
+        for (seconds, expect) in rows {
+            assert_eq!(ago(Timestamp(now.0 - seconds * 1_000_000), now), expect);
+        }
+        assert_eq!(ago(Timestamp(now.0 + 1), now), "just now", "a clock that was put back");
     }
 
     #[test]

@@ -18,14 +18,17 @@ use super::{
     Shared,
     auth::{Entrance, Refused},
     change,
-    filter::{Params, is_live},
+    filter::Params,
     guard::{self, Called, Viewer},
     layout::{self, Standing},
     pages::{detail::Detail, list::List, message},
     read::{self, Bodies, Whole},
     reply,
 };
-use crate::model::{Kind, RecordId, Timestamp};
+use crate::{
+    filter::Sort,
+    model::{Kind, RecordId, Timestamp},
+};
 
 impl Shared {
     /// What every page says of the gate's state.
@@ -111,11 +114,11 @@ pub(super) async fn list(
         }
     };
     let now = Timestamp::now();
-    let mut live = true;
+    let mut sort = Sort::default();
     let (listing, error) = match params.query(now) {
-        Ok(query) => match read::listing(&shared.store, &query, !params.is_all()).await {
+        Ok(query) => match read::listing(&shared.store, &query, true).await {
             Ok(listing) => {
-                live = is_live(&query);
+                sort = query.sort();
                 (listing, None)
             }
             Err(error) => return shared.unreadable(&viewer, &error),
@@ -131,7 +134,9 @@ pub(super) async fn list(
         partial: listing.partial,
         unsearched: listing.unsearched,
         count: listing.count,
-        live,
+        signed: listing.signed,
+        sort,
+        listen: shared.listen,
         now,
     };
     shared.page(status, "Traffic", &viewer, &list.render())

@@ -33,6 +33,17 @@ impl FilterError {
         }
     }
 
+    /// The filter as it was given, in three: what is before the wrong part, that part, and what is after it. The
+    /// wrong part is empty where something is missing at the end.
+    #[must_use]
+    pub fn parts<'t>(&self, text: &'t str) -> (&'t str, &'t str, &'t str) {
+        let place = |characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+        let start = self.column.saturating_sub(1);
+        let (before, rest) = text.split_at(place(start));
+        let (wrong, after) = rest.split_at(place(start.saturating_add(self.length)) - before.len());
+        (before, wrong, after)
+    }
+
     /// Two lines: the filter as it was given, and marks under what is wrong. Control characters are replaced.
     #[must_use]
     pub fn pointed(&self, text: &str) -> String {

@@ -25,7 +25,7 @@ pub(super) enum Field {
 }
 
 /// Facts that go by their own name.
-const FACTS: [&str; 4] = ["pii", "model", "tool", "cost"];
+pub(super) const FACTS: [&str; 4] = ["pii", "model", "tool", "cost"];
 
 /// Names and fields.
 const FIELDS: [(&str, Field); 26] = [
@@ -73,6 +73,11 @@ fn amounts(text: &str) -> Option<Bounds> {
     Bounds::parse(text, number::bytes)
 }
 
+/// Every name of a field, but those of facts that have none of their own.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().map(|(name, _)| *name).chain(FACTS)
+}
+
 /// What is wrong with a value, and what would be right.
 pub(super) type Wrong = (String, String);
 
@@ -88,12 +93,11 @@ impl Field {
 
     /// What to say of a name that is none.
     pub(super) fn hint(name: &str) -> String {
-        let known = || FIELDS.iter().map(|(name, _)| *name).chain(FACTS);
-        match nearest(name, known()) {
+        match nearest(name, names()) {
             Some(near) => format!("did you mean `{near}:`?"),
             None => format!(
                 "fields are {} and fact.NAME; to look for the text itself, put it in quotes",
-                known().collect::<Vec<_>>().join(", ")
+                names().collect::<Vec<_>>().join(", ")
             ),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{FactTest, Pattern, Test};
+use super::{FactTest, Pattern, Test, field};
 use crate::{
     model::{FactValue, Record, State},
     words::contains,
@@ -54,6 +54,27 @@ pub fn amount(record: &Record) -> u64 {
         (request, response) => {
             let request = request.as_ref().map_or(0, |head| head.body.total);
             request.saturating_add(response.as_ref().map_or(0, |head| head.body.total))
+        }
+    }
+}
+
+/// The field that finds facts of this name: `model`, `fact.server`.
+#[must_use]
+pub fn fact_field(name: &str) -> Cow<'_, str> {
+    if field::FACTS.contains(&name) { Cow::Borrowed(name) } else { Cow::Owned(format!("fact.{name}")) }
+}
+
+/// A fact's value as the language has it: `claude-4`, `812`, `0.0125`.
+#[must_use]
+pub fn fact_value(value: &FactValue) -> Cow<'_, str> {
+    match value {
+        FactValue::Text(text) => Cow::Borrowed(text),
+        FactValue::Integer(number) => Cow::Owned(number.to_string()),
+        FactValue::Micros(micros) => {
+            let (whole, part) = (micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000);
+            let sign = if *micros < 0 { "-" } else { "" };
+            let text = format!("{sign}{whole}.{part:06}");
+            Cow::Owned(text.trim_end_matches('0').trim_end_matches('.').to_owned())
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod error;
 mod field;
+mod help;
 mod lex;
 mod matches;
 mod number;
@@ -23,7 +24,10 @@ mod time;
 pub(crate) mod tests;
 
 pub use error::FilterError;
-pub use matches::{agents, amount, codes, duration, host_of, in_session, session_name};
+pub use help::{HELP, Help};
+pub use matches::{
+    agents, amount, codes, duration, fact_field, fact_value, host_of, in_session, session_name,
+};
 pub use number::Bounds;
 pub use pattern::Pattern;
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{
     DEPTH_CAP, Expression, Filter, FilterError, Sort, TERMS_CAP, Test,
     field::{self, Field},
+    help,
     lex::{Character, Token, What, plain, position, tokens},
     text,
 };
@@ -178,7 +179,7 @@ impl Parser<'_> {
                 return self.wrong(
                     at.clone(),
                     format!("`{name}:` needs a value"),
-                    "such as `host:example.com`",
+                    format!("such as `{}`", help::example(&name)),
                 );
             }
             self.count(at)?;

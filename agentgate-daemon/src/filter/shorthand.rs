@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::lex::{What, plain, position, tokens};
+
 /// Puts conditions together: `parts` that are empty are left out, each other one keeps its meaning.
 #[must_use]
 pub fn joined<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
@@ -12,12 +14,47 @@ pub fn joined<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
             .iter()
             .map(|part| {
                 // An OR in one of them must not take in the others.
-                let alone = part.split_whitespace().any(|word| word.eq_ignore_ascii_case("or"));
-                if alone { format!("({part})") } else { (*part).to_owned() }
+                if has_or(part) { format!("({part})") } else { (*part).to_owned() }
             })
             .collect::<Vec<_>>()
             .join(" "),
     }
+}
+
+/// Whether an `or` stands outside of brackets.
+fn has_or(text: &str) -> bool {
+    let Ok(tokens) = tokens(text) else { return false };
+    let mut depth = 0_usize;
+    tokens.iter().any(|token| {
+        match &token.what {
+            What::Open => depth += 1,
+            What::Close => depth = depth.saturating_sub(1),
+            What::Minus => {}
+            What::Word(word) => {
+                let typed = word.iter().all(|character| !character.literal);
+                return depth == 0 && typed && plain(word).eq_ignore_ascii_case("or");
+            }
+        }
+        false
+    })
+}
+
+/// A filter without its `sort:`. What cannot be read as a filter stays as it is.
+#[must_use]
+pub fn unsorted(text: &str) -> String {
+    let Ok(tokens) = tokens(text) else { return text.to_owned() };
+    let (mut out, mut from) = (String::with_capacity(text.len()), 0);
+    for token in tokens {
+        let What::Word(word) = &token.what else { continue };
+        let Some(colon) = position(word, |c| c == ':') else { continue };
+        let name = word.get(..colon).unwrap_or_default();
+        if name.iter().all(|c| !c.literal) && plain(name).eq_ignore_ascii_case("sort") {
+            out.push_str(text.get(from..token.at.start).unwrap_or_default().trim_end());
+            from = token.at.end;
+        }
+    }
+    out.push_str(text.get(from..).unwrap_or_default());
+    out.trim().to_owned()
 }
 
 /// `field:value`, the value exactly as it is.

@@ -224,8 +224,9 @@ fn what_cannot_be_read_is_told() {
             "since:yesterday",
             "column 7: `yesterday` is not what can stand here; expected a time span such as 15m, 2h or 7d, or a time such as 2026-11-20 or 2026-11-20T08:00:00Z",
         ),
-        ("host:", "column 1: `host:` needs a value; such as `host:example.com`"),
-        ("verdict:deny,", "column 1: `verdict:` needs a value; such as `host:example.com`"),
+        ("host:", "column 1: `host:` needs a value; such as `host:*.github.com`"),
+        ("verdict:deny,", "column 1: `verdict:` needs a value; such as `verdict:deny`"),
+        ("fact.size:", "column 1: `fact.size:` needs a value; such as `fact.server:github`"),
         ("\"abc", "column 1: this quotation does not end; close it with `\"`"),
         ("ü \"abc", "column 3: this quotation does not end; close it with `\"`"),
         ("(a", "column 1: this bracket is not closed; add `)`"),
@@ -252,6 +253,14 @@ fn what_cannot_be_read_is_told() {
     let fault = Filter::parse("zzzzz:1", NOW).unwrap_err();
     assert!(fault.hint.starts_with("fields are host, session,"), "{fault}");
     assert_eq!(Filter::parse("ü\thots:a", NOW).unwrap_err().pointed("ü\thots:a"), "ü hots:a\n  ^^^^");
+    for (text, parts) in [
+        ("ü hots:a", ("ü ", "hots", ":a")),
+        ("ü \"é", ("ü ", "\"é", "")),
+        ("a or", ("a or", "", "")),
+        ("-sort:oldest", ("-", "sort:oldest", "")),
+    ] {
+        assert_eq!(Filter::parse(text, NOW).unwrap_err().parts(text), parts);
+    }
 }
 
 #[test]
@@ -369,6 +378,35 @@ fn shorthands_mean_what_was_typed() {
         assert_eq!(parse(&text).matches(&record), matches, "{text}");
     }
     assert_eq!(parse(&shorthand::joined(["a or b sort:oldest", "c"])).sort, Some(Sort::Oldest));
+    assert_eq!(shorthand::joined(["(a or b) \"or\"", "c"]), "(a or b) \"or\" c");
+    for (text, expect) in [
+        ("a sort:oldest  b", "a  b"),
+        ("SORT:bytes", ""),
+        ("a or b sort:bytes", "a or b"),
+        ("(a sort:bytes) b", "(a) b"),
+        ("\"sort:bytes\" text:sort:bytes", "\"sort:bytes\" text:sort:bytes"),
+        ("\"not a filter sort:bytes", "\"not a filter sort:bytes"),
+    ] {
+        assert_eq!(shorthand::unsorted(text), expect);
+    }
+}
+
+#[test]
+fn a_fact_is_found_by_what_is_said_of_it() {
+    let rows = [
+        (Fact::text("model", "claude-4"), "model", "claude-4"),
+        (Fact::integer("tokens", -812), "fact.tokens", "-812"),
+        (Fact::micros("cost", 12_500), "cost", "0.0125"),
+        (Fact::micros("cost", 3_000_000), "cost", "3"),
+        (Fact::micros("cost", 0), "cost", "0"),
+        (Fact::micros("balance", -1_000_001), "fact.balance", "-1.000001"),
+    ];
+    for (fact, field, value) in rows {
+        assert_eq!((&*fact_field(&fact.name), &*fact_value(&fact.value)), (field, value));
+        let mut record = exchange();
+        record.facts = vec![fact];
+        assert!(parse(&shorthand::exact(field, value)).matches(&record), "{field}:{value}");
+    }
 }
 
 #[test]

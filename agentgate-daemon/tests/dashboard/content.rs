@@ -94,7 +94,9 @@ async fn a_filter_that_is_wrong_is_told_at_its_field() {
         "value=\"verdict:deny hots:paste\"",
         "aria-invalid=\"true\"",
         "column 14: `hots` is no field; did you mean `host:`?",
-        "verdict:deny hots:paste\n             ^^^^",
+        "<pre>verdict:deny <mark>hots</mark>:paste</pre>",
+        "data-wrong-from=\"13\" data-wrong-to=\"17\"",
+        "<details class=\"more\" open>",
     ] {
         assert!(page.body.contains(part), "{part}: {}", page.body);
     }

@@ -1,7 +1,13 @@
 //! What a row says.
 
-use super::*;
-use crate::model::{Authority, Host, RecordId, RequestHead, ResponseHead, SessionId, Subject, Verdict};
+use super::{
+    line::{colour, row},
+    *,
+};
+use crate::model::{
+    Action, Authority, Failure as Fault, Host, Kind, Question, Record, RecordId, RequestHead, ResponseHead,
+    SessionId, Subject, Verdict,
+};
 
 fn given(words: &[&str]) -> Result<(String, Filter), Failure> {
     #[derive(clap::Parser)]
@@ -96,6 +102,46 @@ fn a_row_says_all_and_obeys_nothing() {
     ];
     assert_eq!(row, expect.map(str::to_owned));
     assert_eq!(colour(&exchange()), Some(Colour::Green));
+}
+
+#[test]
+fn a_line_fits_the_terminal() {
+    let plain = |_: Colour, text: &str| text.to_owned();
+    let same_day = Timestamp(1_763_625_600_000_000 + 3_600_000_000);
+    let mut record = exchange();
+    record.authority = Some(Authority { host: Host::parse("a.example").unwrap(), port: 443 });
+    record.request.as_mut().unwrap().target = "/a/path/longer/than/what/is/left/of/it".into();
+    let line = |record: &Record, columns, now| Layout::Fitting(columns).line(record, now, &plain);
+    let short = line(&record, 80, same_day);
+    assert_eq!(short, "12     08:00:00    allow   200      a.example:443        GET /a/path/longer/tha…");
+    assert_eq!(short.chars().count(), 80);
+    let long = line(&record, 120, Timestamp(0));
+    assert!(long.starts_with("12     11-20 08:00 allow") && long.ends_with("left/of/it"), "{long}");
+    record.state = State::Failed;
+    record.failure =
+        Some(Fault { blame: "origin".into(), code: "origin_reset".into(), detail: "reset".into() });
+    assert!(line(&record, 80, same_day).contains("failed   a.example:443        origin_reset: GET /…"));
+    let mut note = Record::new(Kind::Control, same_day);
+    note.note = Some("mode audit".into());
+    assert_eq!(line(&note, 80, same_day), "0      09:00:00    -       open     mode audit");
+    // Where nothing fits, nothing is lost but the end.
+    assert!(line(&record, 10, same_day).ends_with('…'));
+    let marked = |_: Colour, text: &str| format!("<{text}>");
+    let wide = Layout::of(None).line(&exchange(), same_day, &marked);
+    assert!(wide.contains("<allow      >") && wide.contains("<200       >") && !wide.contains("<GET"), "{wide}");
+    assert_eq!(Layout::of(Some(80)), Layout::Fitting(80));
+    assert_eq!((Layout::of(Some(200)), Layout::of(None)), (Layout::Whole, Layout::Whole));
+    assert_eq!(Layout::of(Some(80)).heading(), "id     time        verdict status   host                 what");
+}
+
+#[test]
+fn every_field_is_in_the_help_and_the_help_fits() {
+    let text = language();
+    for help in HELP {
+        assert!(text.contains(help.example), "{help:?}");
+    }
+    let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 90).collect();
+    assert!(long.is_empty(), "{long:?}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn shows_what_there_is_and_no_more() {
     assert!(full.contains(&Line::Flag(Severity::Medium, "would_block (medium): x".into())));
     assert!(full.contains(&Line::Heading("GET /a HTTP/1.1".into())));
     assert!(full.contains(&Line::Header("authorization".into(), "Bearer ****abcd".into())));
-    assert_eq!(full.last(), Some(&Line::Field("body", "5 bytes, beginning kept".into())));
+    assert_eq!(full.last(), Some(&Line::Body("request", "5 bytes, beginning kept".into())));
 }
 
 #[test]

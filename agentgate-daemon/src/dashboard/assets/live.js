@@ -1,12 +1,6 @@
-// Adds the viewer's time, and keeps the list of records current from /live. The server sends whole rows, already escaped.
+// Keeps the list of records current from /live. The server sends whole rows, already escaped.
 "use strict";
 (() => {
-  // Times are in UTC; where the viewer's clock says otherwise, so does the page.
-  for (const time of document.querySelectorAll("time[data-local]")) {
-    const at = new Date(time.dateTime);
-    if (!Number.isNaN(at.getTime()) && at.getTimezoneOffset() !== 0) time.after(` (${at.toLocaleString()} your time)`);
-  }
-
   const bar = document.getElementById("live");
   const body = document.getElementById("records");
   if (!bar || !body || !window.EventSource) return;
@@ -32,7 +26,7 @@
       if (old.innerHTML === row.innerHTML && old.classList.contains("open") === row.classList.contains("open")) return;
       const focused = old.contains(document.activeElement);
       old.replaceWith(row);
-      if (focused) row.querySelector("a")?.focus();
+      if (focused) row.querySelector(".c-what a")?.focus();
       return;
     }
     if (fresh) row.classList.add("fresh");
@@ -109,6 +103,5 @@
     if (event.persisted && !paused) open();
   });
 
-  bar.hidden = false;
   open();
 })();

@@ -6,13 +6,15 @@ use super::{
     body::body,
     conversation,
     lists::{self, Standing},
-    row::{chip, head, is_nowhere, row, status},
+    row::{Within, chip, head, is_nowhere, row, status},
 };
 use crate::{
     dashboard::{
+        filter::Params,
         read::{Bodies, Body},
         show::{self, visible},
     },
+    filter::{fact_field, fact_value},
     model::{Captured, HeaderFields, Kind, Question, Record, State, Subject, Timestamp},
 };
 
@@ -56,7 +58,7 @@ impl Detail<'_> {
             }
             p.meta {
                 (r.kind.as_str()) " · "
-                time data-local datetime=(r.started) { (show::moment(r.started)) }
+                time data-local datetime=(r.started) { (show::moment(r.started)) } ", " (show::ago(r.started, self.now))
                 @if let (Some(finished), Kind::Flow | Kind::Exchange) = (r.finished, r.kind) { " · took " (show::duration(finished.since(r.started))) }
                 @if let Some((up, down)) = show::traffic(r) { " · " (show::size(up)) " up, " (show::size(down)) " down" }
                 @if !r.protocol.is_empty() { " · " (visible(&r.protocol)) }
@@ -83,6 +85,7 @@ impl Detail<'_> {
                         }
                     }
                     @if !r.flags.is_empty() { (self.flags()) }
+                    @if !r.facts.is_empty() { (self.facts()) }
                 }
                 div.column {
                     @if let Some(subject) = &r.subject { (process(subject)) }
@@ -104,6 +107,9 @@ impl Detail<'_> {
             }
             @if let Some(websocket) = &r.websocket {
                 (conversation::conversation(websocket, r.started, self.bodies))
+            }
+            p.dim.small.signed {
+                "On the command line: " code { "agentctl show " (r.id) } ", and its proof: " code { "agentctl audit prove " (r.id) } "."
             }
         }
     }
@@ -188,7 +194,7 @@ impl Detail<'_> {
                 section.card {
                     h2 { "Verdict" }
                     dl {
-                        dt { "Rule" } dd { code { (visible(&verdict.rule)) } }
+                        dt { "Rule" } dd { (found("rule", &verdict.rule)) }
                         dt { "Reason" } dd { (visible(&verdict.reason)) }
                         @if let Some(remedy) = show::remedy(self.record, in_document) {
                             dt { "To allow" }
@@ -232,10 +238,24 @@ impl Detail<'_> {
                 ul.flags {
                     @for flag in &self.record.flags {
                         li {
-                            span.flag.(flag.severity.as_str()) { (visible(&flag.code)) }
+                            (pick("flag", &flag.code, &html! { span.flag.(flag.severity.as_str()) { (visible(&flag.code)) } }))
                             " " span.dim { (flag.severity.as_str()) }
                             p { (visible(&flag.evidence)) }
                         }
+                    }
+                }
+            }
+        }
+    }
+
+    fn facts(&self) -> Markup {
+        html! {
+            section.card {
+                h2 { "Facts" }
+                dl {
+                    @for fact in &self.record.facts {
+                        dt { (visible(&fact.name)) }
+                        dd { (found(&fact_field(&fact.name), &fact_value(&fact.value))) }
                     }
                 }
             }
@@ -253,7 +273,7 @@ impl Detail<'_> {
                 dl {
                     dt { "Meant for" }
                     dd { @if is_nowhere(flow) { "no address yet" } @else { code { (flow.original.0) } } }
-                    @if let (Some(authority), false) = (&self.record.authority, kernel) { dt { "Name" } dd { code { (authority) } } }
+                    @if let (Some(authority), false) = (&self.record.authority, kernel) { dt { "Name" } dd { (pick("host", authority.host.as_str(), &html! { code { (authority) } })) } }
                     @if !self.record.protocol.is_empty() { dt { "Protocol" } dd { (visible(&self.record.protocol)) } }
                     @if let (Some(note), true) = (&self.record.note, kernel) { dt { "Call" } dd { code { (visible(note)) } } }
                     @if let Some(tls) = &self.record.tls {
@@ -288,14 +308,23 @@ impl Detail<'_> {
                 } @else {
                     div.table { table.records {
                         caption.sr { (carried) ", oldest first" }
-                        (head())
-                        tbody { @for child in self.children { (row(child, self.now)) } }
+                        (head(None))
+                        tbody { @for child in self.children { (row(child, self.now, Within::list(&Params::default()))) } }
                     } }
                 }
                 @if self.more_children { p.note { "Only the first are listed." } }
             }
         }
     }
+}
+
+/// A value that leads to the records that have it.
+fn pick(field: &str, value: &str, inner: &Markup) -> Markup {
+    Within::list(&Params::default()).pick(field, value, inner)
+}
+
+fn found(field: &str, value: &str) -> Markup {
+    pick(field, value, &html! { code { (visible(value)) } })
 }
 
 /// What was asked of whom, in one line.
@@ -341,12 +370,17 @@ fn process(subject: &Subject) -> Markup {
             h2 { "Process" }
             dl {
                 dt { "Program" }
-                dd { code { (visible(subject.exe.as_deref().unwrap_or("gone before it could be read"))) } }
+                dd {
+                    @match &subject.exe {
+                        Some(exe) => { (found("exe", exe)) }
+                        None => { "gone before it could be read" }
+                    }
+                }
                 @if !subject.cmdline.is_empty() {
                     dt { "Command" }
                     dd { pre { @for (at, arg) in subject.cmdline.iter().enumerate() { @if at > 0 { " " } (visible(&quoted(arg))) } } }
                 }
-                dt { "Process" } dd { (subject.pid) " " span.dim { "(" (visible(&subject.comm)) ")" } ", user " (subject.uid) }
+                dt { "Process" } dd { (found("pid", &subject.pid.to_string())) " " span.dim { "(" (visible(&subject.comm)) ")" } ", user " (subject.uid) }
                 @if !subject.ancestors.is_empty() {
                     dt { "Started by" }
                     dd { ol.ancestors {
@@ -355,7 +389,7 @@ fn process(subject: &Subject) -> Markup {
                         }
                     } }
                 }
-                dt { "Session" } dd { code { (visible(&subject.session.0)) } }
+                dt { "Session" } dd { (found("session", &subject.session.0)) }
                 dt { "cgroup" } dd { code { (visible(&subject.cgroup)) } }
                 @if !subject.privileges.is_empty() {
                     dt { "privileges" } dd { (visible(&subject.privileges.join(", "))) }
