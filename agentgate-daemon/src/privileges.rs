@@ -9,6 +9,7 @@ use std::io;
 
 use rustix::{
     io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
     thread::{CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities},
 };
 
@@ -38,6 +39,21 @@ pub const ATTACHING: CapabilitySet = CapabilitySet::from_bits_retain(
         | CapabilitySet::DAC_OVERRIDE.bits(),
 );
 
+/// The limit (RLIMIT_NICE of getrlimit(2)) at which a thread that made itself idle, or nice, may have the
+/// ordinary priority back, nice 0, and no higher one.
+const ORDINARY: u64 = 20;
+
+/// What the daemon keeps here: [`RUNNING`], and where that limit cannot be had, which takes CAP_SYS_RESOURCE,
+/// CAP_SYS_NICE in its place.
+#[must_use]
+pub fn running() -> CapabilitySet {
+    if is_ordinary(getrlimit(Resource::Nice).current) { RUNNING } else { RUNNING | CapabilitySet::SYS_NICE }
+}
+
+fn is_ordinary(limit: Option<u64>) -> bool {
+    limit.is_none_or(|limit| limit >= ORDINARY)
+}
+
 /// Why privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
@@ -51,14 +67,15 @@ fn step(what: &'static str) -> impl FnOnce(Errno) -> PrivilegeError {
     move |error| PrivilegeError { what, source: error.into() }
 }
 
-/// Leaves this thread with [`RUNNING`] and [`ATTACHING`], as far as it has them, and takes away what a
+/// Leaves this thread with [`running`] and [`ATTACHING`], as far as it has them, and takes away what a
 /// program that it starts could gain.
 ///
 /// # Errors
 /// Where the kernel refuses to take away.
 pub fn limit() -> Result<(), PrivilegeError> {
     rustix::thread::set_no_new_privs(true).map_err(step("prctl(PR_SET_NO_NEW_PRIVS)"))?;
-    let all = RUNNING | ATTACHING;
+    come_back();
+    let all = running() | ATTACHING;
     // First, since it needs CAP_SETPCAP, which goes with the rest. Without it the set cannot be changed:
     // then whoever started the daemon has seen to it, as the unit does.
     if capabilities(None).map_err(step("capget"))?.effective.contains(CapabilitySet::SETPCAP) {
@@ -67,12 +84,23 @@ pub fn limit() -> Result<(), PrivilegeError> {
     keep(all)
 }
 
+/// Has threads come back from an idle priority.
+fn come_back() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nice);
+    if !is_ordinary(current) {
+        let maximum = if is_ordinary(maximum) { maximum } else { Some(ORDINARY) };
+        if let Err(error) = setrlimit(Resource::Nice, Rlimit { current: Some(ORDINARY), maximum }) {
+            tracing::debug!(%error, "the limit of priorities stays as it is");
+        }
+    }
+}
+
 /// Gives up, in this thread, what only [`ATTACHING`] needed.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub fn attached() -> Result<(), PrivilegeError> {
-    keep(RUNNING)
+    keep(running())
 }
 
 fn keep(wanted: CapabilitySet) -> Result<(), PrivilegeError> {
@@ -135,7 +163,7 @@ mod tests {
         let kept = kept.join().unwrap();
         assert_eq!(kept.permitted, kept.effective);
         assert_eq!(
-            (kept.permitted - RUNNING, kept.inheritable),
+            (kept.permitted - running(), kept.inheritable),
             (CapabilitySet::empty(), CapabilitySet::empty())
         );
     }

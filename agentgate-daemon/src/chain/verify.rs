@@ -167,8 +167,7 @@ impl Verifier {
             self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
         }
         let vouched = statement.is_vouched(&self.log)
-            && before
-                .is_some_and(|(before, trusted)| trusted && Some(before.key) == statement.previous);
+            && before.is_some_and(|(before, trusted)| trusted && Some(before.key) == statement.previous);
         let trusted = statement.is_signed(&self.log) && (vouched || self.trust.keys.contains(&statement.key));
         self.take_key(statement, trusted);
         self.take_elsewhere(false);

@@ -17,5 +17,3 @@ pub(crate) use pieces::pieces;
 pub(crate) use scan::{Form, Token, each, is_dense};
 pub use texts::{Bodies, DECODED_CAP, contains, found};
 pub(crate) use texts::{Part, heads, in_body, request};
-#[cfg(test)]
-pub(crate) use texts::{in_bodies, in_heads};
