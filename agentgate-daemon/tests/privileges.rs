@@ -7,7 +7,8 @@ use std::{
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use agentgate::{kernel::GuardedCgroup, privileges::RUNNING};
@@ -147,13 +148,23 @@ fn the_index_of_words_is_built_where_nothing_else_runs() {
     const BATCH: &str = "3";
     const IDLE: &str = "5";
     let daemon = Daemon::start();
-    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap();
-    let classes = tasks.filter_map(|task| {
-        let line = fs::read_to_string(task.unwrap().path().join("stat")).ok()?;
-        let (name, fields) = line.rsplit_once(')')?;
-        let class = fields.split_whitespace().nth(41 - 3)?.to_owned();
-        name.ends_with("(text").then_some(class)
-    });
-    let classes: Vec<_> = classes.collect();
-    assert!(matches!(classes.as_slice(), [class] if [BATCH, IDLE].contains(&class.as_str())), "{classes:?}");
+    let classes = || -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", daemon.child.id())).unwrap();
+        let classes = tasks.filter_map(|task| {
+            let line = fs::read_to_string(task.unwrap().path().join("stat")).ok()?;
+            let (name, fields) = line.rsplit_once(')')?;
+            let class = fields.split_whitespace().nth(41 - 3)?.to_owned();
+            name.ends_with("(text").then_some(class)
+        });
+        classes.collect()
+    };
+    let is_so = |classes: &[String]| matches!(classes, [class] if [BATCH, IDLE].contains(&class.as_str()));
+    let until = Instant::now() + Duration::from_secs(30);
+    let mut seen = classes();
+    // It may not have begun yet.
+    while !is_so(&seen) && Instant::now() < until {
+        thread::yield_now();
+        seen = classes();
+    }
+    assert!(is_so(&seen), "{seen:?}");
 }
