@@ -328,10 +328,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
-    pub fn text_candidates(
-        &self,
-        sought: Vec<text::Sought>,
-    ) -> Result<text::Candidates, StoreError> {
+    pub fn text_candidates(&self, sought: Vec<text::Sought>) -> Result<text::Candidates, StoreError> {
         unharmed(|| self.text.candidates(&self.read()?, sought))
     }
 

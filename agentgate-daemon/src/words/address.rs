@@ -60,7 +60,9 @@ impl Address {
     fn of(runs: &[Run], may: impl Fn(&[u8]) -> bool) -> Option<Self> {
         let mut parts: Vec<_> = runs.iter().flat_map(parts).filter(|(part, _)| may(part)).collect();
         // What is long is rare, and what is whole is found at once.
-        parts.sort_by_key(|(part, reach)| (matches!(reach, Reach::Ends | Reach::Within), usize::MAX - part.len()));
+        parts.sort_by_key(|(part, reach)| {
+            (matches!(reach, Reach::Ends | Reach::Within), usize::MAX - part.len())
+        });
         parts.dedup();
         parts.truncate(PARTS);
         Some(Self(parts)).filter(|address| !address.0.is_empty())

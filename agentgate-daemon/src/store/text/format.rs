@@ -318,12 +318,7 @@ impl Head {
 
 /// Collects what stands behind the words of a block that have the part in them. What a word shares with the one
 /// before it is not looked at again.
-fn parted(
-    mut left: &[u8],
-    part: &[u8],
-    reach: Reach,
-    references: &mut Vec<u64>,
-) -> Result<(), Malformed> {
+fn parted(mut left: &[u8], part: &[u8], reach: Reach, references: &mut Vec<u64>) -> Result<(), Malformed> {
     let mut word = Vec::new();
     // Where the part ends first in the word.
     let mut first: Option<usize> = None;
