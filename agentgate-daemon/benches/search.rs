@@ -343,14 +343,22 @@ fn ask(path: &Path, arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
     let store = Arc::new(Store::open(path)?);
     println!("opened in {:.0} ms; {} MiB in memory then", millis(began.elapsed()), memory("VmRSS")?);
+    // Segments of words go into the log with what it writes.
+    let mut audit = None;
     if arguments.reindex {
         store.reindex()?;
+        audit = Some(Audit::start(store.clone(), AuditOptions::default()));
     }
     let began = Instant::now();
     let indexer = Indexer::start(store.clone(), arguments.mode());
     indexed(&store, arguments)?;
     if arguments.reindex {
         println!("words made anew in {:.0} ms of CPU", thread_time("text")?.as_secs_f64() * 1000.0);
+    }
+    if let Some((audit, thread)) = audit {
+        drop(audit);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(thread.drain(Duration::from_secs(60)));
     }
     println!("words are up to date after {:.0} ms\n", millis(began.elapsed()));
     let now = Timestamp(i64::try_from(BEGAN_US + arguments.records * APART_US)?);

@@ -45,7 +45,7 @@ mod texts;
 mod tls;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 

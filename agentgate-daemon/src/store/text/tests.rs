@@ -1,6 +1,7 @@
 //! Segments beside a search that looks into everything.
 
 mod stored;
+mod texts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

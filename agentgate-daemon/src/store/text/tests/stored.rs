@@ -15,13 +15,13 @@ use crate::{
     words::{Needle, contains},
 };
 
-struct Scene {
+pub(super) struct Scene {
     dir: TempDir,
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let store = Arc::new(Store::open(dir.path().join("audit.redb")).unwrap());
         Self { dir, store }
@@ -34,15 +34,19 @@ impl Scene {
         Self { dir, store }
     }
 
-    fn index(&self, mode: TextIndex) -> Indexer {
+    pub(super) fn index(&self, mode: TextIndex) -> Indexer {
         let indexer = Indexer::start(self.store.clone(), mode);
         let entries = self.store.text_status().unwrap().entries;
         self.store.text.wait(|state| state.indexed >= entries);
         indexer
     }
 
-    fn candidates(&self, needles: &[&str]) -> Vec<u64> {
-        let mut candidates = self.store.text_candidates(sought(needles)).unwrap();
+    pub(super) fn candidates(&self, needles: &[&str]) -> Vec<u64> {
+        self.found(sought(needles))
+    }
+
+    pub(super) fn found(&self, sought: Vec<Sought>) -> Vec<u64> {
+        let mut candidates = self.store.text_candidates(sought.clone()).unwrap();
         let mut found = Vec::new();
         let mut below = u64::MAX;
         while let Some(id) = candidates.below(below).unwrap() {
@@ -51,14 +55,14 @@ impl Scene {
             below = id;
         }
         found.reverse();
-        let mut again = self.store.text_candidates(sought(needles)).unwrap();
+        let mut again = self.store.text_candidates(sought.clone()).unwrap();
         let last = self.store.next_id().0;
         // In steps from the newest, as a query does.
         let mut among = Vec::new();
         for start in (0..=last / 50).rev() {
             among.splice(0..0, again.among(start * 50..=start * 50 + 49).unwrap());
         }
-        assert_eq!(among, found, "{needles:?}");
+        assert_eq!(among, found, "{sought:?}");
         found
     }
 
