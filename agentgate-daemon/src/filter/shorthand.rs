@@ -12,7 +12,8 @@ pub fn joined<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
             .iter()
             .map(|part| {
                 // An OR in one of them must not take in the others.
-                let alone = part.split_whitespace().any(|word| word.eq_ignore_ascii_case("or"));
+                let mut words = part.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')'));
+                let alone = words.any(|word| word.eq_ignore_ascii_case("or"));
                 if alone { format!("({part})") } else { (*part).to_owned() }
             })
             .collect::<Vec<_>>()
