@@ -153,7 +153,7 @@ mod tests {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(CRATE);
         let manifest = fs::read_to_string(home.join("Cargo.toml")).unwrap();
         let known = targets(&home.join("fuzz_targets")).unwrap();
-        assert!(known.len() >= 9, "{known:?}");
+        assert!(known.len() >= 12, "{known:?}");
         assert_eq!(manifest.matches("[[bin]]").count(), known.len());
         for target in known {
             assert!(manifest.contains(&format!("name = \"{target}\"")), "{target}");

@@ -50,7 +50,7 @@ enum Task {
     },
     /// Run the tests
     Test {
-        /// Which: all but `clients` and `vm`, in this order, where none is named
+        /// Which: all but `vm`, in this order, where none is named
         #[arg(value_enum)]
         steps: Vec<test::Step>,
         /// Run only those scenarios of the lab, cases of `clients`, or kernels of `vm`, whose name contains this

@@ -372,6 +372,11 @@ fn shorthands_mean_what_was_typed() {
             "(status:200 or host:*) verdict:deny",
             false,
         ),
+        (
+            shorthand::joined(["(host:*)or(status:200)", "verdict:deny"]),
+            "((host:*)or(status:200)) verdict:deny",
+            false,
+        ),
     ];
     for (text, expect, matches) in rows {
         assert_eq!(text, expect);

@@ -70,7 +70,7 @@ async fn origin<S: AsyncRead + AsyncWrite + Unpin>(
         .initial_connection_window_size(window(&mut random).max(65_535))
         .max_frame_size([16_384, 20_000, 100_000][random.below(3)])
         .header_table_size([0, 100, 4096][random.below(3)])
-        .max_concurrent_streams(100)
+        .max_concurrent_streams([1, 3, 100, 100][random.below(4)])
         .enable_connect_protocol();
     // Reached ahead of need, and not needed.
     let Ok(mut serving) = builder.handshake::<_, Bytes>(stream).await else { return };

@@ -5,6 +5,7 @@
 
 mod calls;
 mod ends;
+mod few;
 mod floods;
 #[path = "../shared/frames.rs"]
 mod frames;

@@ -37,6 +37,11 @@ pub(crate) const PYTHON: Kit = Kit { name: "python", source: Source::Python };
 /// Node's.
 pub(crate) const NODE: Kit = Kit { name: "node", source: Source::Node };
 
+/// How long one installer may take, in seconds: with all kits out of reach, what CI may take is not exceeded.
+const LONGEST: u32 = 240;
+/// How long a registry may be silent, in seconds.
+const SILENT: &str = "20";
+
 /// What was installed last, so that nothing is installed twice.
 const STAMP: &str = ".installed";
 
@@ -129,24 +134,38 @@ impl Kit {
         match self.source {
             Source::System => Ok(()),
             Source::Python => {
-                quietly(Command::new("python3").args(["-m", "venv"]).arg(home))?;
-                let mut pip = Command::new(home.join("bin/pip"));
-                pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-                quietly(pip.arg(home.join("requirements.txt")))
+                quietly("python3", bounded().args(["python3", "-m", "venv"]).arg(home))?;
+                let mut pip = bounded();
+                pip.arg(home.join("bin/pip"));
+                pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+                pip.args(["--timeout", SILENT, "--retries", "2", "--requirement"]);
+                quietly("pip", pip.arg(home.join("requirements.txt")))
             }
             Source::Node => {
-                let mut npm = Command::new("npm");
-                npm.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(home);
-                quietly(&mut npm)
+                let mut npm = bounded();
+                npm.args(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+                npm.args(["--fetch-retries=2", "--fetch-timeout"]).arg(format!("{SILENT}000"));
+                quietly("npm", npm.current_dir(home))
             }
         }
     }
 }
 
+/// A command with its words to come, that ends with all its children when its time is over.
+fn bounded() -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", &LONGEST.to_string()]);
+    command
+}
+
 /// Runs an installer; what it says is shown only where it fails.
-fn quietly(command: &mut Command) -> anyhow::Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
+fn quietly(name: &str, command: &mut Command) -> anyhow::Result<()> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {name}"))?;
+    // Of timeout(1): 124 once it was over, 137 where that took a kill.
+    anyhow::ensure!(
+        !matches!(output.status.code(), Some(124 | 137)),
+        "{name}: not at its end after {LONGEST} s"
+    );
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let lines: Vec<&str> = said.lines().collect();
     let end = lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join(" | ");

@@ -1,6 +1,9 @@
 //! What a run of the suite found, as JSON between its processes and as a table for people.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,17 @@ impl Report {
             *reasons.entry(reason).or_insert(0) += 1;
         }
         reasons
+    }
+
+    /// How many cases were not run, of which clients, and why, on one line; `None` where all were.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let clients: BTreeSet<&str> =
+            self.rows.iter().filter(|row| row.missing.is_some()).map(|row| row.client.as_str()).collect();
+        let clients = Vec::from_iter(clients).join(", ");
+        let reasons = self.missing();
+        let cases: usize = reasons.values().sum();
+        let reasons = reasons.into_keys().map(plain).collect::<Vec<_>>().join("; ");
+        (cases > 0).then(|| format!("{cases} cases ({clients}): {reasons}"))
     }
 
     /// The table, the differences below it, and the closing line.
@@ -147,7 +161,7 @@ mod tests {
         };
         let differs = Row { differences: vec!["- a\n+ b".to_owned()], ..row.clone() };
         let gone = Row { missing: Some("no pip".to_owned()), direct: None, gate: None, ..row.clone() };
-        let report = Report { direct_only: false, rows: vec![row, differs, gone] };
+        let mut report = Report { direct_only: false, rows: vec![row, differs, gone] };
         assert_eq!((report.equal(), report.different(), report.missing()["no pip"]), (1, 1, 1));
         let text = report.table();
         for part in [
@@ -159,5 +173,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+        assert_eq!(report.left_out().as_deref(), Some("1 cases (curl): no pip"));
+        report.rows.pop();
+        assert_eq!(report.left_out(), None);
     }
 }

@@ -34,9 +34,11 @@ const ORIGIN_STREAM: u32 = 4 * 1024 * 1024;
 const ORIGIN_CONNECTION: u32 = 8 * 1024 * 1024;
 /// What DATA frames that are smaller than the memory it takes to keep them may cost until they are read.
 const SMALL_FRAMES: usize = 8 * 1024 * 1024;
-/// Streams that are opened before the origin has said how many it allows (RFC 9113 6.5.2 recommends that
-/// it be no fewer).
-const BEFORE_SETTINGS: usize = 100;
+/// Streams that are opened before the origin has said how many it allows; others wait for that. Agents are
+/// told [`STREAMS`] whatever their origin says, so what an origin allows is for us to keep to. What it
+/// refuses is lost to agents that do not ask again, and some origins end the whole connection over a refused
+/// request's trailers. The words come as soon as the connection stands, mostly before the first request does.
+const BEFORE_SETTINGS: usize = 1;
 
 /// For the connection of an agent, whose heads may have `head_bytes`. `websockets` offers Extended
 /// CONNECT (RFC 8441).
