@@ -21,13 +21,16 @@ const PRUNES: usize = 16;
 /// Checkpoints that are waited for before one that does not hold is looked into.
 const AHEAD: usize = 2;
 
-/// What is believed from the start.
+/// What is believed from the start, and how far a log is looked into.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Keys. Where there are none, the first of the log is believed.
     pub keys: Vec<PublicKey>,
     /// Checkpoints that were kept elsewhere: the log must be at least that long, and have these links.
     pub checkpoints: Vec<Checkpoint>,
+    /// Of a store: whether the words of full text are compared with what they were made of. That takes as long
+    /// as making them.
+    pub words: bool,
 }
 
 /// What else says which link comes before an entry.
@@ -167,8 +170,7 @@ impl Verifier {
             self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
         }
         let vouched = statement.is_vouched(&self.log)
-            && before
-                .is_some_and(|(before, trusted)| trusted && Some(before.key) == statement.previous);
+            && before.is_some_and(|(before, trusted)| trusted && Some(before.key) == statement.previous);
         let trusted = statement.is_signed(&self.log) && (vouched || self.trust.keys.contains(&statement.key));
         self.take_key(statement, trusted);
         self.take_elsewhere(false);

@@ -13,6 +13,7 @@
 //! Memory: the segment under way and one or two that are whole, each at most some 40 MiB, mostly far less.
 
 mod candidates;
+mod check;
 mod find;
 mod format;
 mod indexer;
@@ -29,6 +30,7 @@ use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 
 pub use candidates::Candidates;
+pub(in crate::store) use check::check;
 pub use indexer::Indexer;
 
 use super::{StoreError, packed::Packer};
