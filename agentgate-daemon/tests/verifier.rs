@@ -14,9 +14,9 @@ use std::{
 
 use agentgate::{
     audit::{Audit, AuditOptions, retain},
-    chain::{self, Base64, Checkpoint, Hash, SigningKey},
+    chain::{self, Base64, Checkpoint, Hash, LogLine, SigningKey},
     export::{
-        chained::Chained,
+        chained::{Chained, Had},
         pages::{From, Wanted},
     },
     filter::Filter,
@@ -62,6 +62,29 @@ impl Log {
             });
             if turned.unwrap().is_over() {
                 lines.push(serde_json::to_value(chain.end()).unwrap());
+                return lines;
+            }
+        }
+    }
+
+    /// Goes on with an export that was cut off.
+    fn go_on(&self, left: &Lines) -> Lines {
+        let last = *at(left, "checkpoint").last().unwrap();
+        let mut lines = left[..=last].to_vec();
+        let head: LogLine = serde_json::from_value(lines[0].clone()).unwrap();
+        let checkpoint = serde_json::from_value(lines[last].clone()).unwrap();
+        let keys = (head.keys.len() + at(&lines, "key").len()) as u64;
+        let had = Had { log: head.log, keys, checkpoint };
+        let from = From::Store(self.store.clone());
+        let mut chain = Chained::resumed(from, Wanted::default(), String::new(), had);
+        loop {
+            let turned = chain.step(|line| {
+                lines.push(serde_json::to_value(line).unwrap());
+                Ok::<_, StoreError>(())
+            });
+            if turned.unwrap().is_over() {
+                let entries = at(&lines, "entry").len();
+                lines.push(json!({"type": "end", "entries": entries}));
                 return lines;
             }
         }
@@ -117,7 +140,8 @@ async fn prune(log: &Log, rules: Rules) {
     let (audit, thread) = Audit::start(log.store.clone(), AuditOptions::default());
     let mut live = audit.live();
     let (drain, draining) = watch::channel(false);
-    let keeping = tokio::spawn(retain::keep(log.store.clone(), audit.clone(), rules, draining));
+    let keeping =
+        tokio::spawn(retain::keep(log.store.clone(), audit.clone(), rules, Arc::default(), draining));
     // It records what it did, once that is done.
     let told = tokio::time::timeout(Duration::from_secs(60), live.recv()).await;
     assert_eq!(told.expect("retention has something to do").unwrap().kind, Kind::Control);
@@ -307,6 +331,40 @@ async fn what_is_exported_and_proven_is_whole_by_the_page_alone() {
     by_key.broken("one entry more is gone", &left, "removed", |lines| {
         drop(lines.remove(at(lines, "entry")[0]))
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_gone_on_with_after_a_change_of_keys_is_whole_by_the_page_alone() {
+    let log = log().await;
+    let before = log.export("", false);
+    log.store.rotate_key().unwrap();
+    let (audit, thread) = Audit::start(log.store.clone(), AuditOptions::default());
+    fill(&audit, 300).await;
+    drop(audit);
+    thread.drain(Duration::from_secs(30)).await;
+    let first = before[0]["keys"][0]["key"].as_str().unwrap();
+    let judges = Judges::new(&["--key", first]);
+    for cut in [before.len() - 1, before.len() * 2 / 3] {
+        let joined = log.go_on(&before[..cut].to_vec());
+        let keys = at(&joined, "key");
+        assert_eq!(keys.len(), 1);
+        judges.whole("joined", &joined);
+        let kept = judges.dir.path().join("kept.jsonl");
+        let last = &joined[*at(&joined, "checkpoint").last().unwrap()];
+        assert_eq!(last["key"], joined[keys[0]]["key"]);
+        fs::write(&kept, format!("{last}\n")).unwrap();
+        let knowing = Judges::new(&["--key", first, "--checkpoints", kept.to_str().unwrap()]);
+        knowing.whole("to those who kept the last", &joined);
+        judges.broken("no statement", &joined, "unknown_key", |lines| drop(lines.remove(keys[0])));
+        judges.broken("a late one", &joined, "statement", |lines| {
+            let line = lines.remove(keys[0]);
+            lines.insert(lines.len() - 2, line);
+        });
+        judges.broken("one not vouched for", &joined, "unknown_key", |lines| {
+            lines[keys[0]]["vouched"] = Value::Null;
+        });
+        judges.broken("its link", &joined, "signature", |lines| turn(&mut lines[keys[0]]["link"]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,10 +104,13 @@ impl App {
                 tracing::error!(%error, "policy files are not watched; reload with SIGHUP or agentctl policy reload");
             }
         });
+        let mirror =
+            upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
         services.spawn(retain::keep(
             handles.store.clone(),
             handles.audit.clone(),
             rules(&config.audit.retention),
+            mirror.as_ref().map(Mirror::readers).unwrap_or_default(),
             drain.watch(),
         ));
         services.spawn(sweep(stages.clone(), drain.watch()));
@@ -124,8 +127,6 @@ impl App {
 
         let gate =
             gate_report(&guard, kernel.clone(), connections.clone(), port, window_at, started, drain.watch());
-        let mirror =
-            upkeep::mirror(&config.audit.mirror).map(|settings| Mirror::new(handles.store.clone(), settings));
         if let Some(mirror) = &mirror {
             services.spawn(mirror.clone().run(drain.watch()));
         }

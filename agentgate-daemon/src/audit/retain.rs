@@ -9,7 +9,7 @@ use crate::{
     model::{Kind, Record, State, Timestamp},
     store::{
         Store,
-        retention::{Pruned, Rules, Run},
+        retention::{Pruned, Readers, Rules, Run},
     },
 };
 
@@ -19,8 +19,14 @@ const LOOK: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Prunes by `rules` until the drain. What it cannot prune it tries again a minute later: that is no reason
-/// to refuse anybody.
-pub async fn keep(store: Arc<Store>, audit: Audit, rules: Rules, mut drain: watch::Receiver<bool>) {
+/// to refuse anybody. `readers` are waited for.
+pub async fn keep(
+    store: Arc<Store>,
+    audit: Audit,
+    rules: Rules,
+    readers: Arc<Readers>,
+    mut drain: watch::Receiver<bool>,
+) {
     if rules == Rules::default() {
         return;
     }
@@ -28,9 +34,9 @@ pub async fn keep(store: Arc<Store>, audit: Audit, rules: Rules, mut drain: watc
     let mut troubled = false;
     loop {
         let slice = spawn_blocking({
-            let store = store.clone();
+            let (store, readers) = (store.clone(), readers.clone());
             move || {
-                let slice = store.retain(&rules, &mut run, Timestamp::now());
+                let slice = store.retain(&rules, &readers, &mut run, Timestamp::now());
                 (slice, run)
             }
         });

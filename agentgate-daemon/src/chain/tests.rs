@@ -99,7 +99,7 @@ fn verify_by(steps: &[Step], keys: &[KeyStatement], trust: Trust) -> Report {
 }
 
 fn verify(steps: &[Step], key: &SigningKey) -> Report {
-    verify_by(steps, &[first_key(key)], Trust { keys: vec![key.public()], checkpoints: Vec::new() })
+    verify_by(steps, &[first_key(key)], Trust { keys: vec![key.public()], ..Trust::default() })
 }
 
 /// Place of entry `n` among the steps.
@@ -227,7 +227,7 @@ fn the_end_is_missed_by_what_was_kept_elsewhere() {
     let Some(Step::Checkpoint(last)) = whole.last().cloned() else { unreachable!() };
     let cut = &whole[..place(&whole, 512)];
     assert!(verify(cut, &key).whole, "nothing in the log itself can tell");
-    let trust = || Trust { keys: vec![key.public()], checkpoints: vec![last] };
+    let trust = || Trust { keys: vec![key.public()], checkpoints: vec![last], ..Trust::default() };
     let report = verify_by(cut, &[first_key(&key)], trust());
     assert_eq!(words(&report), [(What::Truncated, Some(512))], "{report:?}");
     let report = verify_by(&whole, &[first_key(&key)], trust());
@@ -285,7 +285,7 @@ fn keys_follow_one_another_both_ways() {
     steps.push(Step::Entry(256, last.link, entry(257)));
     let link = next(&last.link, &digest(&entry(257)));
     steps.push(Step::Checkpoint(Checkpoint::sign(&LOG, 257, link, Timestamp(2), &two).unwrap()));
-    let given = |key: &SigningKey| Trust { keys: vec![key.public()], checkpoints: Vec::new() };
+    let given = |key: &SigningKey| Trust { keys: vec![key.public()], ..Trust::default() };
     let keys = [first_key(&one), vouched];
     for trust in [given(&one), given(&two), Trust::default()] {
         let report = verify_by(&steps, &keys, trust);
@@ -298,7 +298,7 @@ fn keys_follow_one_another_both_ways() {
     let keys = [first_key(&one), lost];
     let report = verify_by(&steps, &keys, given(&one));
     assert_eq!(words(&report)[0], (What::UnknownKey, Some(257)), "{report:?}");
-    let both = Trust { keys: vec![one.public(), two.public()], checkpoints: Vec::new() };
+    let both = Trust { keys: vec![one.public(), two.public()], ..Trust::default() };
     assert!(verify_by(&steps, &keys, both).whole);
     // A key that is out of use signs nothing.
     let Some(end) = steps.last_mut() else { unreachable!() };

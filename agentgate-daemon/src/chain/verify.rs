@@ -21,13 +21,16 @@ const PRUNES: usize = 16;
 /// Checkpoints that are waited for before one that does not hold is looked into.
 const AHEAD: usize = 2;
 
-/// What is believed from the start.
+/// What is believed from the start, and how far a log is looked into.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     /// Keys. Where there are none, the first of the log is believed.
     pub keys: Vec<PublicKey>,
     /// Checkpoints that were kept elsewhere: the log must be at least that long, and have these links.
     pub checkpoints: Vec<Checkpoint>,
+    /// Of a store: whether the words of full text are compared with what they were made of. That takes as long
+    /// as making them.
+    pub words: bool,
 }
 
 /// What else says which link comes before an entry.

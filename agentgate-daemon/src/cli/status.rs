@@ -104,6 +104,7 @@ fn rows(status: &StatusReport, now: Timestamp) -> Vec<(&'static str, String, boo
             0 => String::new(),
             lost => format!("; {lost} entries were gone before it came to them"),
         };
+        let lost = if mirror.waited_for { format!("; retention waits for it{lost}") } else { lost };
         let place = mirror.path.display();
         match (&mirror.error, mirror.since) {
             (Some(error), since) => {

@@ -115,8 +115,8 @@ pub(super) async fn answer(
         Request::Count { filter } => return follow::count(context, filter, line, drain).await,
         Request::AuditExport { ask } => return export::export(context, asker, ask, line, drain).await,
         Request::Body { id, side } => return body(context, asker, id, side, line).await,
-        Request::AuditVerify { keys, checkpoints } => {
-            return proof::verify(context, Trust { keys, checkpoints }, line).await;
+        Request::AuditVerify { keys, checkpoints, words } => {
+            return proof::verify(context, Trust { keys, checkpoints, words }, line).await;
         }
         Request::AuditProve { id } => return proof::prove(context, asker, id, line).await,
         Request::AuditRotateKey => {

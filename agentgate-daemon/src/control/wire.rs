@@ -98,6 +98,9 @@ pub enum Request {
         keys: Vec<PublicKey>,
         #[serde(default)]
         checkpoints: Vec<Checkpoint>,
+        /// Also the words of full text.
+        #[serde(default)]
+        words: bool,
     },
     /// The proof of one record, as a stream of [`Item::Text`].
     AuditProve { id: RecordId },

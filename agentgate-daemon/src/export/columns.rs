@@ -126,6 +126,10 @@ pub const COLUMNS: &[Column] = &[
     text("response_headers", |row| row.record.response.as_ref().map(|head| lines(&head.headers)).into()),
     number("times", |row| Cell::Number(row.record.times)),
     text("note", |row| row.record.note.as_deref().into()),
+    text("facts", |row| {
+        let facts = row.facts();
+        Some(facts.to_string()).filter(|_| !row.record.facts.is_empty()).into()
+    }),
 ];
 
 /// One field a line, as in HTTP/1.

@@ -169,6 +169,9 @@ mod tests {
         assert_eq!(cell(&found, 0, "request_body"), "{\"model\":\"m\"}");
         assert_eq!(cell(&found, 0, "response_body"), "data: hello\n\n", "the coding is undone");
         assert_eq!(cell(&found, 0, "response_body_encoding"), "text");
+        assert_eq!(cell(&found, 0, "facts"), "", "there are none");
+        let facts = r#"{"cost":[1.25],"model":["m-1"],"tokens":[1200],"tool":["search","fetch"]}"#;
+        assert_eq!(cell(&found, 5, "facts"), facts);
     }
 
     #[test]

@@ -393,6 +393,7 @@ fn unmapped(row: &Row, bodies: bool) -> Object {
         .with("entry", row.n)
         .with("state", record.state.as_str())
         .with("flags", serde_json::to_value(&record.flags).unwrap_or_default())
+        .with("facts", row.facts())
         .with(
             "note",
             record.note.as_deref().filter(|_| record.request.is_some() || record.question.is_some()),

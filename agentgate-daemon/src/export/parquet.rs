@@ -259,6 +259,11 @@ mod tests {
                 Some(url) => assert_eq!(field("url"), text(&url)),
                 None => assert_eq!(field("url"), Field::Null),
             }
+            let expect_facts = match expect.record.facts.is_empty() {
+                true => Field::Null,
+                false => text(&expect.facts().to_string()),
+            };
+            assert_eq!(field("facts"), expect_facts);
             if at % rows.len() == 0 {
                 let expect = ByteArray::from("data: hello\n\n");
                 assert_eq!(field("response_body"), Field::Bytes(expect), "the coding is undone");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     FormatError,
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     audit::redact,
-    model::{Captured, HeaderFields, Record, Severity},
+    model::{Captured, FactValue, HeaderFields, Record, Severity},
 };
 
 /// One entry of the log.
@@ -141,6 +142,26 @@ impl Row {
             side.filter(|(_, body)| !body.bytes.is_empty())
                 .map(|(headers, body)| opened::content(headers, body))
         })
+    }
+
+    /// What parsers found, by its names: an object of lists, since each may come more than once. Amounts in
+    /// millionths are numbers with a fraction.
+    #[must_use]
+    pub fn facts(&self) -> Value {
+        let mut found = Map::new();
+        for fact in &self.record.facts {
+            let value = match &fact.value {
+                FactValue::Text(text) => text.as_str().into(),
+                FactValue::Integer(number) => (*number).into(),
+                FactValue::Micros(micros) => (*micros as f64 / 1e6).into(),
+            };
+            if let Value::Array(values) =
+                found.entry(fact.name.as_str()).or_insert_with(|| Value::Array(Vec::new()))
+            {
+                values.push(value);
+            }
+        }
+        Value::Object(found)
     }
 
     /// `scheme://authority/target` of a request.

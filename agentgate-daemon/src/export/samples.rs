@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::Row;
 use crate::model::{
-    Action, Ancestor, Authority, Captured, Failure, Flag, Flow, HeaderFields, Host, Kind,
+    Action, Ancestor, Authority, Captured, Fact, FactValue, Failure, Flag, Flow, HeaderFields, Host, Kind,
     OriginalDestination, Question, Record, RecordId, RequestHead, ResponseHead, SessionId, Severity, State,
     Subject, Timestamp, Tls, Verdict,
 };
@@ -168,6 +168,13 @@ pub(crate) fn all() -> Vec<Row> {
     control.id = RecordId(14);
     control.state = State::Done;
     control.note = Some("the gate started".into());
+    failed.facts = vec![
+        Fact::text("model", "m-1"),
+        Fact::text("tool", "search"),
+        Fact::text("tool", "fetch"),
+        Fact { name: "tokens".into(), value: FactValue::Integer(1200) },
+        Fact { name: "cost".into(), value: FactValue::Micros(1_250_000) },
+    ];
     let mut guard = base(15, Kind::Guard);
     guard.note = Some("left the guarded cgroup".into());
     let mut open = base(16, Kind::Flow);

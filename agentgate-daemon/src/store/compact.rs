@@ -248,7 +248,11 @@ mod tests {
         }
         let rules = Rules { records: Some(400), ..Rules::default() };
         let mut run = super::super::retention::Run::default();
-        while store.retain(&rules, &mut run, Timestamp(0)).unwrap().more {}
+        while store
+            .retain(&rules, &crate::store::retention::Readers::default(), &mut run, Timestamp(0))
+            .unwrap()
+            .more
+        {}
         assert!(store.get(RecordId(1)).unwrap().is_none());
         let (next, over) = (Arc::new(AtomicU64::new(2049)), Arc::new(AtomicBool::new(false)));
         let writer = std::thread::spawn({

@@ -34,8 +34,12 @@ use super::{
     write::Batch,
 };
 use crate::model::{RecordId, Timestamp};
+use dictionary::Cleaning;
+pub use readers::Readers;
 
+mod dictionary;
 mod prune;
+mod readers;
 
 #[cfg(test)]
 mod tests;
@@ -166,6 +170,16 @@ pub(crate) struct Run {
     begun: BTreeSet<u8>,
     /// What went since the run began.
     pruned: Pruned,
+    /// Texts that go after records.
+    cleaning: Cleaning,
+}
+
+/// Whether something is to be pruned.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    now: bool,
+    /// It would be, and somebody is to read it first.
+    waits: bool,
 }
 
 /// What one slice came to.
@@ -194,16 +208,32 @@ struct Extent {
 
 impl Store {
     /// Prunes for a moment, if something is due: one transaction at most. To be called again at once
-    /// while there is more. Does nothing during backup and compaction.
-    pub(crate) fn retain(&self, rules: &Rules, run: &mut Run, now: Timestamp) -> Result<Slice, StoreError> {
+    /// while there is more. Does nothing during backup and compaction. What `readers` have not read yet stays,
+    /// but for the bound in bytes.
+    pub(crate) fn retain(
+        &self,
+        rules: &Rules,
+        readers: &Readers,
+        run: &mut Run,
+        now: Timestamp,
+    ) -> Result<Slice, StoreError> {
         let Ok(_whole) = self.upkeep() else { return Ok(Slice::default()) };
         let mut packing = self.packing();
         // The group under way is written to, and known to `packing` alone.
         let end = packing.tail.as_ref().map(|(tail, ..)| tail.number);
-        if !unharmed(|| self.is_due(rules, run, now, end))? {
-            return Ok(run.end());
+        let due = unharmed(|| self.is_due(rules, readers, run, now, end))?;
+        readers.are_waited_for(due.waits);
+        if !due.now {
+            let mut slice = run.end();
+            if slice.over.as_ref().is_some_and(|pruned| pruned.records > 0) {
+                run.cleaning = Cleaning::Due;
+            }
+            if !run.cleaning.is_idle() {
+                slice.more = unharmed(|| self.clean_terms(packing, &mut run.cleaning))?;
+            }
+            return Ok(slice);
         }
-        let result = unharmed(|| self.prune_slice(&mut packing, rules, run, now));
+        let result = unharmed(|| self.prune_slice(&mut packing, rules, readers, run, now));
         if result.is_err() {
             packing.forget();
         }
@@ -211,7 +241,14 @@ impl Store {
     }
 
     /// A look without a transaction that writes: there is nearly never anything to do.
-    fn is_due(&self, rules: &Rules, run: &Run, now: Timestamp, end: Option<u64>) -> Result<bool, StoreError> {
+    fn is_due(
+        &self,
+        rules: &Rules,
+        readers: &Readers,
+        run: &Run,
+        now: Timestamp,
+        end: Option<u64>,
+    ) -> Result<Due, StoreError> {
         let snapshot = self.snapshot()?;
         let (groups, meta) = (snapshot.open_table(GROUPS)?, snapshot.open_table(META)?);
         let spans = snapshot.open_table(SPANS)?;
@@ -224,14 +261,30 @@ impl Store {
         } else {
             None
         };
-        Ok(eldest.is_some_and(|oldest| run.wants(rules, oldest, extent, now).is_some())
-            || bodies.is_some_and(|oldest| run.wants_bodies(rules, oldest, now)))
+        let mut due = Due::default();
+        if let Some(oldest) = eldest
+            && let Some(why) = run.wants(rules, oldest, extent, now)
+        {
+            let unread = readers.need(next_group(&groups, oldest.number, end)?);
+            (due.now, due.waits) = (why == Why::Bytes || !unread, unread && why != Why::Bytes);
+            // The bound in bytes holds regardless.
+            due.now |= unread && run.wants_bytes(rules, extent);
+        }
+        if let Some(oldest) = bodies
+            && run.wants_bodies(rules, oldest, now)
+        {
+            let unread = readers.need_bodies(next_group(&groups, oldest.number, end)?);
+            (due.now, due.waits) = (due.now || !unread, due.waits || unread);
+        }
+        due.waits &= !due.now;
+        Ok(due)
     }
 
     fn prune_slice(
         &self,
         packing: &mut super::write::Packing,
         rules: &Rules,
+        readers: &Readers,
         run: &mut Run,
         now: Timestamp,
     ) -> Result<Slice, StoreError> {
@@ -255,13 +308,20 @@ impl Store {
                 let extent = Extent::of(&batch.meta, blocks)?;
                 if let Some(eldest) = oldest(&batch.groups, &batch.index.spans, &batch.meta, 0, end)?
                     && let Some(why) = going.wants(rules, eldest, extent, now)
+                    && let Some(why) = match readers.need(next_group(&batch.groups, eldest.number, end)?) {
+                        true => going.wants_bytes(rules, extent).then_some(Why::Bytes),
+                        false => Some(why),
+                    }
                 {
                     slice.why = Some(why);
                     batch.prune(eldest.number, epoch_first, &mut slice, &mut gone)?;
                 } else {
                     let from = number(&batch.meta, BODIES_FROM)?;
                     match oldest(&batch.groups, &batch.index.spans, &batch.meta, from, end)? {
-                        Some(oldest) if going.wants_bodies(rules, oldest, now) => {
+                        Some(oldest)
+                            if going.wants_bodies(rules, oldest, now)
+                                && !readers.need_bodies(next_group(&batch.groups, oldest.number, end)?) =>
+                        {
                             batch.drop_bodies(oldest.number, &mut slice)?;
                         }
                         _ => break,
@@ -323,16 +383,18 @@ impl Run {
         if self.ages(Self::AGE, rules.age, oldest.youngest, now) {
             return Some(Why::Age);
         }
-        for (which, bound, is, why) in [
-            (Self::RECORDS, rules.records, extent.records, Why::Records),
-            (Self::BYTES, rules.bytes, extent.bytes, Why::Bytes),
-        ] {
-            let Some(bound) = bound else { continue };
-            if self.goes_on(which, is > bound, is <= bound - bound / SLACK) {
-                return Some(why);
-            }
+        if self.passes(Self::RECORDS, rules.records, extent.records) {
+            return Some(Why::Records);
         }
-        None
+        self.wants_bytes(rules, extent).then_some(Why::Bytes)
+    }
+
+    fn wants_bytes(&mut self, rules: &Rules, extent: Extent) -> bool {
+        self.passes(Self::BYTES, rules.bytes, extent.bytes)
+    }
+
+    fn passes(&mut self, which: u8, bound: Option<u64>, is: u64) -> bool {
+        bound.is_some_and(|bound| self.goes_on(which, is > bound, is <= bound - bound / SLACK))
     }
 
     fn wants_bodies(&mut self, rules: &Rules, oldest: Oldest, now: Timestamp) -> bool {
@@ -401,6 +463,16 @@ fn number(meta: &impl ReadableTable<&'static str, u64>, name: &'static str) -> R
 pub(super) fn dropped(snapshot: &ReadTransaction, group: u64, place: Place) -> Result<bool, StoreError> {
     let from = number(&snapshot.open_table(META)?, BODIES_FROM)?;
     Ok(group < from && snapshot.open_table(PACKS)?.get((place.pack, 0))?.is_none())
+}
+
+/// Where the group after this one begins, or `end`.
+fn next_group(
+    groups: &impl ReadableTable<Part, &'static [u8]>,
+    group: u64,
+    end: u64,
+) -> Result<u64, StoreError> {
+    let row = groups.range((group + 1, 0)..)?.next().transpose()?;
+    Ok(row.map_or(end, |(key, _)| key.value().0))
 }
 
 /// The first group from `from` on that is before `end`.

@@ -1,5 +1,5 @@
 //! Whether the log is whole: the chain over its entries, the bodies that they name, and the tables by which
-//! records are found, but for the words of full text.
+//! records are found; the words of full text where that is asked for.
 //!
 //! Of a running log a snapshot is read. A file that nobody has open, which may be a copy, or damaged on
 //! purpose, is opened so that nothing is ever written to it, however redb has to mend it for reading.
@@ -26,9 +26,11 @@ use super::{
     canonical::{Glance, decode},
     chain::{CHECKPOINTS, KEYS, MARKS, PRUNES, log_of, tail_of},
     error::unharmed,
+    file::CACHE_BYTES,
     journal::{Disk, Journal},
     linked::Linked,
     tables::{ENTRIES, JOURNAL, META, SCHEMA, SCHEMA_VERSION, TAKEN},
+    text,
 };
 use crate::chain::{Checkpoint, Finding, KeyStatement, Prune, Report, Trust, Verifier, What};
 use bodies::Kept;
@@ -67,7 +69,8 @@ pub(crate) fn verify_file(path: &Path, trust: Trust, progress: Progress<'_>) -> 
     }
     let length = file.metadata().map_err(unusable)?.len();
     let read = || -> Result<(Report, Taken), StoreError> {
-        let mut database = Database::builder().create_with_backend(Overlay::new(file, length))?;
+        let backend = Overlay::new(file, length);
+        let mut database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
         let sums = database.check_integrity();
         let transaction = database.begin_read()?;
         let report = verify(&transaction, trust, progress)?;
@@ -134,6 +137,9 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
         found => return Err(StoreError::Unsigned { schema: found.unwrap_or(0) }),
     }
     let entries = number(ENTRIES)?.unwrap_or(0);
+    let words = trust.words;
+    // The log is gone through once in its order, once by ids, and once for its words.
+    let all = entries * (2 + u64::from(words));
     let marks = transaction.open_table(MARKS)?;
     let Some(log) = log_of(&marks)? else {
         return Ok(damaged("the log has no id".to_owned()));
@@ -155,7 +161,7 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
     let mut at = 0;
     while let Some(number) = walk.from(at)? {
         at = number + 1;
-        progress(number, entries);
+        progress(number, all);
         let walked = match walk.group(number)? {
             Ok(walked) => walked,
             Err(malformed) => {
@@ -186,8 +192,15 @@ fn verify(transaction: &ReadTransaction, trust: Trust, progress: Progress<'_>) -
     places.finish(&mut verifier)?;
     bodies.finish(transaction, &mut verifier)?;
     needed.finish(transaction, &mut verifier)?;
-    derived::check(transaction, &mut verifier)?;
-    progress(entries, entries);
+    derived::check(transaction, &mut verifier, &mut |records| progress(entries + records.min(entries), all))?;
+    if words {
+        let faults = text::check(transaction, &mut |at| progress(2 * entries + at.min(entries), all))?;
+        for (from, why) in faults {
+            let words = format!("a segment of full text cannot be relied on: {why}");
+            verifier.add(Finding::new(What::Index, words).at(from, 0));
+        }
+    }
+    progress(all, all);
     Ok(verifier.finish(Some(entries)))
 }
 

@@ -107,31 +107,13 @@ class Keys:
 
     def __init__(self, log, statements, given, report):
         self.log = log
+        self.report = report
         self.statements = []
         pairs = []
         if not isinstance(statements, list):
             raise Fault("unreadable", "`keys` is no list")
         for line in statements:
-            if not isinstance(line, dict):
-                raise Fault("unreadable", "a key statement is no object")
-            entries, key = unsigned(line, "entries"), hexed(line, "key", 32)
-            link, previous = hexed(line, "link", 32), None
-            if line.get("previous") is not None:
-                previous = hexed(line, "previous", 32)
-            before = self.statements[-1] if self.statements else None
-            if previous != (before[2] if before else None) or (before and entries < before[0]):
-                report.find("statement", f"the statement of key {key.hex()} does not follow the one before it")
-            message = u64(entries) + link + i64(time(line, "time")) + key + (previous or ZEROS)
-            message = b"agentgate key 1\n" + log + message
-            signed = ed25519.verify(key, message, hexed(line, "signature", 64))
-            if not signed:
-                report.find("signature", f"the statement of key {key.hex()} is not signed by it")
-            if line.get("vouched") is not None:
-                if previous is None or not ed25519.verify(previous, message, hexed(line, "vouched", 64)):
-                    report.find("signature", f"key {key.hex()} is not vouched for by the one before it")
-                elif signed:
-                    pairs.append((previous, key))
-            self.statements.append((entries, link, key))
+            pairs += self.read(line)
         if not self.statements:
             report.find("statement", "the log names no key")
         self.trusted = set(given)
@@ -143,6 +125,40 @@ class Keys:
             if not more:
                 break
             self.trusted |= more
+
+    def read(self, line):
+        """Takes a statement in; the pair of keys that vouch for each other, if it is signed by both."""
+        report = self.report
+        if not isinstance(line, dict):
+            raise Fault("unreadable", "a key statement is no object")
+        entries, key = unsigned(line, "entries"), hexed(line, "key", 32)
+        link, previous = hexed(line, "link", 32), None
+        if line.get("previous") is not None:
+            previous = hexed(line, "previous", 32)
+        before = self.statements[-1] if self.statements else None
+        if previous != (before[2] if before else None) or (before and entries < before[0]):
+            report.find("statement", f"the statement of key {key.hex()} does not follow the one before it")
+        message = u64(entries) + link + i64(time(line, "time")) + key + (previous or ZEROS)
+        message = b"agentgate key 1\n" + self.log + message
+        signed = ed25519.verify(key, message, hexed(line, "signature", 64))
+        if not signed:
+            report.find("signature", f"the statement of key {key.hex()} is not signed by it")
+        self.statements.append((entries, link, key))
+        if line.get("vouched") is not None:
+            if previous is None or not ed25519.verify(previous, message, hexed(line, "vouched", 64)):
+                report.find("signature", f"key {key.hex()} is not vouched for by the one before it")
+            elif signed:
+                return [(previous, key)]
+        return []
+
+    def later(self, line):
+        """A statement among the entries: what was signed before is not judged again."""
+        for previous, key in self.read(line):
+            if previous in self.trusted:
+                self.trusted.add(key)
+
+    def names(self, key):
+        return any(named == key for _, _, named in self.statements)
 
     def was_in_use(self, key, since, until):
         """Whether `key` was in use when the log had from `since` to `until` entries."""
@@ -213,17 +229,33 @@ class Walk:
             raise Fault("unreadable", "`whole` is neither true nor false")
         self.keys = Keys(self.log, first.get("keys"), given, report)
         self.kept = []
-        for line in kept:
-            try:
-                self.kept.append(self.keys.check_checkpoint(line))
-            except Fault as fault:
-                report.find(fault.what, f"a checkpoint kept elsewhere: {fault}")
+        self.waiting = kept
+        self.take_kept(False)
         self.number, self.link = 0, first_link(self.log)
         self.open = 0  # entries and digests since the last checkpoint
         self.started = False  # an entry, a digest or a checkpoint was seen
         self.doubted = False  # a link did not fit since then
         self.entries = self.checkpoints = self.bodies = 0
         self.ended = False
+        self.arrive()
+
+    def take_kept(self, all_named):
+        """Takes checkpoints kept elsewhere whose keys are named; the others may be named later."""
+        waiting, self.waiting = self.waiting, []
+        for line in waiting:
+            try:
+                if not all_named and not self.keys.names(hexed(line, "key", 32)):
+                    self.waiting.append(line)
+                    continue
+                self.kept.append(self.keys.check_checkpoint(line))
+            except Fault as fault:
+                self.report.find(fault.what, f"a checkpoint kept elsewhere: {fault}")
+
+    def key(self, line):
+        if unsigned(line, "entries") < self.number:
+            self.report.find("statement", "the statement of a key stands after entries that it signs", self.number)
+        self.keys.later(line)
+        self.take_kept(False)
         self.arrive()
 
     def arrive(self):
@@ -342,6 +374,7 @@ class Walk:
             self.report.find("truncated", "the last line is missing: the export was cut off")
         if self.open:
             self.report.find("unsigned", f"{self.open} at the end that no checkpoint covers", self.number - self.open)
+        self.take_kept(True)
         said = [entries for entries, _ in self.kept] + [entries for entries, *_ in self.keys.statements]
         if self.whole and max(said, default=0) > self.number:
             self.report.find("truncated", f"a signed statement counts {max(said)} entries", self.number)
@@ -354,6 +387,7 @@ class Walk:
             "entry": self.entry,
             "skipped": self.skipped,
             "checkpoint": self.checkpoint,
+            "key": self.key,
             "end": self.end,
         }
         kind = text(line, "type")

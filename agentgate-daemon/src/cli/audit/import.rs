@@ -278,7 +278,7 @@ impl Making<'_> {
         if let Ok(Line::Log(head)) = &line {
             (taken.form, taken.log) = (Form::Export, Some(head.log));
             self.importer.begin(taken.log);
-            let trust = Trust { keys: self.keys.clone(), checkpoints: Vec::new() };
+            let trust = Trust { keys: self.keys.clone(), ..Trust::default() };
             let report = match Proof::begin(Some(line), trust) {
                 Ok(proof) => self.export(&mut reading, proof, &mut taken)?,
                 Err(report) => *report,

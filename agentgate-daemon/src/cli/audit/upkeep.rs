@@ -251,7 +251,7 @@ fn verified(file: &Path) -> Result<Report, Failure> {
         return Ok(report);
     }
     let keys = report.keys.iter().map(|key| key.key).collect();
-    Ok(verify_file(file, Trust { keys, checkpoints: Vec::new() }, &mut progress)?)
+    Ok(verify_file(file, Trust { keys, ..Trust::default() }, &mut progress)?)
 }
 
 /// An error that says what is wrong with it, unless it is whole.
@@ -636,8 +636,7 @@ mod tests {
             .collect();
         assert_eq!(keys.len(), 2, "{words}");
         let check = |keys: &[PublicKey]| {
-            verify_file(&paths[1], Trust { keys: keys.to_vec(), checkpoints: Vec::new() }, &mut |_, _| ())
-                .unwrap()
+            verify_file(&paths[1], Trust { keys: keys.to_vec(), ..Trust::default() }, &mut |_, _| ()).unwrap()
         };
         assert!(check(&keys).whole, "{:?}", check(&keys));
         assert!(!check(&keys[1..]).whole && !check(&keys[..1]).whole);

@@ -35,6 +35,9 @@ pub(in crate::cli) struct Args {
     /// Checkpoints that were kept elsewhere, one JSON object a line: the log must go at least that far
     #[arg(long, value_name = "FILE")]
     checkpoints: Option<PathBuf>,
+    /// Also compare the words of full text with records and bodies: takes as long as indexing them
+    #[arg(long)]
+    words: bool,
 }
 
 pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
@@ -53,7 +56,7 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
 }
 
 fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
-    let mut trust = Trust::default();
+    let mut trust = Trust { words: args.words, ..Trust::default() };
     for key in &args.key {
         trust.keys.push(key_of(key)?);
     }
@@ -70,7 +73,8 @@ fn report(session: &Session, args: &Args) -> anyhow::Result<Report> {
     }
     match Client::connect(&session.socket) {
         Ok(client) => {
-            let request = Request::AuditVerify { keys: trust.keys, checkpoints: trust.checkpoints };
+            let request =
+                Request::AuditVerify { keys: trust.keys, checkpoints: trust.checkpoints, words: trust.words };
             let mut found = None;
             client.stream(request, false, |item| -> Result<(), ClientError> {
                 if let Item::Verifying { done, of } = item {

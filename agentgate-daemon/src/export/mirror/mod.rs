@@ -6,8 +6,8 @@
 //! so each record has its line once.
 //!
 //! **Trouble.** Where a file cannot be written, the mirror stays where it is, says so in status and log, and
-//! tries again; the log goes on without it and keeps the lines. Only what retention takes out of the log
-//! meanwhile is lost to the mirror, which says how much that is.
+//! tries again; the log goes on without it and keeps the lines. Retention waits for it, up to the bound in
+//! bytes; only what that takes out of the log is lost to the mirror, which says how much it is.
 //!
 //! **Rotation.** By size or age the file is renamed to `NAME-TIME-ENTRY.EXT`, and compressed beside it; a
 //! compressed file is whole when it has its name. Files are 0600.
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     model::{Compress, Timestamp},
-    store::{Store, StoreError},
+    store::{Store, StoreError, retention::Readers},
 };
 use file::Lines;
 use place::Place;
@@ -72,6 +72,9 @@ pub struct Report {
     pub behind: u64,
     /// Entries that were pruned before they were mirrored, and that cannot be read.
     pub lost: u64,
+    /// Whether retention waits for it.
+    #[serde(default)]
+    pub waited_for: bool,
     /// What is wrong, and since when.
     pub error: Option<String>,
     pub since: Option<Timestamp>,
@@ -97,6 +100,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> MirrorError + '_ {
 pub struct Mirror {
     report: Arc<Mutex<Report>>,
     work: Arc<Mutex<Work>>,
+    readers: Arc<Readers>,
 }
 
 impl Mirror {
@@ -105,13 +109,22 @@ impl Mirror {
     pub fn new(store: Arc<Store>, settings: Settings) -> Self {
         let report = Report { path: settings.path.clone(), ..Report::default() };
         let work = Work { store, settings, state: None, lost: 0 };
-        Self { report: Arc::new(Mutex::new(report)), work: Arc::new(Mutex::new(work)) }
+        let readers = Arc::<Readers>::default();
+        readers.came_to(work.next(), work.settings.bodies);
+        Self { report: Arc::new(Mutex::new(report)), work: Arc::new(Mutex::new(work)), readers }
+    }
+
+    /// How far it came, for retention: what it has not written yet stays as long as there is room.
+    #[must_use]
+    pub fn readers(&self) -> Arc<Readers> {
+        self.readers.clone()
     }
 
     /// How it does.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Report { waited_for: self.readers.is_waited_for(), ..report }
     }
 
     /// Mirrors until the drain, and what there is then.
@@ -144,6 +157,7 @@ impl Mirror {
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         let done = work.catch_up();
         let (next, end) = (work.next(), work.end());
+        self.readers.came_to(next, work.settings.bodies);
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         (report.next, report.behind, report.lost) = (next, end.saturating_sub(next), work.lost);
         match done {

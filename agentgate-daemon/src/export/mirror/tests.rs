@@ -221,3 +221,29 @@ fn what_others_do_to_the_file_does_not_stop_it() {
     let closed = rotate::closed(&fresh.settings.path).unwrap();
     assert_eq!(fs::read_to_string(&closed[0]).unwrap(), "not ours\n");
 }
+
+#[test]
+fn retention_is_told_how_far_it_came() {
+    let rig = Rig::new();
+    rig.add(1..=300);
+    let mirror = rig.mirror();
+    let readers = mirror.readers();
+    let rules = crate::store::retention::Rules { records: Some(100), ..Default::default() };
+    let retain = || {
+        let mut run = crate::store::retention::Run::default();
+        while rig.store.retain(&rules, &readers, &mut run, Timestamp(0)).unwrap().more {}
+    };
+    retain();
+    assert!(mirror.report().waited_for && rig.store.get(RecordId(1)).unwrap().is_some());
+    assert!(mirror.step());
+    retain();
+    assert!(!mirror.report().waited_for && rig.store.get(RecordId(1)).unwrap().is_none());
+    assert_eq!((rig.ids(), mirror.report().lost), ((1..=300).collect(), 0));
+    // Another knows how far the one before it came.
+    rig.add(301..=500);
+    let next = rig.mirror();
+    assert!(!next.readers().is_waited_for());
+    let mut run = crate::store::retention::Run::default();
+    while rig.store.retain(&rules, &next.readers(), &mut run, Timestamp(0)).unwrap().more {}
+    assert!(next.report().waited_for && rig.store.get(RecordId(301)).unwrap().is_some());
+}

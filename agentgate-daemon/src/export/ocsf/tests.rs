@@ -180,4 +180,7 @@ fn what_matters_is_where_it_belongs() {
     let asked = value(&samples::question(), false);
     assert_eq!((&asked["rcode_id"], &asked["query"]["hostname"]), (&json!(0), &json!("api.example.com")));
     assert_eq!(asked["answers"][0]["rdata"], "203.0.113.7");
+    let with_facts = samples::all().into_iter().find(|row| !row.record.facts.is_empty()).unwrap();
+    let facts = &value(&with_facts, false)["unmapped"]["facts"];
+    assert_eq!((&facts["model"], &facts["tool"]), (&json!(["m-1"]), &json!(["search", "fetch"])));
 }

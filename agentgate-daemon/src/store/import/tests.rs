@@ -84,7 +84,9 @@ fn records_in_any_order_are_found_and_go_when_their_time_is_up() {
         let rules = Rules { age: Some(Duration::from_hours(age)), ..Rules::default() };
         let mut run = Run::default();
         let now = Timestamp(4600 * HOUR);
-        while store.retain(&rules, &mut run, now).unwrap().more {}
+        while store.retain(&rules, &crate::store::retention::Readers::default(), &mut run, now).unwrap().more
+        {
+        }
         let left = listed(&store);
         assert!(left.len() < ids.len(), "{age}");
         let oldest = 4600 - age;
@@ -166,6 +168,10 @@ fn times_and_ids_at_their_bounds_are_taken() {
     assert_eq!(listed(&store).len(), 7);
     let rules = Rules { age: Some(Duration::from_hours(1)), ..Rules::default() };
     let mut run = Run::default();
-    while store.retain(&rules, &mut run, Timestamp::now()).unwrap().more {}
+    while store
+        .retain(&rules, &crate::store::retention::Readers::default(), &mut run, Timestamp::now())
+        .unwrap()
+        .more
+    {}
     assert!(store.verify(Trust::default(), &mut |_, _| {}).unwrap().whole);
 }

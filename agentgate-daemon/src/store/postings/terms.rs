@@ -3,7 +3,7 @@
 //! A term is a number: a field in the highest byte, and below it a small number of its own (a kind, a status,
 //! a pid) or that which the table `terms` gives to a text. Fields are part of the file's format.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::{ReadOnlyTable, ReadableTable, Table};
 
@@ -54,6 +54,8 @@ pub(in crate::store) const CUT: u8 = 0xff;
 const NUMBER_BITS: u32 = 56;
 /// Texts whose numbers are kept in memory.
 const KNOWN: usize = 8192;
+/// Numbers that are taken down while it is asked which are in use.
+const USED: usize = 256 << 10;
 /// Subjects of which all terms are.
 const SUBJECTS: usize = 1024;
 /// Under this key is the number that the next text gets.
@@ -124,6 +126,25 @@ pub(in crate::store) struct Known {
     texts: HashMap<Box<[u8]>, u64>,
     subjects: HashMap<u32, OfSubject>,
     scratch: Vec<u8>,
+    /// Numbers that were looked up since somebody began to ask which are in use.
+    used: Option<HashSet<u64>>,
+}
+
+impl Known {
+    /// Forgets all, and takes down from here on which numbers are used.
+    pub(in crate::store) fn watch(&mut self) {
+        *self = Self { used: Some(HashSet::new()), ..Self::default() };
+    }
+
+    /// Numbers that were used since; `None` where it is not known.
+    pub(in crate::store) fn used(&self) -> Option<&HashSet<u64>> {
+        self.used.as_ref()
+    }
+
+    /// Takes nothing down any more.
+    pub(in crate::store) fn unwatch(&mut self) {
+        self.used = None;
+    }
 }
 
 /// The number of a term below its field.
@@ -199,6 +220,13 @@ impl<T: Texts> Dictionary<'_, T> {
             self.known.texts.clear();
         }
         self.known.texts.insert(key.into(), number);
+        // What is known to it is not looked up again, and was taken down then.
+        if let Some(used) = &mut self.known.used {
+            used.insert(number);
+            if used.len() > USED {
+                self.known.used = None;
+            }
+        }
         Ok(number)
     }
 

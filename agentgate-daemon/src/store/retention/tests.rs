@@ -11,7 +11,7 @@ use crate::{
     model::{Authority, Captured, Host, Kind, Record, RequestHead, ResponseHead, State},
     store::{
         Entry, Known, Query, Side, bodies,
-        postings::BEGUN,
+        postings::{BEGUN, TERMS},
         reindex,
         tables::{CONTENTS, ENDS, PACKS, UNDERWAY},
         uses::USES,
@@ -237,12 +237,145 @@ fn sound(store: &Store) {
 }
 
 fn prune(store: &Store, rules: &Rules, now: Timestamp) -> Option<Pruned> {
-    let mut run = Run::default();
+    prune_for(store, rules, &Readers::default(), now)
+}
+
+fn prune_for(store: &Store, rules: &Rules, readers: &Readers, now: Timestamp) -> Option<Pruned> {
+    let (mut run, mut over) = (Run::default(), None);
     loop {
-        let slice = store.retain(rules, &mut run, now).unwrap();
+        let slice = store.retain(rules, readers, &mut run, now).unwrap();
+        over = over.or(slice.over);
         if !slice.more {
-            return slice.over;
+            return over;
         }
+    }
+}
+
+/// A record of a host, that is over.
+fn visit(store: &Store, id: u64, host: &str) {
+    let mut record = Record::new(Kind::Exchange, Timestamp(i64::try_from(id).unwrap() * HOUR));
+    (record.id, record.state) = (RecordId(id), State::Done);
+    record.authority = Some(Authority { host: Host::parse(host).unwrap(), port: 443 });
+    store.apply(&[crate::store::Write::Final(&record)]).unwrap();
+}
+
+fn texts(store: &Store) -> u64 {
+    store.snapshot().unwrap().open_table(TERMS).unwrap().len().unwrap()
+}
+
+fn found(store: &Store, host: &str) -> usize {
+    let filter = crate::filter::Filter::parse(&format!("host:{host}"), Timestamp(0)).unwrap();
+    store.query(&Query { limit: 100, ..Query::of(filter, 100) }).unwrap().records.len()
+}
+
+#[test]
+fn texts_of_records_that_are_gone_go_after_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.redb");
+    let mut store = Store::open(&path).unwrap();
+    let rules = Rules { records: Some(500), ..Rules::default() };
+    let mut most = 0;
+    for round in 0..6 {
+        for id in round * 600 + 1..=round * 600 + 600 {
+            visit(&store, id, &format!("h{id}.test"));
+        }
+        most = most.max(texts(&store));
+        prune(&store, &rules, Timestamp(0));
+        // 500 hosts, and what all records have in common.
+        assert!(texts(&store) < 520 + 130, "{round}: {}", texts(&store));
+        assert!(store.verify(Trust::default(), &mut |_, _| ()).unwrap().whole);
+        if round == 3 {
+            drop(store);
+            store = Store::open(&path).unwrap();
+        }
+    }
+    assert!(most > 1000, "they would have stayed: {most}");
+    for (host, is) in [("h3600.test", 1), ("h3500.test", 1), ("h1.test", 0), ("h2000.test", 0)] {
+        assert_eq!(found(&store, host), is, "{host}");
+    }
+    // One that went and comes again.
+    visit(&store, 3601, "h1.test");
+    assert_eq!(found(&store, "h1.test"), 1);
+}
+
+#[test]
+fn a_text_that_is_used_again_while_texts_go_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("audit.redb")).unwrap();
+    for id in 1..=1200 {
+        visit(&store, id, &format!("h{id}.test"));
+    }
+    let rules = Rules { records: Some(600), ..Rules::default() };
+    let mut run = Run::default();
+    let retain = |run: &mut Run| store.retain(&rules, &Readers::default(), run, Timestamp(0)).unwrap();
+    while !matches!(run.cleaning, Cleaning::Found { .. }) {
+        assert!(retain(&mut run).more);
+    }
+    // It was not in use when that was looked at.
+    assert_eq!(found(&store, "h5.test"), 0);
+    visit(&store, 1201, "h5.test");
+    let before = texts(&store);
+    while retain(&mut run).more {}
+    assert!(texts(&store) < before - 400, "{} of {before}", texts(&store));
+    assert_eq!(found(&store, "h5.test"), 1);
+    assert!(store.verify(Trust::default(), &mut |_, _| ()).unwrap().whole);
+    // After a transaction that failed it is not known what was used: nothing goes.
+    for id in 1202..=2400 {
+        visit(&store, id, &format!("h{id}.test"));
+    }
+    while !matches!(run.cleaning, Cleaning::Found { .. }) {
+        assert!(retain(&mut run).more);
+    }
+    let before = texts(&store);
+    store.forget_packing();
+    visit(&store, 2401, "h6.test");
+    assert!(!retain(&mut run).more);
+    assert!(texts(&store) >= before);
+    assert_eq!(found(&store, "h6.test"), 1);
+}
+
+#[test]
+fn what_a_reader_has_not_read_stays_until_there_is_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().join("audit.redb")).unwrap();
+    for id in 1..=900 {
+        visit(&store, id, "h.test");
+    }
+    let readers = Readers::default();
+    readers.came_to(0, false);
+    let rules = Rules { records: Some(300), ..Rules::default() };
+    assert_eq!(prune_for(&store, &rules, &readers, Timestamp(0)), None);
+    assert!(readers.is_waited_for());
+    // So far, and no group that is not read to its end.
+    readers.came_to(400, false);
+    let pruned = prune_for(&store, &rules, &readers, Timestamp(0)).unwrap();
+    assert!((300..=400).contains(&pruned.first), "{pruned:?}");
+    assert!(readers.is_waited_for());
+    // The bound in bytes holds regardless.
+    let tight = Rules { bytes: Some(1), ..rules };
+    let pruned = prune_for(&store, &tight, &readers, Timestamp(0)).unwrap();
+    assert!(pruned.first > 700 && pruned.why == Some(Why::Bytes), "{pruned:?}");
+    readers.came_to(u64::MAX, false);
+    prune_for(&store, &rules, &readers, Timestamp(0));
+    assert!(!readers.is_waited_for());
+}
+
+#[test]
+fn bodies_wait_for_a_reader_that_reads_them() {
+    for bodies in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("audit.redb")).unwrap();
+        let mut dice = Dice(3);
+        let mut model = Model::default();
+        while model.next < 900 {
+            model.write(&store, &mut dice);
+        }
+        let readers = Readers::default();
+        readers.came_to(0, bodies);
+        let rules = Rules { body_age: hours(1), ..Rules::default() };
+        let pruned = prune_for(&store, &rules, &readers, Timestamp((model.hours + 1000) * HOUR));
+        assert_eq!(pruned.is_none(), bodies, "{pruned:?}");
+        assert_eq!(readers.is_waited_for(), bodies);
     }
 }
 

@@ -113,7 +113,12 @@ fn damage_is_told_and_nothing_panics() {
                 let errors = read_all(&store);
                 drop(store.apply(&[Write::Final(&some(302))]));
                 let rules = retention::Rules { records: Some(20), ..retention::Rules::default() };
-                drop(store.retain(&rules, &mut retention::Run::default(), Timestamp(0)));
+                drop(store.retain(
+                    &rules,
+                    &retention::Readers::default(),
+                    &mut retention::Run::default(),
+                    Timestamp(0),
+                ));
                 Ok(errors)
             }
             Err(error) => {

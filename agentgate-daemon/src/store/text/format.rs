@@ -278,6 +278,30 @@ impl Head {
         Ok(found)
     }
 
+    /// Shows all words and what stands behind each. Fails where one would not be found where it is.
+    pub(super) fn each_word<C: Content + ?Sized>(
+        &self,
+        content: &C,
+        mut each: impl FnMut(&[u8], u64),
+    ) -> Result<(), C::Error> {
+        let mut before: Option<Vec<u8>> = None;
+        for block in 0..self.blocks.len() {
+            let (mut count, mut stray) = (0_u64, false);
+            self.look_into(content, block, |word, reference| {
+                stray |= before.as_deref().is_some_and(|before| before >= word);
+                stray |= count == 0 && word != self.first_of(block);
+                before = Some(word.to_vec());
+                count += 1;
+                each(word, reference);
+                false
+            })?;
+            if stray || count == 0 {
+                return Err(C::damaged(Malformed("words are not where they would be looked for")));
+            }
+        }
+        Ok(())
+    }
+
     /// Shows the words of a block, until one is past what is looked for; returns whether one was.
     fn look_into<C: Content + ?Sized>(
         &self,
@@ -295,7 +319,7 @@ impl Head {
     }
 
     /// Adds the entries that a word's reference stands for.
-    fn refer<C: Content + ?Sized>(
+    pub(super) fn refer<C: Content + ?Sized>(
         &self,
         content: &C,
         reference: u64,

@@ -15,6 +15,7 @@
 //! and what the thread remembers of texts ([`memo`]), at most some 12 MiB.
 
 mod candidates;
+mod check;
 mod find;
 mod format;
 mod indexer;
@@ -38,6 +39,7 @@ use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 
 pub use candidates::Candidates;
+pub(in crate::store) use check::check;
 pub use find::Sought;
 pub use indexer::Indexer;
 pub(in crate::store) use pacer::Pacer;

@@ -117,6 +117,12 @@ impl Reading {
         Ok(Some((from, self.head(from)?)))
     }
 
+    /// Where the first segment begins that begins with this entry or later.
+    pub(super) fn beginning_from(&self, entry: u64) -> Result<Option<u64>, StoreError> {
+        let row = self.segments.range((entry, 0)..)?.next().transpose()?;
+        Ok(row.map(|(key, _)| key.value().0))
+    }
+
     /// The head of the segment that begins with this entry; `None` where it is of another version.
     pub(super) fn head(&self, from: u64) -> Result<Option<Head>, StoreError> {
         let bytes = packed::get(&self.segments, from)?.unwrap_or(Err(Malformed("a segment is not there")));

@@ -1,5 +1,6 @@
 //! Segments beside a search that looks into everything.
 
+mod checked;
 mod stored;
 mod texts;
 

@@ -120,8 +120,12 @@ pub(super) struct Derived {
     unreadable: bool,
 }
 
-/// Compares all of them.
-pub(super) fn check(transaction: &ReadTransaction, verifier: &mut Verifier) -> Result<(), StoreError> {
+/// Compares all of them; `told` of how many records were read.
+pub(super) fn check(
+    transaction: &ReadTransaction,
+    verifier: &mut Verifier,
+    told: &mut dyn FnMut(u64),
+) -> Result<(), StoreError> {
     let mut derived = Derived {
         terms: Complete { table: transaction.open_table(TERMS)?, lacks: false },
         postings: transaction.open_table(POSTINGS)?,
@@ -143,6 +147,7 @@ pub(super) fn check(transaction: &ReadTransaction, verifier: &mut Verifier) -> R
         // Rows that contradict each other were told: nothing is read twice.
         let Some(next) = row.0.max(first).checked_add(1) else { break };
         at = next;
+        told(derived.records);
         for version in reader.span(first, row)? {
             last = version.id;
             derived.record(first, &version)?;
