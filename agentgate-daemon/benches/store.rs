@@ -396,7 +396,7 @@ fn cost(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>) -> Resul
                             let mut entry = audit.open(sample.begun(number)).await?;
                             // The origin answers: others have their turn.
                             tokio::task::yield_now().await;
-                            sample.answered(entry.record(), number);
+                            sample.answered(&mut entry.record(), number);
                             entry.finish(State::Done);
                             done += 1;
                         }
@@ -453,7 +453,7 @@ fn counted(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>, excha
                 begun.push((number, scene.audit.open(sample.begun(number)).await?));
             }
             for (number, mut entry) in begun.drain(..) {
-                sample.answered(entry.record(), number);
+                sample.answered(&mut entry.record(), number);
                 entry.finish(State::Done);
             }
         }
