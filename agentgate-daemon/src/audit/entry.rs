@@ -3,7 +3,6 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::atomic::Ordering,
     task::{Context, Poll},
 };
 
@@ -121,7 +120,7 @@ impl Entry {
         record.finished.get_or_insert_with(Timestamp::now);
         let shared = audit.shared();
         let bytes = captured_bytes(record);
-        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        shared.add_pending(bytes);
         let write = Box::new(Pending {
             entry: store::Entry::version(record, &mut running.known),
             open: false,

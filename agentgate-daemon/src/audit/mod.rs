@@ -156,6 +156,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// So many captured bytes more are on their way.
+    fn add_pending(&self, bytes: u64) {
+        // All threads write there, and mostly there is nothing.
+        if bytes > 0 {
+            self.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        }
+    }
+
     fn congested(&self) -> bool {
         self.pending_bytes.load(Ordering::Acquire) > self.pending_limit
     }
@@ -357,7 +365,7 @@ impl Audit {
         record.state = State::Open;
         let shared = self.shared();
         let bytes = captured_bytes(&record);
-        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        shared.add_pending(bytes);
         let (connection, shown) = (connection(&record), shared.shown(&record));
         if shared.durability == Durability::Backpressure {
             return self.begin(record, Due { bytes, connection, shown }, slot);
@@ -410,7 +418,7 @@ impl Audit {
         record.finished.get_or_insert_with(Timestamp::now);
         let bytes = captured_bytes(&record);
         let shared = self.shared();
-        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        shared.add_pending(bytes);
         let mut write = Box::new(Pending {
             entry: store::Entry::last(&record),
             open: false,

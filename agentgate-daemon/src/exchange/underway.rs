@@ -181,11 +181,6 @@ impl Underway {
         Tap::new(self.clone(), side, self.0.limits[side as usize], self.0.budget.open())
     }
 
-    /// A part of the memory for what is kept, of nothing yet.
-    pub(super) fn nothing_held(&self) -> Held {
-        self.0.budget.open()
-    }
-
     /// One of its bodies is over.
     pub(super) fn rested(&self, side: Side, ended: Ended, talk: Option<Seen>) {
         self.0.with(|moving| {
@@ -237,7 +232,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let moving = self.moving.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = moving.entry.take() else { return };
-        let mut held = [None, None];
+        let mut held = <[Held; 2]>::default();
         entry.finish_with(|record| moving.end(record, &mut held));
         // The memory is counted with the audit log from here on, and what is `held` gives it back.
         drop(held);
@@ -246,7 +241,7 @@ impl Drop for Ending {
 
 impl Moving {
     /// Fills in how the exchange ended, and says in which state.
-    fn end(&mut self, record: &mut Record, held: &mut [Option<Held>; 2]) -> State {
+    fn end(&mut self, record: &mut Record, held: &mut [Held; 2]) -> State {
         let (request, response) = (self.request.take(), self.response.take());
         let broke = |blame: &str, code: &str, detail: String| {
             Some(Failure { blame: blame.to_owned(), code: code.to_owned(), detail })
@@ -267,14 +262,14 @@ impl Moving {
         record.failure = failure;
         let [of_request, of_response] = held;
         if let Some(Ended { captured, held, .. }) = request {
-            *of_request = Some(held);
+            *of_request = held;
             // What is on record of it may be more than what there was time to move.
             if let Some(head) = record.request.as_mut().filter(|head| captured.total >= head.body.total) {
                 head.body = captured;
             }
         }
         if let Some(Ended { captured, held, .. }) = response {
-            *of_response = Some(held);
+            *of_response = held;
             if let Some(head) = record.response.as_mut() {
                 head.body = captured;
             }
