@@ -36,6 +36,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 
+/// What the daemon has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Rounds of each figure
@@ -44,6 +48,9 @@ struct Arguments {
     /// Length of a round
     #[arg(long, default_value_t = 1000)]
     milliseconds: u64,
+    /// Only so many exchanges of *cost*, once: for tools that count instructions
+    #[arg(long)]
+    exchanges: Option<u64>,
     /// Where files are made: on the disk that is meant
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     dir: PathBuf,
@@ -389,7 +396,7 @@ fn cost(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>) -> Resul
                             let mut entry = audit.open(sample.begun(number)).await?;
                             // The origin answers: others have their turn.
                             tokio::task::yield_now().await;
-                            sample.answered(entry.record(), number);
+                            sample.answered(&mut entry.record(), number);
                             entry.finish(State::Done);
                             done += 1;
                         }
@@ -433,6 +440,31 @@ fn cost(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>) -> Resul
     Ok(())
 }
 
+/// So many exchanges, in turns of 64 that are under way at once, and the time that they take. Every one is over
+/// before what is recorded is written, as nearly all are.
+fn counted(runtime: &Runtime, arguments: &Arguments, sample: &Arc<Sample>, exchanges: u64) -> Result<()> {
+    let scene = Scene::new(arguments, Durability::Backpressure)?;
+    let at = cpu();
+    runtime.block_on(async {
+        let mut begun = Vec::with_capacity(64);
+        for _ in 0..exchanges / 64 {
+            for _ in 0..64 {
+                let number = sample.next();
+                begun.push((number, scene.audit.open(sample.begun(number)).await?));
+            }
+            for (number, mut entry) in begun.drain(..) {
+                sample.answered(&mut entry.record(), number);
+                entry.finish(State::Done);
+            }
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    let drained = runtime.block_on(scene.thread.drain(Duration::from_secs(60)));
+    ensure!(drained.unwritten == 0, "{drained:?}");
+    println!("{exchanges} exchanges, {:.2} CPU µs each", (cpu() - at) / exchanges as f64);
+    Ok(())
+}
+
 /// Bytes that the file takes, holes not counted.
 fn on_disk(path: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
@@ -458,6 +490,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let sample = Arc::new(Sample::new()?);
+    if let Some(exchanges) = arguments.exchanges {
+        return counted(&runtime, &arguments, &sample, exchanges);
+    }
     durable(&runtime, &arguments, &sample)?;
     cost(&runtime, &arguments, &sample)
 }

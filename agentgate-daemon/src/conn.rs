@@ -460,10 +460,12 @@ fn deny(rule: &str, reason: &str) -> Verdict {
     Verdict { action: Action::Deny, rule: rule.to_owned(), reason: reason.to_owned() }
 }
 
-fn end(mut entry: Entry, ended: Ended, counts: &Counts) {
+fn end(entry: Entry, ended: Ended, counts: &Counts) {
     let state = ended.state;
-    ended.into_record(entry.record(), counts);
-    entry.finish(state);
+    entry.finish_with(|record| {
+        ended.into_record(record, counts);
+        state
+    });
 }
 
 fn no_handshake(entry: &mut Entry, error: &AgentTlsError, heard: &Heard) -> Ended {

@@ -3,10 +3,11 @@
 //! A record that [`Audit::open`] returned is on disk ([`Durability::BeforeForward`]), or will be within
 //! 50 ms ([`Durability::Backpressure`]); the [`Entry`] it gives is written once more, and exactly once,
 //! when it is finished or dropped; and, where what was captured of a request's body has to be on disk before
-//! the last of it goes on ([`Entry::keep`]), once in between. Records are encoded by those who make them. One OS thread owns all
-//! writes: it makes what has queued up durable in the store's journal, at one stroke, and answers. Another
-//! brings it into the store's tables now and then, or when somebody wants to read, while the journal goes on. A record that is over by then
-//! is written there once.
+//! the last of it goes on ([`Entry::keep`]), once in between. Records are encoded by those who make them. One OS
+//! thread owns all writes: it makes what has queued up durable in the store's journal, at one stroke, and answers.
+//! Another brings it into the store's tables now and then, or when somebody wants to read, while the journal goes
+//! on. A record that is over by then is written there once. One that nobody waits for, as nobody does under
+//! [`Durability::Backpressure`], is encoded and written once where it is over before the stroke ([`running`]).
 //!
 //! **Bounds.** Every record on its way takes one of a fixed number of slots, from `open` until its
 //! final write is on disk. A slot has at most two messages under way, so the queue to the thread,
@@ -27,6 +28,7 @@ pub mod fit;
 mod queue;
 pub mod redact;
 pub mod retain;
+mod running;
 mod tables;
 mod writer;
 
@@ -56,6 +58,8 @@ pub use books::Books;
 use books::{Connection, connection};
 pub use entry::{Entry, Keeping};
 use queue::Queue;
+pub use running::Editing;
+use running::{Begun, Due};
 use writer::Writer;
 
 /// Bounds of the audit log. The defaults are meant for use; tests make them small.
@@ -152,6 +156,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// So many captured bytes more are on their way.
+    fn add_pending(&self, bytes: u64) {
+        // All threads write there, and mostly there is nothing.
+        if bytes > 0 {
+            self.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        }
+    }
+
     fn congested(&self) -> bool {
         self.pending_bytes.load(Ordering::Acquire) > self.pending_limit
     }
@@ -205,6 +217,8 @@ impl Behind for Shared {
 #[derive(Debug)]
 enum Message {
     Write(Box<Pending>),
+    /// A record that nobody waits for.
+    Begun(Begun),
     /// An open record whose beginner went away before it could be told.
     Cancel {
         id: RecordId,
@@ -230,6 +244,8 @@ struct Pending {
     /// Held until it is on disk, but for an open record whose entry has it already.
     slot: Option<Slot>,
     connection: Option<Connection>,
+    /// For viewers, before `shown`: how it began, where that is not written.
+    began: Option<Box<Record>>,
     /// For viewers.
     shown: Option<Box<Record>>,
     /// Who waits. An open record and a note get their ids then; all others have one.
@@ -349,33 +365,37 @@ impl Audit {
         record.state = State::Open;
         let shared = self.shared();
         let bytes = captured_bytes(&record);
-        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        shared.add_pending(bytes);
+        let (connection, shown) = (connection(&record), shared.shown(&record));
+        if shared.durability == Durability::Backpressure {
+            return self.begin(record, Due { bytes, connection, shown }, slot);
+        }
         let mut known = store::Known::default();
-        let mut write = Box::new(Pending {
+        let (reply, answer) = oneshot::channel();
+        self.send(Box::new(Pending {
             entry: store::Entry::version(&record, &mut known),
             open: true,
             bytes,
-            slot: None,
-            connection: connection(&record),
-            shown: shared.shown(&record),
-            reply: None,
-        });
-        let opened = match shared.durability {
-            Durability::Backpressure => {
-                let id = self.send_numbered(write)?;
-                Opened { id, ending: Some((slot, self.clone())) }
-            }
-            Durability::BeforeForward => {
-                let (reply, answer) = oneshot::channel();
-                write.slot = Some(slot);
-                write.reply = Some(Reply::Open { audit: self.clone(), reply });
-                self.send(write)?;
-                let opened = answer.await.map_err(|_| AuditError::Closed)??;
-                known.durable = true;
-                opened
-            }
-        };
+            slot: Some(slot),
+            connection,
+            began: None,
+            shown,
+            reply: Some(Reply::Open { audit: self.clone(), reply }),
+        }))?;
+        let opened = answer.await.map_err(|_| AuditError::Closed)??;
+        known.durable = true;
         Ok(Entry::new(opened, record, known))
+    }
+
+    /// Tells the thread of a record that nobody waits for.
+    fn begin(&self, record: Record, due: Due, slot: Slot) -> Result<Entry, AuditError> {
+        let (shared, connection, bytes) = (self.shared(), due.connection, due.bytes);
+        shared.books.queued(connection);
+        let running = running::Shared::due(record, due);
+        match shared.queue.push_numbered(|id| Message::Begun(running.begun(id))) {
+            Ok(id) => Ok(Entry::begun(id, running, (slot, self.clone()))),
+            Err(_refused) => Err(self.unsent(connection, bytes)),
+        }
     }
 
     /// Whether what is recorded is durable before it is acted upon.
@@ -398,13 +418,14 @@ impl Audit {
         record.finished.get_or_insert_with(Timestamp::now);
         let bytes = captured_bytes(&record);
         let shared = self.shared();
-        shared.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        shared.add_pending(bytes);
         let mut write = Box::new(Pending {
             entry: store::Entry::last(&record),
             open: false,
             bytes,
             slot: Some(slot),
             connection: connection(&record),
+            began: None,
             shown: shared.shown(&record),
             reply: None,
         });
@@ -497,10 +518,20 @@ impl Audit {
     }
 
     fn closed(&self, refused: &Message) -> AuditError {
-        if let Message::Write(write) = refused {
-            self.shared().books.refused(write.connection);
-            self.shared().pending_bytes.fetch_sub(write.bytes, Ordering::AcqRel);
+        match refused {
+            Message::Write(write) => self.unsent(write.connection, write.bytes),
+            Message::Begun(_)
+            | Message::Cancel { .. }
+            | Message::CatchUp(_)
+            | Message::Segments
+            | Message::Drain { .. } => AuditError::Closed,
         }
+    }
+
+    /// What goes with a write that nobody took.
+    fn unsent(&self, connection: Option<Connection>, bytes: u64) -> AuditError {
+        self.shared().books.refused(connection);
+        self.shared().pending_bytes.fetch_sub(bytes, Ordering::AcqRel);
         AuditError::Closed
     }
 

@@ -12,8 +12,10 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use crate::model::HeaderFields;
-use vocabulary::{SHAPES, is_harmless_header, is_scheme, is_secret_name};
+use vocabulary::{SHAPES, begins_shape, is_harmless_header, is_scheme, is_secret_header, is_secret_name};
 
 /// Shorter secrets keep nothing: four characters of eight would be half of it.
 const TAIL_FROM: usize = 12;
@@ -48,21 +50,34 @@ pub fn mask_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Hea
             if is_harmless_header(name) && !may_hold_secret(&value) {
                 text.push_str(&value);
             } else {
-                text.push_str(&mask_header(name, &value));
+                header_into(name, &value, text);
             }
         });
     }
     masked
 }
 
+/// What `put` writes.
+fn text(put: impl FnOnce(&mut String)) -> String {
+    let mut text = String::new();
+    put(&mut text);
+    text
+}
+
 fn mask_header(name: &str, value: &str) -> String {
-    let name = name.to_ascii_lowercase();
-    match name.as_str() {
-        "cookie" => mask_cookies(value, false),
-        "set-cookie" => mask_cookies(value, true),
-        name if is_secret_name(name) => mask_credentials(value),
-        name if URL_HEADERS.contains(&name) => mask_target(value),
-        _ => mask_shapes(&mask_userinfo(value)),
+    text(|masked| header_into(name, value, masked))
+}
+
+fn header_into(name: &str, value: &str, masked: &mut String) {
+    let is = |known: &&str| name.eq_ignore_ascii_case(known);
+    if is(&"cookie") || is(&"set-cookie") {
+        cookies_into(value, is(&"set-cookie"), masked);
+    } else if is_secret_header(name) {
+        credentials_into(value, masked);
+    } else if URL_HEADERS.iter().any(is) {
+        target_into(value, masked);
+    } else {
+        shapes_into(&mask_userinfo(value), masked);
     }
 }
 
@@ -70,24 +85,24 @@ fn mask_header(name: &str, value: &str) -> String {
 /// the shape of a secret in the others and in the path.
 #[must_use]
 pub fn mask_target(target: &str) -> String {
-    if !target.contains(['?', '#']) && !may_hold_secret(target) {
-        return target.to_owned();
-    }
+    let mut masked = String::with_capacity(target.len());
+    target_into(target, &mut masked);
+    masked
+}
+
+fn target_into(target: &str, masked: &mut String) {
     let target = mask_userinfo(target);
-    let Some(query) = target.find(['?', '#']) else {
-        return mask_shapes(&target);
+    let Some(query) = memchr::memchr2(b'?', b'#', target.as_bytes()) else {
+        return shapes_into(&target, masked);
     };
     let (path, query) = target.split_at(query);
-    let mut masked = mask_shapes(path);
+    shapes_into(path, masked);
     for pair in query.split_inclusive(['&', '#']) {
-        let (pair, end) = match pair.char_indices().next_back() {
-            Some((at, '&' | '#')) => pair.split_at(at),
-            Some(_) | None => (pair, ""),
-        };
-        mask_pair(pair, &mut masked);
+        let end = pair.len() - usize::from(pair.ends_with(['&', '#']));
+        let (pair, end) = pair.split_at(end);
+        mask_pair(pair, masked);
         masked.push_str(end);
     }
-    masked
 }
 
 /// What stands between two `&`: one parameter, or several with `;` between them. A secret may have a
@@ -98,18 +113,17 @@ fn mask_pair(pair: &str, masked: &mut String) {
         let start = at;
         at += part.len();
         let Some((name, value)) = part.split_once('=') else {
-            masked.push_str(&mask_encoded(part));
+            encoded_into(part, masked);
             continue;
         };
         let plain = percent_decoded(name);
-        masked.push_str(&mask_shapes(name));
+        shapes_into(name, masked);
         masked.push('=');
         // Parameters called `code` carry OAuth's authorization code (RFC 6749 4.1.2).
         if is_secret_name(&plain) || plain.eq_ignore_ascii_case("code") {
-            masked.push_str(&mask(pair.get(start + name.len() + 1..).unwrap_or_default()));
-            return;
+            return mask_into(pair.get(start + name.len() + 1..).unwrap_or_default(), masked);
         }
-        masked.push_str(&mask_encoded(value));
+        encoded_into(value, masked);
     }
 }
 
@@ -263,47 +277,71 @@ fn split_value<'t>(text: &'t str, gap: &str) -> (&'t str, &'t str) {
     text.split_at(end.unwrap_or(text.len()))
 }
 
-/// `****` and the tail of a secret that is long enough. Nothing stays nothing.
 fn mask(secret: &str) -> String {
+    text(|masked| mask_into(secret, masked))
+}
+
+/// `****` and the tail of a secret that is long enough. Nothing stays nothing.
+fn mask_into(secret: &str, masked: &mut String) {
     let count = secret.chars().count();
     // Nothing, or masked before.
     if count == 0 || (secret.starts_with("****") && count <= 4 + TAIL) {
-        return secret.to_owned();
+        return masked.push_str(secret);
     }
-    let tail = if count >= TAIL_FROM { count - TAIL } else { count };
-    format!("****{}", secret.chars().skip(tail).collect::<String>())
+    masked.push_str("****");
+    if count >= TAIL_FROM
+        && let Some((tail, _)) = secret.char_indices().nth_back(TAIL - 1)
+    {
+        masked.push_str(secret.get(tail..).unwrap_or_default());
+    }
+}
+
+fn mask_credentials(value: &str) -> String {
+    text(|masked| credentials_into(value, masked))
 }
 
 /// A secret after an authentication scheme, if it has one that is known.
-fn mask_credentials(value: &str) -> String {
+fn credentials_into(value: &str, masked: &mut String) {
     match value.split_once(char::is_whitespace) {
         // The tail of Basic is the end of the password (RFC 7617), which may be a short one.
         Some((scheme, secret)) if scheme.eq_ignore_ascii_case("basic") && !secret.is_empty() => {
-            format!("{scheme} ****")
+            masked.push_str(scheme);
+            masked.push_str(" ****");
         }
-        Some((scheme, secret)) if is_scheme(scheme) => format!("{scheme} {}", mask(secret.trim())),
-        Some(_) | None => mask(value),
+        Some((scheme, secret)) if is_scheme(scheme) => {
+            masked.push_str(scheme);
+            masked.push(' ');
+            mask_into(secret.trim(), masked);
+        }
+        Some(_) | None => mask_into(value, masked),
     }
 }
 
 /// Names stay, values go; attributes stay where a cookie is set.
-fn mask_cookies(value: &str, set: bool) -> String {
-    let cookies = value.split(';').enumerate().map(|(at, part)| {
+fn cookies_into(value: &str, set: bool, masked: &mut String) {
+    for (at, part) in value.split(';').enumerate() {
+        if at > 0 {
+            masked.push_str("; ");
+        }
         let part = part.trim();
         let (name, value) = part.split_once('=').map_or((part, None), |(name, value)| (name, Some(value)));
         if set && at > 0 && COOKIE_ATTRIBUTES.iter().any(|known| known.eq_ignore_ascii_case(name.trim())) {
-            return mask_shapes(part);
+            shapes_into(part, masked);
+        } else if let Some(value) = value {
+            shapes_into(name, masked);
+            masked.push('=');
+            mask_into(value, masked);
+        } else {
+            mask_into(part, masked);
         }
-        match value {
-            Some(value) => format!("{}={}", mask_shapes(name), mask(value)),
-            None => mask(part),
-        }
-    });
-    cookies.collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// The password, or a long user name, before the `@` of each URL in `text`.
-fn mask_userinfo(text: &str) -> String {
+fn mask_userinfo(text: &str) -> Cow<'_, str> {
+    if !may_hold_url(text) {
+        return Cow::Borrowed(text);
+    }
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("://") {
@@ -315,58 +353,71 @@ fn mask_userinfo(text: &str) -> String {
         if let Some((userinfo, _)) = authority.rsplit_once('@') {
             match userinfo.split_once(':') {
                 Some((user, password)) => {
-                    masked.push_str(&mask_shapes(user));
+                    shapes_into(user, &mut masked);
                     masked.push(':');
-                    masked.push_str(&mask(password));
+                    mask_into(password, &mut masked);
                 }
-                None if userinfo.chars().count() >= TAIL_FROM => masked.push_str(&mask(userinfo)),
+                None if userinfo.chars().count() >= TAIL_FROM => mask_into(userinfo, &mut masked),
                 None => masked.push_str(userinfo),
             }
             rest = after.get(userinfo.len()..).unwrap_or_default();
         }
     }
     masked.push_str(rest);
-    masked
-}
-
-/// `starts_with`, which looks at the second byte first: words begin with all the letters that shapes do.
-fn begins_with(text: &[u8], prefix: &[u8]) -> bool {
-    text.get(1) == prefix.get(1) && text.starts_with(prefix)
+    Cow::Owned(masked)
 }
 
 /// Whether there may be credentials of a URL in `text`, or what begins like a secret: where not, it is
-/// left as it is by [`mask_userinfo`] and [`mask_shapes`].
+/// left as it is by [`mask_userinfo`] and [`shapes_into`].
 fn may_hold_secret(text: &str) -> bool {
+    may_hold_url(text) || may_hold_shape(text)
+}
+
+fn may_hold_url(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let mut boundary = true;
-    bytes.iter().enumerate().any(|(at, &byte)| {
-        let begins = boundary && vocabulary::BEGIN_SHAPES[usize::from(byte)];
-        boundary = !byte.is_ascii_alphanumeric();
-        let rest = || bytes.get(at..).unwrap_or_default();
-        (byte == b':' && rest().starts_with(b"://"))
-            || (begins && SHAPES.iter().any(|(prefix, _)| begins_with(rest(), prefix.as_bytes())))
-    })
+    memchr::memchr_iter(b':', bytes).any(|at| bytes.get(at + 1..at + 3) == Some(b"//"))
+}
+
+/// One look at each byte.
+fn may_hold_shape(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut boundary = bytes.len() >= vocabulary::SHORTEST;
+    if !boundary {
+        return false;
+    }
+    for (at, &byte) in bytes.iter().enumerate() {
+        let class = vocabulary::CLASSES[usize::from(byte)];
+        if boundary && class & vocabulary::BEGINS != 0 && begins_shape(bytes.get(at..).unwrap_or_default()) {
+            return true;
+        }
+        boundary = class & vocabulary::WORD == 0;
+    }
+    false
+}
+
+fn mask_shapes(secret: &str) -> String {
+    text(|masked| shapes_into(secret, masked))
 }
 
 /// Secrets by shape; keeps the prefix, which names the issuer.
-fn mask_shapes(text: &str) -> String {
+fn shapes_into(text: &str, masked: &mut String) {
+    if !may_hold_shape(text) {
+        return masked.push_str(text);
+    }
     let is_body = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     // A shape begins where no letter or digit stands before it.
     let mut boundary = true;
     while let Some(first) = rest.chars().next() {
-        let begins = boundary
-            && rest.as_bytes().first().is_some_and(|byte| vocabulary::BEGIN_SHAPES[usize::from(*byte)]);
-        if begins
-            && let Some((prefix, least)) =
-                SHAPES.iter().find(|(prefix, _)| begins_with(rest.as_bytes(), prefix.as_bytes()))
+        if boundary
+            && begins_shape(rest.as_bytes())
+            && let Some((prefix, least)) = SHAPES.iter().find(|(prefix, _)| rest.starts_with(prefix))
         {
             let body = rest.get(prefix.len()..).unwrap_or_default();
             let (body, after) = body.split_at(body.find(|c| !is_body(c)).unwrap_or(body.len()));
             if body.len() >= *least {
                 masked.push_str(prefix);
-                masked.push_str(&mask(body));
+                mask_into(body, masked);
                 rest = after;
                 boundary = false;
                 continue;
@@ -376,13 +427,14 @@ fn mask_shapes(text: &str) -> String {
         boundary = !first.is_ascii_alphanumeric();
         rest = rest.get(first.len_utf8()..).unwrap_or_default();
     }
-    masked
 }
 
-/// Like [`mask_shapes`], and all of a value that hides a shape behind percent-encoding.
-fn mask_encoded(value: &str) -> String {
-    let plain = percent_decoded(value);
-    if plain != value && mask_shapes(&plain) != plain { mask(value) } else { mask_shapes(value) }
+/// Like [`shapes_into`], and all of a value that hides a shape behind percent-encoding.
+fn encoded_into(value: &str, masked: &mut String) {
+    match percent_decoded(value) {
+        Cow::Owned(plain) if plain != value && mask_shapes(&plain) != plain => mask_into(value, masked),
+        Cow::Owned(_) | Cow::Borrowed(_) => shapes_into(value, masked),
+    }
 }
 
 /// Keeps the blanks before a value as they are.
@@ -397,7 +449,10 @@ fn is_plain_name(name: &str) -> bool {
 }
 
 /// Percent-decoding (RFC 3986 2.1), lossily; malformed escapes stay.
-fn percent_decoded(text: &str) -> String {
+fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'%', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
+    }
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -414,5 +469,5 @@ fn percent_decoded(text: &str) -> String {
             None => after,
         };
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -36,7 +36,12 @@ impl Behind {
         self.since.get_or_insert_with(Instant::now);
         self.bytes += entry.size();
         let id = entry.id().0;
-        let before = if open { self.open.get(&id).copied() } else { self.open.remove(&id) };
+        let before = match open {
+            true => self.open.get(&id).copied(),
+            // Nearly all are over, and their beginnings nowhere.
+            false if self.open.is_empty() => None,
+            false => self.open.remove(&id),
+        };
         if let Some(place) = before.and_then(|at| self.entries.get_mut(at)) {
             self.bytes = self.bytes.saturating_sub(place.size());
             *place = entry;

@@ -23,6 +23,7 @@ use crate::{
 
 mod faults;
 mod kill;
+mod unawaited;
 
 /// Long enough for any machine; only reached when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -245,6 +246,7 @@ async fn captured_bytes_slow_open() {
         bytes: 1001,
         slot: audit.shared().slots.clone().try_acquire_owned().ok(),
         connection: None,
+        began: None,
         shown: None,
         reply: None,
     };

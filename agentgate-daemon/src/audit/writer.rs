@@ -3,7 +3,6 @@
 //! so that one thing is tried after the other.
 
 use std::{
-    collections::HashMap,
     io, mem,
     num::NonZeroU64,
     sync::{Arc, atomic::Ordering, mpsc},
@@ -159,6 +158,7 @@ impl Writer {
     fn take(&mut self, message: Message) {
         match message {
             Message::Write(write) => self.held.push(write),
+            Message::Begun(begun) => self.held.extend(begun.take()),
             Message::Cancel { id, slot } => self.cancel(id, slot),
             Message::CatchUp(done) => self.catching_up.push(done),
             Message::Segments => self.segments = true,
@@ -188,6 +188,7 @@ impl Writer {
                 bytes: 0,
                 slot: Some(slot),
                 connection: None,
+                began: None,
                 shown: None,
                 reply: None,
             })),
@@ -328,40 +329,28 @@ impl Writer {
     fn log(&mut self) -> Result<(), StoreError> {
         let count = self.chunk();
         let mut next = self.next;
-        let mut open: HashMap<u64, usize> = HashMap::new();
-        for (at, write) in self.held.iter_mut().take(count).enumerate() {
+        let mut answered = 0;
+        for write in self.held.iter_mut().take(count) {
+            answered += usize::from(write.reply.is_some());
             if write.is_unnumbered() {
                 write.entry.set_id(next);
                 if let Some(shown) = &mut write.shown {
                     shown.id = next;
                 }
                 next = RecordId(next.0 + 1);
-            } else if write.open {
-                open.insert(write.entry.id().0, at);
             }
         }
-        // What is over already needs no beginning.
-        let mut skipped = vec![false; count];
-        if !open.is_empty() {
-            for write in self.held.iter_mut().take(count).filter(|write| !write.open) {
-                if let Some(skip) = open.get(&write.entry.id().0).and_then(|at| skipped.get_mut(*at)) {
-                    *skip = true;
-                    write.entry.kept = false;
-                }
-            }
-        }
-        let wanted = self.held.iter().take(count).zip(&skipped).filter(|(_, skip)| !**skip);
         let at = Instant::now();
-        self.behind.sequence = self.store.log(wanted.map(|(write, _)| &write.entry))?;
-        let answered = self.held.iter().take(count).filter(|write| write.reply.is_some()).count();
+        self.behind.sequence = self.store.log(self.held.iter().take(count).map(|write| &write.entry))?;
         self.company.left(answered, at.elapsed());
         self.next = next;
         self.shared.written.fetch_add(count as u64, Ordering::Relaxed);
-        let rest = self.held.split_off(count);
-        let done = mem::replace(&mut self.held, rest);
-        for (write, skip) in done.into_iter().zip(skipped) {
-            self.answer(*write, skip);
+        // Nothing comes while they are answered.
+        let mut held = mem::take(&mut self.held);
+        for write in held.drain(..count) {
+            self.answer(*write);
         }
+        self.held = held;
         Ok(())
     }
 
@@ -378,13 +367,11 @@ impl Writer {
     }
 
     /// What was written is durable: answers who asked, frees the slots of what ended, publishes.
-    fn answer(&mut self, write: Pending, skip: bool) {
-        let Pending { entry, open, bytes, slot, connection, shown, reply } = write;
+    fn answer(&mut self, write: Pending) {
+        let Pending { entry, open, bytes, slot, connection, began, shown, reply } = write;
         let id = entry.id();
         self.behind.captured += bytes;
-        if !skip {
-            self.behind.add(entry, open);
-        }
+        self.behind.add(entry, open);
         // Before the answer: who hears it may let go of the connection.
         self.shared.books.recorded(connection);
         match reply {
@@ -403,7 +390,7 @@ impl Writer {
             Some(Reply::Keep(reply)) => drop(reply.send(Ok(()))),
             None => drop(slot),
         }
-        if let Some(shown) = shown {
+        for shown in [began, shown].into_iter().flatten() {
             // An error says that nobody watches.
             drop(self.shared.live.send(Arc::from(shown)));
         }

@@ -57,7 +57,7 @@ impl Stages {
         };
         let naming = naming.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(named) = opaque.then(|| naming.named()).flatten() {
-            let record = entry.record();
+            let mut record = entry.record();
             record.protocol = named.protocol.to_owned();
             record.note = Some(named.note).filter(|note| !note.is_empty());
         }
@@ -72,7 +72,7 @@ fn tunnelled(entry: &mut Entry, done: Result<(), ForwardError>) -> Ended {
     match done {
         Ok(()) => Ended::done(),
         Err(ForwardError::Address(refusal)) => {
-            let record = entry.record();
+            let mut record = entry.record();
             record.flags.extend(refusal.flags.iter().cloned());
             record.verdict = Some(refusal.verdict.clone());
             Ended { state: State::Refused, failure: Some(ForwardError::Address(refusal).failure()) }

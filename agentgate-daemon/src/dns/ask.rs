@@ -176,14 +176,15 @@ impl Server {
         draft.record.failure = outcome.failure.clone();
         match entry {
             None => self.note(draft, outcome.reply.code, &outcome.given).await?,
-            Some(mut entry) => {
+            Some(entry) => {
                 let told = draft.answered(outcome.reply.code, &outcome.given);
-                let record = entry.record();
-                record.verdict = draft.record.verdict;
-                record.flags = draft.record.flags;
-                record.failure = draft.record.failure;
-                record.question = draft.record.question;
-                entry.finish(outcome.state);
+                entry.finish_with(|record| {
+                    record.verdict = draft.record.verdict;
+                    record.flags = draft.record.flags;
+                    record.failure = draft.record.failure;
+                    record.question = draft.record.question;
+                    outcome.state
+                });
                 self.recorded(draft.asking, told).await;
             }
         }

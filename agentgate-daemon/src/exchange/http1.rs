@@ -215,7 +215,8 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> Serving<'_, S> {
         framing: Framing,
         keep_alive: bool,
     ) -> Result<bool, Http1Error> {
-        let session = self.on.subject.session.clone();
+        let on = self.on.clone();
+        let session = &on.subject.session;
         let repeatable = framing == Framing::Empty && is_repeatable(permit.head());
         let method = permit.head().method.clone();
         let Some(out) = head::outgoing(permit.head(), permit.destination()) else {
@@ -228,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + OverTcp + Unpin> Serving<'_, S> {
         loop {
             let kept = std::mem::take(&mut self.kept);
             let mine = std::mem::take(&mut self.own);
-            let ready = self.exchanger.forwarder.http1(&session, permit, self.on.offer, kept, fresh).await;
+            let ready = self.exchanger.forwarder.http1(session, permit, self.on.offer, kept, fresh).await;
             let Ready { mut origin, permit: again, kept } = match ready {
                 Ok(ready) => ready,
                 Err(error) => {

@@ -231,7 +231,7 @@ impl Tap {
         let truncated = truncated || end != End::Complete;
         let captured = Captured { total: self.total, truncated, bytes };
         // Taken with it, because it is memory for as long as the end is.
-        let held = std::mem::replace(&mut self.held, self.of.nothing_held());
+        let held = std::mem::take(&mut self.held);
         self.of.rested(self.side, Ended { end, captured, held }, talk);
     }
 }

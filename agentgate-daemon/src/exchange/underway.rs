@@ -123,7 +123,7 @@ impl Underway {
     pub fn edit(&self, edit: impl FnOnce(&mut Record)) {
         self.0.with(|moving| {
             if let Some(entry) = moving.entry.as_mut() {
-                edit(entry.record());
+                edit(&mut entry.record());
             }
         });
     }
@@ -181,11 +181,6 @@ impl Underway {
         Tap::new(self.clone(), side, self.0.limits[side as usize], self.0.budget.open())
     }
 
-    /// A part of the memory for what is kept, of nothing yet.
-    pub(super) fn nothing_held(&self) -> Held {
-        self.0.budget.open()
-    }
-
     /// One of its bodies is over.
     pub(super) fn rested(&self, side: Side, ended: Ended, talk: Option<Seen>) {
         self.0.with(|moving| {
@@ -236,15 +231,23 @@ impl Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         let moving = self.moving.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut entry) = moving.entry.take() else { return };
-        let (request, response) = (moving.request.take(), moving.response.take());
-        let record = entry.record();
+        let Some(entry) = moving.entry.take() else { return };
+        let mut held = <[Held; 2]>::default();
+        entry.finish_with(|record| moving.end(record, &mut held));
+        // The memory is counted with the audit log from here on, and what is `held` gives it back.
+        drop(held);
+    }
+}
+
+impl Moving {
+    /// Fills in how the exchange ended, and says in which state.
+    fn end(&mut self, record: &mut Record, held: &mut [Held; 2]) -> State {
+        let (request, response) = (self.request.take(), self.response.take());
         let broke = |blame: &str, code: &str, detail: String| {
             Some(Failure { blame: blame.to_owned(), code: code.to_owned(), detail })
         };
         let denied = record.verdict.as_ref().is_some_and(|verdict| verdict.action == Action::Deny);
-        let (state, failure) = match (moving.failure.take(), response.as_ref().map(|response| &response.end))
-        {
+        let (state, failure) = match (self.failure.take(), response.as_ref().map(|response| &response.end)) {
             (Some(failure), _) if denied => (State::Refused, Some(failure)),
             (Some(failure), _) if failure.code == GONE => (State::Cancelled, Some(failure)),
             (Some(failure), _) => (State::Failed, Some(failure)),
@@ -257,20 +260,24 @@ impl Drop for Ending {
             }
         };
         record.failure = failure;
-        if let (Some(head), Some(ended)) = (record.request.as_mut(), &request) {
+        let [of_request, of_response] = held;
+        if let Some(Ended { captured, held, .. }) = request {
+            *of_request = held;
             // What is on record of it may be more than what there was time to move.
-            if ended.captured.total >= head.body.total {
-                head.body = ended.captured.clone();
+            if let Some(head) = record.request.as_mut().filter(|head| captured.total >= head.body.total) {
+                head.body = captured;
             }
         }
-        if let (Some(head), Some(ended)) = (record.response.as_mut(), &response) {
-            head.body = ended.captured.clone();
+        if let Some(Ended { captured, held, .. }) = response {
+            *of_response = held;
+            if let Some(head) = record.response.as_mut() {
+                head.body = captured;
+            }
         }
-        let [client, server] = std::mem::take(&mut moving.talks);
+        let [client, server] = std::mem::take(&mut self.talks);
         talk::conclude(record, client, server);
         seen::glance(record);
-        entry.finish(state);
-        // The memory is counted with the audit log from here on; `request` and `response` give it back.
+        state
     }
 }
 

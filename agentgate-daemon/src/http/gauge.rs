@@ -55,21 +55,21 @@ impl Budget {
     /// Nothing taken yet.
     #[must_use]
     pub fn open(&self) -> Held {
-        Held { budget: self.clone(), bytes: 0 }
+        Held { budget: Some(self.clone()), bytes: 0 }
     }
 }
 
-/// What one body has of the budget; given back when dropped.
-#[derive(Debug)]
+/// What one body has of the budget; given back when dropped. By default nothing of none.
+#[derive(Debug, Default)]
 pub struct Held {
-    budget: Budget,
+    budget: Option<Budget>,
     bytes: usize,
 }
 
 impl Held {
     /// Takes up to `wanted` bytes more and says how many it got.
     pub fn take(&mut self, wanted: usize) -> usize {
-        let left = &self.budget.0;
+        let Some(Budget(left)) = &self.budget else { return 0 };
         let got = left
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| Some(free - wanted.min(free)))
             .map_or(0, |free| wanted.min(free));
@@ -81,17 +81,24 @@ impl Held {
     pub fn settle(&mut self, bytes: usize) -> bool {
         if let Some(over) = self.bytes.checked_sub(bytes) {
             self.bytes = bytes;
-            self.budget.0.fetch_add(over, Ordering::AcqRel);
+            self.give_back(over);
             return true;
         }
         let wanted = bytes - self.bytes;
         self.take(wanted) == wanted
     }
+
+    fn give_back(&self, bytes: usize) {
+        // All threads write there.
+        if let (Some(Budget(left)), 1..) = (&self.budget, bytes) {
+            left.fetch_add(bytes, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.bytes, Ordering::AcqRel);
+        self.give_back(self.bytes);
     }
 }
 

@@ -6,7 +6,7 @@
 //! get 400, on which they stop at once. `x-should-retry: false` keeps the SDKs from trying again.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::model::{Host, RecordId};
@@ -65,13 +65,19 @@ fn provider(host: Option<&Host>) -> Provider {
 /// True for clients that retry 403 for a long time and stop at 400; told by a request's headers.
 #[must_use]
 pub fn retries_403(headers: &HeaderMap) -> bool {
-    let mentions = |name: &str, words: &[&str]| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| words.iter().any(|word| value.to_ascii_lowercase().contains(word)))
+    let mentions = |name: HeaderName, words: &[&str]| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| words.iter().any(|word| mentions(value.as_bytes(), word.as_bytes())))
     };
-    mentions("user-agent", &["codex", "litellm", "aider"]) || mentions("originator", &["codex"])
+    mentions(header::USER_AGENT, &["codex", "litellm", "aider"])
+        || mentions(HeaderName::from_static("originator"), &["codex"])
+}
+
+/// Whether `word`, in lower case, is in `text` in any case.
+fn mentions(text: &[u8], word: &[u8]) -> bool {
+    let Some(&first) = word.first() else { return true };
+    memchr::memchr2_iter(first, first.to_ascii_uppercase(), text)
+        .any(|at| text.get(at..at + word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word)))
 }
 
 /// The answer for a request to `host`; `prefer_400` is what [`retries_403`] said of it.

@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ pub const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// one address are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Host(String);
+pub struct Host(Arc<str>);
 
 /// The text is neither a DNS name nor an IP address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,7 @@ impl Host {
     pub fn parse(text: &str) -> Result<Self, InvalidHost> {
         let invalid = || InvalidHost { text: text.chars().take(80).collect() };
         let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        if let Ok(ip) = IpAddr::from_str(bare) {
+        if let Some(ip) = address(bare) {
             return Ok(Self::from(ip));
         }
         let name = text.strip_suffix('.').unwrap_or(text);
@@ -63,7 +64,9 @@ impl Host {
         if last.bytes().all(|b| b.is_ascii_digit()) || is_hex_number(last) {
             return Err(invalid());
         }
-        Ok(Self(ascii.to_ascii_lowercase()))
+        // Nearly all come as they are compared.
+        let lower = !ascii.bytes().any(|byte| byte.is_ascii_uppercase());
+        Ok(Self(if lower { ascii.into() } else { ascii.to_ascii_lowercase().into() }))
     }
 
     /// The normalised text; IPv6 without brackets.
@@ -75,8 +78,14 @@ impl Host {
     /// The address, if this is one.
     #[must_use]
     pub fn as_ip(&self) -> Option<IpAddr> {
-        self.0.parse().ok()
+        address(&self.0)
     }
+}
+
+/// An address in its usual spelling; nearly every text is none, and is seen to be none at once.
+fn address(text: &str) -> Option<IpAddr> {
+    let may_be = text.as_bytes().first()?.is_ascii_digit() || text.contains(':');
+    may_be.then(|| text.parse().ok()).flatten()
 }
 
 fn is_hex_number(label: &str) -> bool {
@@ -85,7 +94,7 @@ fn is_hex_number(label: &str) -> bool {
 
 impl From<IpAddr> for Host {
     fn from(ip: IpAddr) -> Self {
-        Self(ip.to_canonical().to_string())
+        Self(ip.to_canonical().to_string().into())
     }
 }
 
@@ -111,7 +120,7 @@ impl TryFrom<String> for Host {
 
 impl From<Host> for String {
     fn from(host: Host) -> Self {
-        host.0
+        host.0.as_ref().to_owned()
     }
 }
 

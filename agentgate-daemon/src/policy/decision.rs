@@ -357,9 +357,9 @@ impl Policy {
         let Authority { host, port } = authority;
         for (list, set) in [("passthrough", &self.lists.passthrough), ("allow", &self.lists.allow)] {
             if let Some(hit) = set.find(host, *port) {
-                let pattern = hit.pattern;
-                let reason = format!("the {list} list has {pattern}");
-                return Ok(allowed(Action::Allow, format!("{list}:{pattern}"), reason, Vec::new()));
+                let pattern = hit.pattern.text();
+                let reason = ["the ", list, " list has ", &*pattern].concat();
+                return Ok(allowed(Action::Allow, [list, ":", &*pattern].concat(), reason, Vec::new()));
             }
         }
         if let Some(entry) = host.as_ip().and_then(|ip| self.addresses.entry(ip, *port)) {

@@ -1,7 +1,7 @@
 //! Host patterns as people write them: `example.com`, `*.example.com`, `*`, addresses, each with an
 //! optional `:port`.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
 use crate::model::Host;
 
@@ -72,6 +72,17 @@ impl HostPattern {
         };
         Ok(Self { name, port })
     }
+
+    /// As it is written.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match (&self.name, self.port) {
+            (NamePattern::Exact(host), None) => Cow::Borrowed(host.as_str()),
+            (NamePattern::Any, None) => Cow::Borrowed("*"),
+            (NamePattern::Any | NamePattern::Below(_) | NamePattern::Exact(_), _) => {
+                Cow::Owned(self.to_string())
+            }
+        }
+    }
 }
 
 /// What people paste that is not a host, each with its own hint.
@@ -127,10 +138,9 @@ pub(super) fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
             _ => Some((inside, Some(port(after.strip_prefix(':')?)?))),
         };
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return Some((text, None));
-    }
     match text.rsplit_once(':') {
+        // More than one: an address, or nothing.
+        Some((host, _)) if host.contains(':') && text.parse::<IpAddr>().is_ok() => Some((text, None)),
         Some((host, digits)) => Some((host, Some(port(digits)?))),
         None => Some((text, None)),
     }

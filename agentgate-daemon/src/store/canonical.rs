@@ -41,6 +41,7 @@
 mod decode;
 pub(super) mod fields;
 mod seen;
+mod shared;
 mod texts;
 mod tls;
 
@@ -119,10 +120,10 @@ pub(super) fn encode(record: &Record, digests: [Option<Digest>; 2], out: &mut Ve
         present(out, tag::PARENT, parent.0);
     }
     if let Some(subject) = &record.subject {
-        nested(out, tag::SUBJECT, |out| put_subject(out, subject));
+        shared::SUBJECTS.with_borrow_mut(|known| known.put(out, subject, put_whole_subject));
     }
     if let Some(flow) = &record.flow {
-        nested(out, tag::FLOW, |out| put_flow(out, flow));
+        shared::FLOWS.with_borrow_mut(|known| known.put(out, flow, put_whole_flow));
     }
     if let Some(authority) = &record.authority {
         nested(out, tag::AUTHORITY, |out| put_authority(out, authority));
@@ -136,10 +137,10 @@ pub(super) fn encode(record: &Record, digests: [Option<Digest>; 2], out: &mut Ve
     }
     let [of_request, of_response] = digests;
     if let Some(head) = &record.request {
-        nested(out, tag::REQUEST, |out| put_request(out, head, of_request.as_ref()));
+        long(out, tag::REQUEST, |out| put_request(out, head, of_request.as_ref()));
     }
     if let Some(head) = &record.response {
-        nested(out, tag::RESPONSE, |out| put_response(out, head, of_response.as_ref()));
+        long(out, tag::RESPONSE, |out| put_response(out, head, of_response.as_ref()));
     }
     number(out, tag::BYTES_UP, record.bytes_up);
     number(out, tag::BYTES_DOWN, record.bytes_down);
@@ -283,6 +284,14 @@ pub(super) mod code {
     }
 }
 
+fn put_whole_subject(out: &mut Vec<u8>, subject: &Subject) {
+    nested(out, tag::SUBJECT, |out| put_subject(out, subject));
+}
+
+fn put_whole_flow(out: &mut Vec<u8>, flow: &Flow) {
+    nested(out, tag::FLOW, |out| put_flow(out, flow));
+}
+
 fn put_subject(out: &mut Vec<u8>, subject: &Subject) {
     text(out, 1, &subject.session.0);
     number(out, 2, subject.pid.into());
@@ -376,11 +385,12 @@ fn put_response(out: &mut Vec<u8>, head: &ResponseHead, digest: Option<&Digest>)
 
 fn put_headers(out: &mut Vec<u8>, tag: u8, headers: &HeaderFields) {
     for (name, value) in headers.iter() {
-        nested(out, tag, |out| {
-            put_number(out, name.len() as u64);
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(value.as_bytes());
-        });
+        let length = width(name.len() as u64) + name.len() + value.len();
+        out.push(tag);
+        put_number(out, length as u64);
+        put_number(out, name.len() as u64);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(value.as_bytes());
     }
 }
 
@@ -452,7 +462,13 @@ fn number(out: &mut Vec<u8>, tag: u8, number: u64) {
 
 /// A number, also where it is 0.
 fn present(out: &mut Vec<u8>, tag: u8, number: u64) {
-    nested(out, tag, |out| put_number(out, number));
+    out.extend_from_slice(&[tag, width(number) as u8]);
+    put_number(out, number);
+}
+
+/// Bytes that a number takes: at most ten.
+fn width(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 fn time(out: &mut Vec<u8>, tag: u8, time: Timestamp) {
@@ -461,24 +477,37 @@ fn time(out: &mut Vec<u8>, tag: u8, time: Timestamp) {
 
 /// A field whose payload `put` writes.
 fn nested(out: &mut Vec<u8>, tag: u8, put: impl FnOnce(&mut Vec<u8>)) {
+    sized::<1>(out, tag, put);
+}
+
+/// The same of one that is nearly always of 128 bytes and more, and of less than 16 KiB.
+fn long(out: &mut Vec<u8>, tag: u8, put: impl FnOnce(&mut Vec<u8>)) {
+    sized::<2>(out, tag, put);
+}
+
+/// A field with so many bytes left for its length: where it takes others, the payload moves.
+fn sized<const LEFT: usize>(out: &mut Vec<u8>, tag: u8, put: impl FnOnce(&mut Vec<u8>)) {
     out.push(tag);
-    out.push(0);
+    let at = out.len();
+    out.extend_from_slice(&[0; LEFT]);
     let start = out.len();
     put(out);
-    let length = out.len() - start;
-    if let Ok(short @ 0..0x80) = u8::try_from(length) {
-        if let Some(place) = out.get_mut(start - 1) {
-            *place = short;
-        }
-        return;
-    }
-    // The length takes more than the one byte that was left for it: the payload moves up.
     let end = out.len();
-    put_number(out, length as u64);
-    let width = out.len() - end;
-    let mut wide = [0; 10];
-    wide[..width].copy_from_slice(&out[end..]);
-    out.copy_within(start..end, start - 1 + width);
-    out.truncate(end - 1 + width);
-    out[start - 1..start - 1 + width].copy_from_slice(&wide[..width]);
+    let length = (end - start) as u64;
+    let width = width(length);
+    if width > LEFT {
+        out.resize(end + width - LEFT, 0);
+    }
+    if width != LEFT {
+        out.copy_within(start..end, at + width);
+        out.truncate(at + width + (end - start));
+    }
+    let mut rest = length;
+    for place in out.iter_mut().skip(at).take(width) {
+        *place = (rest & 0x7f) as u8 | 0x80;
+        rest >>= 7;
+    }
+    if let Some(last) = out.get_mut(at + width - 1) {
+        *last &= 0x7f;
+    }
 }

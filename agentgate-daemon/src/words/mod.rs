@@ -16,4 +16,4 @@ pub use needle::{Needle, NoNeedle};
 pub(crate) use pieces::pieces;
 pub(crate) use scan::{Form, Token, each, is_dense};
 pub use texts::{Bodies, DECODED_CAP, contains, found};
-pub(crate) use texts::{Part, heads, in_body, request};
+pub(crate) use texts::{Part, heads, in_bodies, in_body, in_heads, request};

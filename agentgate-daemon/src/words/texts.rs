@@ -48,7 +48,7 @@ fn look(record: &Record, bodies: Bodies<'_>, matcher: &mut Matcher<'_>) {
 }
 
 /// Gives the words of everything but the bodies.
-fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
+pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
     heads(record, &mut |_, text| {
         sink(Token::Gap);
         each(text.as_bytes(), Form::Plain, sink);
@@ -144,7 +144,7 @@ pub(crate) fn request(
 }
 
 /// Gives the words of the bodies.
-fn in_bodies(record: &Record, bodies: Bodies<'_>, sink: &mut impl FnMut(Token<'_>)) {
+pub(crate) fn in_bodies(record: &Record, bodies: Bodies<'_>, sink: &mut impl FnMut(Token<'_>)) {
     let headers = [
         record.request.as_ref().map(|head| &head.headers),
         record.response.as_ref().map(|head| &head.headers),

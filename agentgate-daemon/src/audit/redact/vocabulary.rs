@@ -117,115 +117,203 @@ pub(super) const SHAPES: &[(&str, usize)] = &[
     ("eyJ", 20),
 ];
 
-/// First bytes of [`SHAPES`].
-pub(super) const BEGIN_SHAPES: [bool; 256] = {
-    let mut begins = [false; 256];
-    let mut at = 0;
+/// What is shorter holds no shape.
+pub(super) const SHORTEST: usize = {
+    let (mut shortest, mut at) = (usize::MAX, 0);
     while at < SHAPES.len() {
-        begins[SHAPES[at].0.as_bytes()[0] as usize] = true;
+        let length = SHAPES[at].0.len() + SHAPES[at].1;
+        if length < shortest {
+            shortest = length;
+        }
         at += 1;
     }
-    begins
+    shortest
 };
 
-/// Headers whose names say nothing of secrets or URLs, in order: what the rules below say of them, at less
+/// In [`CLASSES`]: letters and digits.
+pub(super) const WORD: u8 = 1;
+/// In [`CLASSES`]: what [`SHAPES`] begin with.
+pub(super) const BEGINS: u8 = 2;
+
+/// What each byte is.
+pub(super) const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            classes[byte] |= WORD;
+        }
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < SHAPES.len() {
+        classes[SHAPES[at].0.as_bytes()[0] as usize] |= BEGINS;
+        at += 1;
+    }
+    classes
+};
+
+/// Whether a shape may begin with two such bytes, by [`pair`]: words begin with all the letters that shapes do.
+const PAIRS: [bool; 256] = {
+    let mut pairs = [false; 256];
+    let mut at = 0;
+    while at < SHAPES.len() {
+        let prefix = SHAPES[at].0.as_bytes();
+        pairs[pair(prefix[0], prefix[1])] = true;
+        at += 1;
+    }
+    pairs
+};
+
+const fn pair(first: u8, second: u8) -> usize {
+    (first.wrapping_mul(37) ^ second) as usize
+}
+
+/// Whether `text` begins with the prefix of a shape.
+pub(super) fn begins_shape(text: &[u8]) -> bool {
+    let [first, second, ..] = *text else { return false };
+    PAIRS[pair(first, second)] && SHAPES.iter().any(|(prefix, _)| text.starts_with(prefix.as_bytes()))
+}
+
+/// Headers whose names say nothing of secrets or URLs, by length: what the rules below say of them, at less
 /// cost.
 const HARMLESS_HEADERS: &[&str] = &[
-    "accept",
-    "accept-encoding",
-    "accept-language",
-    "accept-ranges",
-    "access-control-allow-origin",
+    "te",
     "age",
-    "alt-svc",
-    "anthropic-beta",
-    "anthropic-version",
-    "cache-control",
-    "cf-cache-status",
-    "cf-ray",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
+    "via",
     "date",
     "etag",
-    "expires",
     "host",
-    "if-modified-since",
-    "if-none-match",
-    "keep-alive",
-    "last-modified",
-    "openai-beta",
-    "openai-version",
+    "vary",
+    "range",
+    "accept",
+    "cf-ray",
     "origin",
     "pragma",
-    "priority",
-    "range",
-    "request-id",
     "server",
-    "strict-transport-security",
-    "te",
+    "alt-svc",
+    "expires",
     "trailer",
-    "transfer-encoding",
+    "priority",
+    "connection",
+    "keep-alive",
+    "request-id",
     "user-agent",
-    "vary",
-    "via",
-    "x-content-type-options",
+    "openai-beta",
+    "content-type",
     "x-request-id",
+    "accept-ranges",
+    "cache-control",
+    "if-none-match",
+    "last-modified",
+    "anthropic-beta",
+    "content-length",
+    "openai-version",
+    "accept-encoding",
+    "accept-language",
+    "cf-cache-status",
+    "content-encoding",
+    "anthropic-version",
+    "if-modified-since",
+    "transfer-encoding",
+    "x-content-type-options",
+    "strict-transport-security",
+    "access-control-allow-origin",
 ];
+/// Length of the longest of them.
+const LONGEST: usize = HARMLESS_HEADERS[HARMLESS_HEADERS.len() - 1].len();
+/// Where those of each length begin, and end with those of the next.
+const OF_LENGTH: [usize; LONGEST + 2] = {
+    let mut starts = [0; LONGEST + 2];
+    let (mut length, mut at) = (0, 0);
+    while length < starts.len() {
+        while at < HARMLESS_HEADERS.len() && HARMLESS_HEADERS[at].len() < length {
+            at += 1;
+        }
+        starts[length] = at;
+        length += 1;
+    }
+    starts
+};
 
-/// Whether a header's name, in lower case, is one of those that are known to say nothing.
+/// Whether a header's name is one of those that are known to say nothing.
 pub(super) fn is_harmless_header(name: &str) -> bool {
-    HARMLESS_HEADERS.binary_search(&name).is_ok()
+    let Some(&[from, to]) = OF_LENGTH.get(name.len()..name.len() + 2).and_then(<[usize]>::first_chunk) else {
+        return false;
+    };
+    let known = HARMLESS_HEADERS.get(from..to).unwrap_or_default();
+    known.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 #[test]
 fn harmless_headers_are_what_the_rules_say() {
-    assert!(HARMLESS_HEADERS.is_sorted());
+    assert!(HARMLESS_HEADERS.is_sorted_by_key(|name| (name.len(), *name)));
     for name in HARMLESS_HEADERS {
-        assert!(!is_secret_name(name) && !super::URL_HEADERS.contains(name), "{name}");
+        assert!(!is_secret_header(name) && !super::URL_HEADERS.contains(name), "{name}");
         assert!(!["cookie", "set-cookie"].contains(name));
+        assert!(is_harmless_header(name) && is_harmless_header(&name.to_ascii_uppercase()), "{name}");
+        assert!(!is_harmless_header(&name[1..]) && !is_harmless_header(&format!("{name}x")), "{name}");
+    }
+    for name in ["", "x", "Cookie", "authorization", "x-api-key", &"x".repeat(99)] {
+        assert!(!is_harmless_header(name), "{name}");
     }
 }
 
 /// Whether what is called `name` is a secret: `x-api-key`, `GITHUB_TOKEN`, `--clientSecret`.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    let words = words(name);
-    let Some((last, before)) = words.split_last() else {
-        return false;
-    };
-    if !before.is_empty() && HARMLESS_LAST.contains(&last.as_str()) {
-        return false;
-    }
-    if last == "key" && before.last().is_some_and(|word| HARMLESS_KEYS.contains(&word.as_str())) {
-        return false;
-    }
-    SECRET_LAST.contains(&last.as_str())
-        || words.iter().any(|word| {
-            SECRET_WORDS.contains(&word.as_str()) || SECRET_ENDS.iter().any(|end| word.ends_with(end))
-        })
-        || words.windows(2).any(|pair| matches!(pair, [first, second] if first == "api" && second == "key"))
+    is_secret(words(name, true))
 }
 
-/// The words of a name, in lower case: parts between signs, and humps of camel case.
-fn words(name: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut lower = false;
-    for c in name.chars() {
-        let ends = !c.is_ascii_alphanumeric() || (lower && c.is_ascii_uppercase());
-        if ends && !word.is_empty() {
-            words.push(std::mem::take(&mut word));
-        }
-        if c.is_ascii_alphanumeric() {
-            word.push(c.to_ascii_lowercase());
-        }
-        lower = c.is_ascii_lowercase();
+/// The same of a header, of which the case says nothing.
+pub(super) fn is_secret_header(name: &str) -> bool {
+    is_secret(words(name, false))
+}
+
+fn is_secret<'n>(words: impl Iterator<Item = &'n [u8]>) -> bool {
+    let among =
+        |list: &[&str], word: &[u8]| list.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(word));
+    let is = |word: Option<&[u8]>, known: &str| word.is_some_and(|word| among(&[known], word));
+    let ends = |word: &[u8], end: &str| {
+        word.len()
+            .checked_sub(end.len())
+            .and_then(|at| word.get(at..))
+            .is_some_and(|tail| is(Some(tail), end))
+    };
+    let (mut before, mut last, mut told) = (None, None, false);
+    for word in words {
+        told |= among(SECRET_WORDS, word)
+            || SECRET_ENDS.iter().any(|end| ends(word, end))
+            || is(last, "api") && is(Some(word), "key");
+        (before, last) = (last, Some(word));
     }
-    if !word.is_empty() {
-        words.push(word);
+    let Some(last) = last else { return false };
+    if before.is_some() && among(HARMLESS_LAST, last) {
+        return false;
     }
-    words
+    if is(Some(last), "key") && before.is_some_and(|word| among(HARMLESS_KEYS, word)) {
+        return false;
+    }
+    told || among(SECRET_LAST, last)
+}
+
+/// The words of a name: parts between signs, and with `humps` those of camel case.
+fn words(name: &str, humps: bool) -> impl Iterator<Item = &[u8]> {
+    let mut rest = name.as_bytes();
+    std::iter::from_fn(move || {
+        let start = rest.iter().position(u8::is_ascii_alphanumeric)?;
+        let word = rest.get(start..)?;
+        let ends = |pair: &[u8]| match *pair {
+            [before, next] => {
+                !next.is_ascii_alphanumeric()
+                    || humps && before.is_ascii_lowercase() && next.is_ascii_uppercase()
+            }
+            _ => false,
+        };
+        let length = word.windows(2).position(ends).map_or(word.len(), |at| at + 1);
+        let (word, after) = word.split_at(length);
+        rest = after;
+        Some(word)
+    })
 }
 
 /// Whether `word` is an authentication scheme.

@@ -51,14 +51,57 @@ async fn record_until_refused(audit: Audit) -> Result<(), AuditError> {
     }
 }
 
+/// The same under back-pressure, where an open record is on disk once the thread came by, and so is one that is
+/// over once its slot is free.
+#[test]
+#[ignore = "not a test by itself: the child of what_goes_on_survives_sigkill"]
+fn going_on_child() {
+    #[expect(clippy::disallowed_methods, reason = "a test's way to tell its child where")]
+    let path = std::env::var_os(PATH).expect("started by what_goes_on_survives_sigkill");
+    let store = Arc::new(Store::open(path).unwrap());
+    let durability = Durability::Backpressure;
+    let options = AuditOptions { durability, lag: Duration::from_millis(3), ..AuditOptions::default() };
+    let (audit, _thread) = Audit::start(store, options);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        loop {
+            let written = audit.health().written;
+            let entry = audit.open(with_body(600)).await.unwrap();
+            while audit.health().written == written {
+                tokio::task::yield_now().await;
+            }
+            say("opened", entry.id());
+            entry.finish(State::Done);
+            let entry = audit.open(record()).await.unwrap();
+            let id = entry.id();
+            entry.finish(State::Done);
+            while audit.health().pending > 0 {
+                tokio::task::yield_now().await;
+            }
+            say("noted", id);
+        }
+    });
+}
+
+#[test]
+fn what_goes_on_survives_sigkill() {
+    survives("going_on_child", ROUNDS / 3, 20);
+}
+
 #[test]
 fn survives_sigkill() {
+    survives("child", ROUNDS, 150);
+}
+
+/// Kills a child so often, each time within so many acknowledgements.
+fn survives(child: &str, rounds: u32, most: u64) {
+    let name = format!("audit::tests::kill::{child}");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.redb");
     let mut acknowledged: BTreeMap<u64, bool> = BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "audit::tests::kill::child", "--ignored", "--nocapture"])
+            .args(["--exact", name.as_str(), "--ignored", "--nocapture"])
             .env(PATH, &path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -66,7 +109,7 @@ fn survives_sigkill() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).split(b'\n');
-        let after = 1 + RandomState::new().hash_one(round) % 150;
+        let after = 1 + RandomState::new().hash_one(round) % most;
         let mut seen = 0;
         for line in lines {
             let line = String::from_utf8(line.unwrap()).unwrap();

@@ -213,3 +213,24 @@ fn numbers_have_one_form() {
         assert!(take_number(&mut left).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn however_much_is_left_for_a_length_it_is_the_same() {
+    for length in [0, 1, 126, 127, 128, 129, 300, 16_383, 16_384, 20_000, 1 << 21] {
+        let payload: Vec<u8> = (0..length).map(|at: u32| at as u8).collect();
+        let mut expect = vec![7, 9];
+        put_number(&mut expect, payload.len() as u64);
+        expect.extend_from_slice(&payload);
+        let mut found = [vec![7], vec![7], vec![7]];
+        let [one, two, three] = &mut found;
+        sized::<1>(one, 9, |out| out.extend_from_slice(&payload));
+        sized::<2>(two, 9, |out| out.extend_from_slice(&payload));
+        sized::<3>(three, 9, |out| out.extend_from_slice(&payload));
+        assert!(found.iter().all(|found| *found == expect), "{length}");
+    }
+    for number in [0, 1, 127, 128, 16_383, 16_384, u64::MAX >> 1, u64::MAX] {
+        let mut out = Vec::new();
+        put_number(&mut out, number);
+        assert_eq!(out.len(), width(number), "{number}");
+    }
+}
