@@ -187,7 +187,10 @@ async fn a_person_looks_for_records() {
     browser.type_into("#q", &format!("te* hots:x{ENTER}")).await;
     browser.wait_for("document.querySelector('#q-fault mark')?.textContent === 'hots'").await;
     assert_eq!(browser.get(value).await, "state:refused host:paste* hots:x");
-    assert_eq!(browser.get("document.querySelector('#q-fault p').textContent.includes('`host:`')").await, true);
+    assert_eq!(
+        browser.get("document.querySelector('#q-fault p').textContent.includes('`host:`')").await,
+        true
+    );
     assert_eq!(browser.get("getSelection().toString()").await, "hots");
     browser.type_into("#q", &format!("-method{ENTER}")).await;
     browser.wait_for(live).await;
@@ -229,7 +232,9 @@ async fn a_person_looks_for_records() {
         assert_eq!(browser.get(wide).await, false);
         assert_eq!(browser.get(top).await, before, "the list stays where it is");
     }
-    browser.open(&format!("{}/records/{newest}", browser.get("location.origin").await.as_str().unwrap())).await;
+    browser
+        .open(&format!("{}/records/{newest}", browser.get("location.origin").await.as_str().unwrap()))
+        .await;
     assert_eq!(browser.get(wide).await, false);
     browser.narrow(false).await;
 

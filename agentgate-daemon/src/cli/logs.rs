@@ -189,9 +189,9 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
         let which = if reversed || args.newest_first { "newest" } else { "first" };
         match listing.shown {
             0 => complain("nothing on record matches"),
-            shown if shown == args.limit => complain(&format!(
-                "the {which} {shown}; --limit shows more, --count says how many there are"
-            )),
+            shown if shown == args.limit => {
+                complain(&format!("the {which} {shown}; --limit shows more, --count says how many there are"))
+            }
             _ => {}
         }
     }

@@ -224,9 +224,11 @@ fn lines(record: &Record) -> Vec<Line> {
             Some(format!("{} messages", websocket.left_out)).filter(|_| websocket.left_out > 0),
         );
     }
-    lines.extend(record.facts.iter().map(|fact| {
-        Line::Field("fact", format!("{}:{}", fact_field(&fact.name), fact_value(&fact.value)))
-    }));
+    lines.extend(
+        record.facts.iter().map(|fact| {
+            Line::Field("fact", format!("{}:{}", fact_field(&fact.name), fact_value(&fact.value)))
+        }),
+    );
     let flag = |f: &crate::model::Flag| {
         Line::Flag(f.severity, format!("{} ({}): {}", f.code, f.severity.as_str(), f.evidence))
     };

@@ -71,7 +71,8 @@ pub(super) async fn count(
 }
 
 fn asked(params: Result<Query<Params>, QueryRejection>) -> Result<crate::store::Query, Problem> {
-    let Query(params) = params.map_err(|rejection| Problem(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    let Query(params) =
+        params.map_err(|rejection| Problem(StatusCode::BAD_REQUEST, rejection.body_text()))?;
     params.query(Timestamp::now()).map_err(|error| Problem(StatusCode::BAD_REQUEST, error.to_string()))
 }
 

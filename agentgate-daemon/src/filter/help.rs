@@ -39,12 +39,7 @@ pub const HELP: [Help; 29] = [
     help("path", "path:/v1/*", "path and query of the request"),
     help("url", "url:https://*/login*", "scheme, host and path"),
     help("flag", "flag:*", "a finding; flag:*: any"),
-    one_of(
-        "kind",
-        "kind:exchange",
-        "of record",
-        &["exchange", "flow", "dns", "kernel", "guard", "control"],
-    ),
+    one_of("kind", "kind:exchange", "of record", &["exchange", "flow", "dns", "kernel", "guard", "control"]),
     one_of("state", "state:failed", "how it ended", &["open", "done", "refused", "failed", "cancelled"]),
     help("rule", "rule:mode:*", "what decided"),
     help("code", "code:origin_*", "of a failure or a DNS answer"),

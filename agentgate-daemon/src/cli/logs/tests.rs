@@ -128,10 +128,16 @@ fn a_line_fits_the_terminal() {
     assert!(line(&record, 10, same_day).ends_with('…'));
     let marked = |_: Colour, text: &str| format!("<{text}>");
     let wide = Layout::of(None).line(&exchange(), same_day, &marked);
-    assert!(wide.contains("<allow      >") && wide.contains("<200       >") && !wide.contains("<GET"), "{wide}");
+    assert!(
+        wide.contains("<allow      >") && wide.contains("<200       >") && !wide.contains("<GET"),
+        "{wide}"
+    );
     assert_eq!(Layout::of(Some(80)), Layout::Fitting(80));
     assert_eq!((Layout::of(Some(200)), Layout::of(None)), (Layout::Whole, Layout::Whole));
-    assert_eq!(Layout::of(Some(80)).heading(), "id     time        verdict status   host                 what");
+    assert_eq!(
+        Layout::of(Some(80)).heading(),
+        "id     time        verdict status   host                 what"
+    );
 }
 
 #[test]

@@ -23,7 +23,8 @@ const EXAMPLES: [(&str, &str); 6] = [
 #[must_use]
 pub(super) fn language(params: &Params) -> Markup {
     // To what cannot be read nothing can be added.
-    let within = if params.query(crate::model::Timestamp::now()).is_ok() { params } else { &Params::default() };
+    let within =
+        if params.query(crate::model::Timestamp::now()).is_ok() { params } else { &Params::default() };
     html! {
         dl.examples {
             @for (text, what) in EXAMPLES {
@@ -99,7 +100,8 @@ mod tests {
 
     #[test]
     fn commands_name_what_is_shown() {
-        let params = Params { q: "a sort:bytes".into(), since: "1h".into(), before: "7".into(), ..Params::default() };
+        let params =
+            Params { q: "a sort:bytes".into(), since: "1h".into(), before: "7".into(), ..Params::default() };
         let page = commands(&params, "127.0.0.1:7878".parse().unwrap()).into_string();
         for part in [
             "agentctl logs 'a sort:bytes since:1h'",

@@ -161,8 +161,7 @@ impl List<'_> {
             ("24h", "last day"),
             ("7d", "last week"),
         ];
-        let verdicts =
-            [("", "any"), ("allow", "allow"), ("deny", "deny"), ("passthrough", "passthrough")];
+        let verdicts = [("", "any"), ("allow", "allow"), ("deny", "deny"), ("passthrough", "passthrough")];
         html! {
             div.shorthands {
                 label { span { "Verdict" }
