@@ -46,7 +46,7 @@ one to negate it. Values are whole, with * and ? as usual; one of several: a,b.
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {example:<30} {what}{gap}{values}");
     }
-    text.push_str("  word  wor*  \"words in a row\"    in addresses, headers, notes, decoded bodies\n\n");
+    text.push_str("  word wor* \"words in a row\"      in addresses, headers, notes, decoded bodies\n\n");
     text + EXAMPLES
 }
 
