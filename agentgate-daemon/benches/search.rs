@@ -46,6 +46,9 @@ struct Arguments {
     /// Without an index of words
     #[arg(long)]
     no_text: bool,
+    /// Makes all that derives from the entries anew, and says what the index of words took
+    #[arg(long)]
+    reindex: bool,
     /// The part that asks, in a process of its own
     #[arg(long, hide = true)]
     ask: bool,
@@ -340,9 +343,15 @@ fn ask(path: &Path, arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
     let store = Arc::new(Store::open(path)?);
     println!("opened in {:.0} ms; {} MiB in memory then", millis(began.elapsed()), memory("VmRSS")?);
+    if arguments.reindex {
+        store.reindex()?;
+    }
     let began = Instant::now();
     let indexer = Indexer::start(store.clone(), arguments.mode());
     indexed(&store, arguments)?;
+    if arguments.reindex {
+        println!("words made anew in {:.0} ms of CPU", thread_time("text")?.as_secs_f64() * 1000.0);
+    }
     println!("words are up to date after {:.0} ms\n", millis(began.elapsed()));
     let now = Timestamp(i64::try_from(BEGAN_US + arguments.records * APART_US)?);
     let page = || Asked::Page(None);
@@ -474,6 +483,19 @@ fn memory(what: &str) -> Result<u64> {
     Ok(kib / 1024)
 }
 
+/// CPU time of this process's threads of a name.
+fn thread_time(name: &str) -> Result<Duration> {
+    let mut spent = 0;
+    for task in fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        if fs::read_to_string(task.join("comm"))?.trim_end() == name {
+            let stat = fs::read_to_string(task.join("schedstat"))?;
+            spent += stat.split(' ').next().context("no figure")?.parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(spent))
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.ask {
@@ -501,6 +523,7 @@ fn main() -> Result<()> {
         .arg("--dir")
         .arg(&dir)
         .args(arguments.no_text.then_some("--no-text"))
+        .args(arguments.reindex.then_some("--reindex"))
         .status()?;
     ensure!(asked.success(), "{asked}");
     Ok(())

@@ -14,6 +14,8 @@ pub enum Line {
     /// What retention took out.
     Pruned(Prune),
     Checkpoint(Checkpoint),
+    /// A key that began to sign after the first line was made.
+    Key(KeyStatement),
     Entry {
         /// Its number.
         n: u64,

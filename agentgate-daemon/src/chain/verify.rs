@@ -99,7 +99,7 @@ impl Verifier {
             relinked: false,
         };
         verifier.take_keys(keys);
-        verifier.take_elsewhere();
+        verifier.take_elsewhere(false);
         verifier
     }
 
@@ -108,16 +108,7 @@ impl Verifier {
         let mut links = Vec::with_capacity(keys.len());
         for (at, statement) in keys.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| keys.get(at));
-            if !statement.is_signed(&self.log) {
-                let words = format!("statement of key {} does not bear its signature", statement.key);
-                self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
-            }
-            if before.map(|before| before.key) != statement.previous
-                || before.is_some_and(|before| before.entries > statement.entries)
-            {
-                let words = format!("statement of key {} does not follow the one before it", statement.key);
-                self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
-            }
+            self.check_statement(before, statement);
             links.push(statement.is_signed(&self.log) && statement.is_vouched(&self.log));
         }
         let given = |key: &PublicKey| self.trust.keys.contains(key);
@@ -140,25 +131,70 @@ impl Verifier {
             }
         }
         for (statement, trusted) in keys.iter().zip(trusted) {
-            let report = KeyReport { key: statement.key, from: statement.entries, trusted };
-            self.report.keys.push(report);
-            self.keys.push((*statement, trusted));
-            self.marks.entry(statement.entries).or_default().push(Mark::Key(statement.link));
+            self.take_key(statement, trusted);
         }
         if keys.is_empty() {
             self.add(Finding::new(What::Statement, "the log names no key"));
         }
     }
 
-    fn take_elsewhere(&mut self) {
+    fn check_statement(&mut self, before: Option<&KeyStatement>, statement: &KeyStatement) {
+        if !statement.is_signed(&self.log) {
+            let words = format!("statement of key {} does not bear its signature", statement.key);
+            self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
+        }
+        if before.map(|before| before.key) != statement.previous
+            || before.is_some_and(|before| before.entries > statement.entries)
+        {
+            let words = format!("statement of key {} does not follow the one before it", statement.key);
+            self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
+        }
+    }
+
+    fn take_key(&mut self, statement: &KeyStatement, trusted: bool) {
+        self.report.keys.push(KeyReport { key: statement.key, from: statement.entries, trusted });
+        self.keys.push((*statement, trusted));
+        self.marks.entry(statement.entries).or_default().push(Mark::Key(statement.link));
+    }
+
+    /// A key that began to sign after the log was begun to be read. It is believed where it was given, or
+    /// where one that is believed vouches for it: what came before it is not judged again.
+    pub fn key(&mut self, statement: &KeyStatement) {
+        let before = self.keys.last().copied();
+        self.check_statement(before.as_ref().map(|(before, _)| before), statement);
+        if statement.entries < self.place() {
+            let words = format!("statement of key {} stands after entries that it signs", statement.key);
+            self.add(Finding::new(What::Statement, words).at(statement.entries, 0));
+        }
+        let vouched = statement.is_vouched(&self.log)
+            && before
+                .is_some_and(|(before, trusted)| trusted && Some(before.key) == statement.previous);
+        let trusted = statement.is_signed(&self.log) && (vouched || self.trust.keys.contains(&statement.key));
+        self.take_key(statement, trusted);
+        self.take_elsewhere(false);
+        if self.fits {
+            self.compare_marks();
+        }
+    }
+
+    /// Checkpoints kept elsewhere, of keys that the log names: others wait for it to name more, until it
+    /// `ended`.
+    fn take_elsewhere(&mut self, ended: bool) {
         for kept in std::mem::take(&mut self.trust.checkpoints) {
             if !kept.is_signed(&self.log) {
                 let words = "a checkpoint kept elsewhere is not of this log, or was altered";
                 self.add(Finding::new(What::Signature, words).at(kept.entries, 0));
+            } else if !ended && !self.keys.iter().any(|(statement, _)| statement.key == kept.key) {
+                self.trust.checkpoints.push(kept);
             } else if self.believes(&kept.key, kept.entries) {
                 self.marks.entry(kept.entries).or_default().push(Mark::Elsewhere(kept));
             }
         }
+    }
+
+    /// Number of the entry that comes next.
+    fn place(&self) -> u64 {
+        self.anchor.0 + self.held.len() as u64
     }
 
     /// Whether this key may have signed something of so many entries; says so where not.
@@ -265,7 +301,7 @@ impl Verifier {
     }
 
     fn hold_to(&mut self, checkpoint: &Checkpoint) {
-        let reached = self.anchor.0 + self.held.len() as u64;
+        let reached = self.place();
         if self.pending.is_empty()
             && self.fits
             && (checkpoint.entries, checkpoint.link) == (reached, self.link)
@@ -317,7 +353,7 @@ impl Verifier {
     }
 
     fn push(&mut self, held: Held) {
-        let n = self.anchor.0 + self.held.len() as u64;
+        let n = self.place();
         if self.fits {
             self.fits = n.checked_add_signed(self.offset) == Some(held.claimed)
                 && held.prev.is_none_or(|prev| prev == self.link);
@@ -345,7 +381,7 @@ impl Verifier {
 
     /// Lets go of entries that no checkpoint has covered, so that memory stays bounded.
     fn let_go(&mut self) {
-        let reached = self.anchor.0 + self.held.len() as u64;
+        let reached = self.place();
         if !self.fits {
             let assumed = Checkpoint {
                 entries: reached,
@@ -391,7 +427,7 @@ impl Verifier {
 
     /// Compares what else is said of the place that was reached.
     fn compare_marks(&mut self) {
-        let n = self.anchor.0 + self.held.len() as u64;
+        let n = self.place();
         for mark in self.marks.remove(&n).unwrap_or_default() {
             match mark {
                 Mark::Elsewhere(kept) if kept.link == self.link => self.report.kept_elsewhere += 1,
@@ -453,7 +489,8 @@ impl Verifier {
         while !self.pending.is_empty() {
             self.look_into(true);
         }
-        let end = self.anchor.0 + self.held.len() as u64;
+        self.take_elsewhere(true);
+        let end = self.place();
         self.report.end = end;
         if let Some(held) = self.held.first() {
             let words =

@@ -32,6 +32,9 @@ pub enum Failure {
     /// `audit export`: entries that could not be read, or were gone when their turn came.
     #[error("{0} entries are missing in what was written: they cannot be read, or are pruned")]
     Incomplete(u64),
+    /// `audit export`: told to stop before all was written. What to do next was said.
+    #[error("stopped before all was written")]
+    Interrupted,
     /// A row has no form.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -86,6 +89,7 @@ impl Failure {
             | Self::Unverified(_)
             | Self::Detach(_)
             | Self::Incomplete(_)
+            | Self::Interrupted
             | Self::Format(_)
             | Self::Store(_)
             | Self::File { .. }
@@ -116,6 +120,7 @@ impl Failure {
             | Self::NotImported(_)
             | Self::Detach(_)
             | Self::Incomplete(_)
+            | Self::Interrupted
             | Self::Format(_)
             | Self::Store(_)
             | Self::File { .. }

@@ -121,6 +121,14 @@ impl Client {
         }
     }
 
+    /// The connection, for whoever may have to end it while an answer is waited for.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn connection(&self) -> Result<UnixStream, ClientError> {
+        Ok(self.stream.get_ref().try_clone()?)
+    }
+
     fn send(&mut self, request: Request) -> Result<(), ClientError> {
         let line =
             wire::encode(&Envelope::from(request)).map_err(|e| ClientError::Protocol(e.to_string()))?;

@@ -153,14 +153,11 @@ fn hand_over(text: &mut String, give: &mpsc::Sender<Made>) -> Result<(), Stopped
 }
 
 /// Makes lines up to the end that there is; returns what goes on from there.
-fn produce(mut chain: Chained, give: &mpsc::Sender<Made>, last: bool) -> Option<Chained> {
+fn produce(mut chain: Chained, give: &mpsc::Sender<Made>) -> Option<Chained> {
     let mut text = String::new();
     let mut work = || {
         loop {
             let turned = chain.step(|line| put(&mut text, line, give))?;
-            if turned.is_over() && last {
-                put(&mut text, &chain.end(), give)?;
-            }
             hand_over(&mut text, give)?;
             give.blocking_send(Made::Walked(turned)).map_err(|_| Stopped::Alone)?;
             if turned.is_over() {
@@ -180,7 +177,8 @@ fn produce(mut chain: Chained, give: &mpsc::Sender<Made>, last: bool) -> Option<
 }
 
 /// The same in lines that verify. One entry may be larger than a page of rows, so lines are made beside, and
-/// wait for the peer a few pieces ahead.
+/// wait for the peer a few pieces ahead. The drain may come between any two: whoever writes them ends with the
+/// last checkpoint.
 async fn chained(
     context: &ControlContext,
     wanted: Wanted,
@@ -189,14 +187,17 @@ async fn chained(
     mut drain: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let from = From::Store(Arc::clone(&context.store));
-    let mut chain = Chained::new(from, wanted, ask.filter, ask.from);
+    let mut chain = match ask.had {
+        Some(had) => Chained::resumed(from, wanted, ask.filter, had),
+        None => Chained::new(from, wanted, ask.filter, ask.from),
+    };
     loop {
         let (give, mut take) = mpsc::channel(WAITING);
-        let made = spawn_blocking(move || produce(chain, &give, !ask.follow));
+        let made = spawn_blocking(move || produce(chain, &give));
         loop {
             let next = tokio::select! {
                 biased;
-                () = draining(&mut drain), if !ask.follow => return line.send(&Reply::End).await,
+                () = draining(&mut drain) => return line.send(&Reply::End).await,
                 () = line.closed() => return Ok(()),
                 next = take.recv() => next,
             };
@@ -213,16 +214,11 @@ async fn chained(
         if !ask.follow {
             return line.send(&Reply::End).await;
         }
-        let ending = tokio::select! {
+        tokio::select! {
             biased;
-            () = draining(&mut drain) => true,
+            () = draining(&mut drain) => return line.send(&Reply::End).await,
             () = line.closed() => return Ok(()),
-            () = time::sleep(TICK) => false,
-        };
-        if ending {
-            let text = serde_json::to_string(&kept.end()).map_err(io::Error::other)? + "\n";
-            line.send(&Reply::item(Item::Rows { text })).await?;
-            return line.send(&Reply::End).await;
+            () = time::sleep(TICK) => {}
         }
         chain = kept.of(From::Settled(Arc::clone(&context.store)));
     }

@@ -13,7 +13,7 @@ pub use crate::{
 };
 use crate::{
     chain::{Checkpoint, KeyStatement, PublicKey, Report},
-    export::{mirror, pages::Turned},
+    export::{chained::Had, mirror, pages::Turned},
     model::{Action, Balance, Kind, Mode, Record, RecordId, Timestamp},
     reload::{Edit, List, PolicyStatus},
     store::{
@@ -122,8 +122,12 @@ pub struct ExportAsk {
     pub begun: bool,
     /// Goes on with what comes.
     pub follow: bool,
-    /// Lines of `chain::Line`, which verify, instead of rows.
+    /// Lines of `chain::Line`, which verify, instead of rows; without the last, which says how many there
+    /// were: that is for whoever writes them.
     pub chained: bool,
+    /// What such an export has that is gone on with: `from` means nothing then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub had: Option<Had>,
 }
 
 /// What is done to the log as a whole.

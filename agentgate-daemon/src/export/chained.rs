@@ -5,15 +5,28 @@
 //! line is given on as it is made, so that memory is that of one piece without bodies and of one entry with
 //! them.
 
+use serde::{Deserialize, Serialize};
+
 use super::pages::{From, Turned, Wanted};
 use crate::{
-    chain::{Base64, Bodies, Line, digest},
+    chain::{Base64, Bodies, Checkpoint, Line, LogId, digest},
     filter::Expression,
     store::{
         StoreError,
         signed::{Run, Signed},
     },
 };
+
+/// What an export has that is gone on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Had {
+    pub log: LogId,
+    /// How many statements of keys.
+    pub keys: u64,
+    /// Its last.
+    pub checkpoint: Checkpoint,
+}
 
 /// An export under way.
 #[derive(Clone, Debug)]
@@ -24,6 +37,10 @@ pub struct Chained {
     filter: String,
     next: u64,
     begun: bool,
+    /// What is to be compared with the log first.
+    had: Option<Had>,
+    /// Statements of keys that were given.
+    keys: usize,
     /// Whether the last line is the checkpoint at `next`.
     joined: bool,
     entries: u64,
@@ -34,7 +51,15 @@ impl Chained {
     #[must_use]
     pub fn new(from: From, wanted: Wanted, filter: String, next: u64) -> Self {
         let wanted = Wanted { open: true, ..wanted };
-        Self { from, wanted, filter, next, begun: false, joined: false, entries: 0 }
+        Self { from, wanted, filter, next, begun: false, had: None, keys: 0, joined: false, entries: 0 }
+    }
+
+    /// Goes on with an export that was cut off, behind its last checkpoint. `filter` is what it was made with.
+    #[must_use]
+    pub fn resumed(from: From, wanted: Wanted, filter: String, had: Had) -> Self {
+        let keys = usize::try_from(had.keys).unwrap_or(usize::MAX);
+        let made = Self::new(from, wanted, filter, had.checkpoint.entries);
+        Self { begun: true, joined: true, had: Some(had), keys, ..made }
     }
 
     /// The same of another place: that which is written to, as its tables have it.
@@ -46,7 +71,8 @@ impl Chained {
     /// Gives the lines up to the next checkpoint to `each`.
     ///
     /// # Errors
-    /// [`StoreError`] where the log cannot be read, and what `each` gives.
+    /// [`StoreError`] where the log cannot be read, where it is not the one that an export is to be gone on
+    /// with, and where what comes next was pruned after the export was begun; and what `each` gives.
     pub fn step<E: std::convert::From<StoreError>>(
         &mut self,
         mut each: impl FnMut(&Line) -> Result<(), E>,
@@ -56,7 +82,17 @@ impl Chained {
             let all = matches!(&self.wanted.filter.expression, Expression::All(parts) if parts.is_empty());
             let whole = all && self.next <= signed.first();
             each(&Line::Log(signed.head(self.filter.clone(), whole)))?;
-            self.begun = true;
+            (self.begun, self.keys) = (true, signed.keys().len());
+        } else if self.next < signed.first() {
+            // What is before it and what is behind it make no whole.
+            return Err(PRUNED.into());
+        }
+        if let Some(had) = self.had {
+            let fits = had.log == signed.log() && self.keys <= signed.keys().len();
+            if !fits || signed.link_before(self.next)? != Some(had.checkpoint.link) {
+                return Err(OTHER.into());
+            }
+            self.had = None;
         }
         let mut turned = Turned { next: self.next, end: signed.walk.end(), ..Turned::default() };
         if turned.next < signed.first() {
@@ -85,6 +121,10 @@ impl Chained {
             }
         }
         if taken.contains(&true) {
+            for statement in signed.keys().iter().skip(self.keys) {
+                each(&Line::Key(*statement))?;
+            }
+            self.keys = signed.keys().len();
             self.begin(&signed, turned.next, &mut each)?;
             turned.rows = self.give(&mut signed, &run, &taken, &mut each)?;
             each(&Line::Checkpoint(after))?;
@@ -173,6 +213,13 @@ impl Chained {
         Line::End { entries: self.entries, next: Some(self.next.to_string()) }
     }
 }
+
+const PRUNED: StoreError = StoreError::Resumed(
+    "what comes next in this export was pruned meanwhile: it ends here, and what is left begins one of its own",
+);
+const OTHER: StoreError = StoreError::Resumed(
+    "the log does not go on from what the export has: it is another log, or was restored from before",
+);
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Texts with wildcards.
 
 use super::lex::Character;
+use crate::words::Run;
 
 /// Longest pattern, in bytes; a longer one matches nothing.
 const PATTERN_CAP: usize = 1024;
@@ -90,6 +91,20 @@ impl Pattern {
     #[must_use]
     pub fn suffix_reversed(&self) -> Vec<u8> {
         self.0.iter().rev().map_while(|unit| unit.byte()).collect()
+    }
+
+    /// What is in every text that matches, between the wildcards.
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        let (mut runs, mut begun) = (Vec::new(), false);
+        for units in self.0.split(|unit| unit.byte().is_none()) {
+            let bytes: Vec<u8> = units.iter().filter_map(|unit| unit.byte()).collect();
+            runs.push(Run { bytes, open: (begun, true) });
+            begun = true;
+        }
+        if let Some(last) = runs.last_mut() {
+            last.open.1 = false;
+        }
+        runs
     }
 
     /// Whether `text` matches. Costs the product of both lengths at most: it goes back to the last `*` only.

@@ -41,6 +41,7 @@
 mod decode;
 pub(super) mod fields;
 mod seen;
+mod texts;
 mod tls;
 
 #[cfg(test)]
@@ -53,9 +54,10 @@ use crate::model::{
     Record, RequestHead, ResponseHead, Severity, State, Subject, Timestamp, Verdict,
 };
 
-pub(super) use decode::{decode, socket};
+pub(super) use decode::{decode, decode_field, pair, socket};
 pub use fields::Malformed;
 pub(super) use fields::{Fields, Glance, put_number, take, take_number};
+pub(super) use texts::{Head, Texts};
 
 use fields::put_signed;
 

@@ -54,6 +54,9 @@ pub enum StoreError {
          file away begins a new one"
     )]
     Chain(&'static str),
+    /// An export cannot be gone on with.
+    #[error("{0}")]
+    Resumed(&'static str),
     /// A file of a version that had no chain.
     #[error("the audit log has schema {schema}, which was not signed: the gate brings it to a later one")]
     Unsigned { schema: u64 },
@@ -129,6 +132,7 @@ impl StoreError {
             Self::Packing(_) => "store_packing",
             Self::Signing(_) => "store_signing",
             Self::Chain(_) => "store_chain",
+            Self::Resumed(_) => "export_not_resumed",
             Self::Unsigned { .. } => "store_unsigned",
         }
     }
@@ -160,6 +164,7 @@ impl StoreError {
             | Self::Packing(_)
             | Self::Signing(_)
             | Self::Chain(_)
+            | Self::Resumed(_)
             | Self::Unsigned { .. }
             | Self::Text(_)
             | Self::Missing { .. } => false,

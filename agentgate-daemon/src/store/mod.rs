@@ -324,15 +324,15 @@ impl Store {
         })
     }
 
-    /// Records that may have all of `needles` in their heads or bodies, as the index has it.
+    /// Records that may have all of `sought` in their heads or bodies, as the index has it.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be read.
     pub fn text_candidates(
         &self,
-        needles: Vec<crate::words::Needle>,
+        sought: Vec<text::Sought>,
     ) -> Result<text::Candidates, StoreError> {
-        unharmed(|| self.text.candidates(&self.read()?, needles))
+        unharmed(|| self.text.candidates(&self.read()?, sought))
     }
 
     /// Writes segments of the text index that are whole, where no other transaction took them along.

@@ -7,16 +7,19 @@
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use redb::{ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
+use redb::{
+    AccessGuard, ReadOnlyDatabase, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _, StorageError,
+};
 
 use super::{
     Store, StoreError, bodies,
     bodies::Place,
-    canonical::{self, Glance, Malformed, decode},
+    canonical::{self, Digest, Glance, Malformed, decode},
     error::unharmed,
     group, packed,
     packed::Part,
     tables::{BODIES_FROM, ENTRIES, GROUPS, META, PACKS, SCHEMA, SCHEMA_VERSION, SPANS, SpanRow},
+    text::Pacer,
 };
 use crate::model::{Record, RecordId, Timestamp};
 
@@ -142,6 +145,16 @@ pub struct Walk {
     /// Before this position bodies may be gone, because their time was up.
     bodies_from: u64,
     kept: VecDeque<(u64, Arc<Vec<u8>>)>,
+    /// Of who walks while nothing else wants to run: what is read under locks is read in a hurry.
+    pacer: Option<Arc<Pacer>>,
+}
+
+/// A group as it is in the table.
+struct Packed {
+    number: u64,
+    value: Option<Vec<u8>>,
+    /// The number of the one after it.
+    after: u64,
 }
 
 impl std::fmt::Debug for Walk {
@@ -180,7 +193,13 @@ impl Walk {
             end: number(ENTRIES)?,
             bodies_from: number(BODIES_FROM)?,
             kept: VecDeque::new(),
+            pacer: None,
         })
+    }
+
+    /// One that hurries where it holds locks of the file's.
+    pub(super) fn paced(self, pacer: Arc<Pacer>) -> Self {
+        Self { pacer: Some(pacer), ..self }
     }
 
     /// The position after the last entry.
@@ -230,46 +249,35 @@ impl Walk {
         if from >= self.end {
             return Ok(None);
         }
-        if let Some(row) = self.groups.range(..=(from, u16::MAX))?.next_back() {
-            let number = row?.0.value().0;
-            let found = self.group(number, from)?;
+        let before = || self.groups.range(..=(from, u16::MAX))?.next_back().transpose();
+        if let Some(group) = self.packed(before)? {
+            let found = group.entries(from);
             if found.next > from {
                 return Ok(Some(found));
             }
         }
         // What was here is pruned.
-        let Some(row) = self.groups.range((from, 0)..)?.next() else { return Ok(None) };
-        let number = row?.0.value().0;
-        let mut found = self.group(number, number)?;
-        found.pruned = number - from;
+        let next = || self.groups.range((from, 0)..)?.next().transpose();
+        let Some(group) = self.packed(next)? else { return Ok(None) };
+        let mut found = group.entries(group.number);
+        found.pruned = group.number - from;
         Ok(Some(found))
     }
 
-    /// The entries of a group from position `from` on.
-    fn group(&self, number: u64, from: u64) -> Result<Stretch, StoreError> {
+    /// The group that a row is of.
+    fn packed<'r>(
+        &self,
+        row: impl FnOnce()
+            -> Result<Option<(AccessGuard<'r, Part>, AccessGuard<'r, &'static [u8]>)>, StorageError>,
+    ) -> Result<Option<Packed>, StoreError> {
+        let _hurried = self.pacer.as_ref().map(|pacer| pacer.hurry());
+        let Some((key, _)) = row()? else { return Ok(None) };
+        let number = key.value().0;
         let after = match self.groups.range((number + 1, 0)..)?.next() {
             Some(row) => row?.0.value().0,
             None => self.end,
         };
-        let content = packed::get(&self.groups, number)?.unwrap_or(Err(Malformed("its group is not there")));
-        let entries = content.and_then(|content| Ok((group::entries(&content)?, content)));
-        let (entries, content) = match entries {
-            Ok(found) => found,
-            Err(why) => {
-                tracing::error!(group = number, %why, "entries of the audit log are passed over");
-                let next = after.max(from);
-                return Ok(Stretch { next, unreadable: next - from, ..Stretch::default() });
-            }
-        };
-        let next = number + entries.len() as u64;
-        let skipped = usize::try_from(from - number).unwrap_or(usize::MAX);
-        let entries = (number..).zip(entries).skip(skipped);
-        let entries = entries.map(|(n, entry)| Placed {
-            n,
-            encoded: content.get(entry.record).unwrap_or_default().to_vec(),
-            places: entry.places,
-        });
-        Ok(Stretch { entries: entries.collect(), next, ..Stretch::default() })
+        Ok(Some(Packed { number, value: packed::value(&self.groups, number)?, after }))
     }
 
     /// The captured bytes of an entry's request and response, proven by their digests; without those that
@@ -287,26 +295,47 @@ impl Walk {
             return Ok(found);
         }
         let seen = Glance::at(&entry.encoded).map_err(|source| entry.malformed(source))?;
-        for ((found, place), expect) in found.iter_mut().zip(entry.places).zip(seen.digests) {
-            let Some(place) = place else { continue };
-            if entry.n < self.bodies_from && self.packs.get((place.pack, 0))?.is_none() {
-                continue;
-            }
-            let pack = self.pack(place.pack)?.map_err(|source| entry.malformed(source))?;
-            let body = bodies::body_in(&pack, place.index).map_err(|source| entry.malformed(source))?;
-            if expect != Some(canonical::digest(body)) {
-                return Err(entry.malformed(Malformed("a body is not the one that was captured")));
-            }
-            *found = Some(Bytes::copy_from_slice(body));
+        for (side, (found, expect)) in found.iter_mut().zip(seen.digests).enumerate() {
+            *found = self.body(entry, side, expect)?;
         }
         Ok(found)
+    }
+
+    /// The captured bytes of one side (0: the request's) of an entry, as [`Walk::bodies`] has them; they must
+    /// have the digest.
+    pub(super) fn body(
+        &mut self,
+        entry: &Placed,
+        side: usize,
+        expect: Option<Digest>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let Some(place) = entry.places.get(side).copied().flatten() else { return Ok(None) };
+        if entry.n < self.bodies_from && self.is_gone(place.pack)? {
+            return Ok(None);
+        }
+        let pack = self.pack(place.pack)?.map_err(|source| entry.malformed(source))?;
+        let body = bodies::body_in(&pack, place.index).map_err(|source| entry.malformed(source))?;
+        if expect != Some(canonical::digest(body)) {
+            return Err(entry.malformed(Malformed("a body is not the one that was captured")));
+        }
+        Ok(Some(Bytes::copy_from_slice(body)))
+    }
+
+    fn is_gone(&self, pack: u64) -> Result<bool, StoreError> {
+        let _hurried = self.pacer.as_ref().map(|pacer| pacer.hurry());
+        Ok(self.packs.get((pack, 0))?.is_none())
+    }
+
+    fn pack_value(&self, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let _hurried = self.pacer.as_ref().map(|pacer| pacer.hurry());
+        packed::value(&self.packs, number)
     }
 
     fn pack(&mut self, number: u64) -> Result<Result<Arc<Vec<u8>>, Malformed>, StoreError> {
         if let Some((_, pack)) = self.kept.iter().find(|(kept, _)| *kept == number) {
             return Ok(Ok(pack.clone()));
         }
-        let pack = match packed::get(&self.packs, number)? {
+        let pack = match self.pack_value(number)?.map(|value| packed::unpack(&value)) {
             Some(Ok(pack)) => Arc::new(pack),
             Some(Err(why)) => return Ok(Err(why)),
             None => return Ok(Err(Malformed("the pack of a body is not there"))),
@@ -316,6 +345,32 @@ impl Walk {
         }
         self.kept.push_back((number, pack.clone()));
         Ok(Ok(pack))
+    }
+}
+
+impl Packed {
+    /// The entries from position `from` on.
+    fn entries(&self, from: u64) -> Stretch {
+        let Self { number, value, after } = self;
+        let content = value.as_deref().map_or(Err(Malformed("its group is not there")), packed::unpack);
+        let entries = content.and_then(|content| Ok((group::entries(&content)?, content)));
+        let (entries, content) = match entries {
+            Ok(found) => found,
+            Err(why) => {
+                tracing::error!(group = number, %why, "entries of the audit log are passed over");
+                let next = from.max(*after);
+                return Stretch { next, unreadable: next - from, ..Stretch::default() };
+            }
+        };
+        let next = number + entries.len() as u64;
+        let skipped = usize::try_from(from - number).unwrap_or(usize::MAX);
+        let entries = (*number..).zip(entries).skip(skipped);
+        let entries = entries.map(|(n, entry)| Placed {
+            n,
+            encoded: content.get(entry.record).unwrap_or_default().to_vec(),
+            places: entry.places,
+        });
+        Stretch { entries: entries.collect(), next, ..Stretch::default() }
     }
 }
 

@@ -113,17 +113,23 @@ pub(super) fn get(
     table: &impl ReadableTable<Part, &'static [u8]>,
     number: u64,
 ) -> Result<Option<Result<Vec<u8>, Malformed>>, StoreError> {
+    Ok(value(table, number)?.map(|value| unpack(&value)))
+}
+
+/// The value under `number`, to be unpacked; `None` where there is nothing.
+pub(super) fn value(
+    table: &impl ReadableTable<Part, &'static [u8]>,
+    number: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let mut value = Vec::new();
     for part in table.range((number, 0)..=(number, u16::MAX))? {
         value.extend_from_slice(part?.1.value());
     }
-    if value.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(unpack(&value)))
+    Ok(Some(value).filter(|value| !value.is_empty()))
 }
 
-fn unpack(value: &[u8]) -> Result<Vec<u8>, Malformed> {
+/// The content of a value.
+pub(super) fn unpack(value: &[u8]) -> Result<Vec<u8>, Malformed> {
     let (head, content) = value.split_first_chunk::<5>().ok_or(Malformed("a packed value is cut off"))?;
     let [method, length @ ..] = *head;
     let length = u32::from_le_bytes(length) as usize;

@@ -108,6 +108,34 @@ impl Signed {
         self.first
     }
 
+    /// Keys that sign, from the first on.
+    #[must_use]
+    pub fn keys(&self) -> &[KeyStatement] {
+        &self.keys
+    }
+
+    /// Which log it is.
+    #[must_use]
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// The link before entry `n`, as the log has it; `None` where it has no such entry and does not end there.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn link_before(&self, n: u64) -> Result<Option<Hash>, StoreError> {
+        unharmed(|| {
+            if let Some(tail) = self.tail.filter(|tail| tail.entries == n) {
+                return Ok(Some(tail.link));
+            }
+            let Some(number) = self.linked.holding(n)? else { return Ok(None) };
+            let walked = self.linked.group(number)?.ok();
+            let place = walked.and_then(|walked| walked.places.into_iter().find(|(at, _)| *at == n));
+            Ok(place.map(|(_, link)| link))
+        })
+    }
+
     /// What retention took out.
     #[must_use]
     pub fn prunes(&self) -> &[Prune] {

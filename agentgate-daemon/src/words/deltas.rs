@@ -6,8 +6,6 @@
 
 use memchr::memmem;
 
-use super::scan::{Form, Token, each};
-
 /// Names of what carries on: Anthropic, OpenAI (both interfaces), Gemini, and who speaks like them.
 const NAMES: [&[u8]; 7] = [
     b"\"partial_json\":",
@@ -19,14 +17,13 @@ const NAMES: [&[u8]; 7] = [
     b"\"delta\":",
 ];
 
-/// Gives the words of all that was put together from the events in `stream`.
-pub(super) fn joined(stream: &[u8], sink: &mut impl FnMut(Token<'_>)) {
+/// Gives each text that was put together from the events in `stream`, with the escapes of JSON.
+pub(super) fn joined(stream: &[u8], see: &mut impl FnMut(&[u8])) {
     let mut said = Vec::new();
     let mut last = None;
     let mut over = |said: &mut Vec<u8>| {
         if !said.is_empty() {
-            sink(Token::Gap);
-            each(said, Form::Json, sink);
+            see(said);
             said.clear();
         }
     };
@@ -70,13 +67,16 @@ fn piece(event: &[u8]) -> Option<(usize, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::{Form, Token, each};
 
     fn check(stream: &str, expect: &str) {
         let mut found = Vec::new();
-        joined(stream.as_bytes(), &mut |token| match token {
-            Token::Word(word) => found.push(String::from_utf8(word.to_vec()).unwrap()),
-            Token::Also(_) => {}
-            Token::Gap => found.push("|".into()),
+        joined(stream.as_bytes(), &mut |said| {
+            found.push("|".into());
+            each(said, Form::Json, &mut |token| match token {
+                Token::Word(word) => found.push(String::from_utf8(word.to_vec()).unwrap()),
+                Token::Also(_) | Token::Gap | Token::Cut => {}
+            });
         });
         assert_eq!(found.join(" "), expect, "{stream}");
     }

@@ -38,7 +38,7 @@ impl Needle {
         let prefix = bare.is_some_and(|bare| bare.ends_with(char::is_alphanumeric));
         scan::each(bare.unwrap_or(text).as_bytes(), Form::Plain, &mut |token| match token {
             Token::Word(word) if found.len() <= MOST_WORDS => found.push(word.into()),
-            Token::Word(_) | Token::Also(_) | Token::Gap => {}
+            Token::Word(_) | Token::Also(_) | Token::Gap | Token::Cut => {}
         });
         match found.len() {
             0 => Err(NoNeedle::NoWord),
@@ -112,6 +112,7 @@ impl<'n> Matcher<'n> {
                 }
                 Token::Also(word) => run.state |= (run.before << 1 | 1) & run.needle.places(word),
                 Token::Gap => (run.state, run.before) = (0, 0),
+                Token::Cut => {}
             }
             if run.state >> (run.needle.words.len() - 1) & 1 == 1 {
                 run.found = true;

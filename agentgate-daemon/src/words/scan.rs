@@ -41,6 +41,8 @@ pub(crate) enum Token<'w> {
     Also(&'w [u8]),
     /// What follows is another text: nothing goes on across it.
     Gap,
+    /// Letters or digits of the text are in no word.
+    Cut,
 }
 
 /// What a byte means, by its value: itself in lower case for ASCII letters and digits, else one of these.
@@ -73,7 +75,8 @@ fn class(byte: u8) -> u8 {
 
 /// Gives every word of `text` to `sink`, in order.
 pub(crate) fn each(text: &[u8], form: Form, sink: &mut impl FnMut(Token<'_>)) {
-    Scanner { text, at: 0, word: [0; WORD], length: 0, begun: 0, also: false, blob: 0 }.run(form, sink);
+    Scanner { text, at: 0, word: [0; WORD], length: 0, begun: 0, also: false, cut: false, blob: 0 }
+        .run(form, sink);
 }
 
 struct Scanner<'t> {
@@ -85,6 +88,8 @@ struct Scanner<'t> {
     begun: usize,
     /// Whether the word may begin with its second character.
     also: bool,
+    /// Whether something before or in the word was left out.
+    cut: bool,
     /// Up to here it is known whether a run is Base64.
     blob: usize,
 }
@@ -107,9 +112,12 @@ impl Scanner<'_> {
                     if self.length == 0 {
                         self.begun = self.at;
                     }
-                    if let Some(place) = self.word.get_mut(self.length) {
-                        *place = lower;
-                        self.length += 1;
+                    match self.word.get_mut(self.length) {
+                        Some(place) => {
+                            *place = lower;
+                            self.length += 1;
+                        }
+                        None => self.cut = true,
                     }
                     self.at += 1;
                 }
@@ -126,10 +134,16 @@ impl Scanner<'_> {
         if self.length >= SUSPECT && self.at > self.blob {
             self.look_around();
         }
+        if std::mem::take(&mut self.cut) {
+            sink(Token::Cut);
+        }
         let word = self.word.get(..self.length).unwrap_or_default();
         self.length = 0;
         let word = match fraction(self.text, self.begun, word) {
-            true => word.get(..FRACTION).unwrap_or(word),
+            true => {
+                sink(Token::Cut);
+                word.get(..FRACTION).unwrap_or(word)
+            }
             false => word,
         };
         if std::mem::take(&mut self.also) {
@@ -155,6 +169,7 @@ impl Scanner<'_> {
         let separators = || rest.iter().take(run).filter(|byte| !byte.is_ascii_alphanumeric()).count();
         self.blob = start + run;
         if run >= BLOB && separators() * BLOB_SEPARATORS <= run {
+            self.cut |= self.at < start + run;
             self.at = self.at.max(start + run);
         }
     }
@@ -215,9 +230,12 @@ impl Scanner<'_> {
             }
             for lower in character.to_lowercase() {
                 let lower = lower.encode_utf8(&mut bytes).as_bytes();
-                if let Some(place) = self.word.get_mut(self.length..self.length + lower.len()) {
-                    place.copy_from_slice(lower);
-                    self.length += lower.len();
+                match self.word.get_mut(self.length..self.length + lower.len()) {
+                    Some(place) => {
+                        place.copy_from_slice(lower);
+                        self.length += lower.len();
+                    }
+                    None => self.cut = true,
                 }
             }
         } else {
@@ -288,6 +306,7 @@ mod tests {
                 *before = format!("{before}|{}", str::from_utf8(word).unwrap());
             }
             Token::Gap => panic!("a text has no gap"),
+            Token::Cut => {}
         });
         assert_eq!(found.join(" "), expect, "{text}");
     }
@@ -330,6 +349,23 @@ mod tests {
             (r#""\u8bfb\u53d6""#, "读 取"),
         ] {
             check(text, Form::Json, expect);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        let cut = |text: &str| {
+            let mut cut = false;
+            each(text.as_bytes(), Form::Plain, &mut |token| cut |= token == Token::Cut);
+            cut
+        };
+        let blob = "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZn/+9".repeat(8);
+        for text in [&"ab".repeat(33), "0.01234", &format!("{}\u{fc}", "a".repeat(63)), &blob] {
+            assert!(cut(text), "{text}");
+        }
+        let path = "/usr/lib/node_modules/some-package/dist/internationalization/file".repeat(6);
+        for text in ["", "some words, 0.0123 1234567", &"ab".repeat(32), &path] {
+            assert!(!cut(text), "{text}");
         }
     }
 

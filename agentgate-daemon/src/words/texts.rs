@@ -43,117 +43,146 @@ pub fn found(record: &Record, bodies: Bodies<'_>, needles: &[Needle]) -> Vec<boo
 fn look(record: &Record, bodies: Bodies<'_>, matcher: &mut Matcher<'_>) {
     in_heads(record, &mut |token| matcher.take(token));
     if !matcher.is_done() {
-        in_bodies(record, bodies, &mut |_| {}, &mut |token| matcher.take(token));
+        in_bodies(record, bodies, &mut |token| matcher.take(token));
     }
 }
 
 /// Gives the words of everything but the bodies.
 pub(crate) fn in_heads(record: &Record, sink: &mut impl FnMut(Token<'_>)) {
-    let mut plain = |text: &str| {
+    heads(record, &mut |_, text| {
         sink(Token::Gap);
         each(text.as_bytes(), Form::Plain, sink);
-    };
-    let headers = |headers: &HeaderFields, plain: &mut dyn FnMut(&str)| {
-        for (name, value) in headers.iter() {
-            plain(name);
-            plain(value);
-        }
-    };
-    if let Some(authority) = &record.authority {
-        plain(authority.host.as_str());
+    });
+}
+
+/// What of a record a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Of what `path` and `url` of the filter language look at, all there is.
+    Address,
+    Other,
+}
+
+/// Gives the texts of everything but the bodies, all plain.
+pub(crate) fn heads(record: &Record, see: &mut impl FnMut(Part, &str)) {
+    let host = record.authority.as_ref().map_or("", |authority| authority.host.as_str());
+    if record.authority.is_some() {
+        see(Part::Address, host);
     }
+    let mut other = |text: &str| see(Part::Other, text);
     if let Some(flow) = &record.flow {
-        plain(&flow.original.0.to_string());
+        other(&flow.original.0.to_string());
     }
-    if let Some(head) = &record.request {
-        plain(&head.method);
-        // In one piece, so that an address is found as it is written.
-        let host = record.authority.as_ref().map_or("", |authority| authority.host.as_str());
-        let target = unescaped(head.target.as_bytes());
-        if matches!(target, Cow::Owned(_)) {
-            plain(&head.target);
-        }
-        plain(&format!("{}://{host}{}", head.scheme, String::from_utf8_lossy(&target)));
-        headers(&head.headers, &mut plain);
-    }
-    if let Some(head) = &record.response {
-        headers(&head.headers, &mut plain);
+    let headers = [
+        record.request.as_ref().map(|head| &head.headers),
+        record.response.as_ref().map(|head| &head.headers),
+    ];
+    for (name, value) in headers.into_iter().flatten().flat_map(HeaderFields::iter) {
+        other(name);
+        other(value);
     }
     if let Some(question) = &record.question {
-        plain(&question.name);
-        plain(&question.kind);
-        plain(&question.code);
+        other(&question.kind);
+        other(&question.code);
         for answer in &question.answers {
-            plain(answer);
+            other(answer);
         }
         for address in &question.addresses {
-            plain(&address.to_string());
+            other(&address.to_string());
         }
     }
     if let Some(subject) = &record.subject {
-        plain(&subject.session.0);
-        plain(&subject.comm);
-        plain(subject.exe.as_deref().unwrap_or_default());
+        other(&subject.session.0);
+        other(&subject.comm);
+        other(subject.exe.as_deref().unwrap_or_default());
     }
     if let Some(tls) = &record.tls {
-        plain(tls.sni.as_deref().unwrap_or_default());
+        other(tls.sni.as_deref().unwrap_or_default());
     }
     if let Some(verdict) = &record.verdict {
-        plain(&verdict.rule);
-        plain(&verdict.reason);
+        other(&verdict.rule);
+        other(&verdict.reason);
     }
     for flag in &record.flags {
-        plain(&flag.code);
-        plain(&flag.evidence);
+        other(&flag.code);
+        other(&flag.evidence);
     }
     if let Some(failure) = &record.failure {
-        plain(&failure.code);
-        plain(&failure.detail);
+        other(&failure.code);
+        other(&failure.detail);
     }
     for fact in &record.facts {
-        plain(&fact.name);
+        other(&fact.name);
         if let FactValue::Text(text) = &fact.value {
-            plain(text);
+            other(text);
         }
     }
-    plain(record.note.as_deref().unwrap_or_default());
+    other(record.note.as_deref().unwrap_or_default());
+    if let Some(question) = &record.question {
+        see(Part::Address, &question.name);
+    }
+    if let Some(head) = &record.request {
+        request(&head.method, &head.scheme, host, &head.target, see);
+    }
 }
 
-/// Gives the words of the bodies; `begin` is told of each how long it is, decoded.
-pub(crate) fn in_bodies(
-    record: &Record,
-    bodies: Bodies<'_>,
-    begin: &mut impl FnMut(usize),
-    sink: &mut impl FnMut(Token<'_>),
+/// The texts of a request's line.
+pub(crate) fn request(
+    method: &str,
+    scheme: &str,
+    host: &str,
+    target: &str,
+    see: &mut impl FnMut(Part, &str),
 ) {
+    see(Part::Other, method);
+    // In one piece, so that an address is found as it is written.
+    let meant = unescaped(target.as_bytes());
+    if matches!(meant, Cow::Owned(_)) {
+        see(Part::Address, target);
+    }
+    see(Part::Address, &format!("{scheme}://{host}{}", String::from_utf8_lossy(&meant)));
+}
+
+/// Gives the words of the bodies.
+pub(crate) fn in_bodies(record: &Record, bodies: Bodies<'_>, sink: &mut impl FnMut(Token<'_>)) {
     let headers = [
         record.request.as_ref().map(|head| &head.headers),
         record.response.as_ref().map(|head| &head.headers),
     ];
     for (headers, bytes) in headers.into_iter().zip(bodies) {
-        let (Some(headers), Some(bytes)) = (headers, bytes.filter(|bytes| !bytes.is_empty())) else {
-            continue;
-        };
-        // The transcript of a WebSocket is the gate's own, and has no coding.
-        let text = if record.websocket.is_some() {
-            Cow::Borrowed(bytes.get(..DECODED_CAP as usize).unwrap_or(bytes))
-        } else {
-            match decoded(headers, bytes) {
-                Some(text) => text,
-                None => continue,
-            }
-        };
-        if !is_text(&text) {
-            continue;
+        if let (Some(headers), Some(bytes)) = (headers, bytes) {
+            in_body(headers, record.websocket.is_some(), bytes, &mut |text, form| {
+                sink(Token::Gap);
+                each(text, form, sink);
+            });
         }
-        let form = form(headers, &text);
-        let text = if form == Form::Plain && is_form(headers) { unescaped(&text) } else { text };
-        begin(text.len());
-        sink(Token::Gap);
-        each(&text, form, sink);
-        if is_stream(headers) {
-            deltas::joined(&text, sink);
+    }
+}
+
+/// Gives the texts of a body: what it is, and what was said in it piece by piece.
+pub(crate) fn in_body(
+    headers: &HeaderFields,
+    transcript: bool,
+    bytes: &[u8],
+    see: &mut impl FnMut(&[u8], Form),
+) {
+    // The transcript of a WebSocket is the gate's own, and has no coding.
+    let text = if transcript {
+        Cow::Borrowed(bytes.get(..DECODED_CAP as usize).unwrap_or(bytes))
+    } else {
+        match decoded(headers, bytes) {
+            Some(text) => text,
+            None => return,
         }
+    };
+    if bytes.is_empty() || !is_text(&text) {
+        return;
+    }
+    let form = form(headers, &text);
+    let text = if form == Form::Plain && is_form(headers) { unescaped(&text) } else { text };
+    see(&text, form);
+    if is_stream(headers) {
+        deltas::joined(&text, &mut |said| see(said, Form::Json));
     }
 }
 

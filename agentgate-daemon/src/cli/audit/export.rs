@@ -1,10 +1,17 @@
 //! `agentctl audit export`.
 
-use std::{io, io::IsTerminal as _, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     super::{Failure, Session, output},
-    saved::{CursorFile, Progress, Target},
+    saved::{CursorFile, Progress, Target, There},
+    sound::Sound,
+    stopping::Stopping,
 };
 use crate::{
     chain::Line,
@@ -26,6 +33,9 @@ use crate::{
 const LINE: usize = 256 << 20;
 /// Bytes after which what is gathered is written.
 const WRITE: usize = 1 << 20;
+/// Bytes that wait for the checkpoint that covers them. What is longer is written, and taken back from a file
+/// where the checkpoint does not come.
+const HELD: usize = 32 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -62,6 +72,10 @@ pub(in crate::cli) struct Args {
     /// Begin at the entry that FILE names, where there is one, and keep it up to date
     #[arg(long, value_name = "FILE", conflicts_with = "after")]
     cursor_file: Option<PathBuf>,
+    /// Go on with FILE behind what is whole of it, and make it where it is not there; of formats that are lines.
+    /// But for lines that verify, where it goes on is in FILE.cursor
+    #[arg(long, requires = "output", conflicts_with_all = ["after", "cursor_file", "force"])]
+    resume: bool,
     /// Write to FILE, mode 0600, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -97,7 +111,7 @@ impl Args {
     fn check(&self, terminal: bool) -> Result<(), Failure> {
         let wrong = |text: &str| Err(Failure::Invalid(Some(text.to_owned())));
         let continued = self.after.is_some() || self.cursor_file.is_some();
-        if !self.format.is_lines() && (self.follow || self.cursor_file.is_some()) {
+        if !self.format.is_lines() && (self.follow || self.resume || self.cursor_file.is_some()) {
             return wrong("har and parquet are whole files: they cannot be followed or gone on with");
         }
         if !self.format.is_lines()
@@ -113,7 +127,8 @@ impl Args {
         let there = self.output.as_ref().is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
         if self.is_chained() && continued && there && !self.force {
             return wrong(
-                "an export that verifies is a whole: write what follows to a file of its own, or use --plain",
+                "an export that verifies goes on from what it has: use --resume, or write what follows to a file \
+                 of its own",
             );
         }
         if !self.format.is_text() && self.output.is_none() && terminal {
@@ -126,13 +141,21 @@ impl Args {
 /// An export under way, on the side that writes.
 struct Writing<'s> {
     session: &'s mut Session,
+    stopping: Stopping,
     formatter: Formatter,
     target: Target,
     cursor: Option<CursorFile>,
     progress: Progress,
     buffer: Vec<u8>,
+    /// Of lines that verify: what they hold, up to where in `buffer` they are signed, and how many bytes were
+    /// written that are not.
+    sound: Option<Sound>,
+    covered: usize,
+    beyond: u64,
     /// Where to go on: after the last row that was taken.
     next: u64,
+    /// The daemon said that this was all there was.
+    over: bool,
     rows: u64,
     left_out: u64,
     missing: u64,
@@ -151,18 +174,36 @@ impl Writing<'_> {
 
     /// A line that verifies, as it is.
     fn copy(&mut self, line: &[u8]) -> Result<(), Failure> {
-        if line.starts_with(b"{\"type\":\"entry\"") {
-            self.rows += 1;
+        let Some(sound) = &mut self.sound else { return Err(Failure::Unexpected) };
+        // Asked anew before there was a checkpoint: the head is there already.
+        if sound.has_head(line)? {
+            return Ok(());
         }
+        let before = sound.entries();
+        let covers = sound.line(line).map_err(|error| ClientError::Protocol(error.to_string()))?;
         self.buffer.extend_from_slice(line);
         self.buffer.push(b'\n');
+        if covers {
+            self.covered = self.buffer.len();
+            self.rows += sound.entries() - before;
+            self.next = sound.had().map_or(self.next, |had| self.next.max(had.checkpoint.entries));
+        }
         if self.buffer.len() >= WRITE { self.write() } else { Ok(()) }
     }
 
     fn write(&mut self) -> Result<(), Failure> {
-        if !self.buffer.is_empty() {
-            self.target.write(&self.buffer, &mut self.session.output)?;
-            self.buffer.clear();
+        let length = match &self.sound {
+            Some(_) if self.buffer.len() - self.covered < HELD => self.covered,
+            Some(_) | None => self.buffer.len(),
+        };
+        if let Some(bytes) = self.buffer.get(..length).filter(|bytes| !bytes.is_empty()) {
+            self.target.write(bytes, &mut self.session.output)?;
+            if self.covered > 0 {
+                self.beyond = 0;
+            }
+            self.beyond += length.saturating_sub(self.covered) as u64;
+            self.buffer.drain(..length);
+            self.covered = 0;
         }
         Ok(())
     }
@@ -171,22 +212,48 @@ impl Writing<'_> {
     fn walked(&mut self, turned: Turned) -> Result<(), Failure> {
         self.next = self.next.max(turned.next);
         self.missing += turned.pruned + turned.unreadable;
+        self.over = turned.is_over();
         self.progress.say(self.next, turned.end, self.rows);
         // Who follows reads along; who keeps a cursor wants it to hold.
         if turned.is_over() || self.cursor.is_some() {
-            self.write()?;
-            self.target.sync(&mut self.session.output)?;
-            if let Some(cursor) = &self.cursor {
-                cursor.write(self.next)?;
-            }
+            self.save()?;
         }
         Ok(())
     }
 
-    fn end(&mut self) -> Result<(), Failure> {
-        self.formatter.end(&mut self.buffer)?;
+    /// Writes what there is, and where it is to be gone on with.
+    fn save(&mut self) -> Result<(), Failure> {
         self.write()?;
         self.target.sync(&mut self.session.output)?;
+        match &self.cursor {
+            Some(cursor) => cursor.write(self.next, self.target.length()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what no checkpoint covers; false where that was written to where nothing is taken back.
+    fn cut(&mut self) -> Result<bool, Failure> {
+        let Some(sound) = &mut self.sound else { return Ok(true) };
+        sound.cut();
+        self.buffer.truncate(self.covered);
+        self.write()?;
+        let cut = self.target.cut(self.beyond)?;
+        self.beyond = 0;
+        Ok(cut)
+    }
+
+    /// Closes what was written, so that it is a whole and can be gone on with.
+    fn end(&mut self) -> Result<(), Failure> {
+        if !self.cut()? {
+            output::complain("the end of what was written is not signed, and cannot be taken back");
+        } else if let Some(sound) = self.sound.as_ref().filter(|_| self.target.length() > 0) {
+            let last = Line::End { entries: sound.entries(), next: Some(self.next.to_string()) };
+            serde_json::to_writer(&mut self.buffer, &last).map_err(|error| Failure::Output(error.into()))?;
+            self.buffer.push(b'\n');
+            self.covered = self.buffer.len();
+        }
+        self.formatter.end(&mut self.buffer)?;
+        self.save()?;
         self.progress.clear();
         if self.left_out > 0 {
             output::complain(&format!(
@@ -194,7 +261,56 @@ impl Writing<'_> {
                 self.left_out
             ));
         }
-        if self.missing > 0 { Err(Failure::Incomplete(self.missing)) } else { Ok(()) }
+        Ok(())
+    }
+}
+
+/// Where an export begins, and what becomes of a file that is there.
+struct Beginning {
+    next: u64,
+    cursor: Option<CursorFile>,
+    sound: Option<Sound>,
+    there: There,
+}
+
+impl Beginning {
+    fn of(args: &Args, filter: &str) -> Result<Self, Failure> {
+        let there = if args.force { There::Replace } else { There::Refuse };
+        let sound = args.is_chained().then(Sound::default);
+        if let Some(output) = args.output.as_deref().filter(|_| args.resume) {
+            return Self::resumed(args, output, filter);
+        }
+        let cursor = args.cursor_file.clone().map(CursorFile::new);
+        let kept = cursor.as_ref().map(CursorFile::read).transpose()?.flatten();
+        let begin = args.after.or(kept.map(|(next, _)| next));
+        let goes_on = begin.is_some() && args.format.is_lines() && !args.force;
+        let there = if goes_on { There::GoOn } else { there };
+        Ok(Self { next: begin.unwrap_or(0), cursor, sound, there })
+    }
+
+    fn resumed(args: &Args, output: &Path, filter: &str) -> Result<Self, Failure> {
+        if args.is_chained() {
+            let (sound, length) = Sound::of_file(output, filter)?.unwrap_or_default();
+            let next = sound.had().map_or(0, |had| had.checkpoint.entries);
+            let there = There::GoOnAt(length);
+            return Ok(Self { next, cursor: None, sound: Some(sound), there });
+        }
+        let cursor = CursorFile::beside(output);
+        let is = output.metadata().map_or(0, |file| file.len());
+        let wrong = |why: &str| {
+            let words = format!("{}: {why}, as {} has it", output.display(), cursor.path().display());
+            Err(Failure::Invalid(Some(words)))
+        };
+        let (next, length) = match cursor.read()? {
+            // Where the file was moved away, another goes on from it.
+            Some((next, Some(_))) if is == 0 => (next, 0),
+            Some((next, Some(length))) if length <= is => (next, length),
+            Some((_, Some(_))) => return wrong("it is shorter than it was"),
+            Some((_, None)) => return wrong("it cannot be told how much of it is whole"),
+            None if is == 0 => (0, 0),
+            None => return wrong("it was not begun with --resume"),
+        };
+        Ok(Self { next, cursor: Some(cursor), sound: None, there: There::GoOnAt(length) })
     }
 }
 
@@ -203,88 +319,91 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     let filter = args.filter();
     let parsed = Filter::parse(&filter, Timestamp::now());
     let parsed = parsed.map_err(|error| Failure::Invalid(Some(error.to_string())))?;
-    let cursor = args.cursor_file.clone().map(CursorFile::new);
-    let kept = cursor.as_ref().map(CursorFile::read).transpose()?.flatten();
-    let begin = args.after.or(kept);
-    let more = begin.is_some() && args.format.is_lines() && !args.force;
-    let goes_on =
-        more && args.output.as_ref().is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+    let Beginning { next, cursor, sound, there } = Beginning::of(args, &filter)?;
+    let target = Target::open(args.output.as_deref(), there)?;
     let mut writing = Writing {
+        stopping: Stopping::watch()?,
         formatter: Formatter::new(args.format, args.bodies)?,
-        target: Target::open(args.output.as_deref(), more, args.force)?,
         cursor,
         progress: Progress::new(&session.output, args.output.is_some()),
         buffer: Vec::new(),
-        next: begin.unwrap_or(0),
+        sound,
+        covered: 0,
+        beyond: 0,
+        next,
+        over: false,
         rows: 0,
         left_out: 0,
         missing: 0,
         session,
+        target,
     };
-    if !goes_on {
+    if writing.target.length() == 0 {
         writing.formatter.begin(&mut writing.buffer);
     }
     let done = match &args.store {
-        Some(path) => from_file(&mut writing, args, parsed, path.clone()),
+        Some(path) => from_file(&mut writing, args, parsed, path),
         None => from_daemon(&mut writing, args, &filter),
     };
-    let done = done.and_then(|()| writing.end());
+    let done = match done {
+        Err(Failure::ReaderGone) => return Err(Failure::ReaderGone),
+        Ok(()) | Err(_) if writing.stopping.is_asked() && args.follow => Ok(()),
+        Ok(()) if writing.over => Ok(()),
+        Ok(()) | Err(_) if writing.stopping.is_asked() => Err(Failure::Interrupted),
+        // The daemon is stopped: who follows has come to an end.
+        Ok(()) if args.follow => Ok(()),
+        Ok(()) => Err(ClientError::Protocol("agentgated stopped before the end of it".to_owned()).into()),
+        Err(error) => Err(error),
+    };
     writing.progress.clear();
-    let told = args.output.is_some() || io::stderr().is_terminal();
+    // What is a whole only at its end is none before.
+    if done.is_ok() || args.format.is_lines() {
+        writing.end()?;
+    }
+    let (rows, next) = (writing.rows, writing.next);
     match &done {
-        Ok(()) if told => {
-            output::complain(&format!(
-                "{} records written; what comes later: --after {}",
-                writing.rows, writing.next
-            ));
+        Ok(()) if args.output.is_some() || io::stderr().is_terminal() => {
+            output::complain(&format!("{rows} records written; what comes later: --after {next}"));
         }
-        // What is whole was written, so that it can be gone on with.
-        Err(_) if writing.rows > 0 && args.format.is_lines() => {
-            let written = writing.write().and_then(|()| writing.target.sync(&mut writing.session.output));
-            if written.is_ok() {
-                output::complain(&format!(
-                    "{} records written; to go on: --after {}",
-                    writing.rows, writing.next
-                ));
-            }
+        Err(_) if rows > 0 && args.format.is_lines() => {
+            output::complain(&format!("{rows} records written; to go on: --after {next}"));
         }
         Ok(()) | Err(_) => {}
     }
-    done
+    match done {
+        Ok(()) if writing.missing > 0 => Err(Failure::Incomplete(writing.missing)),
+        other => other,
+    }
 }
 
-fn from_file(writing: &mut Writing<'_>, args: &Args, filter: Filter, path: PathBuf) -> Result<(), Failure> {
-    let closed = Arc::new(Closed::open(&path)?);
+fn from_file(writing: &mut Writing<'_>, args: &Args, filter: Filter, path: &Path) -> Result<(), Failure> {
+    let closed = Arc::new(Closed::open(path)?);
     let wanted = Wanted { filter, bodies: args.bodies, open: args.begun };
     if args.is_chained() {
-        let mut chain = Chained::new(From::File(closed), wanted, args.filter(), writing.next);
-        let line = |writing: &mut Writing<'_>, line: &Line| {
-            let text = serde_json::to_vec(line).map_err(|error| Failure::Output(error.into()))?;
-            writing.copy(&text)
+        let from = From::File(closed);
+        let mut chain = match writing.sound.as_ref().and_then(Sound::had) {
+            Some(had) => Chained::resumed(from, wanted, args.filter(), had),
+            None => Chained::new(from, wanted, args.filter(), writing.next),
         };
-        loop {
-            let turned = chain.step(|made| line(writing, made))?;
-            if turned.is_over() {
-                line(writing, &chain.end())?;
-            }
+        while !writing.over && !writing.stopping.is_asked() {
+            let turned = chain.step(|line| {
+                let text = serde_json::to_vec(line).map_err(|error| Failure::Output(error.into()))?;
+                writing.copy(&text)
+            })?;
             writing.walked(turned)?;
-            if turned.is_over() {
-                return Ok(());
-            }
         }
+        return Ok(());
     }
     let mut pages = Pages::new(From::File(closed), wanted, writing.next);
-    loop {
+    while !writing.over && !writing.stopping.is_asked() {
         let turned = pages.turn(|row| {
             writing.take(&row)?;
             // A page ends by what was read, not by what was written.
             Ok::<_, Failure>(row.size())
         })?;
         writing.walked(turned)?;
-        if turned.is_over() {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 fn from_daemon(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failure> {
@@ -293,7 +412,7 @@ fn from_daemon(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(
         match ask(writing, args, filter) {
             // The daemon cut it off, because what reads the output was slow: goes on after the last row.
             Err(Failure::Daemon(ClientError::Protocol(_) | ClientError::Io(_)))
-                if writing.next > before && !args.is_chained() => {}
+                if writing.next > before && !writing.stopping.is_asked() && writing.cut()? => {}
             other => return other,
         }
     }
@@ -307,8 +426,11 @@ fn ask(writing: &mut Writing<'_>, args: &Args, filter: &str) -> Result<(), Failu
         begun: args.begun,
         follow: args.follow,
         chained: args.is_chained(),
+        had: writing.sound.as_ref().and_then(Sound::had),
     };
+    writing.over = false;
     let client: Client = writing.session.connect()?;
+    writing.stopping.cuts(client.connection()?);
     let mut lines = Lines::default();
     client.stream(Request::AuditExport { ask }, args.follow, |item| {
         if let Item::Walked(turned) = item {

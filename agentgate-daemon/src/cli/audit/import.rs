@@ -329,6 +329,7 @@ impl Making<'_> {
                     Line::Log(_)
                     | Line::Pruned(_)
                     | Line::Checkpoint(_)
+                    | Line::Key(_)
                     | Line::Skipped { .. }
                     | Line::End { .. },
                 ) => {}

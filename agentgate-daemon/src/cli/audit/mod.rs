@@ -6,6 +6,8 @@ mod key;
 mod prove;
 mod reconcile;
 mod saved;
+mod sound;
+mod stopping;
 mod upkeep;
 mod verify;
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    io::{IsTerminal as _, Write as _},
+    io::{IsTerminal as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -21,34 +21,74 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> Failure + '_ {
 #[derive(Debug)]
 pub(super) struct Target {
     file: Option<(PathBuf, fs::File)>,
+    /// Bytes of the file, or that were written.
+    length: u64,
+}
+
+/// What is to become of a file that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    /// It is left alone.
+    Refuse,
+    /// It is begun anew.
+    Replace,
+    /// It is gone on with.
+    GoOn,
+    /// It is gone on with behind so many bytes; what is behind them goes.
+    GoOnAt(u64),
 }
 
 impl Target {
-    /// `path`, mode 0600 where it is made: a file that is there is gone on with where `more`, begun anew
-    /// where `force`, and else left alone.
-    pub(super) fn open(path: Option<&Path>, more: bool, force: bool) -> Result<Self, Failure> {
-        let Some(path) = path else { return Ok(Self { file: None }) };
+    /// `path`, mode 0600 where it is made.
+    pub(super) fn open(path: Option<&Path>, there: There) -> Result<Self, Failure> {
+        let Some(path) = path else { return Ok(Self { file: None, length: 0 }) };
         let mut options = fs::OpenOptions::new();
         options.mode(0o600);
-        if more {
-            options.append(true).create(true);
-        } else if force {
-            options.write(true).create(true).truncate(true);
-        } else {
-            options.write(true).create_new(true);
-        }
+        match there {
+            There::GoOn | There::GoOnAt(_) => options.append(true).create(true),
+            There::Replace => options.write(true).create(true).truncate(true),
+            There::Refuse => options.write(true).create_new(true),
+        };
         let opened = options.open(path);
         if opened.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             let name = path.display();
             let words =
-                format!("{name} is there already: go on with it by --after, or write it anew by --force");
+                format!("{name} is there already: go on with it by --resume, or write it anew by --force");
             return Err(Failure::Invalid(Some(words)));
         }
-        Ok(Self { file: Some((path.to_owned(), opened.map_err(at(path))?)) })
+        let file = opened.map_err(at(path))?;
+        if let There::GoOnAt(length) = there {
+            file.set_len(length).map_err(at(path))?;
+        }
+        let length = file.metadata().map_err(at(path))?.len();
+        Ok(Self { file: Some((path.to_owned(), file)), length })
+    }
+
+    /// Bytes of the file.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Takes the last `bytes` back; false where that cannot be done: of a pipe.
+    pub(super) fn cut(&mut self, bytes: u64) -> Result<bool, Failure> {
+        if bytes == 0 {
+            return Ok(true);
+        }
+        let Some((path, file)) = &self.file else { return Ok(false) };
+        if !file.metadata().map_err(at(path))?.is_file() {
+            return Ok(false);
+        }
+        self.length = self.length.saturating_sub(bytes);
+        file.set_len(self.length).map_err(at(path))?;
+        // Without `append` it is written to where it was.
+        let mut file = file;
+        file.seek(io::SeekFrom::End(0)).map_err(at(path))?;
+        Ok(true)
     }
 
     /// Writes whole lines at one stroke, so that what is killed seldom leaves half of one.
     pub(super) fn write(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Failure> {
+        self.length += bytes.len() as u64;
         match &mut self.file {
             Some((path, file)) => file.write_all(bytes).map_err(at(path)),
             None if output.terminal => {
@@ -75,37 +115,64 @@ impl Target {
 
 /// The position to go on at, in a file: read before, written as the export goes on.
 #[derive(Debug)]
-pub(super) struct CursorFile(PathBuf);
+pub(super) struct CursorFile {
+    path: PathBuf,
+    /// Of one output alone: with the bytes of it that hold what is before.
+    beside: bool,
+}
 
 impl CursorFile {
+    /// One that was named.
     pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, beside: false }
     }
 
-    /// `None` where there is no such file yet.
-    pub(super) fn read(&self) -> Result<Option<u64>, Failure> {
-        match fs::read_to_string(&self.0) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|_| {
-                Failure::Invalid(Some(format!("{} does not hold the number of an entry", self.0.display())))
-            }),
+    /// `NAME.cursor`, of this output.
+    pub(super) fn beside(output: &Path) -> Self {
+        let mut path = output.as_os_str().to_owned();
+        path.push(".cursor");
+        Self { path: path.into(), beside: true }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The entry, and the bytes of the output that hold what is before it where that is known. `None` where
+    /// there is no such file yet.
+    pub(super) fn read(&self) -> Result<Option<(u64, Option<u64>)>, Failure> {
+        match fs::read_to_string(&self.path) {
+            Ok(text) => {
+                let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
+                let found = (numbers.next(), numbers.next().transpose(), numbers.next());
+                let (Some(Ok(next)), Ok(length), None) = found else {
+                    let words = format!("{} does not hold the number of an entry", self.path.display());
+                    return Err(Failure::Invalid(Some(words)));
+                };
+                Ok(Some((next, length)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(at(&self.0)(error)),
+            Err(error) => Err(at(&self.path)(error)),
         }
     }
 
-    /// Replaces it as a whole, once what is before `next` is on the disk.
-    pub(super) fn write(&self, next: u64) -> Result<(), Failure> {
-        let mut fresh = self.0.clone().into_os_string();
+    /// Replaces it as a whole, once what is before `next` is on the disk, in `length` bytes of the output.
+    pub(super) fn write(&self, next: u64, length: u64) -> Result<(), Failure> {
+        let mut fresh = self.path.clone().into_os_string();
         fresh.push(".new");
         let fresh = PathBuf::from(fresh);
         let write = || {
             let mut options = fs::OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-            writeln!(file, "{next}")?;
+            if self.beside {
+                writeln!(file, "{next} {length}")?;
+            } else {
+                writeln!(file, "{next}")?;
+            }
             file.sync_all()?;
-            fs::rename(&fresh, &self.0)
+            fs::rename(&fresh, &self.path)
         };
-        write().map_err(at(&self.0))
+        write().map_err(at(&self.path))
     }
 }
 
@@ -149,17 +216,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.csv");
         let mut output = Output::to_stdout(false);
-        let write = |more, force, text: &[u8], output: &mut Output| {
-            let mut target = Target::open(Some(&path), more, force)?;
+        let write = |there, text: &[u8], output: &mut Output| {
+            let mut target = Target::open(Some(&path), there)?;
             target.write(text, output)?;
             target.sync(output)
         };
-        write(false, false, b"one\n", &mut output).unwrap();
-        assert!(matches!(write(false, false, b"two\n", &mut output), Err(Failure::Invalid(Some(_)))));
-        write(true, false, b"two\n", &mut output).unwrap();
+        write(There::Refuse, b"one\n", &mut output).unwrap();
+        assert!(matches!(write(There::Refuse, b"two\n", &mut output), Err(Failure::Invalid(Some(_)))));
+        write(There::GoOn, b"two\n", &mut output).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
-        write(false, true, b"three\n", &mut output).unwrap();
+        write(There::GoOnAt(4), b"2\n", &mut output).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\n2\n");
+        write(There::Replace, b"three\n", &mut output).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three\n");
+        for there in [There::Replace, There::GoOn] {
+            let mut target = Target::open(Some(&path), there).unwrap();
+            target.write(b"four\nfive\n", &mut output).unwrap();
+            assert!(target.cut(5).unwrap());
+            target.write(b"six\n", &mut output).unwrap();
+            assert_eq!(target.length(), fs::metadata(&path).unwrap().len());
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"four\nsix\nfour\nsix\n");
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -169,8 +246,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = CursorFile::new(dir.path().join("cursor"));
         assert_eq!(file.read().unwrap(), None);
-        file.write(77).unwrap();
-        assert_eq!(file.read().unwrap(), Some(77));
+        file.write(77, 5).unwrap();
+        assert_eq!(file.read().unwrap(), Some((77, None)));
+        let beside = CursorFile::beside(&dir.path().join("log.csv"));
+        beside.write(77, 5).unwrap();
+        assert_eq!(beside.read().unwrap(), Some((77, Some(5))));
+        assert_eq!(beside.path(), dir.path().join("log.csv.cursor"));
         fs::write(dir.path().join("cursor"), "x").unwrap();
         assert!(matches!(file.read(), Err(Failure::Invalid(Some(_)))));
     }

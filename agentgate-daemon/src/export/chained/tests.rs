@@ -59,9 +59,12 @@ fn verify(lines: &[Line]) -> Report {
 fn numbers(lines: &[Line]) -> Vec<u64> {
     let number = |line: &Line| match line {
         Line::Entry { n, .. } => Some(*n),
-        Line::Log(_) | Line::Pruned(_) | Line::Checkpoint(_) | Line::Skipped { .. } | Line::End { .. } => {
-            None
-        }
+        Line::Log(_)
+        | Line::Pruned(_)
+        | Line::Checkpoint(_)
+        | Line::Key(_)
+        | Line::Skipped { .. }
+        | Line::End { .. } => None,
     };
     lines.iter().filter_map(number).collect()
 }
@@ -119,4 +122,79 @@ fn what_comes_later_is_a_part_that_verifies() {
     let nothing = export(&store, "", false, 1400);
     assert!(numbers(&nothing).is_empty());
     assert!(verify(&nothing).whole);
+}
+
+/// Goes on with what is left of an export, as whoever writes it does: behind its last checkpoint.
+fn go_on(store: &Arc<Store>, left: &[Line], filter: &str) -> Result<Vec<Line>, StoreError> {
+    let Line::Log(head) = &left[0] else { panic!("{:?}", left[0]) };
+    let is_checkpoint = |line: &Line| matches!(line, Line::Checkpoint(_));
+    let last = left.iter().rposition(is_checkpoint).unwrap();
+    let Line::Checkpoint(checkpoint) = left[last] else { unreachable!() };
+    let mut lines = left[..=last].to_vec();
+    let later = lines.iter().filter(|line| matches!(line, Line::Key(_))).count();
+    let had = Had { log: head.log, keys: (head.keys.len() + later) as u64, checkpoint };
+    let wanted = Wanted { filter: Filter::parse(filter, Timestamp(0)).unwrap(), ..Wanted::default() };
+    let mut chain = Chained::resumed(From::Store(store.clone()), wanted, filter.to_owned(), had);
+    loop {
+        let turned = chain.step(|line| {
+            lines.push(line.clone());
+            Ok::<_, StoreError>(())
+        })?;
+        if turned.is_over() {
+            let entries = numbers(&lines).len() as u64;
+            lines.push(Line::End { entries, next: None });
+            return Ok(lines);
+        }
+    }
+}
+
+#[test]
+fn an_export_that_was_cut_goes_on_and_verifies_whatever_came_between() {
+    let (_dir, store) = log();
+    let before = export(&store, "", false, 0);
+    let part = export(&store, "method:PUT", false, 0);
+    store.rotate_key().unwrap();
+    for id in 701..=1000 {
+        store.apply(&[Write::Final(&record(id, State::Done))]).unwrap();
+    }
+    store.rotate_key().unwrap();
+    store.apply(&[Write::Final(&record(1001, State::Done))]).unwrap();
+    for cut in [300, 777, before.len() - 1, before.len()] {
+        let joined = go_on(&store, &before[..cut], "").unwrap();
+        let report = verify(&joined);
+        assert!(report.whole, "{cut}: {report:?}");
+        assert_eq!(report.keys.len(), 3);
+        assert!(report.keys.iter().all(|key| key.trusted), "{:?}", report.keys);
+        assert_eq!(numbers(&joined), (0..1701).collect::<Vec<_>>());
+        // Without the statement of a key what it signed is not believed.
+        for at in (0..joined.len()).filter(|at| matches!(joined[*at], Line::Key(_))) {
+            let mut changed = joined.clone();
+            changed.remove(at);
+            assert!(!verify(&changed).whole, "{at}");
+        }
+        let at = joined.iter().position(|line| matches!(line, Line::Key(_))).unwrap();
+        let mut changed = joined.clone();
+        let statement = changed.remove(at);
+        changed.insert(changed.len() - 2, statement);
+        assert!(!verify(&changed).whole, "after what it signs");
+    }
+    let joined = go_on(&store, &part, "method:PUT").unwrap();
+    assert!(verify(&joined).whole, "{:?}", verify(&joined));
+    assert!(numbers(&joined).iter().any(|n| *n >= 1400));
+}
+
+#[test]
+fn an_export_is_not_gone_on_with_from_another_log() {
+    let (_dir, store) = log();
+    let lines = export(&store, "", false, 0);
+    let (_other_dir, other) = log();
+    assert!(matches!(go_on(&other, &lines, ""), Err(StoreError::Resumed(_))));
+    // The same log, with others than it has behind the place.
+    let mut changed = lines.clone();
+    for line in &mut changed {
+        if let Line::Checkpoint(checkpoint) = line {
+            checkpoint.link.0[0] ^= 1;
+        }
+    }
+    assert!(matches!(go_on(&store, &changed, ""), Err(StoreError::Resumed(_))));
 }

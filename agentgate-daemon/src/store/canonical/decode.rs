@@ -26,51 +26,67 @@ pub(in crate::store) fn decode(encoded: &[u8]) -> Result<(Record, Digests), Malf
     let mut digests = [None, None];
     let (mut kind, mut state) = (None, None);
     for field in Fields::of(encoded) {
-        let (tag, payload) = field?;
-        match tag {
-            tag::ID => {
-                let id = payload.try_into().map_err(|_| Malformed("an id has 8 bytes"))?;
-                record.id = RecordId(u64::from_le_bytes(id));
-            }
-            tag::KIND => kind = code::kind(number(payload)?),
-            tag::STATE => state = code::state(number(payload)?),
-            tag::STARTED => record.started = time(payload)?,
-            tag::FINISHED => record.finished = Some(time(payload)?),
-            tag::PARENT => record.parent = Some(RecordId(number(payload)?)),
-            tag::SUBJECT => record.subject = Some(Arc::new(subject(payload)?)),
-            tag::FLOW => record.flow = Some(Arc::new(flow(payload)?)),
-            tag::AUTHORITY => record.authority = Some(authority(payload)?),
-            tag::PROTOCOL => record.protocol = text(payload)?.to_owned(),
-            tag::VERDICT => record.verdict = Some(verdict(payload)?),
-            tag::FLAG => record.flags.push(flag(payload)?),
-            tag::REQUEST => {
-                let (head, digest) = request(payload)?;
-                record.request = Some(head);
-                digests[0] = digest;
-            }
-            tag::RESPONSE => {
-                let (head, digest) = response(payload)?;
-                record.response = Some(head);
-                digests[1] = digest;
-            }
-            tag::BYTES_UP => record.bytes_up = number(payload)?,
-            tag::BYTES_DOWN => record.bytes_down = number(payload)?,
-            tag::FAILURE => record.failure = Some(failure(payload)?),
-            tag::QUESTION => record.question = Some(question(payload)?),
-            tag::LOSS => record.loss = Some(loss(payload)?),
-            tag::TIMES => record.times = number(payload)?,
-            tag::NOTE => record.note = Some(text(payload)?.to_owned()),
-            tag::TLS => record.tls = Some(Box::new(tls::tls(payload)?)),
-            tag::WEBSOCKET => record.websocket = Some(Box::new(seen::websocket(payload)?)),
-            tag::REQUEST_SEEN => record.request_seen = Some(Box::new(seen::inspected(payload)?)),
-            tag::RESPONSE_SEEN => record.response_seen = Some(Box::new(seen::inspected(payload)?)),
-            tag::FACT => record.facts.extend(fact(payload)?),
-            _ => {}
+        match field? {
+            (tag::KIND, payload) => kind = code::kind(number(payload)?),
+            (tag::STATE, payload) => state = code::state(number(payload)?),
+            (tag, payload) => take_field(&mut record, &mut digests, tag, payload)?,
         }
     }
-    record.kind = kind.ok_or(Malformed("of no kind that is known"))?;
-    record.state = state.ok_or(Malformed("in no state that is known"))?;
+    record.kind = kind.ok_or(NO_KIND)?;
+    record.state = state.ok_or(NO_STATE)?;
     Ok((record, digests))
+}
+
+pub(super) const NO_KIND: Malformed = Malformed("of no kind that is known");
+pub(super) const NO_STATE: Malformed = Malformed("in no state that is known");
+
+/// A record that has this field of another, and nothing else.
+pub(in crate::store) fn decode_field(tag: u8, payload: &[u8]) -> Result<Record, Malformed> {
+    let mut record = Record::new(Kind::Flow, Timestamp(0));
+    take_field(&mut record, &mut [None, None], tag, payload)?;
+    Ok(record)
+}
+
+fn take_field(record: &mut Record, digests: &mut Digests, tag: u8, payload: &[u8]) -> Result<(), Malformed> {
+    match tag {
+        tag::ID => {
+            let id = payload.try_into().map_err(|_| Malformed("an id has 8 bytes"))?;
+            record.id = RecordId(u64::from_le_bytes(id));
+        }
+        tag::STARTED => record.started = time(payload)?,
+        tag::FINISHED => record.finished = Some(time(payload)?),
+        tag::PARENT => record.parent = Some(RecordId(number(payload)?)),
+        tag::SUBJECT => record.subject = Some(Arc::new(subject(payload)?)),
+        tag::FLOW => record.flow = Some(Arc::new(flow(payload)?)),
+        tag::AUTHORITY => record.authority = Some(authority(payload)?),
+        tag::PROTOCOL => record.protocol = text(payload)?.to_owned(),
+        tag::VERDICT => record.verdict = Some(verdict(payload)?),
+        tag::FLAG => record.flags.push(flag(payload)?),
+        tag::REQUEST => {
+            let (head, digest) = request(payload)?;
+            record.request = Some(head);
+            digests[0] = digest;
+        }
+        tag::RESPONSE => {
+            let (head, digest) = response(payload)?;
+            record.response = Some(head);
+            digests[1] = digest;
+        }
+        tag::BYTES_UP => record.bytes_up = number(payload)?,
+        tag::BYTES_DOWN => record.bytes_down = number(payload)?,
+        tag::FAILURE => record.failure = Some(failure(payload)?),
+        tag::QUESTION => record.question = Some(question(payload)?),
+        tag::LOSS => record.loss = Some(loss(payload)?),
+        tag::TIMES => record.times = number(payload)?,
+        tag::NOTE => record.note = Some(text(payload)?.to_owned()),
+        tag::TLS => record.tls = Some(Box::new(tls::tls(payload)?)),
+        tag::WEBSOCKET => record.websocket = Some(Box::new(seen::websocket(payload)?)),
+        tag::REQUEST_SEEN => record.request_seen = Some(Box::new(seen::inspected(payload)?)),
+        tag::RESPONSE_SEEN => record.response_seen = Some(Box::new(seen::inspected(payload)?)),
+        tag::FACT => record.facts.extend(fact(payload)?),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// `None` of one whose value is of a kind that a later version has.
@@ -261,11 +277,16 @@ fn response(payload: &[u8]) -> Result<(ResponseHead, Option<(u64, Digest)>), Mal
     Ok((head, digest))
 }
 
-fn header(mut payload: &[u8], into: &mut HeaderFields) -> Result<(), Malformed> {
-    let length = take_number(&mut payload)?;
-    let name = owned(take(&mut payload, length)?)?;
-    into.push(&name, &owned(payload)?);
+fn header(payload: &[u8], into: &mut HeaderFields) -> Result<(), Malformed> {
+    let (name, value) = pair(payload)?;
+    into.push(name, value);
     Ok(())
+}
+
+/// Name and value of a header field.
+pub(in crate::store) fn pair(mut payload: &[u8]) -> Result<(&str, &str), Malformed> {
+    let length = take_number(&mut payload)?;
+    Ok((text(take(&mut payload, length)?)?, text(payload)?))
 }
 
 fn body(payload: &[u8]) -> Result<(Captured, Option<(u64, Digest)>), Malformed> {

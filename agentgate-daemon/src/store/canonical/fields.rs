@@ -22,7 +22,17 @@ pub(in crate::store) fn put_signed(out: &mut Vec<u8>, number: i64) {
 }
 
 /// Takes a number off the front of `bytes`.
+#[inline]
 pub(in crate::store) fn take_number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    // Lengths and tags, by far the most of them, have one byte.
+    if let Some((&byte @ 0..0x80, rest)) = bytes.split_first() {
+        *bytes = rest;
+        return Ok(byte.into());
+    }
+    take_long_number(bytes)
+}
+
+fn take_long_number(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut number = 0_u64;
     let mut shift = 0;
     loop {
@@ -176,7 +186,7 @@ impl<'b> Glance<'b> {
     }
 }
 
-fn one_text(payload: &[u8], wanted: u8) -> Result<&str, Malformed> {
+pub(super) fn one_text(payload: &[u8], wanted: u8) -> Result<&str, Malformed> {
     for field in Fields::of(payload) {
         let (tag, payload) = field?;
         if tag == wanted {
@@ -222,12 +232,20 @@ fn loss(payload: &[u8]) -> Result<(u64, u32, &str, &str), Malformed> {
 fn digest(head: &[u8], body: u8) -> Result<Option<super::Digest>, Malformed> {
     for field in Fields::of(head) {
         let (tag, payload) = field?;
-        if tag == body {
-            for field in Fields::of(payload) {
-                if let (4, digest) = field? {
-                    return Ok(Some(digest.try_into().map_err(|_| Malformed("a digest has 32 bytes"))?));
-                }
-            }
+        if tag == body
+            && let Some(digest) = body_digest(payload)?
+        {
+            return Ok(Some(digest));
+        }
+    }
+    Ok(None)
+}
+
+/// The digest of a body.
+pub(super) fn body_digest(body: &[u8]) -> Result<Option<super::Digest>, Malformed> {
+    for field in Fields::of(body) {
+        if let (4, digest) = field? {
+            return Ok(Some(digest.try_into().map_err(|_| Malformed("a digest has 32 bytes"))?));
         }
     }
     Ok(None)

@@ -56,6 +56,12 @@ impl Column {
         }
     }
 
+    /// Which records have a number, by the head of the layout.
+    pub(in crate::store) fn read_has(mut bytes: &[u8]) -> Result<Bits, Malformed> {
+        let length = take_number(&mut bytes)?;
+        Bits::read(take(&mut bytes, length)?)
+    }
+
     pub(in crate::store) fn read(mut bytes: &[u8], times: bool) -> Result<Self, Malformed> {
         let length = take_number(&mut bytes)?;
         let mut column = Self::empty();
@@ -101,6 +107,7 @@ mod tests {
             for at in 0..4096 {
                 assert_eq!(read.get(at), column.get(at), "{at}");
             }
+            assert_eq!(Column::read_has(&bytes).unwrap(), column.has);
             for end in 0..bytes.len() {
                 assert!(Column::read(&bytes[..end], times).is_err(), "{end}");
             }

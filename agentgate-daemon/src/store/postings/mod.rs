@@ -75,6 +75,8 @@ pub(super) struct Postings<'t> {
     begun: Table<'t, u64, &'static [u8]>,
     memory: Memory,
     fresh: BTreeMap<u64, Fresh>,
+    /// A block that was asked about, and which records the table has of it: who asks, asks about many of one.
+    asked: Option<(u64, Bits)>,
 }
 
 impl<'t> Postings<'t> {
@@ -86,6 +88,7 @@ impl<'t> Postings<'t> {
             begun: transaction.open_table(BEGUN)?,
             memory,
             fresh: BTreeMap::new(),
+            asked: None,
         })
     }
 
@@ -122,14 +125,20 @@ impl<'t> Postings<'t> {
     }
 
     /// Whether there is such a record.
-    pub(super) fn has(&self, id: u64) -> Result<bool, StoreError> {
+    pub(super) fn has(&mut self, id: u64) -> Result<bool, StoreError> {
         if self.fresh.contains_key(&id) {
             return Ok(true);
         }
         let (block, at) = (block_of(id), offset_of(id));
-        let Some(row) = self.columns.get((block, kind::STARTED))? else { return Ok(false) };
-        let started = Column::read(row.value(), true).map_err(|why| damaged(block, why))?;
-        Ok(started.get(at).is_some())
+        if let Some((asked, has)) = &self.asked
+            && *asked == block
+        {
+            return Ok(has.has(at));
+        }
+        let row = self.columns.get((block, kind::STARTED))?.map(|row| Column::read_has(row.value()));
+        let has = row.unwrap_or(Ok(Bits::NONE)).map_err(|why| damaged(block, why))?;
+        self.asked = Some((block, has));
+        Ok(has.has(at))
     }
 
     /// Takes out everything about records that are gone.
@@ -140,6 +149,7 @@ impl<'t> Postings<'t> {
             gone.entry(block_of(*id)).or_insert(Bits::NONE).set(offset_of(*id), true);
             self.begun.remove(id)?;
         }
+        self.asked = None;
         for (block, gone) in gone {
             self.clear(block, &gone)?;
             let mut columns = Columns::read(&self.columns, block)?;
@@ -183,6 +193,7 @@ impl<'t> Postings<'t> {
     /// Writes what is held back.
     fn flush(&mut self) -> Result<(), StoreError> {
         let fresh = std::mem::take(&mut self.fresh);
+        self.asked = None;
         // (block, term, place, whether the record has it)
         let mut changes: Vec<(u64, u64, u16, bool)> = Vec::with_capacity(fresh.len() * 16);
         let mut unknown: BTreeMap<u64, Bits> = BTreeMap::new();

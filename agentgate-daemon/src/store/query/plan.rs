@@ -16,8 +16,9 @@ use crate::{
             column::kind,
             terms::{self, TEXT_CAP, field, term, unkey},
         },
+        text::Sought,
     },
-    words::Needle,
+    words::Address,
 };
 
 /// Texts of a field that a pattern is tried on before its records are looked at instead.
@@ -40,8 +41,8 @@ pub(super) enum Plan {
     Started(Bounds),
     /// A column, the numbers wanted, and what a record without one has.
     Column(u8, Bounds, Option<u64>),
-    /// Words, by what the text index does not rule out.
-    Text(Needle),
+    /// Words, or parts of an address, by what the text index does not rule out.
+    Text(Sought),
     /// To be seen in the record.
     Unknown,
 }
@@ -49,6 +50,21 @@ pub(super) enum Plan {
 impl Plan {
     pub(super) fn of(transaction: &ReadTransaction, expression: &Expression) -> Result<Self, StoreError> {
         Planner { terms: transaction.open_table(TERMS)? }.plan(expression)
+    }
+
+    /// Everything that the text index is asked for.
+    pub(super) fn sought<'p>(&'p self, into: &mut Vec<&'p Sought>) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.sought(into)),
+            Self::Not(part) => part.sought(into),
+            Self::Text(sought) => into.push(sought),
+            Self::Terms { .. }
+            | Self::Range(..)
+            | Self::Ids(..)
+            | Self::Started(_)
+            | Self::Column(..)
+            | Self::Unknown => {}
+        }
     }
 
     /// What is dear comes last, because nothing is asked once no record is left.
@@ -119,8 +135,9 @@ impl Planner {
             Test::Duration(bounds) => Ok(Plan::Column(kind::DURATION, *bounds, None)),
             Test::Bytes(bounds) => Ok(Plan::Column(kind::BYTES, *bounds, Some(0))),
             Test::Fact(test) => self.fact(test),
-            Test::Text(needle) => Ok(Plan::Text(needle.clone())),
-            Test::Path(_) | Test::Url(_) => Ok(Plan::Unknown),
+            Test::Text(needle) => Ok(Plan::Text(needle.clone().into())),
+            Test::Path(pattern) => Ok(address(Address::of_target(&pattern.runs()))),
+            Test::Url(pattern) => Ok(address(Address::of_url(&pattern.runs()))),
         }
     }
 
@@ -198,6 +215,10 @@ impl Planner {
         }
         Ok(Plan::Any(parts))
     }
+}
+
+fn address(found: Option<Address>) -> Plan {
+    found.map_or(Plan::Unknown, |address| Plan::Text(Sought::Address(address)))
 }
 
 fn one(term: u64) -> Plan {

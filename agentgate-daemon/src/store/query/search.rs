@@ -18,13 +18,16 @@ use crate::{
             terms::{field, term},
         },
         read::Reader,
-        text::{Candidates, Text},
+        text::{Candidates, Sought, Text},
     },
     words::Needle,
 };
 
 /// Terms that are looked up one by one; of more, all rows of their field are walked.
 const LOOKED_UP: usize = 64;
+
+/// What it counts for to look at all words of a block's records.
+const SCANNED: usize = 1024;
 
 /// Of which records of a block a condition holds.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +51,7 @@ pub(super) struct Search {
     columns: ReadOnlyTable<(u64, u8), &'static [u8]>,
     bodies: Bodies,
     /// What is looked for in texts, and where it may be.
-    words: Vec<(Needle, Candidates)>,
+    words: Vec<(Sought, Candidates)>,
     plan: Plan,
     expression: Expression,
     page: Page,
@@ -75,23 +78,30 @@ impl Search {
         expression: Expression,
     ) -> Result<Self, StoreError> {
         let postings = transaction.open_table(POSTINGS)?;
-        let mut needles = Vec::new();
-        expression.needles(&mut needles);
-        let mut words: Vec<(Needle, Candidates)> = Vec::with_capacity(needles.len());
-        for needle in &needles {
-            if !words.iter().any(|(known, _)| known == *needle) {
-                let candidates = text.candidates(transaction, vec![(*needle).clone()])?;
-                words.push(((*needle).clone(), candidates));
+        let plan = Plan::of(transaction, &expression)?;
+        let mut sought = Vec::new();
+        plan.sought(&mut sought);
+        let mut words: Vec<(Sought, Candidates)> = Vec::with_capacity(sought.len());
+        for sought in sought {
+            if !words.iter().any(|(known, _)| known == sought) {
+                words.push((sought.clone(), text.candidates(transaction, vec![sought.clone()])?));
             }
         }
-        let needles = words.iter().map(|(needle, _)| needle.clone()).collect();
+        let mut all = Vec::new();
+        expression.needles(&mut all);
+        let mut needles: Vec<Needle> = Vec::with_capacity(all.len());
+        for needle in all {
+            if !needles.contains(needle) {
+                needles.push(needle.clone());
+            }
+        }
         Ok(Self {
             reader: Reader::of(transaction)?,
             postings,
             columns: transaction.open_table(COLUMNS)?,
             bodies: Bodies::of(transaction, needles)?,
             words,
-            plan: Plan::of(transaction, &expression)?,
+            plan,
             expression,
             page: Page::default(),
             bytes: 0,
@@ -374,16 +384,16 @@ impl Search {
                 }
                 Answer::certain(bits)
             }
-            Plan::Text(needle) => {
+            Plan::Text(sought) => {
                 let all = self.everything(block)?;
                 let first = block << SHIFT;
                 let mut maybe = Bits::NONE;
-                if let Some((_, candidates)) = self.words.iter_mut().find(|(known, _)| known == needle) {
+                if let Some((_, candidates)) = self.words.iter_mut().find(|(known, _)| known == sought) {
                     for id in candidates.among(first..=first + (BLOCK - 1))? {
                         maybe.set(offset_of(id), true);
                     }
                 }
-                self.rows += 64;
+                self.rows += if sought.is_dear() { SCANNED } else { 64 };
                 Answer { sure: Bits::NONE, maybe: all.and(&maybe) }
             }
             Plan::Unknown => Answer { sure: Bits::NONE, maybe: self.everything(block)? },

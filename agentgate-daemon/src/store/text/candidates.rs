@@ -6,6 +6,7 @@ use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::{
     Text,
+    find::Sought,
     format::Head,
     segment::{Builder, Segment},
     set::Set,
@@ -19,19 +20,21 @@ use crate::{
         order::Walk,
         tables::{SPANS, SpanRow},
     },
-    words::Needle,
 };
 
-/// Records that may have all of some needles. Of one snapshot.
+/// Records that may have all of what is looked for. Of one snapshot.
 #[derive(Debug)]
 pub struct Candidates {
-    needles: Vec<Needle>,
+    sought: Vec<Sought>,
     mode: TextIndex,
     reading: Reading,
     walk: Walk,
     spans: ReadOnlyTable<u64, SpanRow>,
     /// What is in memory, newest last.
     live: Vec<Live>,
+    /// Segments that were passed over, because it is dear to look into them, until somebody asks for ids that
+    /// they have.
+    passed: Vec<Passed>,
     /// Entries from here on were looked at.
     at: u64,
     /// Of ids above this one all candidates are in `found`.
@@ -40,6 +43,14 @@ pub struct Candidates {
     rows: u64,
     /// 64 ids to a word.
     found: BTreeMap<u64, u64>,
+}
+
+/// A segment in the tables, by its first entry, and the lowest and the highest id that it has.
+#[derive(Clone, Copy, Debug)]
+struct Passed {
+    from: u64,
+    lowest: u64,
+    highest: u64,
 }
 
 /// What was found in a segment that is in memory.
@@ -52,15 +63,15 @@ struct Live {
 }
 
 impl Live {
-    fn of_builder(builder: &Builder, needles: &[Needle]) -> Self {
-        let set = builder.candidates(needles);
+    fn of_builder(builder: &Builder, sought: &[Sought]) -> Self {
+        let set = builder.candidates(sought);
         let bounds = builder.bounds();
         let ids = set.iter().filter_map(|at| builder.id(at)).collect();
         Self { from: bounds.from, to: bounds.to, below: bounds.below, ids }
     }
 
-    fn of_segment(segment: &Segment, needles: &[Needle]) -> Result<Self, StoreError> {
-        let set = segment.head.candidates(segment.content.as_slice(), needles).map_err(StoreError::Text)?;
+    fn of_segment(segment: &Segment, sought: &[Sought]) -> Result<Self, StoreError> {
+        let set = segment.head.candidates(segment.content.as_slice(), sought).map_err(StoreError::Text)?;
         let bounds = &segment.head.bounds;
         let ids = ids(&segment.head, &set).collect();
         Ok(Self { from: bounds.from, to: bounds.to, below: bounds.below, ids })
@@ -75,29 +86,36 @@ impl Candidates {
     pub(super) fn new(
         text: &Text,
         transaction: &ReadTransaction,
-        needles: Vec<Needle>,
+        sought: Vec<Sought>,
     ) -> Result<Self, StoreError> {
+        let walk = Walk::of(transaction)?;
+        text.want(walk.end());
         let mut live = Vec::new();
-        let (mode, closing, whole): (_, _, Vec<Arc<Segment>>) = {
-            let state = text.state();
+        let closing = {
+            let growing = text.growing();
             // While it is held, because it takes entries.
-            live.extend(state.builder.as_ref().map(|builder| Live::of_builder(builder, &needles)));
-            (state.mode, state.closing.clone(), state.whole.clone())
+            live.extend(growing.builder.as_ref().map(|builder| Live::of_builder(builder, &sought)));
+            growing.closing.clone()
         };
-        live.extend(closing.map(|builder| Live::of_builder(&builder, &needles)));
+        // After that, because one that is closing comes there next: it may be in both, and not in neither.
+        let (mode, whole): (_, Vec<Arc<Segment>>) = {
+            let state = text.state();
+            (state.mode, state.whole.clone())
+        };
+        live.extend(closing.map(|builder| Live::of_builder(&builder, &sought)));
         for segment in whole.iter().rev() {
-            live.push(Live::of_segment(segment, &needles)?);
+            live.push(Live::of_segment(segment, &sought)?);
         }
         live.reverse();
-        let walk = Walk::of(transaction)?;
         Ok(Self {
-            needles,
+            sought,
             mode,
             reading: Reading::of(transaction)?,
             at: walk.end(),
             walk,
             spans: transaction.open_table(SPANS)?,
             live,
+            passed: Vec::new(),
             known: u64::MAX,
             rows: u64::MAX,
             found: BTreeMap::new(),
@@ -110,6 +128,9 @@ impl Candidates {
     /// [`StoreError`] where the file cannot be read.
     pub fn below(&mut self, id: u64) -> Result<Option<u64>, StoreError> {
         loop {
+            if let Some(last) = id.checked_sub(1) {
+                unharmed(|| self.look_into_passed(&(0..=last)))?;
+            }
             let found = self.newest_below(id);
             if self.at == 0 || found.is_some_and(|found| found > self.known) {
                 return Ok(found);
@@ -126,6 +147,7 @@ impl Candidates {
         while self.at > 0 && *ids.start() <= self.known {
             unharmed(|| self.load())?;
         }
+        unharmed(|| self.look_into_passed(&ids))?;
         let mut among = Vec::new();
         for (word, bits) in self.found.range(ids.start() / 64..=ids.end() / 64) {
             let each = (0..64).filter(|bit| bits >> bit & 1 == 1).map(|bit| word * 64 + bit);
@@ -170,7 +192,13 @@ impl Candidates {
                     return self.load_group(head.bounds.to);
                 }
                 Some((from, Some(head))) if self.counts(&head) => {
-                    let set = head.candidates(&self.reading.content(from), &self.needles)?;
+                    if self.sought.iter().any(Sought::is_dear) {
+                        let (lowest, highest) = head.ids();
+                        self.passed.push(Passed { from, lowest, highest });
+                        (self.at, self.known) = (from, self.known.min(head.bounds.below));
+                        return Ok(());
+                    }
+                    let set = head.candidates(&self.reading.content(from), &self.sought)?;
                     ids(&head, &set).for_each(|id| self.insert(id));
                     (self.at, self.known) = (from, self.known.min(head.bounds.below));
                     return Ok(());
@@ -179,6 +207,21 @@ impl Candidates {
                 Some((from, _)) => before = from,
             }
         }
+    }
+
+    /// Looks into segments that may have some of these ids.
+    fn look_into_passed(&mut self, wanted: &RangeInclusive<u64>) -> Result<(), StoreError> {
+        let has = |passed: &Passed| passed.lowest <= *wanted.end() && passed.highest >= *wanted.start();
+        while let Some(at) = self.passed.iter().position(has) {
+            let Some(Passed { from, .. }) = self.passed.get(at).copied() else { return Ok(()) };
+            if let Some(head) = self.reading.head(from)? {
+                let set = head.candidates(&self.reading.content(from), &self.sought)?;
+                ids(&head, &set).for_each(|id| self.insert(id));
+            }
+            // Once it is known what it has.
+            self.passed.swap_remove(at);
+        }
+        Ok(())
     }
 
     fn counts(&self, head: &Head) -> bool {

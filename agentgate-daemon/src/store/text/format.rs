@@ -6,7 +6,7 @@
 //! here): twice the place of its set, from where the sets begin, or, of a word that only one entry has,
 //! twice that entry's place in the segment and one more.
 //!
-//! The *head* says what there is: 1 (the version of this format and of what a word is), 1 where bodies are
+//! The *head* says what there is: 2 (the version of this format and of what a word is), 1 where bodies are
 //! indexed or else 0, the entry after its last, the highest id that began before it; how many entries it
 //! has, and their ids in runs (the first, less what follows the run before, in zigzag; how many); the sets
 //! of entries that are not wholly indexed and of those whose dense words are not; how many words, bytes of
@@ -15,16 +15,16 @@
 use std::borrow::Cow;
 
 use super::{
-    find::{self, Bounds},
+    find::{self, Bounds, Sought},
     set::{self, ENTRIES, Set},
 };
 use crate::{
     store::canonical::{Malformed, put_number, take, take_number},
-    words::Needle,
+    words::Reach,
 };
 
 /// Changes with the format and with what a word is: segments of another are built anew.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 /// No block is larger, unpacked.
 const BLOCK: usize = 64 * 1024;
 /// Words that a prefix may stand for in one segment; where there are more, every entry may have one.
@@ -198,13 +198,48 @@ impl Head {
         if left.is_empty() { Ok(Some(head)) } else { Err(Malformed("bytes after the head of a segment")) }
     }
 
-    /// Entries that may hold all of `needles`.
+    /// The lowest and the highest id of its entries.
+    pub(super) fn ids(&self) -> (u64, u64) {
+        let lowest = self.runs.iter().map(|run| run.1).min().unwrap_or(0);
+        (lowest, self.highest())
+    }
+
+    /// Entries that may hold all of `sought`.
     pub(super) fn candidates<C: Content + ?Sized>(
         &self,
         content: &C,
-        needles: &[Needle],
+        sought: &[Sought],
     ) -> Result<Set, C::Error> {
-        find::candidates(&self.bounds, needles, |word, open| self.find(content, word, open))
+        find::candidates(&self.bounds, sought, |word, reach| match reach {
+            Reach::Whole => self.find(content, word, false),
+            Reach::Begins => self.find(content, word, true),
+            Reach::Ends | Reach::Within => self.scan(content, word, reach),
+        })
+    }
+
+    /// Entries that have a word with the part in it.
+    fn scan<C: Content + ?Sized>(&self, content: &C, part: &[u8], reach: Reach) -> Result<Set, C::Error> {
+        let mut found = Set::none();
+        let all = content.read(0, usize::try_from(self.sets_at()).unwrap_or(0))?;
+        let not_packed = |_| C::damaged(Malformed("a block of words does not unpack"));
+        let mut unpacker = zstd::bulk::Decompressor::new().map_err(not_packed)?;
+        let (mut unpacked, mut references) = (Vec::with_capacity(BLOCK), Vec::new());
+        let mut left = all.as_ref();
+        let mut start = 0;
+        for (_, end) in &self.blocks {
+            let packed = take(&mut left, end - start).map_err(C::damaged)?;
+            start = *end;
+            unpacked.clear();
+            unpacker.decompress_to_buffer(packed, &mut unpacked).map_err(not_packed)?;
+            parted(&unpacked, part, reach, &mut references).map_err(C::damaged)?;
+            if references.len() > EXPANDED {
+                return Ok(Set::first(self.entries));
+            }
+        }
+        for reference in references {
+            self.refer(content, reference, &mut found)?;
+        }
+        Ok(found)
     }
 
     /// Entries that have the word, or, where that is open, one that begins with it.
@@ -279,6 +314,40 @@ impl Head {
         found.union(&set::take_set(&mut left).map_err(C::damaged)?);
         Ok(())
     }
+}
+
+/// Collects what stands behind the words of a block that have the part in them. What a word shares with the one
+/// before it is not looked at again.
+fn parted(
+    mut left: &[u8],
+    part: &[u8],
+    reach: Reach,
+    references: &mut Vec<u64>,
+) -> Result<(), Malformed> {
+    let mut word = Vec::new();
+    // Where the part ends first in the word.
+    let mut first: Option<usize> = None;
+    while !left.is_empty() {
+        let &[same, more] = take(&mut left, 2)?.as_array().ok_or(Malformed("a word without a length"))?;
+        word.truncate(same.into());
+        let known = word.len();
+        word.extend_from_slice(take(&mut left, more.into())?);
+        let reference = take_number(&mut left)?;
+        if first.is_none_or(|end| end > known) {
+            let from = (known + 1).saturating_sub(part.len());
+            let rest = word.get(from..).unwrap_or_default();
+            let at = rest.windows(part.len().max(1)).position(|found| found == part);
+            first = at.map(|at| from + at + part.len());
+        }
+        let has = match reach {
+            Reach::Within => first.is_some(),
+            Reach::Whole | Reach::Begins | Reach::Ends => first.is_some() && reach.holds(part, &word),
+        };
+        if has {
+            references.push(reference);
+        }
+    }
+    Ok(())
 }
 
 /// Shows the words of a block and what stands behind each, until `is_past` is true; returns whether it was.

@@ -5,17 +5,23 @@
 //! two for each segment, and none of the records. What is found are *candidates*: records of which the
 //! index does not rule out that they have all words, in any order. Who asks looks into them.
 //!
-//! One thread at the lowest priority ([`Indexer`]) reads what the tables have and builds the last segment
-//! in memory, where it is searched as well. A segment that is whole is handed to whoever makes the next
-//! transaction. After a restart the thread goes on behind the last segment that is in the tables; what
-//! no segment is about is a candidate whatever is looked for.
+//! One thread ([`Indexer`]) reads what the tables have and builds the last segment in memory, where it is
+//! searched as well. It runs where nothing else wants to ([`pacer`]), and holds nothing that others wait for;
+//! far behind, or with a search at hand, it takes a share. A segment that is whole is handed to whoever makes
+//! the next transaction. After a restart the thread goes on behind the last segment that is in the tables;
+//! what no segment is about is a candidate whatever is looked for.
 //!
-//! Memory: the segment under way and one or two that are whole, each at most some 40 MiB, mostly far less.
+//! Memory: the segment under way and one or two that are whole, each at most some 40 MiB, mostly far less,
+//! and what the thread remembers of texts ([`memo`]), at most some 12 MiB.
 
 mod candidates;
 mod find;
 mod format;
 mod indexer;
+mod lag;
+mod memo;
+mod pacer;
+mod scribe;
 mod segment;
 mod set;
 mod table;
@@ -23,16 +29,21 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 
 pub use candidates::Candidates;
+pub use find::Sought;
 pub use indexer::Indexer;
+pub(in crate::store) use pacer::Pacer;
 
 use super::{StoreError, packed::Packer};
-use crate::{model::TextIndex, words::Needle};
+use crate::model::TextIndex;
 use segment::{Builder, Segment};
 use table::{Reading, Writing};
 pub(in crate::store) use table::{SEGMENTS, WORDS};
@@ -60,22 +71,32 @@ impl TextStatus {
     }
 }
 
+/// Entries without an index that a search may find without a reason to have them indexed first: as many one
+/// call looks through.
+const FEW: u64 = 8192;
+
 /// What is known beside the tables.
 #[derive(Debug, Default)]
 pub(super) struct Text {
+    /// What commits look at: the thread takes it when it is not idle, so it is never starved with it.
     state: Mutex<State>,
     /// Touched when there are more entries, when segments were written, and at the end.
     changed: Condvar,
+    /// What searches look at besides. They raise the thread where it has this.
+    growing: Mutex<Growing>,
+    pacer: Arc<Pacer>,
+    /// Entries before this one were looked for.
+    wanted: AtomicU64,
+    /// The state says that the thread should stop what it does.
+    interrupted: AtomicBool,
+    #[cfg(test)]
+    pause: tests::Pause,
 }
 
 #[derive(Debug, Default)]
 struct State {
     mode: TextIndex,
-    /// The segment under way.
-    builder: Option<Builder>,
-    /// The one before it, while it is made whole.
-    closing: Option<Arc<Builder>>,
-    /// Those that are whole, until they are in the tables; oldest first.
+    /// Segments that are whole, until they are in the tables; oldest first.
     whole: Vec<Arc<Segment>>,
     /// Entries before this one are indexed, here or in the tables.
     indexed: u64,
@@ -86,18 +107,45 @@ struct State {
     stopping: bool,
 }
 
+/// Segments that are not whole.
+#[derive(Debug, Default)]
+struct Growing {
+    /// The one under way.
+    builder: Option<Builder>,
+    /// The one before it, while it is made whole.
+    closing: Option<Arc<Builder>>,
+}
+
 impl Text {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that may have all of `needles`: with no index, all there are.
+    /// For others than the thread.
+    fn growing(&self) -> MutexGuard<'_, Growing> {
+        self.pacer.wait_for(&self.growing)
+    }
+
+    /// Entries before `end` are looked for: where many of them are not indexed, that is done before other
+    /// things.
+    fn want(&self, end: u64) {
+        let (mode, indexed) = {
+            let state = self.state();
+            (state.mode, state.indexed)
+        };
+        if mode != TextIndex::Off && end.saturating_sub(indexed) > FEW {
+            self.wanted.fetch_max(end, Ordering::SeqCst);
+            self.pacer.raise();
+        }
+    }
+
+    /// Records that may have all of `sought`: with no index, all there are.
     pub(super) fn candidates(
         &self,
         transaction: &ReadTransaction,
-        needles: Vec<Needle>,
+        sought: Vec<Sought>,
     ) -> Result<Candidates, StoreError> {
-        Candidates::new(self, transaction, needles)
+        Candidates::new(self, transaction, sought)
     }
 
     /// Segments that are to go into the next transaction.
@@ -116,12 +164,23 @@ impl Text {
 
     /// The tables were taken out, or are others: nothing is indexed.
     pub(super) fn reset(&self) {
+        // Before the thread is told: what it makes until then it throws away.
+        *self.growing() = Growing::default();
+        self.wanted.store(0, Ordering::SeqCst);
+        self.interrupt(|state| {
+            state.whole.clear();
+            (state.indexed, state.reset) = (0, true);
+        });
+    }
+
+    /// Has the thread look at the state, which is changed.
+    fn interrupt(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        (state.builder, state.closing) = (None, None);
-        state.whole.clear();
-        (state.indexed, state.reset) = (0, true);
+        change(&mut state);
+        self.interrupted.store(true, Ordering::SeqCst);
         drop(state);
         self.changed.notify_all();
+        self.pacer.raise();
     }
 
     /// Entries before this one are indexed, as the thread knows it; `None` where there is no index.

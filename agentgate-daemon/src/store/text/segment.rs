@@ -7,13 +7,13 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use super::{
-    find::{self, Bounds},
+    find::{self, Bounds, Sought},
     format::Head,
     set::{self, ENTRIES, Set},
 };
 use crate::{
     store::canonical::{Malformed, put_number},
-    words::{Needle, is_dense},
+    words::{Reach, is_dense},
 };
 
 /// Words after which a segment is closed.
@@ -68,9 +68,11 @@ pub(super) struct Builder {
     words: Vec<Word>,
     bytes: Vec<u8>,
     classes: Vec<Class>,
+    /// Records of the entries; the one under way comes behind them.
     ids: Vec<u64>,
+    id: u64,
     text: u64,
-    /// What the current entry may still bring.
+    /// What the entry under way may still bring.
     new: usize,
     dense: usize,
 }
@@ -79,6 +81,15 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder").field("bounds", &self.bounds).field("words", &self.words.len()).finish()
     }
+}
+
+/// What became of a word that an entry has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    /// It is this one of the segment's words.
+    At(u32),
+    /// It is one of too many that are new or dense: the entry is marked, and the word left out.
+    LeftOut,
 }
 
 /// A segment that is whole: what is written of it.
@@ -104,6 +115,7 @@ impl Builder {
             bytes: Vec::new(),
             classes: vec![Class { parent: NOTHING, child: NOTHING, entry: 0 }],
             ids: Vec::new(),
+            id: 0,
             text: 0,
             new: 0,
             dense: 0,
@@ -133,11 +145,16 @@ impl Builder {
             || self.text >= TEXT
     }
 
-    /// The next entry of the log is of this record; its words follow.
+    /// The next entry of the log is of this record; its words follow, and its end. Until then a search
+    /// takes it for one that the segment is not about.
     pub(super) fn begin(&mut self, id: u64) {
-        self.ids.push(id);
+        (self.id, self.new, self.dense) = (id, NEW, DENSE);
+    }
+
+    /// The entry under way has no more words.
+    pub(super) fn end(&mut self) {
+        self.ids.push(self.id);
         self.bounds.to += 1;
-        (self.new, self.dense) = (NEW, DENSE);
     }
 
     /// The entry has a text of so many bytes.
@@ -148,47 +165,54 @@ impl Builder {
 
     /// The entry cannot be read, or not all of it: it is looked into whatever is searched for.
     pub(super) fn is_partial(&mut self) {
-        self.bounds.partial.insert(self.ids.len().saturating_sub(1));
+        self.bounds.partial.insert(self.ids.len());
     }
 
     /// The entry has this word, of 64 bytes at most.
-    pub(super) fn add(&mut self, word: &[u8]) {
+    pub(super) fn add(&mut self, word: &[u8]) -> Added {
         // There are never more than `ENTRIES`.
-        let Some(entry) = self.ids.len().checked_sub(1).and_then(|at| u16::try_from(at).ok()) else { return };
+        let entry = self.ids.len() as u16;
         let slot = self.slot(word);
         let known = self.slots.get(slot).and_then(|place| place.checked_sub(1));
         let index = match known {
-            Some(index) => index as usize,
-            None if is_dense(word) && self.dense == 0 => return self.bounds.dense.insert(entry.into()),
-            None if self.new == 0 => return self.is_partial(),
+            Some(index) => index,
+            None if is_dense(word) && self.dense == 0 => {
+                self.bounds.dense.insert(entry.into());
+                return Added::LeftOut;
+            }
+            None if self.new == 0 => {
+                self.is_partial();
+                return Added::LeftOut;
+            }
             None => {
                 self.new -= 1;
                 self.dense -= usize::from(is_dense(word)).min(self.dense);
-                self.insert(slot, word)
+                self.insert(slot, word) as u32
             }
         };
-        let Some(found) = self.words.get(index).copied() else { return };
-        if found.class != NOTHING && found.entry == entry {
-            return;
+        if let Some(word) = self.words.get_mut(index as usize)
+            && (word.class == NOTHING || word.entry != entry)
+        {
+            (word.class, word.entry) = (next_class(&mut self.classes, word.class, entry), entry);
         }
-        let class = self.next_class(found.class, entry);
-        if let Some(word) = self.words.get_mut(index) {
-            (word.class, word.entry) = (class, entry);
-        }
+        Added::At(index)
     }
 
-    /// The class of those of `class` that `entry` has.
-    fn next_class(&mut self, class: u32, entry: u16) -> u32 {
-        let child = self.classes.get(class as usize).map_or(NOTHING, |class| class.child);
-        if child != NOTHING && self.classes.get(child as usize).is_some_and(|child| child.entry == entry) {
-            return child;
+    /// The entry has these words of the segment.
+    pub(super) fn again(&mut self, indices: &[u32]) {
+        let entry = self.ids.len() as u16;
+        // Words that came together are in one class.
+        let mut last = (NOTHING, NOTHING);
+        for index in indices {
+            let Some(word) = self.words.get_mut(*index as usize) else { continue };
+            if word.class != NOTHING && word.entry == entry {
+                continue;
+            }
+            if word.class != last.0 || last.1 == NOTHING {
+                last = (word.class, next_class(&mut self.classes, word.class, entry));
+            }
+            (word.class, word.entry) = (last.1, entry);
         }
-        let made = self.classes.len() as u32;
-        self.classes.push(Class { parent: class, child: NOTHING, entry });
-        if let Some(class) = self.classes.get_mut(class as usize) {
-            class.child = made;
-        }
-        made
     }
 
     fn insert(&mut self, slot: usize, word: &[u8]) -> usize {
@@ -257,12 +281,12 @@ impl Builder {
         fold(hash ^ last ^ second.rotate_left(32), second)
     }
 
-    /// Entries that may hold all of `needles`.
-    pub(super) fn candidates(&self, needles: &[Needle]) -> Set {
-        let found = find::candidates::<Malformed>(&self.bounds, needles, |word, open| {
+    /// Entries that may hold all of `sought`.
+    pub(super) fn candidates(&self, sought: &[Sought]) -> Set {
+        let found = find::candidates::<Malformed>(&self.bounds, sought, |word, reach| {
             let mut set = Set::none();
-            if open {
-                for index in (0..self.words.len()).filter(|index| self.bytes_of(*index).starts_with(word)) {
+            if reach != Reach::Whole {
+                for index in (0..self.words.len()).filter(|index| reach.holds(word, self.bytes_of(*index))) {
                     self.collect(index, &mut set);
                 }
             } else if let Some(index) = self.slots.get(self.slot(word)).and_then(|place| place.checked_sub(1))
@@ -334,6 +358,20 @@ impl Builder {
         content.extend_from_slice(&sets.bytes);
         Ok(Segment { encoded: head.encode(), head, content })
     }
+}
+
+/// The class of those of `class` that `entry` has.
+fn next_class(classes: &mut Vec<Class>, class: u32, entry: u16) -> u32 {
+    let child = classes.get(class as usize).map_or(NOTHING, |class| class.child);
+    if child != NOTHING && classes.get(child as usize).is_some_and(|child| child.entry == entry) {
+        return child;
+    }
+    let made = classes.len() as u32;
+    classes.push(Class { parent: class, child: NOTHING, entry });
+    if let Some(class) = classes.get_mut(class as usize) {
+        class.child = made;
+    }
+    made
 }
 
 /// The sets of a segment's classes, each written when it is first referred to.

@@ -118,7 +118,7 @@ impl Reading {
     }
 
     /// The head of the segment that begins with this entry; `None` where it is of another version.
-    fn head(&self, from: u64) -> Result<Option<Head>, StoreError> {
+    pub(super) fn head(&self, from: u64) -> Result<Option<Head>, StoreError> {
         let bytes = packed::get(&self.segments, from)?.unwrap_or(Err(Malformed("a segment is not there")));
         bytes.and_then(|bytes| Head::decode(from, &bytes)).map_err(StoreError::Text)
     }

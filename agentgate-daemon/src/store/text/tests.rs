@@ -2,15 +2,47 @@
 
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, mpsc},
+};
 
 use super::{
+    Sought,
     format::Head,
     segment::{Builder, Segment},
     set::Set,
 };
 
-use crate::words::{Form, Needle, Token, each};
+use crate::{
+    filter::Pattern,
+    words::{Address, Form, Needle, Token, each},
+};
+
+/// Where the thread stands still when a test wants it to: in an entry, which the segment has in part.
+#[derive(Debug, Default)]
+pub(super) struct Pause(Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>);
+
+impl Pause {
+    /// Says that it is here, and waits.
+    pub(super) fn here(&self) {
+        let pause = self.0.lock().unwrap().take();
+        if let Some((is_here, goes_on)) = pause
+            && is_here.send(()).is_ok()
+        {
+            // It goes on as well where the test is over.
+            let _over = goes_on.recv();
+        }
+    }
+
+    /// Has the thread stand still the next time.
+    fn next(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (is_here, was_here) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        *self.0.lock().unwrap() = Some((is_here, goes_on));
+        (was_here, go_on)
+    }
+}
 
 /// A generator that gives the same again for the same seed.
 struct Random(u64);
@@ -29,11 +61,16 @@ fn places(set: &Set) -> Vec<usize> {
 }
 
 fn add(builder: &mut Builder, id: u64, text: &str) {
+    put(builder, id, text);
+    builder.end();
+}
+
+fn put(builder: &mut Builder, id: u64, text: &str) {
     builder.begin(id);
     builder.begin_text(text.len());
     each(text.as_bytes(), Form::Plain, &mut |token| match token {
-        Token::Word(word) | Token::Also(word) => builder.add(word),
-        Token::Gap => {}
+        Token::Word(word) | Token::Also(word) => drop(builder.add(word)),
+        Token::Gap | Token::Cut => {}
     });
 }
 
@@ -43,11 +80,18 @@ fn search(builder: &Builder, needles: &[&str]) -> Vec<usize> {
 }
 
 fn search_both(builder: &Builder, segment: &Segment, needles: &[&str]) -> Vec<usize> {
-    let needles: Vec<_> = needles.iter().map(|needle| Needle::parse(needle).unwrap()).collect();
-    let live = builder.candidates(&needles);
-    let closed = segment.head.candidates(segment.content.as_slice(), &needles).unwrap();
+    search_for(builder, segment, &parsed(needles))
+}
+
+fn parsed(needles: &[&str]) -> Vec<Sought> {
+    needles.iter().map(|needle| Needle::parse(needle).unwrap().into()).collect()
+}
+
+fn search_for(builder: &Builder, segment: &Segment, needles: &[Sought]) -> Vec<usize> {
+    let live = builder.candidates(needles);
+    let closed = segment.head.candidates(segment.content.as_slice(), needles).unwrap();
     let read = Head::decode(builder.bounds().from, &segment.encoded).unwrap().unwrap();
-    let again = read.candidates(segment.content.as_slice(), &needles).unwrap();
+    let again = read.candidates(segment.content.as_slice(), needles).unwrap();
     assert_eq!((&live, &live), (&closed, &again), "{needles:?}");
     for at in 0..8192 {
         assert_eq!(builder.id(at), read.id(at));
@@ -118,8 +162,9 @@ fn an_empty_segment_is_one() {
 fn entries_that_are_not_wholly_indexed_are_always_found() {
     let mut builder = Builder::new(0, 0, true);
     add(&mut builder, 1, "a b");
-    add(&mut builder, 2, "");
+    put(&mut builder, 2, "");
     builder.is_partial();
+    builder.end();
     add(&mut builder, 3, "b");
     assert_eq!(search(&builder, &["a"]), [0, 1]);
     assert_eq!(search(&builder, &["a", "c"]), [1]);
@@ -131,7 +176,7 @@ fn very_many_words_of_one_entry_do_not_fill_a_segment() {
     let many: String = (0..70_000).map(|word| format!("w{word} ")).collect();
     add(&mut builder, 1, &many);
     add(&mut builder, 2, "w1 w69999");
-    let needles = |needle| [Needle::parse(needle).unwrap()];
+    let needles = |needle| parsed(&[needle]);
     assert_eq!(places(&builder.candidates(&needles("w69999"))), [0, 1]);
     assert_eq!(places(&builder.candidates(&needles("w1"))), [0, 1]);
     assert_eq!(places(&builder.candidates(&needles("nothing"))), [0]);
@@ -170,7 +215,10 @@ fn bytes_that_are_no_segment_are_refused() {
     let mut later = segment.encoded.clone();
     later[0] += 1;
     assert!(Head::decode(7, &later).unwrap().is_none());
-    let needles = [Needle::parse("some*").unwrap()];
+    let needles = [
+        Needle::parse("some*").unwrap().into(),
+        Sought::Address(Address::of_target(&Pattern::whole("*ome*").runs()).unwrap()),
+    ];
     for at in 0..segment.encoded.len() {
         for bit in 0..8 {
             let mut changed = segment.encoded.clone();

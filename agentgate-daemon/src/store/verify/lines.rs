@@ -81,6 +81,7 @@ impl Proof {
         match found {
             Ok(Line::Pruned(prune)) => verifier.pruned(prune),
             Ok(Line::Checkpoint(checkpoint)) => verifier.checkpoint(checkpoint),
+            Ok(Line::Key(statement)) => verifier.key(statement),
             Ok(Line::Skipped { n, digests }) => verifier.skipped(*n, &digests.0),
             Ok(Line::Entry { n, prev, entry, record, bodies }) => {
                 self.entries += 1;
@@ -174,8 +175,12 @@ pub(crate) fn checkpoints(mut from: impl BufRead) -> io::Result<Vec<Checkpoint>>
     while let Some(next) = next(&mut from, &mut line)? {
         match next.map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))? {
             Line::Checkpoint(checkpoint) => found.push(checkpoint),
-            Line::Log(_) | Line::Pruned(_) | Line::Entry { .. } | Line::Skipped { .. } | Line::End { .. } => {
-            }
+            Line::Log(_)
+            | Line::Pruned(_)
+            | Line::Key(_)
+            | Line::Entry { .. }
+            | Line::Skipped { .. }
+            | Line::End { .. } => {}
         }
     }
     Ok(found)

@@ -1,10 +1,10 @@
 //! The index beside a log that is written to, pruned and opened again.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use tempfile::TempDir;
 
-use super::super::{Indexer, drop_tables, forget, open, table};
+use super::super::{Indexer, Sought, drop_tables, forget, open, table};
 use crate::{
     audit::{Audit, AuditOptions},
     model::{
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     fn candidates(&self, needles: &[&str]) -> Vec<u64> {
-        let mut candidates = self.store.text_candidates(parsed(needles)).unwrap();
+        let mut candidates = self.store.text_candidates(sought(needles)).unwrap();
         let mut found = Vec::new();
         let mut below = u64::MAX;
         while let Some(id) = candidates.below(below).unwrap() {
@@ -51,7 +51,7 @@ impl Scene {
             below = id;
         }
         found.reverse();
-        let mut again = self.store.text_candidates(parsed(needles)).unwrap();
+        let mut again = self.store.text_candidates(sought(needles)).unwrap();
         let last = self.store.next_id().0;
         // In steps from the newest, as a query does.
         let mut among = Vec::new();
@@ -76,6 +76,10 @@ impl Scene {
         }
         found
     }
+}
+
+fn sought(needles: &[&str]) -> Vec<Sought> {
+    parsed(needles).into_iter().map(Sought::from).collect()
 }
 
 fn parsed(needles: &[&str]) -> Vec<Needle> {
@@ -272,6 +276,66 @@ fn the_audit_thread_writes_segments_without_being_asked_to_write_anything_else()
     drop((audit, thread));
 }
 
+/// Everything the thread does stands still in the middle of an entry: nobody else waits for it.
+#[test]
+fn a_thread_that_does_not_come_to_run_holds_up_nobody() {
+    let scene = Scene::new();
+    write(&scene.store, 1, 300);
+    let indexer = scene.index(TextIndex::Bodies);
+    let (is_here, go_on) = scene.store.text.pause.next();
+    // A body of which the segment has a part only when it takes what it was given.
+    let mut long = finished(301);
+    let words: String = (0..20_000).map(|word| format!("w{word} ")).collect();
+    if let Some(head) = &mut long.request {
+        head.body = Captured { total: words.len() as u64, truncated: false, bytes: words.into() };
+    }
+    scene.store.apply(&[Write::Final(&long)]).unwrap();
+    is_here.recv().unwrap();
+    // Once more, so that it stands in the middle of the body.
+    let (is_here, go_on_again) = scene.store.text.pause.next();
+    drop(go_on);
+    is_here.recv().unwrap();
+
+    // Commits go on, and searches, which find what is there.
+    write(&scene.store, 302, 600);
+    for needles in
+        [&["only77"][..], &["only301"], &["only500"], &["w19999"], &["w0"], &["question5", "word3"]]
+    {
+        let (found, naive) = (scene.candidates(needles), scene.naive(needles));
+        assert!(naive.iter().all(|id| found.contains(id)), "{needles:?}: {found:?} lacks some of {naive:?}");
+    }
+    assert!(!scene.candidates(&["only77"]).contains(&78));
+    let status = scene.store.text_status().unwrap();
+    assert!(status.lag() > 0, "{status:?}");
+    assert!(scene.store.pace().unwrap().unindexed.unwrap() > 0);
+    drop(go_on_again);
+
+    let entries = scene.store.text_status().unwrap().entries;
+    scene.store.text.wait(|state| state.indexed >= entries);
+    for needles in NEEDLES.into_iter().chain([&["w19999"][..], &["only301"]]) {
+        assert_eq!(scene.candidates(needles), scene.naive(needles), "{needles:?}");
+    }
+    drop(indexer);
+}
+
+/// A search that meets many entries without an index has the thread hurry up to there, and no further.
+#[test]
+fn what_is_looked_for_is_indexed_first() {
+    let scene = Scene::new();
+    write(&scene.store, 1, 300);
+    let _indexer = scene.index(TextIndex::Bodies);
+    let text = &scene.store.text;
+    text.want(super::super::FEW + 1);
+    assert_eq!(text.wanted.load(Ordering::SeqCst), 0, "what is indexed is not waited for");
+    let end = text.state().indexed + super::super::FEW;
+    text.want(end);
+    assert_eq!(text.wanted.load(Ordering::SeqCst), 0, "few are looked through");
+    text.want(end + 1);
+    assert_eq!(text.wanted.load(Ordering::SeqCst), end + 1);
+    text.want(end);
+    assert_eq!(text.wanted.load(Ordering::SeqCst), end + 1);
+}
+
 #[test]
 fn a_damaged_index_is_told() {
     let scene = Scene::new();
@@ -282,7 +346,7 @@ fn a_damaged_index_is_told() {
     let transaction = scene.store.begin_write().unwrap();
     transaction.open_table(table::WORDS).unwrap().insert((0, 0), [7; 4064].as_slice()).unwrap();
     transaction.commit().unwrap();
-    let mut candidates = scene.store.text_candidates(parsed(&["answer1"])).unwrap();
+    let mut candidates = scene.store.text_candidates(sought(&["answer1"])).unwrap();
     let error = candidates.among(1..=50).unwrap_err();
     assert_eq!(error.code(), "store_unreadable");
     assert!(error.to_string().contains("reindex"), "{error}");
