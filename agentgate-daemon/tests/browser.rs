@@ -147,3 +147,101 @@ async fn a_person_watches_and_allows() {
     browser.close().await;
     served.stop().await;
 }
+
+/// Keys as WebDriver names them.
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+const DOWN: &str = "\u{e015}";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs chromium; run by cargo xtask test"]
+async fn a_person_looks_for_records() {
+    let served = Served::start().await;
+    for _ in 0..105 {
+        served.record(seed::refused(Timestamp::now())).await;
+    }
+    served.record(seed::kernel(Timestamp::now())).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}{}", served.addr, served.login_target())).await;
+    let live = "document.getElementById('live-state')?.textContent === 'live'";
+    browser.wait_for(live).await;
+    assert_eq!(browser.get("document.getElementById('count').textContent").await, "107 records");
+
+    // A key leads into the field, and what is begun is offered: a field, then its values.
+    let value = "document.getElementById('q').value";
+    let offers = "[...document.querySelectorAll('#q-offers li code')].map((e) => e.textContent).join(' ')";
+    browser.type_into("body", "/").await;
+    browser.wait_for("document.activeElement.id === 'q'").await;
+    assert_eq!(browser.get(value).await, "");
+    browser.type_into("#q", "stat").await;
+    browser.wait_for(&format!("{offers} === 'status: state:'")).await;
+    browser.type_into("#q", &format!("{DOWN}{DOWN}{ENTER}ref")).await;
+    browser.wait_for(&format!("{offers} === 'state:refused'")).await;
+    browser.type_into("#q", TAB).await;
+    assert_eq!(browser.get(value).await, "state:refused ");
+    // What stands in the list is offered too.
+    browser.type_into("#q", "host:pas").await;
+    browser.wait_for(&format!("{offers} === 'host:paste.example'")).await;
+
+    // What cannot be read is told, kept, and ready to be typed over.
+    browser.type_into("#q", &format!("te* hots:x{ENTER}")).await;
+    browser.wait_for("document.querySelector('#q-fault mark')?.textContent === 'hots'").await;
+    assert_eq!(browser.get(value).await, "state:refused host:paste* hots:x");
+    assert_eq!(
+        browser.get("document.querySelector('#q-fault p').textContent.includes('`host:`')").await,
+        true
+    );
+    assert_eq!(browser.get("getSelection().toString()").await, "hots");
+    browser.type_into("#q", &format!("-method{ENTER}")).await;
+    browser.wait_for(live).await;
+    let found = "document.getElementById('count').textContent + ' ' + document.querySelectorAll('#records tr').length";
+    assert_eq!(browser.get(value).await, "state:refused host:paste* -method:x");
+    assert_eq!(browser.get(found).await, "105 records 100");
+    let query = browser.get("location.search").await;
+    assert!(!query.as_str().unwrap().contains("verdict="), "what is empty is not in the address: {query}");
+
+    // The live feed has the same filter.
+    served.record(seed::kernel(Timestamp::now())).await;
+    let newest = served.record(seed::refused(Timestamp::now())).await;
+    browser.wait_for(&format!("document.querySelector('#records tr')?.id === 'r{newest}'")).await;
+    assert!(browser.get("document.querySelector('#records tr.k-kernel')").await.is_null());
+
+    // Onwards by the cursor, and back.
+    browser.click("a[rel=next]").await;
+    browser.wait_for("location.search.includes('before=') && !document.getElementById('live')").await;
+    assert_eq!(browser.get(value).await, "state:refused host:paste* -method:x");
+    let rows = browser.get("document.querySelectorAll('#records tr').length").await.as_u64().unwrap();
+    assert!((5..=6).contains(&rows), "{rows}");
+
+    // A value narrows the list down, a head sorts it.
+    browser.click("#records .c-session a.pick").await;
+    browser.wait_for(live).await;
+    assert_eq!(browser.get(value).await, "state:refused host:paste* -method:x session:claude-3f2a.scope");
+    browser.click("th.c-took a").await;
+    browser.wait_for("document.querySelector('th.c-took').getAttribute('aria-sort') === 'descending'").await;
+    assert!(browser.get("document.getElementById('live')").await.is_null());
+
+    // Nothing is wider than a telephone, and what explains opens over the list.
+    browser.narrow(true).await;
+    let wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+    let top = "document.querySelector('#records').getBoundingClientRect().top";
+    let before = browser.get(top).await;
+    for at in [1, 2] {
+        browser.click(&format!("details.more:nth-of-type({at}) summary")).await;
+        browser.wait_for(&format!("document.querySelector('details.more:nth-of-type({at})').open")).await;
+        assert_eq!(browser.get(wide).await, false);
+        assert_eq!(browser.get(top).await, before, "the list stays where it is");
+    }
+    browser
+        .open(&format!("{}/records/{newest}", browser.get("location.origin").await.as_str().unwrap()))
+        .await;
+    assert_eq!(browser.get(wide).await, false);
+    browser.narrow(false).await;
+
+    let mut complaints = browser.complaints().await;
+    // The browser tells of every 400, and one was meant.
+    complaints.retain(|text| !text.contains("400 (Bad Request)"));
+    assert!(complaints.is_empty(), "the browser complained: {complaints:?}");
+    browser.close().await;
+    served.stop().await;
+}

@@ -30,19 +30,23 @@ Examples:
 /// The whole language: each field by an example.
 fn language() -> String {
     let mut text = "\
-Filters: conditions side by side must all hold; `or`, brackets, and `-` before one
-to negate it. Values are whole, with * and ? as usual; one of several: a,b.
+Filters: conditions side by side must all hold; `or`, brackets, and `-` before
+one to negate it. Values are whole, with * and ? as usual; one of several: a,b.
 
 "
     .to_owned();
     for Help { example, what, values, .. } in HELP {
-        // Writing to a String cannot fail.
-        let _ = match values {
-            [] => writeln!(text, "  {example:<30} {what}"),
-            values => writeln!(text, "  {example:<30} {what}: {}", values.join(" ")),
+        let values = values.join(" ");
+        let short = example.len().max(30) + what.len() + values.len() < 74;
+        let gap = match values.as_str() {
+            "" => "",
+            _ if short => ": ",
+            _ => ":\n                                   ",
         };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {example:<30} {what}{gap}{values}");
     }
-    text.push_str("  word  wor*  \"words in a row\"    in addresses, headers, notes and decoded bodies\n\n");
+    text.push_str("  word wor* \"words in a row\"      in addresses, headers, notes, decoded bodies\n\n");
     text + EXAMPLES
 }
 
@@ -185,9 +189,9 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
         let which = if reversed || args.newest_first { "newest" } else { "first" };
         match listing.shown {
             0 => complain("nothing on record matches"),
-            shown if shown == args.limit => complain(&format!(
-                "these are the {which} {shown}; --limit up to {LIMIT_CAP} shows more, --count says how many there are"
-            )),
+            shown if shown == args.limit => {
+                complain(&format!("the {which} {shown}; --limit shows more, --count says how many there are"))
+            }
             _ => {}
         }
     }

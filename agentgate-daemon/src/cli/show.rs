@@ -44,10 +44,6 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     };
     if let Some(side) = args.body {
         let whole = body(session, args.id, side)?;
-        if whole.is_empty() {
-            complain("nothing of this body is on record");
-            return Ok(());
-        }
         if args.raw {
             return session.output.bytes(&whole);
         }

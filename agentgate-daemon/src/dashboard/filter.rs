@@ -94,9 +94,7 @@ impl Params {
 
     /// The same with one condition more, from its first page.
     pub(super) fn narrowed(&self, condition: &str) -> Self {
-        let there = self.q.split_whitespace().any(|word| word == condition);
-        let parts = [self.q.as_str(), if there { "" } else { condition }];
-        Self { q: shorthand::joined(parts), before: String::new(), ..self.clone() }
+        Self { q: shorthand::narrowed(&self.q, condition), before: String::new(), ..self.clone() }
     }
 
     /// The same in another order, from its first page.

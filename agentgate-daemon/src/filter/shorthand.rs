@@ -21,22 +21,41 @@ pub fn joined<'p>(parts: impl IntoIterator<Item = &'p str>) -> String {
     }
 }
 
-/// Whether an `or` stands outside of brackets.
-fn has_or(text: &str) -> bool {
-    let Ok(tokens) = tokens(text) else { return false };
-    let mut depth = 0_usize;
-    tokens.iter().any(|token| {
+/// The words outside of brackets, each with whether something before it negates it. None of what cannot be read.
+fn outer(text: &str) -> Vec<(&str, bool)> {
+    let (mut words, mut depth, mut negated) = (Vec::new(), 0_usize, false);
+    for token in tokens(text).unwrap_or_default() {
         match &token.what {
             What::Open => depth += 1,
             What::Close => depth = depth.saturating_sub(1),
-            What::Minus => {}
-            What::Word(word) => {
-                let typed = word.iter().all(|character| !character.literal);
-                return depth == 0 && typed && plain(word).eq_ignore_ascii_case("or");
+            What::Minus => {
+                negated = true;
+                continue;
+            }
+            What::Word(_) => {
+                let word = text.get(token.at).unwrap_or_default();
+                if depth == 0 {
+                    words.push((word, negated));
+                }
+                negated = word.eq_ignore_ascii_case("not");
+                continue;
             }
         }
-        false
-    })
+        negated = false;
+    }
+    words
+}
+
+/// Whether an `or` stands outside of brackets.
+fn has_or(text: &str) -> bool {
+    outer(text).iter().any(|(word, _)| word.eq_ignore_ascii_case("or"))
+}
+
+/// A filter with one condition more, where it does not ask for that already.
+#[must_use]
+pub fn narrowed(text: &str, condition: &str) -> String {
+    let there = !has_or(text) && outer(text).contains(&(condition, false));
+    joined([text, if there { "" } else { condition }])
 }
 
 /// A filter without its `sort:`. What cannot be read as a filter stays as it is.

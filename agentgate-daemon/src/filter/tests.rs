@@ -385,6 +385,17 @@ fn shorthands_mean_what_was_typed() {
     assert_eq!(parse(&shorthand::joined(["a or b sort:oldest", "c"])).sort, Some(Sort::Oldest));
     assert_eq!(shorthand::joined(["(a or b) \"or\"", "c"]), "(a or b) \"or\" c");
     for (text, expect) in [
+        ("", "host:x"),
+        ("a host:x", "a host:x"),
+        ("a or host:x", "(a or host:x) host:x"),
+        ("(a or host:x)", "(a or host:x) host:x"),
+        ("a -host:x", "a -host:x host:x"),
+        ("not host:x", "not host:x host:x"),
+        ("host:xx", "host:xx host:x"),
+    ] {
+        assert_eq!(shorthand::narrowed(text, "host:x"), expect);
+    }
+    for (text, expect) in [
         ("a sort:oldest  b", "a  b"),
         ("SORT:bytes", ""),
         ("a or b sort:bytes", "a or b"),

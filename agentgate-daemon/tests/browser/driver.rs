@@ -126,6 +126,17 @@ impl Browser {
         self.ask("POST", &format!("/element/{element}/value"), json!({ "text": text })).await;
     }
 
+    /// Makes the window as wide as a telephone's, or as wide as it was.
+    pub(crate) async fn narrow(&self, narrow: bool) {
+        let (command, parameters) = if narrow {
+            let size = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": false });
+            ("Emulation.setDeviceMetricsOverride", size)
+        } else {
+            ("Emulation.clearDeviceMetricsOverride", json!({}))
+        };
+        self.ask("POST", "/goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await;
+    }
+
     async fn element(&self, selector: &str) -> String {
         let found = self.ask("POST", "/element", json!({ "using": "css selector", "value": selector })).await;
         // The key is fixed by the standard ("web element identifier").

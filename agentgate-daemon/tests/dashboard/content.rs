@@ -96,7 +96,7 @@ async fn a_filter_that_is_wrong_is_told_at_its_field() {
         "column 14: `hots` is no field; did you mean `host:`?",
         "<pre>verdict:deny <mark>hots</mark>:paste</pre>",
         "data-wrong-from=\"13\" data-wrong-to=\"17\"",
-        "<details class=\"more\" open>",
+        "name=\"more\" open>",
     ] {
         assert!(page.body.contains(part), "{part}: {}", page.body);
     }
@@ -120,6 +120,75 @@ async fn a_filter_that_is_wrong_is_told_at_its_field() {
         assert_eq!(answer.status, 400);
         assert!(answer.body.contains("q: column 1: `hots` is no field; did you mean `host:`?"), "{answer:?}");
     }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_the_list_narrow_it_down_and_its_head_sorts_it() {
+    let served = Served::start().await;
+    let cookie = served.login().await;
+    let get = async |target: &str| served.get(target, &[("Cookie", &cookie)]).await;
+    let now = Timestamp::now();
+    let refused = served.record(seed::refused(now)).await;
+    let failed = served.record(seed::failed(now)).await;
+    let question = served.record(seed::question(now)).await;
+    let page = get("/?q=state%3Arefused+or+state%3Afailed&kind=exchange").await;
+    let within = "/?q=%28state%3Arefused%20or%20state%3Afailed%29%20";
+    for (condition, link) in [
+        ("host:paste.example", "host%3Apaste.example&amp;kind=exchange"),
+        ("verdict:deny", "verdict%3Adeny&amp;kind=exchange"),
+        ("agent:curl", "agent%3Acurl&amp;kind=exchange"),
+        ("session:claude-3f2a.scope", "session%3Aclaude-3f2a.scope&amp;kind=exchange"),
+        ("flag:host_not_allowlisted", "flag%3Ahost_not_allowlisted&amp;kind=exchange"),
+        ("state:failed", "state%3Afailed&amp;kind=exchange"),
+    ] {
+        let expect = format!("href=\"{within}{link}\" data-is=\"{condition}\"");
+        assert!(page.body.contains(&expect), "{expect}: {}", page.body);
+        let target = format!("{within}{link}").replace("&amp;", "&");
+        let expect = if condition == "session:claude-3f2a.scope" {
+            vec![failed, refused]
+        } else if condition == "state:failed" {
+            vec![failed]
+        } else {
+            vec![refused]
+        };
+        assert_eq!(rows(&get(&target).await), expect, "{condition}");
+    }
+    assert!(page.body.contains("2 records<"), "{}", page.body);
+    let all = get("/").await;
+    assert!(all.body.contains("4 records<") && all.body.contains("data-is=\"code:NOERROR\""), "{}", all.body);
+    assert!(all.body.contains("data-is=\"host:codeload.github.com\""), "what DNS was asked for");
+
+    // The head: once for an order, again for the one before, and what else was chosen stays.
+    let sort = "/?q=%28state%3Arefused%20or%20state%3Afailed%29%20sort%3Aduration&amp;kind=exchange";
+    assert!(page.body.contains(&format!("href=\"{sort}\"")), "{}", page.body);
+    let sorted = get(&sort.replace("&amp;", "&")).await;
+    assert_eq!(rows(&sorted).len(), 2);
+    assert!(sorted.body.contains("aria-sort=\"descending\"><a href=\"/?q=%28state"), "{}", sorted.body);
+    assert!(page.body.contains("agentctl logs '(state:refused or state:failed) kind:exchange'"));
+
+    // A long filter is not repeated in every row, and what hides characters is no link.
+    let long = get(&format!("/?q=-host%3A{}", "x".repeat(600))).await;
+    assert!(long.status == 200 && !rows(&long).is_empty() && !long.body.contains("data-is="));
+    let hostile = served.record(seed::hostile(now)).await;
+    let page = get(&format!("/?q=id%3A{hostile}")).await;
+    assert!(page.body.contains("data-is=\"host:evil.example\""), "{}", page.body);
+    assert!(!page.body.contains("data-is=\"agent:") && !page.body.contains("data-is=\"flag:"));
+
+    // Facts are shown, and lead to records with the same.
+    let mut record = seed::failed(now);
+    record.facts = vec![
+        agentgate::model::Fact::text("model", "claude-<4>"),
+        agentgate::model::Fact::micros("cost", 12_500),
+        agentgate::model::Fact::text("server", "github"),
+    ];
+    let told = served.record(record).await;
+    let page = get(&format!("/records/{told}")).await;
+    for expect in ["data-is=\"model:&quot;claude-&lt;4&gt;&quot;\"", "cost%3A0.0125", "fact.server:github"] {
+        assert!(page.body.contains(expect), "{expect}: {}", page.body);
+    }
+    assert_eq!(rows(&get("/?q=cost%3A0.0125").await), [told]);
+    assert_eq!(rows(&get("/?q=kind%3Adns").await), [question]);
     served.stop().await;
 }
 

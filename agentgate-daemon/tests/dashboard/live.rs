@@ -53,6 +53,11 @@ async fn the_feed_filters_like_the_page() {
     let refused = served.record(seed::refused(Timestamp::now())).await;
     let before = events.wait_for(&format!("data-id=\"{refused}\"")).await;
     assert!(!before.contains(&format!("data-id=\"{allowed}\"")), "{before}");
+    let row = events.wait_for("\n\n").await;
+    assert!(
+        row.contains("q=host%3Apaste.example&amp;host=paste&amp;verdict=deny"),
+        "its values narrow this list: {row}"
+    );
     let answer = served.get("/live?verdict=perhaps", &[("Cookie", &cookie)]).await;
     assert_eq!(answer.status, 400);
     served.stop().await;

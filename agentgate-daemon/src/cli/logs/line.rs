@@ -75,6 +75,8 @@ fn whole(record: &Record, paint: Paint<'_>) -> String {
 
 fn fitting(record: &Record, now: Timestamp, columns: usize, paint: Paint<'_>) -> String {
     let [id, _, verdict, host, what, ..] = row(record);
+    // What everybody knows.
+    let host = host.strip_suffix(":443").or(host.strip_suffix(":80")).unwrap_or(&host);
     let verdict = if verdict == "passthrough" { "pass".to_owned() } else { verdict };
     let what = match &record.failure {
         Some(failure) => format!("{}: {what}", escape(&failure.code)),
@@ -94,7 +96,7 @@ fn fitting(record: &Record, now: Timestamp, columns: usize, paint: Paint<'_>) ->
     let mut used = id_width.max(id.chars().count()) + time_width + verdict_width + ended_width + 4;
     // A note takes the place of the host that it has not.
     if host != "-" {
-        let host = padded([(host.as_str(), host_width)], " ");
+        let host = padded([(host, host_width)], " ");
         used += host.chars().count();
         line.push_str(&host);
     }

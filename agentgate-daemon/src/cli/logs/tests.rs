@@ -113,14 +113,14 @@ fn a_line_fits_the_terminal() {
     record.request.as_mut().unwrap().target = "/a/path/longer/than/what/is/left/of/it".into();
     let line = |record: &Record, columns, now| Layout::Fitting(columns).line(record, now, &plain);
     let short = line(&record, 80, same_day);
-    assert_eq!(short, "12     08:00:00    allow   200      a.example:443        GET /a/path/longer/tha…");
+    assert_eq!(short, "12     08:00:00    allow   200      a.example            GET /a/path/longer/tha…");
     assert_eq!(short.chars().count(), 80);
     let long = line(&record, 120, Timestamp(0));
     assert!(long.starts_with("12     11-20 08:00 allow") && long.ends_with("left/of/it"), "{long}");
     record.state = State::Failed;
     record.failure =
         Some(Fault { blame: "origin".into(), code: "origin_reset".into(), detail: "reset".into() });
-    assert!(line(&record, 80, same_day).contains("failed   a.example:443        origin_reset: GET /…"));
+    assert!(line(&record, 80, same_day).ends_with("failed   a.example            origin_reset: GET /a/p…"));
     let mut note = Record::new(Kind::Control, same_day);
     note.note = Some("mode audit".into());
     assert_eq!(line(&note, 80, same_day), "0      09:00:00    -       open     mode audit");
@@ -146,7 +146,7 @@ fn every_field_is_in_the_help_and_the_help_fits() {
     for help in HELP {
         assert!(text.contains(help.example), "{help:?}");
     }
-    let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 90).collect();
+    let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 79).collect();
     assert!(long.is_empty(), "{long:?}");
 }
 

@@ -53,7 +53,6 @@ impl Detail<'_> {
             div.headline {
                 (chip(r))
                 h1 { (headline(r)) }
-                span.grow {}
                 (status(r))
             }
             p.meta {

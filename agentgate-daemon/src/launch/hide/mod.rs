@@ -225,8 +225,8 @@ fn advice() -> String {
     let why = crate::launch::namespaces::obstacle().map(|why| format!("{why}; ")).unwrap_or_default();
     format!(
         "{why}without a namespace the command would see sockets that act for it outside: let root run it as \
-         a unit (agent@.service, systemd-run with the properties that README names), or show them to it with \
-         --expose all"
+         a unit (agent@.service, systemd-run with the properties that docs/agents.md names), or show them to \
+         it with --expose all"
     )
 }
 
