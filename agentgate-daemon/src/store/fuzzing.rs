@@ -13,14 +13,20 @@ pub fn record(bytes: &[u8]) {
     let changed = ended(bytes, State::Failed, Timestamp(7), None);
     let Ok((record, _digests)) = decode(bytes) else { return };
     if let Ok(glance) = glance {
-        assert_eq!((glance.id, glance.kind, glance.state), (record.id.0, Some(record.kind), Some(record.state)));
+        assert_eq!(
+            (glance.id, glance.kind, glance.state),
+            (record.id.0, Some(record.kind), Some(record.state))
+        );
         assert_eq!((glance.started, glance.times), (record.started, record.times));
     }
     let mut again = Vec::new();
     encode(&record, [None, None], &mut again);
     assert_eq!(decode(&again).ok(), Some((record.clone(), [None, None])));
     let changed = changed.ok().and_then(|bytes| decode(&bytes).ok()).map(|(record, _)| record);
-    assert_eq!(changed.map(|record| (record.state, record.finished)), Some((State::Failed, Some(Timestamp(7)))));
+    assert_eq!(
+        changed.map(|record| (record.state, record.finished)),
+        Some((State::Failed, Some(Timestamp(7))))
+    );
 }
 
 /// Bytes of a journal's frame, as entries.

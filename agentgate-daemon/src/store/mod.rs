@@ -47,6 +47,8 @@ pub mod dump;
 mod error;
 mod every;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod group;
 pub(crate) mod import;
 mod index;
