@@ -153,11 +153,11 @@ impl Stored {
         let mut lacks = false;
         let mut see = |token: Token<'_>| match token {
             Token::Word(word) | Token::Also(word) => lacks = lacks || !self.has(word, place),
-            Token::Gap => {}
+            Token::Gap | Token::Cut => {}
         };
         in_heads(&record, &mut see);
         let bodies = bodies.unwrap_or_default();
-        in_bodies(&record, bodies.each_ref().map(|body| body.as_deref()), &mut |_| {}, &mut see);
+        in_bodies(&record, bodies.each_ref().map(|body| body.as_deref()), &mut see);
         Ok(if lacks { Err("it lacks words of its entries, which are not found by them") } else { Ok(()) })
     }
 

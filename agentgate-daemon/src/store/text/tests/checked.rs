@@ -57,14 +57,14 @@ impl Forged {
                             builder.add(word);
                         }
                     }
-                    Token::Gap => {}
+                    Token::Gap | Token::Cut => {}
                 };
                 let record = entry.record().unwrap();
                 in_heads(&record, &mut add);
                 if self.bodies {
                     let bodies = walk.bodies(entry).unwrap();
                     let bodies = bodies.each_ref().map(|body| body.as_deref());
-                    in_bodies(&record, bodies, &mut |_| {}, &mut add);
+                    in_bodies(&record, bodies, &mut add);
                 }
             }
             at = stretch.next;
