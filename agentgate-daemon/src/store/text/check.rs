@@ -134,7 +134,9 @@ impl Stored {
             }
         }
         let mut words = HashMap::new();
-        let each = |word: &[u8], reference| drop(words.insert(word.into(), Known { reference, last: 0 }));
+        let each = |word: &[u8], reference| {
+            words.insert(word.into(), Known { reference, last: 0 });
+        };
         head.each_word(content.as_slice(), each).map_err(StoreError::Text)?;
         Ok(Some(Self { head, content, words, sets: HashMap::new() }))
     }
