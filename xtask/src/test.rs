@@ -221,7 +221,9 @@ fn deny() -> anyhow::Result<()> {
 fn root_tests() -> anyhow::Result<()> {
     let mut command = Command::new("cargo");
     let mut arguments = vec!["test", "--package", "agentgate-daemon", "--lib"];
-    for test in ["disk", "host", "kernel", "foreign", "namespaces", "privileges", "recorded", "run", "selftest"] {
+    for test in
+        ["disk", "host", "kernel", "foreign", "namespaces", "privileges", "recorded", "run", "selftest"]
+    {
         arguments.extend(["--test", test]);
     }
     command.args(arguments);
