@@ -153,26 +153,24 @@ pub(super) const CLASSES: [u8; 256] = {
     classes
 };
 
-/// Whether a shape may begin with two such bytes, by [`pair`]: words begin with all the letters that shapes do.
-const PAIRS: [bool; 256] = {
-    let mut pairs = [false; 256];
+/// By the first byte of a shape, which may be the second: words begin with all the letters that shapes do.
+const SECONDS: [u128; 256] = {
+    let mut seconds = [0; 256];
     let mut at = 0;
     while at < SHAPES.len() {
         let prefix = SHAPES[at].0.as_bytes();
-        pairs[pair(prefix[0], prefix[1])] = true;
+        assert!(prefix[1].is_ascii());
+        seconds[prefix[0] as usize] |= 1 << prefix[1];
         at += 1;
     }
-    pairs
+    seconds
 };
-
-const fn pair(first: u8, second: u8) -> usize {
-    (first.wrapping_mul(37) ^ second) as usize
-}
 
 /// Whether `text` begins with the prefix of a shape.
 pub(super) fn begins_shape(text: &[u8]) -> bool {
-    let [first, second, ..] = *text else { return false };
-    PAIRS[pair(first, second)] && SHAPES.iter().any(|(prefix, _)| text.starts_with(prefix.as_bytes()))
+    let [first, second @ 0..0x80, ..] = *text else { return false };
+    SECONDS[usize::from(first)] >> second & 1 == 1
+        && SHAPES.iter().any(|(prefix, _)| text.starts_with(prefix.as_bytes()))
 }
 
 /// Headers whose names say nothing of secrets or URLs, by length: what the rules below say of them, at less

@@ -15,9 +15,12 @@ thread_local! {
     pub(super) static FLOWS: RefCell<Known<Flow>> = const { RefCell::new(Known::new()) };
 }
 
-/// Parts and their bytes. What is shared does not change; and while it is here, nothing else has its address.
+/// A part and its bytes.
+type Place<T> = Option<(Arc<T>, Box<[u8]>)>;
+
+/// Parts that were met. What is shared does not change; and while it is here, nothing else has its address.
 pub(super) struct Known<T> {
-    places: Vec<Option<(Arc<T>, Box<[u8]>)>>,
+    places: Vec<Place<T>>,
 }
 
 impl<T> Known<T> {
