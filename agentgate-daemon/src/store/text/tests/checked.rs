@@ -66,6 +66,7 @@ impl Forged {
                     let bodies = bodies.each_ref().map(|body| body.as_deref());
                     in_bodies(&record, bodies, &mut add);
                 }
+                builder.end();
             }
             at = stretch.next;
         }
