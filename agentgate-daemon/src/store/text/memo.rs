@@ -227,7 +227,7 @@ mod tests {
         for (texts, expect) in [
             (&[one.clone(), two.clone(), three.clone()][..], &[1, 2, 3][..]),
             (&[three.clone(), one.clone()], &[3, 1, 2]),
-            (&[two.clone()], &[]),
+            (std::slice::from_ref(&two), &[]),
         ] {
             let joined = memo.join(texts).unwrap();
             assert_eq!(memo.words(&joined), expect);
