@@ -37,6 +37,7 @@ const UNSAFE_PLACES: [&str; 10] = [
     "agentgate-daemon/src/store/text/pacer.rs",
     "agentgate-daemon/tests/",
     "agentgate-daemon/src/launch/",
+    "agentgate-daemon/src/store/text/pacer.rs",
     "agentgate-common/src/pod.rs",
     "agentgate-ebpf/",
     "xtask/src/lab/namespace.rs",

@@ -51,7 +51,7 @@ pub(in crate::store) struct Pacer {
     rests: AtomicU8,
     /// Those who wait for a lock that it may hold.
     waiting: AtomicUsize,
-    /// Somebody raised it, since it last looked.
+    /// Somebody raised it, since it last said what it rests at.
     raised: AtomicBool,
 }
 
@@ -61,7 +61,9 @@ pub(in crate::store) struct Hurried<'p>(&'p Pacer);
 
 impl Drop for Hurried<'_> {
     fn drop(&mut self) {
-        self.0.settle();
+        if self.0.rests() != Pace::Normal as u8 {
+            self.0.settle();
+        }
     }
 }
 
@@ -110,15 +112,20 @@ impl Pacer {
 
     /// Raises the thread until what is returned is dropped. For the thread itself.
     pub(in crate::store) fn hurry(&self) -> Hurried<'_> {
-        if self.rests.load(Ordering::SeqCst) != Pace::Normal as u8 {
+        if self.rests() != Pace::Normal as u8 {
             self.set(Pace::Normal);
         }
         Hurried(self)
     }
 
-    /// Comes back to what it rests at, but where somebody waits.
+    fn rests(&self) -> u8 {
+        self.rests.load(Ordering::SeqCst)
+    }
+
+    /// Comes back to what it rests at, but where somebody raised it, or waits.
     fn settle(&self) {
-        match self.rests.load(Ordering::SeqCst) {
+        match self.rests() {
+            _ if self.raised.load(Ordering::SeqCst) => return self.set(Pace::Normal),
             0 => self.set(Pace::Idle),
             1 => self.set(Pace::Low),
             _ => return self.set(Pace::Normal),
@@ -138,7 +145,7 @@ impl Pacer {
         }
     }
 
-    /// Raises the thread until it next looks.
+    /// Raises the thread until it next says what it rests at.
     pub(super) fn raise(&self) {
         // Held meanwhile, so that the number is not another thread's by then.
         let thread = self.thread();
@@ -220,6 +227,8 @@ mod tests {
             }
             // Raised by another, until it looks.
             pacer.raise();
+            assert_eq!(of(own), (libc::SCHED_BATCH, 0));
+            drop(pacer.hurry());
             assert_eq!(of(own), (libc::SCHED_BATCH, 0));
             pacer.rest(Pace::Idle);
             assert_eq!(of(own), (libc::SCHED_IDLE, 0));

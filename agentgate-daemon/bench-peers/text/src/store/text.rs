@@ -15,6 +15,7 @@ use redb::{Database, ReadTransaction};
 
 use super::{StoreError, packed::Packer};
 use crate::words::{Form, Needle, Token, each};
+use find::Sought;
 use segment::Builder;
 use table::{Reading, Writing};
 
@@ -29,10 +30,11 @@ impl Index {
             builder.begin_text(text.len());
             let form = if at == 0 { Form::Plain } else { Form::Json };
             each(text.as_bytes(), form, &mut |token| match token {
-                Token::Word(word) | Token::Also(word) => builder.add(word),
-                Token::Gap => {}
+                Token::Word(word) | Token::Also(word) => drop(builder.add(word)),
+                Token::Gap | Token::Cut => {}
             });
         }
+        builder.end();
         if builder.is_full() { self.close(database) } else { Ok(()) }
     }
 
@@ -52,12 +54,13 @@ pub(crate) fn search(
     needles: &[Needle],
     limit: usize,
 ) -> Result<usize, StoreError> {
+    let sought: Vec<_> = needles.iter().cloned().map(Sought::from).collect();
     let reading = Reading::of(transaction)?;
     let (mut at, mut count) = (u64::MAX, 0);
     while let Some((from, head)) = reading.last_before(at)? {
         at = from;
         let Some(head) = head else { continue };
-        let set = head.candidates(&reading.content(from), needles)?;
+        let set = head.candidates(&reading.content(from), &sought)?;
         count += set.iter().filter_map(|place| head.id(place)).count();
         if count >= limit {
             break;
