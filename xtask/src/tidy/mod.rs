@@ -33,8 +33,6 @@ const UNSAFE_PLACES: [&str; 10] = [
     "agentgate-daemon/src/selftest/sys/",
     "agentgate-daemon/src/control/peer.rs",
     "agentgate-daemon/src/kernel/",
-    // sched_setscheduler(2), for one thread.
-    "agentgate-daemon/src/store/text/pacer.rs",
     "agentgate-daemon/tests/",
     "agentgate-daemon/src/launch/",
     "agentgate-daemon/src/store/text/pacer.rs",
