@@ -231,7 +231,7 @@ fn root_tests() -> anyhow::Result<()> {
         command.args(["--config", "target.'cfg(all())'.runner=['sudo', '--']"]);
     }
     // The ignored that are no tests: others start them, to kill them.
-    let skip = ["--skip", "audit::tests::kill::child", "--skip", "audit::tests::kill::unawaited_child"];
+    let skip = ["--skip", "audit::tests::kill::"];
     status(command.args(["--", "--ignored", "--test-threads=1"]).args(skip))
 }
 
