@@ -161,11 +161,13 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
     // Found newest first and read oldest first, unless an order is asked for.
     let reversed = !args.newest_first && parsed.sort.is_none();
     let mut found = reversed.then(Vec::new);
+    let mut all = true;
     let listed = client.stream(Request::Logs { filter, follow: args.follow }, args.follow, |item| {
         match (item, &mut found) {
             (Item::Searched { .. }, _) => return Ok(()),
             (Item::Unsearched { below }, _) => {
                 complain(&format!("the records below {below} were not looked at; narrow the filter down"));
+                all = false;
                 return Ok(());
             }
             (Item::Listed, found) => {
@@ -188,7 +190,8 @@ pub(super) fn run(session: &mut Session, args: Args) -> Result<(), Failure> {
     if listing.output.terminal && !args.follow && !listing.output.json {
         let which = if reversed || args.newest_first { "newest" } else { "first" };
         match listing.shown {
-            0 => complain("nothing on record matches"),
+            0 if all => complain("nothing on record matches"),
+            0 => {}
             shown if shown == args.limit => {
                 complain(&format!("the {which} {shown}; --limit shows more, --count says how many there are"))
             }

@@ -85,6 +85,8 @@ pub(super) fn run(session: &mut Session, args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Longest JSON that is laid out: what is deep becomes many times longer by that.
+const MAX_LAID_OUT: usize = 1 << 20;
 /// Most bytes that a body is decoded to.
 const MAX_DECODED: u64 = 64 << 20;
 
@@ -121,10 +123,13 @@ fn readable(record: &Record, side: Side, body: &[u8]) -> Option<(Vec<u8>, String
     Some((bytes, note))
 }
 
-/// What is JSON, with line ends where people want them.
+/// What is JSON, whole, and no longer than a person looks at, with line ends where people want them. All else
+/// is shown as it is.
 fn json(bytes: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    text.trim_start().starts_with(['{', '[']).then(|| inspect::indent(text))
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_LAID_OUT)?;
+    let structured = text.trim_start().starts_with(['{', '[']);
+    let whole = || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    (structured && whole()).then(|| inspect::indent(text))
 }
 
 fn body(session: &mut Session, id: RecordId, side: Side) -> Result<Vec<u8>, Failure> {

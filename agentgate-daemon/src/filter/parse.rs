@@ -210,7 +210,8 @@ impl Parser<'_> {
         let name = plain(before);
         let named = before.iter().all(|c| !c.literal) && is_name(&name);
         // `https://…` is text.
-        let address = plain(after).starts_with("://");
+        let start = after.iter().take(3).map(|character| (character.is, character.literal));
+        let address = start.eq("://".chars().map(|c| (c, false)));
         if !named || address {
             return Ok(None);
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::lex::{What, plain, position, tokens};
+use super::lex::{Character, Token, What, plain, position, tokens};
 
 /// Puts conditions together: `parts` that are empty are left out, each other one keeps its meaning.
 #[must_use]
@@ -58,22 +58,36 @@ pub fn narrowed(text: &str, condition: &str) -> String {
     joined([text, if there { "" } else { condition }])
 }
 
-/// A filter without its `sort:`. What cannot be read as a filter stays as it is.
+/// A filter without its `sort:`, and without the word that joins that to the rest. What cannot be read as a
+/// filter stays as it is, and so does what would leave brackets empty.
 #[must_use]
 pub fn unsorted(text: &str) -> String {
-    let Ok(tokens) = tokens(text) else { return text.to_owned() };
+    let Ok(mut tokens) = tokens(text) else { return text.to_owned() };
+    let sorts = |token: &Token| matches!(&token.what, What::Word(word) if is_sort(word));
+    let Some(index) = tokens.iter().position(sorts) else { return text.to_owned() };
+    let joins = |token: &Token| {
+        matches!(&token.what, What::Word(word) if word.iter().all(|c| !c.literal)
+            && matches!(plain(word).to_ascii_lowercase().as_str(), "and" | "or"))
+    };
+    let before = index.checked_sub(1).filter(|at| tokens.get(*at).is_some_and(joins));
+    let after = Some(index + 1).filter(|at| before.is_none() && tokens.get(*at).is_some_and(joins));
+    let (first, last) = (before.unwrap_or(index), after.unwrap_or(index));
+    let opens = first.checked_sub(1).and_then(|at| tokens.get(at)).is_some_and(|t| t.what == What::Open);
+    if opens && tokens.get(last + 1).is_some_and(|token| token.what == What::Close) {
+        return text.to_owned();
+    }
     let (mut out, mut from) = (String::with_capacity(text.len()), 0);
-    for token in tokens {
-        let What::Word(word) = &token.what else { continue };
-        let Some(colon) = position(word, |c| c == ':') else { continue };
-        let name = word.get(..colon).unwrap_or_default();
-        if name.iter().all(|c| !c.literal) && plain(name).eq_ignore_ascii_case("sort") {
-            out.push_str(text.get(from..token.at.start).unwrap_or_default().trim_end());
-            from = token.at.end;
-        }
+    for gone in tokens.drain(first..=last) {
+        out.push_str(text.get(from..gone.at.start).unwrap_or_default().trim_end());
+        from = gone.at.end;
     }
     out.push_str(text.get(from..).unwrap_or_default());
     out.trim().to_owned()
+}
+
+fn is_sort(word: &[Character]) -> bool {
+    let name = position(word, |c| c == ':').and_then(|colon| word.get(..colon));
+    name.is_some_and(|name| name.iter().all(|c| !c.literal) && plain(name).eq_ignore_ascii_case("sort"))
 }
 
 /// `field:value`, the value exactly as it is.

@@ -400,6 +400,12 @@ fn shorthands_mean_what_was_typed() {
         ("SORT:bytes", ""),
         ("a or b sort:bytes", "a or b"),
         ("(a sort:bytes) b", "(a) b"),
+        ("sort:bytes and host:x", "host:x"),
+        ("a and sort:bytes AND b", "a AND b"),
+        ("a or sort:bytes", "a"),
+        ("(a or sort:bytes) b", "(a) b"),
+        ("a \"and\" sort:bytes", "a \"and\""),
+        ("(sort:bytes) a", "(sort:bytes) a"),
         ("\"sort:bytes\" text:sort:bytes", "\"sort:bytes\" text:sort:bytes"),
         ("\"not a filter sort:bytes", "\"not a filter sort:bytes"),
     ] {

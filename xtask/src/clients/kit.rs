@@ -92,11 +92,13 @@ impl Kit {
 
     /// Sees to it that it is installed as the manifest says, with the scripts beside it.
     ///
+    /// Where it is not to be had, because an installer is missing or fails, why: the end of what it said.
+    ///
     /// # Errors
-    /// When an installer is missing or fails, with the end of what it said.
-    pub(crate) fn install(&self, cache: &Path) -> anyhow::Result<()> {
+    /// When a manifest cannot be read, or nothing be written.
+    pub(crate) fn install(&self, cache: &Path) -> anyhow::Result<Option<anyhow::Error>> {
         if self.source == Source::System {
-            return Ok(());
+            return Ok(None);
         }
         let (home, sources) = (self.home(cache), self.sources());
         let mut wanted = String::new();
@@ -116,7 +118,9 @@ impl Kit {
                 fs::copy(sources.join(manifest), home.join(manifest))?;
             }
             eprintln!("clients: installing the kit {} in {}", self.name, home.display());
-            self.fetch(&home)?;
+            if let Err(why) = self.fetch(&home) {
+                return Ok(Some(why));
+            }
             fs::write(&stamp, wanted)?;
         }
         for entry in fs::read_dir(&sources).with_context(|| sources.display().to_string())? {
@@ -127,7 +131,7 @@ impl Kit {
                 fs::copy(&path, home.join(name))?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn fetch(&self, home: &Path) -> anyhow::Result<()> {

@@ -138,7 +138,7 @@ pub(crate) fn alone(filter: Option<&str>, options: &Options) -> ExitCode {
 fn measure(filter: Option<&str>, options: &Options) -> anyhow::Result<Report> {
     let cache = cache();
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
-    let missing = install(&meant(filter), &cache);
+    let missing = install(&meant(filter), &cache)?;
     test::build_programs()?;
     let report = cache.join("report.json");
     if report.exists() {
@@ -165,7 +165,7 @@ fn measure(filter: Option<&str>, options: &Options) -> anyhow::Result<Report> {
 }
 
 /// Installs what the cases need; gives the kits that are not to be had, with why.
-fn install(cases: &[Case], cache: &Path) -> BTreeMap<String, String> {
+fn install(cases: &[Case], cache: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let mut kits: Vec<&Kit> = Vec::new();
     for case in cases {
         if !kits.contains(&case.client.kit) {
@@ -174,12 +174,12 @@ fn install(cases: &[Case], cache: &Path) -> BTreeMap<String, String> {
     }
     let mut missing = BTreeMap::new();
     for kit in kits {
-        if let Err(error) = kit.install(cache) {
-            eprintln!("clients: the kit {} is not to be had: {error:#}", kit.name);
-            missing.insert(kit.name.to_owned(), format!("{error:#}"));
+        if let Some(why) = kit.install(cache).with_context(|| format!("the kit {}", kit.name))? {
+            eprintln!("clients: the kit {} is not to be had: {why:#}", kit.name);
+            missing.insert(kit.name.to_owned(), format!("{why:#}"));
         }
     }
-    missing
+    Ok(missing)
 }
 
 /// Where this person's programs are.

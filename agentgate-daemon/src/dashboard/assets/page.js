@@ -42,9 +42,12 @@
   field.form.addEventListener("submit", () => {
     for (const input of field.form.elements) input.disabled = input.name !== "" && input.value.trim() === "";
   });
-  window.addEventListener("pageshow", () => {
+  const enable = () => {
     for (const input of field.form.elements) input.disabled = false;
-  });
+  };
+  // What is sent is settled by then; a page that does not come leaves this one in use.
+  field.form.addEventListener("submit", () => setTimeout(enable));
+  window.addEventListener("pageshow", enable);
 
   // What is wrong is what is typed over.
   if (field.dataset.wrongFrom) {

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use crate::{
     dashboard::{filter::Params, show::visible},
-    filter::{HELP, Help, shorthand},
+    filter::{HELP, Help, Sort, shorthand},
 };
 
 /// Whole filters, each with what it finds.
@@ -34,8 +34,10 @@ pub(super) fn language(params: &Params) -> Markup {
         }
         ul.fields {
             @for Help { name, example, what, values } in HELP {
+                // There is one order.
+                @let chosen = if name == "sort" { within.sorted(Sort::Duration) } else { within.narrowed(example) };
                 li {
-                    a href=(within.narrowed(example).href(None)) data-field=(name) data-values=(values.join(" ")) data-what=(what) title=(example) { code { (name) ":" } }
+                    a href=(chosen.href(None)) data-field=(name) data-values=(values.join(" ")) data-what=(what) title=(example) { code { (name) ":" } }
                     " " span.dim { (what) @if !values.is_empty() { ": " (values.join(", ")) } }
                 }
             }

@@ -133,7 +133,7 @@ impl List<'_> {
             div.language {
                 label.sr for="q" { "Filter" }
                 div.field {
-                    input #q type="search" name="q" value=(self.params.q) maxlength="4096" autocomplete="off" spellcheck="false" autocapitalize="off"
+                    input #q type="search" name="q" value=(self.params.q.trim()) maxlength="4096" autocomplete="off" spellcheck="false" autocapitalize="off"
                         placeholder="host:*.github.com status:5xx since:2h, or words"
                         aria-invalid=[wrong.map(|_| "true")] aria-describedby=(describes) data-wrong-from=[start] data-wrong-to=[end];
                     kbd #q-keys aria-label="The key / leads here" title="The key / leads here" { "/" }

@@ -36,7 +36,7 @@ impl<'a> Within<'a> {
     pub(super) fn pick(self, field: &str, value: &str, inner: &Markup) -> Markup {
         let seen = visible(value);
         // What holds characters that nobody sees is looked for by hand.
-        let plain = !value.is_empty() && value.len() <= MAX_PICK && seen == value;
+        let plain = !value.is_empty() && value.len() <= MAX_PICK && seen == value && value.trim() == value;
         let Some(params) = self.0.filter(|_| plain) else { return html! { (inner) } };
         let condition = shorthand::exact(field, value);
         html! {
@@ -154,7 +154,9 @@ fn outcome(record: &Record, within: Within<'_>) -> Markup {
         }
         td.c-who {
             @if let Some(program) = show::program(record) {
-                (within.pick("agent", program, &html! { (visible(program)) }))
+                // Who is not known is not found by a name.
+                @let name = html! { (visible(program)) };
+                @if record.subject.is_some() { (within.pick("agent", program, &name)) } @else { (name) }
                 @if let Some(pid) = pid(record) { span.dim { " " (pid) } }
             }
         }
