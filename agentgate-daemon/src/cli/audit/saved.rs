@@ -88,9 +88,17 @@ impl Target {
 
     /// Writes whole lines at one stroke, so that what is killed seldom leaves half of one.
     pub(super) fn write(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Failure> {
+        if let Some((path, file)) = &mut self.file {
+            let written = file.write_all(bytes);
+            if written.is_err() && file.metadata().is_ok_and(|file| file.is_file()) {
+                // What is there of it would be half a line. Where it stays, going on finds and cuts it.
+                let _torn = file.set_len(self.length).and_then(|()| file.seek(io::SeekFrom::End(0)));
+            }
+            written.map_err(at(path))?;
+        }
         self.length += bytes.len() as u64;
         match &mut self.file {
-            Some((path, file)) => file.write_all(bytes).map_err(at(path)),
+            Some(_) => Ok(()),
             None if output.terminal => {
                 // Lines of their own: they are escaped, and get their ends back.
                 let lines = bytes.strip_suffix(b"\n").unwrap_or(bytes);

@@ -1,6 +1,7 @@
 //! Ends an export when it is told to, so that what was written is a whole.
 
 use std::{
+    future::poll_fn,
     io,
     net::Shutdown,
     os::unix::net::UnixStream,
@@ -8,6 +9,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     thread,
 };
 
@@ -35,7 +37,8 @@ impl Shared {
     }
 }
 
-/// Whether SIGINT, SIGTERM or SIGHUP asked for the end. The second of them ends the process at once.
+/// Whether SIGINT, SIGTERM or SIGHUP asked for the end. The second of them ends the process at once. What the
+/// process was started to ignore, as nohup(1) has it, asks for nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Stopping(Arc<Shared>);
 
@@ -44,22 +47,21 @@ impl Stopping {
     pub(super) fn watch() -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let signals = {
+        let ignored =
+            procfs::process::Process::myself().and_then(|own| own.status()).map_err(io::Error::other)?;
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let heeded = |kind: &SignalKind| ignored.sigign >> (kind.as_raw_value() - 1) & 1 == 0;
+        let mut signals = {
             let _entered = runtime.enter();
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal)
+            kinds.into_iter().filter(heeded).map(signal).collect::<io::Result<Vec<_>>>()?
         };
-        let [interrupt, terminate, hangup] = signals;
-        let (mut interrupt, mut terminate, mut hangup) = (interrupt?, terminate?, hangup?);
         let told = shared.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut wait = || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        _ = interrupt.recv() => {}
-                        _ = terminate.recv() => {}
-                        _ = hangup.recv() => {}
-                    }
-                });
+                runtime.block_on(poll_fn(|cx| {
+                    let came = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+                    if came { Poll::Ready(()) } else { Poll::Pending }
+                }));
             };
             wait();
             told.asked.store(true, Ordering::Release);

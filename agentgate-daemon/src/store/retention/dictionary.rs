@@ -16,7 +16,7 @@ use redb::{ReadTransaction, ReadableTable as _};
 use super::{
     super::{
         Store, StoreError,
-        postings::{self, POSTINGS, TERMS},
+        postings::{self, POSTINGS, TERMS, terms},
         write::Packing,
     },
     SLICE,
@@ -55,7 +55,12 @@ fn unused(snapshot: &ReadTransaction) -> Result<Vec<Text>, StoreError> {
     let mut used: Vec<u64> = Vec::new();
     let mut bound = GATHERED;
     for row in snapshot.open_table(POSTINGS)?.iter()? {
-        used.push(row?.0.value().1);
+        let term = row?.0.value().1;
+        // Others have no text.
+        if term < terms::term(terms::field::HOST, 0) {
+            continue;
+        }
+        used.push(term);
         if used.len() >= bound {
             used.sort_unstable();
             used.dedup();

@@ -225,6 +225,7 @@ impl Follower<'_> {
         }
         self.begin(entry.n)?;
         self.scribe.add(text, walk, entry, self.mode)?;
+        self.below = self.below.max(entry.id().0);
         if held(text).builder.as_ref().is_some_and(Builder::is_full) {
             self.close()?;
         }

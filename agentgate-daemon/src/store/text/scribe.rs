@@ -175,7 +175,11 @@ impl Scribe {
             // What it is taken for depends on these. Their names are short, so one byte is before them.
             let content =
                 |header: &&&[u8]| header.get(1..9).is_some_and(|name| name.eq_ignore_ascii_case(b"content-"));
-            head.headers.iter().filter(content).for_each(|header| self.scratch.extend_from_slice(header));
+            for header in head.headers.iter().filter(content) {
+                // With its length, so that no value passes for the header after it.
+                self.scratch.extend_from_slice(&(header.len() as u64).to_le_bytes());
+                self.scratch.extend_from_slice(header);
+            }
             let kind = if texts.transcript { Kind::Transcript } else { Kind::Body };
             let key = self.memo.key(kind, &self.scratch);
             if self.knows(key.as_ref()) {

@@ -84,6 +84,28 @@ fn every_word_of_a_record_with_every_field_is_in_the_index() {
     assert_eq!(scene.candidates(&["nowhere"]), [0_u64; 0]);
 }
 
+/// A value that ends as the next header begins does not make two heads one.
+#[test]
+fn a_body_that_came_with_other_headers_is_looked_at_again() {
+    let scene = Scene::new();
+    let name = format!("content-{}", "a".repeat(25));
+    let said = "{\"said\": \"marmalade\"}".to_owned();
+    let headers = [
+        HeaderFields::from(vec![("content-encoding", format!("identity!{name}x").as_str())]),
+        HeaderFields::from(vec![("content-encoding", "identity"), (name.as_str(), "x")]),
+    ];
+    // A header is its name's length, 33, which is an exclamation mark, its name and its value.
+    assert_eq!(name.len(), usize::from(b'!'));
+    let records: Vec<_> = (1..)
+        .zip(headers)
+        .map(|(id, headers)| exchange(id, "/", headers, [said.clone(), String::new()]))
+        .collect();
+    apply(&scene, &records);
+    let _indexer = scene.index(TextIndex::Bodies);
+    assert!(words(&records[1]).contains("marmalade") && !words(&records[0]).contains("marmalade"));
+    assert!(scene.candidates(&["marmalade"]).contains(&2));
+}
+
 /// Conversations that grow, answers that repeat, header fields that do: with what is remembered, and across
 /// segments, the same is found as by looking.
 #[test]
