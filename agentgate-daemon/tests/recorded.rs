@@ -78,6 +78,14 @@ impl Gate {
         command
     }
 
+    /// The same by env(1), which says what its signals do whatever they do here.
+    fn heeding(&self, signals: &str, words: &[&str]) -> Command {
+        let mut command = Command::new("env");
+        command.arg(signals).arg(env!("CARGO_BIN_EXE_agentctl")).arg("--root").arg(self.dir.path());
+        command.args(words).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
     fn run(&self, words: &[&str]) -> Output {
         self.agentctl(words).output().unwrap()
     }
@@ -163,7 +171,7 @@ fn an_export_that_follows_is_closed_and_gone_on_with() {
     let follow = ["audit", "export", "--follow", "--resume", "-o", &export];
     let mut number = 0;
     for ending in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let following = gate.agentctl(&follow).stderr(Stdio::null()).spawn().unwrap();
+        let following = gate.heeding("--default-signal=INT,TERM,HUP", &follow).spawn().unwrap();
         for _ in 0..3 {
             number += 1;
             gate.record(number);
@@ -174,6 +182,17 @@ fn an_export_that_follows_is_closed_and_gone_on_with() {
         assert!(gate.is_whole(&export), "{ending:?}");
         assert_eq!(lines(&export, "\"type\":\"end\""), 1);
     }
+    // As nohup(1) starts it, it goes on after a hangup.
+    let following = gate.heeding("--ignore-signal=HUP", &follow).spawn().unwrap();
+    for _ in 0..2 {
+        number += 1;
+        gate.record(number);
+        wait_for(&export, &format!("host{number}.example.com"), 1);
+        send(&following, Signal::HUP);
+    }
+    send(&following, Signal::TERM);
+    assert!({ following }.wait().unwrap().success());
+    assert!(gate.is_whole(&export));
     // The daemon stops, and is killed.
     for (ending, status) in [(Signal::TERM, 0), (Signal::KILL, 3)] {
         let mut following = gate.agentctl(&follow).stderr(Stdio::null()).spawn().unwrap();
