@@ -34,6 +34,7 @@ fn lines(bytes: &[u8]) {
             Line::Log(log) => {
                 verifier = Verifier::new(Trust::default(), log.log, &log.keys, log.whole);
             }
+            Line::Key(statement) => verifier.key(&statement),
             Line::Pruned(prune) => verifier.pruned(&prune),
             Line::Checkpoint(checkpoint) => verifier.checkpoint(&checkpoint),
             Line::Entry { n, prev, entry, .. } => {

@@ -130,7 +130,8 @@ pub fn part(field: &str, value: &str) -> String {
 #[must_use]
 pub fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '/' | '@');
-    if value.chars().all(plain) && !value.is_empty() {
+    // With two slashes it would be an address, which is looked for as text.
+    if value.chars().all(plain) && !value.is_empty() && !value.starts_with("//") {
         return value.to_owned();
     }
     let mut out = String::with_capacity(value.len() + 2);

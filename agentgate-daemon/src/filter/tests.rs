@@ -359,6 +359,7 @@ fn patterns_go_back_to_the_last_star_only() {
 fn shorthands_mean_what_was_typed() {
     let record = exchange();
     let rows = [
+        (shorthand::exact("path", "//a/b"), "path:\"//a/b\"", false),
         (shorthand::part("host", "github"), "host:*github*", true),
         (shorthand::part("host", "*.github.com"), "host:*.github.com", true),
         (shorthand::part("host", "a\" or b"), "host:*\"a\\\" or b\"*", false),
@@ -382,6 +383,8 @@ fn shorthands_mean_what_was_typed() {
         assert_eq!(text, expect);
         assert_eq!(parse(&text).matches(&record), matches, "{text}");
     }
+    assert_ne!(parse("path:\"//a/b\"").expression, parse("\"path://a/b\"").expression);
+    assert_eq!(parse("path://a/b").expression, parse("\"path://a/b\"").expression);
     assert_eq!(parse(&shorthand::joined(["a or b sort:oldest", "c"])).sort, Some(Sort::Oldest));
     assert_eq!(shorthand::joined(["(a or b) \"or\"", "c"]), "(a or b) \"or\" c");
     for (text, expect) in [
