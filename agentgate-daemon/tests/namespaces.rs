@@ -70,6 +70,14 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         // Kills what a failed test left (cgroup-v2.rst, "cgroup.kill").
         let _none = fs::write(self.0.directory().join("cgroup.kill"), "1");
+        // Those die by and by, and until then it is busy.
+        let events = self.0.directory().join("cgroup.events");
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while fs::read_to_string(&events).is_ok_and(|events| events.contains("populated 1"))
+            && std::time::Instant::now() < until
+        {
+            std::thread::yield_now();
+        }
         for directory in [&self.scope(), self.0.directory()] {
             let _busy = fs::remove_dir(directory);
         }
