@@ -51,17 +51,20 @@ async fn record_until_refused(audit: Audit) -> Result<(), AuditError> {
     }
 }
 
+/// A child's audit log, in which nobody waits.
+fn unawaited(lag: Duration) -> (Audit, AuditThread) {
+    #[expect(clippy::disallowed_methods, reason = "a test's way to tell its child where")]
+    let path = std::env::var_os(PATH).expect("started by the test that kills it");
+    let store = Arc::new(Store::open(path).unwrap());
+    Audit::start(store, AuditOptions { durability: Durability::Backpressure, lag, ..AuditOptions::default() })
+}
+
 /// The same under back-pressure, where an open record is on disk once the thread came by, and so is one that is
 /// over once its slot is free.
 #[test]
 #[ignore = "not a test by itself: the child of what_goes_on_survives_sigkill"]
 fn going_on_child() {
-    #[expect(clippy::disallowed_methods, reason = "a test's way to tell its child where")]
-    let path = std::env::var_os(PATH).expect("started by what_goes_on_survives_sigkill");
-    let store = Arc::new(Store::open(path).unwrap());
-    let durability = Durability::Backpressure;
-    let options = AuditOptions { durability, lag: Duration::from_millis(3), ..AuditOptions::default() };
-    let (audit, _thread) = Audit::start(store, options);
+    let (audit, _thread) = unawaited(Duration::from_millis(3));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         loop {
@@ -162,12 +165,7 @@ fn survives(child: &str, rounds: u32, most: u64) {
 #[test]
 #[ignore = "not a test by itself: the child of what_is_whole_survives_sigkill"]
 fn unawaited_child() {
-    #[expect(clippy::disallowed_methods, reason = "a test's way to tell its child where")]
-    let path = std::env::var_os(PATH).expect("started by what_is_whole_survives_sigkill");
-    let store = Arc::new(Store::open(path).unwrap());
-    let durability = Durability::Backpressure;
-    let options = AuditOptions { durability, lag: Duration::from_millis(30), ..AuditOptions::default() };
-    let (audit, _thread) = Audit::start(store, options);
+    let (audit, _thread) = unawaited(Duration::from_millis(30));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         loop {

@@ -123,12 +123,7 @@ async fn slots_are_freed_once_each() {
 #[tokio::test]
 async fn a_drain_takes_what_is_over_and_says_what_is_not() {
     let mut scene = Scene::new(unawaited(8));
-    let left = scene.audit.open(record()).await.unwrap();
-    let ended = scene.audit.open(record()).await.unwrap();
-    ended.finish(State::Done);
-    assert_eq!(scene.drain(Duration::from_millis(1)).await, Drained { left_open: 1, unwritten: 0 });
-    left.finish(State::Done);
-    assert_eq!(scene.states(), BTreeMap::from([(1, State::Open), (2, State::Done)]));
+    leaves_one_open(&mut scene).await;
     assert_eq!(scene.audit.open(record()).await.unwrap_err(), AuditError::Closed);
 }
 
